@@ -1,0 +1,1 @@
+//! The /api3/json wire form, both ways.

@@ -1,0 +1,1 @@
+//! The request budget of the site, shared by priority.

@@ -1,0 +1,1 @@
+//! Names and values of Shotgun data: entity types, references, field values.

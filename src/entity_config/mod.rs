@@ -1,0 +1,1 @@
+//! Which entity types and fields are cached.

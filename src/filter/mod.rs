@@ -1,0 +1,1 @@
+//! The filter tree, its syntaxes, and queries.

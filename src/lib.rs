@@ -1,0 +1,28 @@
+//! sgcache keeps a live, checked, queryable replica of the part of a Shotgun
+//! site (ShotGrid, Autodesk Flow Production Tracking) that a studio needs.
+//!
+//! The modules are listed in the order of their dependencies: a module may use
+//! those above it and never those below. `tests/it/layers.rs` checks that;
+//! `docs/ARCHITECTURE.md` shows the picture.
+
+pub mod entity;
+pub mod filter;
+pub mod schema;
+pub mod entity_config;
+pub mod api3;
+pub mod metrics;
+pub mod yaml;
+pub mod retry;
+pub mod budget;
+pub mod elastic;
+pub mod shotgun;
+pub mod state;
+pub mod store;
+pub mod sim;
+pub mod sync;
+pub mod validate;
+pub mod report;
+pub mod pipeline;
+pub mod server;
+pub mod config;
+pub mod cli;

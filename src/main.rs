@@ -1,0 +1,3 @@
+//! The `sgcache` program. All behaviour lives in the library.
+
+fn main() {}

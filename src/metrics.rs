@@ -1,0 +1,1 @@
+//! Every metric that sgcache exports.

@@ -1,0 +1,1 @@
+//! What a site says about its entity types and fields.

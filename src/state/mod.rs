@@ -1,0 +1,1 @@
+//! What sync must remember, in one SQLite file.

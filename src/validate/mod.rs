@@ -1,0 +1,1 @@
+//! Comparing the cache with the site.

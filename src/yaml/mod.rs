@@ -1,0 +1,1 @@
+//! YAML files into typed values, with diagnostics that point into the file.
