@@ -1,0 +1,249 @@
+//! [`Shape`]: what a file may contain, said in data.
+//!
+//! serde stops at the first mistake and names no place. A shape is walked over
+//! the whole value instead, so every unknown key, missing key and wrong type
+//! of a file is found in one pass, each with its place. Serde still decides
+//! what is accepted: a shape that allowed too much would only make the message
+//! worse, never let anything through.
+
+use serde_json::Value;
+
+use super::{Document, Problems, did_you_mean, has_template, join, parse_duration};
+
+/// What may stand at one place of a file.
+#[derive(Debug)]
+pub enum Shape {
+    /// Anything; whoever reads it checks it.
+    Any,
+    /// `true` or `false`.
+    Bool,
+    /// A whole number between two bounds, both included.
+    Integer(i64, i64),
+    /// Any number.
+    Number,
+    /// Text.
+    Text,
+    /// Text, a number or a boolean.
+    Scalar,
+    /// A duration such as `30s`.
+    Duration,
+    /// One of these words.
+    Choice(&'static [&'static str]),
+    /// A list.
+    List(&'static Shape),
+    /// One value, or a list of them.
+    OneOrMany(&'static Shape),
+    /// A mapping whose keys are free.
+    Map(&'static Shape),
+    /// A mapping with these keys.
+    Object(&'static [Key]),
+}
+
+/// One key of [`Shape::Object`].
+#[derive(Debug)]
+pub struct Key {
+    /// How it is written.
+    pub name: &'static str,
+    /// What its value may be.
+    pub shape: Shape,
+    /// Whether it may be left out.
+    pub required: bool,
+}
+
+/// Returns a key that must be there.
+pub const fn required(name: &'static str, shape: Shape) -> Key {
+    Key {
+        name,
+        shape,
+        required: true,
+    }
+}
+
+/// Returns a key that may be left out; `null` counts as left out.
+pub const fn optional(name: &'static str, shape: Shape) -> Key {
+    Key {
+        name,
+        shape,
+        required: false,
+    }
+}
+
+impl Shape {
+    /// Compares `value`, which stands at `pointer`, and reports every
+    /// difference. Returns whether there was none.
+    pub fn check(
+        &self,
+        document: &Document,
+        pointer: &str,
+        value: &Value,
+        problems: &mut Problems,
+    ) -> bool {
+        let before = problems.errors();
+        self.walk(document, pointer, value, problems);
+        problems.errors() == before
+    }
+
+    fn walk(&self, document: &Document, pointer: &str, value: &Value, problems: &mut Problems) {
+        match (self, value) {
+            (Shape::Object(keys), Value::Object(map)) => {
+                walk_object(keys, document, pointer, map, problems);
+            }
+            (Shape::Map(inner), Value::Object(map)) => {
+                for (key, item) in map {
+                    inner.walk(document, &join(pointer, key), item, problems);
+                }
+            }
+            (Shape::List(inner) | Shape::OneOrMany(inner), Value::Array(items)) => {
+                for (at, item) in items.iter().enumerate() {
+                    inner.walk(document, &join(pointer, &at.to_string()), item, problems);
+                }
+            }
+            (Shape::OneOrMany(inner), _) => inner.walk(document, pointer, value, problems),
+            _ => self.walk_scalar(document, pointer, value, problems),
+        }
+    }
+
+    fn walk_scalar(
+        &self,
+        document: &Document,
+        pointer: &str,
+        value: &Value,
+        problems: &mut Problems,
+    ) {
+        let Some((message, help)) = self.objection(value) else {
+            return;
+        };
+        let diagnostic = document
+            .at(pointer, "SG0202", message)
+            .label(self.expected())
+            .help(help);
+        document.report(problems, diagnostic);
+    }
+
+    /// Says what is wrong with a value that is not a container.
+    fn objection(&self, value: &Value) -> Option<(String, Option<String>)> {
+        let fits = match self {
+            Shape::Any => true,
+            Shape::Bool => value.is_boolean(),
+            Shape::Integer(..) => value.is_i64(),
+            Shape::Number => value.is_number(),
+            Shape::Text | Shape::Choice(_) | Shape::Duration => value.is_string(),
+            Shape::Scalar => !value.is_array() && !value.is_object() && !value.is_null(),
+            Shape::List(_) | Shape::OneOrMany(_) => value.is_array(),
+            Shape::Map(_) | Shape::Object(_) => value.is_object(),
+        };
+        if !fits {
+            let message = format!("expected {}, found {}", self.expected(), found(value));
+            return Some((message, self.advice(value)));
+        }
+        match (self, value) {
+            (Shape::Integer(low, high), _) => {
+                let number = value.as_i64().unwrap_or_default();
+                let message = if number < *low {
+                    format!("{number} is less than the least allowed, {low}")
+                } else if number > *high {
+                    format!("{number} is more than the most allowed, {high}")
+                } else {
+                    return None;
+                };
+                Some((message, None))
+            }
+            (Shape::Choice(words), Value::String(text)) if !words.contains(&text.as_str()) => {
+                let message = format!("`{text}` is not one of: {}", words.join(", "));
+                Some((message, did_you_mean(text, words)))
+            }
+            (Shape::Duration, Value::String(text)) => match parse_duration(text) {
+                Ok(_) => None,
+                Err(message) => Some((message, None)),
+            },
+            _ => None,
+        }
+    }
+
+    fn advice(&self, value: &Value) -> Option<String> {
+        let text = match value {
+            Value::String(text) => text,
+            Value::Number(number) if matches!(self, Shape::Duration) => {
+                return Some(format!("a duration needs a unit: `{number}s`"));
+            }
+            _ => return None,
+        };
+        if has_template(text) {
+            return Some("expressions are rendered only in the values under `with`".to_owned());
+        }
+        let yes_or_no = ["yes", "no", "on", "off"].contains(&text.to_lowercase().as_str());
+        match self {
+            Shape::Bool if yes_or_no => Some("write `true` or `false`".to_owned()),
+            Shape::Integer(..) | Shape::Number if text.parse::<f64>().is_ok() => {
+                Some("remove the quotes".to_owned())
+            }
+            _ => None,
+        }
+    }
+
+    fn expected(&self) -> String {
+        let words = match self {
+            Shape::Any => "a value",
+            Shape::Bool => "true or false",
+            Shape::Integer(..) => "a whole number",
+            Shape::Number => "a number",
+            Shape::Text => "text",
+            Shape::Scalar => "one value",
+            Shape::Duration => "a duration",
+            Shape::Choice(words) => return format!("one of {}", words.join(", ")),
+            Shape::List(_) => "a list",
+            Shape::OneOrMany(inner) => return format!("{} or a list", inner.expected()),
+            Shape::Map(_) | Shape::Object(_) => "a mapping",
+        };
+        words.to_owned()
+    }
+}
+
+fn walk_object(
+    keys: &'static [Key],
+    document: &Document,
+    pointer: &str,
+    map: &serde_json::Map<String, Value>,
+    problems: &mut Problems,
+) {
+    for (name, value) in map {
+        let child = join(pointer, name);
+        let Some(key) = keys.iter().find(|key| key.name == name) else {
+            let names: Vec<&str> = keys.iter().map(|key| key.name).collect();
+            let diagnostic = document
+                .at_key(&child, "SG0201", format!("unknown key `{name}`"))
+                .label("unknown key")
+                .help(did_you_mean(name, &names));
+            document.report(problems, diagnostic);
+            continue;
+        };
+        if value.is_null() && !key.required {
+            continue;
+        }
+        key.shape.walk(document, &child, value, problems);
+    }
+    for key in keys.iter().filter(|key| key.required) {
+        if !map.contains_key(key.name) {
+            let message = format!("the key `{}` is missing", key.name);
+            let diagnostic = match pointer.is_empty() {
+                true => document.at(pointer, "SG0203", message),
+                false => document.at_key(pointer, "SG0203", message),
+            };
+            document.report(
+                problems,
+                diagnostic.label(format!("`{}` missing here", key.name)),
+            );
+        }
+    }
+}
+
+fn found(value: &Value) -> String {
+    match value {
+        Value::Null => "nothing".to_owned(),
+        Value::Bool(flag) => format!("`{flag}`"),
+        Value::Number(number) => format!("the number {number}"),
+        Value::String(text) => format!("the text `{text}`"),
+        Value::Array(_) => "a list".to_owned(),
+        Value::Object(_) => "a mapping".to_owned(),
+    }
+}
