@@ -8,8 +8,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use chrono::Utc;
 use prometheus::core::Collector;
 use prometheus::{
-    Counter, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
-    Opts, Registry,
+    Counter, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry,
 };
 
 use super::family::{Axis, Counters, Family, Gauges, Histograms, Labels, Relabel};
@@ -89,15 +88,8 @@ pub struct Registrar {
 impl Registrar {
     pub(super) fn new(labels: &Labels) -> Self {
         let labels = Arc::new(RwLock::new(labels.clone()));
-        let families = Families {
-            labels,
-            families: Vec::new(),
-        };
-        Self {
-            registry: Registry::new(),
-            declared: Vec::new(),
-            families,
-        }
+        let families = Families { labels, families: Vec::new() };
+        Self { registry: Registry::new(), declared: Vec::new(), families }
     }
 
     pub(super) fn finish(self) -> (Registry, Vec<Declared>, Families) {
@@ -128,44 +120,23 @@ impl Registrar {
         gauge
     }
 
-    pub(super) fn histogram(
-        &mut self,
-        name: &'static str,
-        help: &'static str,
-        buckets: &[f64],
-    ) -> Histogram {
+    pub(super) fn histogram(&mut self, name: &'static str, help: &'static str, buckets: &[f64]) -> Histogram {
         let opts = HistogramOpts::new(name, help).buckets(buckets.to_vec());
         self.add(name, Kind::Histogram, &[], help, Histogram::with_opts(opts))
     }
 
-    pub(super) fn counters(
-        &mut self,
-        name: &'static str,
-        help: &'static str,
-        axes: &[Axis],
-    ) -> Counters {
+    pub(super) fn counters(&mut self, name: &'static str, help: &'static str, axes: &[Axis]) -> Counters {
         let labels = label_names(axes);
         let vector = IntCounterVec::new(Opts::new(name, help), &labels);
         let vector = self.add(name, Kind::Counter, &labels, help, vector);
         self.family(Family::new(vector, axes, 0.0, &self.families.labels))
     }
 
-    pub(super) fn gauges(
-        &mut self,
-        name: &'static str,
-        help: &'static str,
-        axes: &[Axis],
-        first: First,
-    ) -> Gauges {
+    pub(super) fn gauges(&mut self, name: &'static str, help: &'static str, axes: &[Axis], first: First) -> Gauges {
         let labels = label_names(axes);
         let vector = GaugeVec::new(Opts::new(name, help), &labels);
         let vector = self.add(name, Kind::Gauge, &labels, help, vector);
-        self.family(Family::new(
-            vector,
-            axes,
-            first.value(),
-            &self.families.labels,
-        ))
+        self.family(Family::new(vector, axes, first.value(), &self.families.labels))
     }
 
     pub(super) fn histograms(
@@ -202,12 +173,7 @@ impl Registrar {
             self.registry.register(Box::new(metric.clone()))?;
             Ok(metric)
         });
-        self.declared.push(Declared {
-            name,
-            kind,
-            labels: labels.to_vec(),
-            help,
-        });
+        self.declared.push(Declared { name, kind, labels: labels.to_vec(), help });
         registered.unwrap_or_else(|error| panic!("metric {name} is declared wrongly: {error}"))
     }
 }

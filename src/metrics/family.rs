@@ -23,10 +23,7 @@ impl Labels {
     /// Returns labels for these entity types and no tasks.
     pub fn new<T: ToString>(entity_types: impl IntoIterator<Item = T>) -> Self {
         let entity_types = entity_types.into_iter().map(|ty| ty.to_string()).collect();
-        Self {
-            entity_types,
-            tasks: BTreeSet::new(),
-        }
+        Self { entity_types, tasks: BTreeSet::new() }
     }
 
     /// Adds a task of a pipeline.
@@ -41,9 +38,7 @@ impl Labels {
     }
 
     fn knows_task(&self, pipeline: &str, task: &str) -> bool {
-        self.tasks
-            .iter()
-            .any(|(of, known)| of == pipeline && known == task)
+        self.tasks.iter().any(|(of, known)| of == pipeline && known == task)
     }
 }
 
@@ -77,16 +72,8 @@ impl Axis {
     fn sets(self, labels: &Labels) -> Vec<Vec<String>> {
         match self {
             Axis::Fixed(_, values) => values.iter().map(|value| vec![value.to_string()]).collect(),
-            Axis::EntityType => labels
-                .entity_types
-                .iter()
-                .map(|ty| vec![ty.clone()])
-                .collect(),
-            Axis::Task => labels
-                .tasks
-                .iter()
-                .map(|(of, task)| vec![of.clone(), task.clone()])
-                .collect(),
+            Axis::EntityType => labels.entity_types.iter().map(|ty| vec![ty.clone()]).collect(),
+            Axis::Task => labels.tasks.iter().map(|(of, task)| vec![of.clone(), task.clone()]).collect(),
             Axis::Pipeline => {
                 let names: BTreeSet<_> = labels.tasks.iter().map(|(of, _)| of.clone()).collect();
                 names.into_iter().map(|name| vec![name]).collect()
@@ -192,12 +179,7 @@ pub type Histograms = Family<HistogramVec>;
 impl<V: Vector> Family<V> {
     /// Wraps `vector`, whose label names are those of `axes`, and creates its series.
     pub(super) fn new(vector: V, axes: &[Axis], first: f64, labels: &Arc<RwLock<Labels>>) -> Self {
-        let family = Self {
-            vector,
-            axes: axes.into(),
-            first,
-            labels: labels.clone(),
-        };
+        let family = Self { vector, axes: axes.into(), first, labels: labels.clone() };
         for set in family.sets(&read(labels)) {
             family.create(&set);
         }
@@ -297,7 +279,5 @@ fn as_strs(set: &[String]) -> Vec<&str> {
 
 /// Reads through poison: label sets are replaced whole, so they are never half changed.
 fn read(labels: &RwLock<Labels>) -> std::sync::RwLockReadGuard<'_, Labels> {
-    labels
-        .read()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
+    labels.read().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

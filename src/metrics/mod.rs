@@ -32,9 +32,7 @@ use prometheus::{Registry, TextEncoder};
 pub use declare::{Declared, Kind};
 pub use family::{Counters, Family, Gauges, Histograms, Labels, OTHER, Vector};
 pub use log::CountLog;
-pub use table::{
-    About, Imports, Leader, Reports, Scheduler, Source, Store, Sync, Tasks, Validation,
-};
+pub use table::{About, Imports, Leader, Reports, Scheduler, Source, Store, Sync, Tasks, Validation};
 
 /// The content type of what [`Metrics::render`] returns.
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
@@ -137,9 +135,7 @@ impl Metrics {
     pub fn render(&self) -> String {
         let started = Instant::now();
         let text = TextEncoder::new().encode_to_string(&self.registry.gather());
-        self.about
-            .scrape_duration_seconds
-            .set(started.elapsed().as_secs_f64());
+        self.about.scrape_duration_seconds.set(started.elapsed().as_secs_f64());
         text.unwrap_or_else(|error| format!("# metrics cannot be written as text: {error}\n"))
     }
 
@@ -155,18 +151,13 @@ impl Metrics {
         let family = families.iter().find(|family| family.name() == name)?;
         let metric = family.get_metric().iter().find(|metric| {
             let has = |name: &str, value: &str| {
-                metric
-                    .get_label()
-                    .iter()
-                    .any(|pair| pair.name() == name && pair.value() == value)
+                metric.get_label().iter().any(|pair| pair.name() == name && pair.value() == value)
             };
             labels.iter().all(|(name, value)| has(name, value))
         })?;
         Some(match family.get_field_type() {
             prometheus::proto::MetricType::COUNTER => metric.get_counter().get_value(),
-            prometheus::proto::MetricType::HISTOGRAM => {
-                metric.get_histogram().get_sample_count() as f64
-            }
+            prometheus::proto::MetricType::HISTOGRAM => metric.get_histogram().get_sample_count() as f64,
             _ => metric.get_gauge().get_value(),
         })
     }

@@ -30,120 +30,40 @@ const METHOD: Axis = Axis::Fixed(
 );
 const SOURCE_REASON: Axis = Axis::Fixed(
     "reason",
-    &[
-        "timeout",
-        "connect",
-        "tls",
-        "auth",
-        "rate_limited",
-        "http_4xx",
-        "http_5xx",
-        "fault",
-        "decode",
-        "other",
-    ],
+    &["timeout", "connect", "tls", "auth", "rate_limited", "http_4xx", "http_5xx", "fault", "decode", "other"],
 );
 const POLL_REASON: Axis = Axis::Fixed(
     "reason",
-    &[
-        "timeout",
-        "connect",
-        "tls",
-        "auth",
-        "rate_limited",
-        "http_4xx",
-        "http_5xx",
-        "fault",
-        "decode",
-        "state",
-        "other",
-    ],
+    &["timeout", "connect", "tls", "auth", "rate_limited", "http_4xx", "http_5xx", "fault", "decode", "state", "other"],
 );
-const EVENT_OPERATION: Axis = Axis::Fixed(
-    "operation",
-    &["create", "change", "retire", "revive", "link"],
-);
-const SKIP_REASON: Axis = Axis::Fixed(
-    "reason",
-    &["not_cached_type", "duplicate", "no_entity", "other"],
-);
+const EVENT_OPERATION: Axis = Axis::Fixed("operation", &["create", "change", "retire", "revive", "link"]);
+const SKIP_REASON: Axis = Axis::Fixed("reason", &["not_cached_type", "duplicate", "no_entity", "other"]);
 const EVENT_FAILURE: Axis = Axis::Fixed("reason", &["malformed", "refused", "other"]);
-const ROW_OUTCOME: Axis = Axis::Fixed(
-    "outcome",
-    &[
-        "written",
-        "unchanged",
-        "stale",
-        "absent",
-        "filtered",
-        "refused",
-    ],
-);
-const MARK_KIND: Axis = Axis::Fixed(
-    "kind",
-    &[
-        "new", "change", "retire", "revive", "inverse", "scan", "repair", "settle", "import",
-    ],
-);
+const ROW_OUTCOME: Axis = Axis::Fixed("outcome", &["written", "unchanged", "stale", "absent", "filtered", "refused"]);
+const MARK_KIND: Axis =
+    Axis::Fixed("kind", &["new", "change", "retire", "revive", "inverse", "scan", "repair", "settle", "import"]);
 const GAP_RESOLUTION: Axis = Axis::Fixed("resolution", &["arrived", "retired", "resync"]);
 const QUEUE: Axis = Axis::Fixed("queue", &["fetch", "write", "fanout", "report"]);
 const DEAD_KIND: Axis = Axis::Fixed("kind", &["event", "row", "read", "write"]);
-const STORE_OPERATION: Axis = Axis::Fixed(
-    "operation",
-    &["get", "search", "count", "bulk", "refresh", "scan", "other"],
-);
-const STORE_REASON: Axis = Axis::Fixed(
-    "reason",
-    &[
-        "backpressure",
-        "conflict",
-        "mapping",
-        "unavailable",
-        "timeout",
-        "other",
-    ],
-);
-const BULK_RESULT: Axis = Axis::Fixed(
-    "result",
-    &["created", "updated", "deleted", "stale", "retried", "dead"],
-);
+const STORE_OPERATION: Axis = Axis::Fixed("operation", &["get", "search", "count", "bulk", "refresh", "scan", "other"]);
+const STORE_REASON: Axis =
+    Axis::Fixed("reason", &["backpressure", "conflict", "mapping", "unavailable", "timeout", "other"]);
+const BULK_RESULT: Axis = Axis::Fixed("result", &["created", "updated", "deleted", "stale", "retried", "dead"]);
 const CHECK: Axis = Axis::Fixed("kind", &["count", "sample", "full"]);
-const MISMATCH: Axis = Axis::Fixed(
-    "kind",
-    &["missing_in_cache", "missing_in_source", "field_diff"],
-);
-const MISMATCH_CLASS: Axis = Axis::Fixed(
-    "class",
-    &[
-        "no_event",
-        "silent",
-        "lost_event",
-        "name",
-        "membership",
-        "type_format",
-        "other",
-    ],
-);
+const MISMATCH: Axis = Axis::Fixed("kind", &["missing_in_cache", "missing_in_source", "field_diff"]);
+const MISMATCH_CLASS: Axis =
+    Axis::Fixed("class", &["no_event", "silent", "lost_event", "name", "membership", "type_format", "other"]);
 const REPAIR: Axis = Axis::Fixed("action", &["upsert", "delete"]);
-const TASK_SKIP: Axis = Axis::Fixed(
-    "reason",
-    &["overlap", "paused", "missed", "blackout", "other"],
-);
+const TASK_SKIP: Axis = Axis::Fixed("reason", &["overlap", "paused", "missed", "blackout", "other"]);
 const DROP_REASON: Axis = Axis::Fixed("reason", &["full", "refused"]);
 const LEVEL: Axis = Axis::Fixed("level", &["error", "warn", "info"]);
 
-const SOURCE_SECONDS: &[f64] = &[
-    0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0,
-];
-const LAG_SECONDS: &[f64] = &[
-    0.5, 1.0, 2.0, 3.0, 5.0, 8.0, 13.0, 20.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0,
-];
+const SOURCE_SECONDS: &[f64] = &[0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0];
+const LAG_SECONDS: &[f64] = &[0.5, 1.0, 2.0, 3.0, 5.0, 8.0, 13.0, 20.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0];
 const GAP_SECONDS: &[f64] = &[1.0, 5.0, 30.0, 120.0, 600.0, 3600.0, 21600.0, 86400.0];
 const BATCH_EVENTS: &[f64] = &[1.0, 2.0, 5.0, 10.0, 50.0, 100.0, 250.0, 500.0];
 // Shows both the 4 to 10 ms that the cache of 2015 promised and the 1 ms of this one.
-const STORE_SECONDS: &[f64] = &[
-    0.0005, 0.001, 0.002, 0.004, 0.006, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
-];
+const STORE_SECONDS: &[f64] = &[0.0005, 0.001, 0.002, 0.004, 0.006, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
 const DELAY_SECONDS: &[f64] = &[0.01, 0.1, 1.0, 5.0, 30.0, 120.0, 600.0];
 
 metrics! {
@@ -302,7 +222,7 @@ metrics! {
             "sgcache_validation_mismatch_classes_total", &[Axis::EntityType, MISMATCH_CLASS]);
         /// Differences that were gone at the second look.
         transient: Counters = counters("sgcache_validation_transient_total", &[Axis::EntityType]);
-        /// Share of drifted entities in the last validation; NaN before the first.
+        /// Share of entities that the last validation found drifted and did not repair; NaN before it.
         drift_ratio: Gauges = gauges(
             "sgcache_validation_drift_ratio", &[Axis::EntityType], First::Unknown);
         /// Upper bound (95 %) of the share of stale entities; NaN before the first sample.

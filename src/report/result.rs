@@ -61,11 +61,7 @@ impl StepResult {
     pub fn sum_up(&mut self) {
         let sum = |of: fn(&TypeResult) -> u64| self.by_type.values().map(of).sum::<u64>();
         let (checked, drift) = (sum(|ty| ty.checked), sum(|ty| ty.drift));
-        let (missing, extra, differs) = (
-            sum(|ty| ty.missing),
-            sum(|ty| ty.extra),
-            sum(|ty| ty.differs),
-        );
+        let (missing, extra, differs) = (sum(|ty| ty.missing), sum(|ty| ty.extra), sum(|ty| ty.differs));
         let (repaired, unresolved) = (sum(|ty| ty.repaired), sum(|ty| ty.unresolved));
         let (touched, unverifiable) = (sum(|ty| ty.touched), sum(|ty| ty.unverifiable));
         let written = sum(|ty| ty.written);
@@ -89,11 +85,7 @@ impl StepResult {
 
 /// Returns `part / whole`, and zero for an empty whole.
 pub fn ratio(part: u64, whole: u64) -> f64 {
-    if whole == 0 {
-        0.0
-    } else {
-        part as f64 / whole as f64
-    }
+    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
 }
 
 /// How a validation looks at a type.
@@ -182,11 +174,7 @@ impl TypeResult {
         self.drift = self.missing + self.extra + self.differs;
         self.drift_ratio = ratio(self.drift, self.checked);
         if self.verdict != Verdict::Inconclusive {
-            self.verdict = if self.drift == 0 {
-                Verdict::Ok
-            } else {
-                Verdict::Drift
-            };
+            self.verdict = if self.drift == 0 { Verdict::Ok } else { Verdict::Drift };
         }
     }
 }

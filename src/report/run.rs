@@ -81,10 +81,7 @@ impl Status {
 
     /// Returns whether the run did its work, whatever the data looked like.
     pub fn worked(self) -> bool {
-        matches!(
-            self,
-            Status::Ok | Status::Repaired | Status::Warn | Status::Drift
-        )
+        matches!(self, Status::Ok | Status::Repaired | Status::Warn | Status::Drift)
     }
 
     /// Returns whether the run broke, as opposed to finding something or being stopped.
@@ -103,9 +100,7 @@ impl std::str::FromStr for Status {
     type Err = UnknownStatus;
 
     fn from_str(text: &str) -> Result<Self, UnknownStatus> {
-        let found = Status::ALL
-            .into_iter()
-            .find(|status| status.as_str() == text);
+        let found = Status::ALL.into_iter().find(|status| status.as_str() == text);
         found.ok_or_else(|| UnknownStatus(text.to_owned()))
     }
 }
@@ -238,11 +233,7 @@ impl RunReport {
     /// (`skipped` when there is none), the requests are their sum.
     pub fn finish(&mut self, finished_at: DateTime<Utc>, steps: Vec<StepReport>) {
         self.finished_at = Some(finished_at);
-        self.status = steps
-            .iter()
-            .map(|step| step.status)
-            .max()
-            .unwrap_or(Status::Skipped);
+        self.status = steps.iter().map(|step| step.status).max().unwrap_or(Status::Skipped);
         self.requests = steps.iter().map(|step| step.result.requests).sum();
         self.steps = steps;
     }
@@ -262,9 +253,7 @@ impl RunReport {
 
     /// Returns every mismatch of every step with the job that found it.
     pub fn mismatches(&self) -> impl Iterator<Item = (&StepReport, &Mismatch)> {
-        self.steps
-            .iter()
-            .flat_map(|step| step.result.mismatches.iter().map(move |one| (step, one)))
+        self.steps.iter().flat_map(|step| step.result.mismatches.iter().map(move |one| (step, one)))
     }
 }
 

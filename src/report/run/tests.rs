@@ -28,10 +28,7 @@ fn step(status: Status) -> StepReport {
         attempts: 1,
         duration_seconds: 1.5,
         error: None,
-        result: StepResult {
-            requests: 3,
-            ..StepResult::default()
-        },
+        result: StepResult { requests: 3, ..StepResult::default() },
     }
 }
 
@@ -47,10 +44,7 @@ fn a_run_that_never_ended_reads_interrupted() {
 fn a_run_is_as_bad_as_its_worst_step() {
     let end = Utc.with_ymd_and_hms(2026, 11, 23, 2, 0, 8).unwrap();
     let mut run = begun();
-    run.finish(
-        end,
-        vec![step(Status::Ok), step(Status::Drift), step(Status::Skipped)],
-    );
+    run.finish(end, vec![step(Status::Ok), step(Status::Drift), step(Status::Skipped)]);
     assert_eq!((run.status, run.requests), (Status::Drift, 9));
     assert_eq!(run.duration_seconds(), 8.0);
 
@@ -62,10 +56,7 @@ fn a_run_is_as_bad_as_its_worst_step() {
 fn every_status_is_read_back_from_its_word() {
     for status in Status::ALL {
         assert_eq!(status.as_str().parse(), Ok(status));
-        assert_eq!(
-            serde_json::to_value(status).unwrap(),
-            Value::from(status.as_str())
-        );
+        assert_eq!(serde_json::to_value(status).unwrap(), Value::from(status.as_str()));
     }
     assert!(Status::ALL.is_sorted());
     assert_eq!("fine".parse::<Status>(), Err(UnknownStatus("fine".into())));
@@ -73,19 +64,9 @@ fn every_status_is_read_back_from_its_word() {
 
 #[test]
 fn totals_are_the_sums_over_the_types() {
-    let mut shot = TypeResult {
-        checked: 900,
-        missing: 1,
-        differs: 2,
-        ..TypeResult::default()
-    };
+    let mut shot = TypeResult { checked: 900, missing: 1, differs: 2, ..TypeResult::default() };
     shot.sum_up();
-    let mut asset = TypeResult {
-        checked: 100,
-        extra: 1,
-        touched: 4,
-        ..TypeResult::default()
-    };
+    let mut asset = TypeResult { checked: 100, extra: 1, touched: 4, ..TypeResult::default() };
     asset.sum_up();
     assert_eq!((shot.drift, shot.verdict), (3, Verdict::Drift));
 
@@ -99,10 +80,7 @@ fn totals_are_the_sums_over_the_types() {
 
 #[test]
 fn an_inconclusive_verdict_stays_inconclusive() {
-    let mut ty = TypeResult {
-        verdict: Verdict::Inconclusive,
-        ..TypeResult::default()
-    };
+    let mut ty = TypeResult { verdict: Verdict::Inconclusive, ..TypeResult::default() };
     ty.sum_up();
     assert_eq!(ty.verdict, Verdict::Inconclusive);
 }
@@ -138,10 +116,7 @@ fn the_json_form_is_the_published_one() {
     let mut run = begun();
     let mut found = step(Status::Drift);
     found.result.push_mismatch(mismatch(1234), MISMATCH_LIMIT);
-    run.finish(
-        Utc.with_ymd_and_hms(2026, 11, 23, 2, 0, 8).unwrap(),
-        vec![found],
-    );
+    run.finish(Utc.with_ymd_and_hms(2026, 11, 23, 2, 0, 8).unwrap(), vec![found]);
 
     let document = serde_json::to_value(&run).unwrap();
     assert_eq!(document["schema"], "sgcache.run/1");
@@ -165,10 +140,7 @@ fn the_json_form_is_the_published_one() {
         "by_type",
         "truncated",
     ] {
-        assert!(
-            result.get(name).is_some(),
-            "{name} is missing from {result}"
-        );
+        assert!(result.get(name).is_some(), "{name} is missing from {result}");
     }
     assert_eq!(
         result["mismatches"][0],
