@@ -140,8 +140,7 @@ impl DataType {
 
     /// Tells whether a filter may name a field of this type at all.
     pub fn is_filterable(self) -> bool {
-        !self.is_volatile()
-            && !matches!(self, Self::Url | Self::Serializable | Self::UrlTemplate | Self::Unknown)
+        !self.is_volatile() && !matches!(self, Self::Url | Self::Serializable | Self::UrlTemplate | Self::Unknown)
     }
 
     /// Tells whether a sort by a field of this type has an effect; the site
