@@ -1,0 +1,238 @@
+//! What `config.yaml` was resolved to: [`Config`] and its parts.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use chrono_tz::Tz;
+
+use super::Secret;
+use crate::pipeline::Defaults;
+
+/// Everything that `config.yaml` and the environment say.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The file that was read.
+    pub path: PathBuf,
+    /// The directory it lies in; relative paths start here.
+    pub directory: PathBuf,
+    /// The time zone of schedules that name none.
+    pub timezone: Tz,
+    /// Where state, store and reports are kept.
+    pub data_dir: PathBuf,
+    /// The site that is followed.
+    pub shotgun: ShotgunSettings,
+    /// Where rows are kept.
+    pub store: StoreSettings,
+    /// Where the daemon listens.
+    pub listen: ListenSettings,
+    /// Where reports go, besides the local history.
+    pub reports: ReportSettings,
+    /// What generated entity configs leave out.
+    pub generate: GenerateSettings,
+    /// What applies to all pipelines.
+    pub pipelines: PipelineSettings,
+}
+
+impl Config {
+    /// Returns the directory of the entity configs.
+    pub fn entity_config_dir(&self) -> PathBuf {
+        self.directory.join("entityConfig")
+    }
+
+    /// Returns the directory of the pipelines.
+    pub fn pipelines_dir(&self) -> PathBuf {
+        self.directory.join("pipelines")
+    }
+}
+
+/// How the site is reached and how much of it may be used.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ShotgunSettings {
+    /// Its URL without a path, such as `https://studio.shotgrid.autodesk.com`.
+    pub site: String,
+    /// The name of the script user.
+    pub script: String,
+    /// Its key.
+    pub key: Secret,
+    /// Requests per second, all work together.
+    pub max_rps: f64,
+    /// Requests in flight, all work together.
+    pub max_concurrency: usize,
+    /// Rows per page of a read.
+    pub page_size: usize,
+    /// How long one request may take.
+    pub timeout: Duration,
+    /// How long opening a connection may take.
+    pub connect_timeout: Duration,
+    /// A private certificate authority, in PEM form.
+    pub ca_certificate: Option<PathBuf>,
+}
+
+impl ShotgunSettings {
+    /// Returns the host name of the site, which names it in messages.
+    pub fn name(&self) -> &str {
+        let rest = self.site.split("://").nth(1).unwrap_or(&self.site);
+        let host = rest.split(['/', ':']).next().unwrap_or(rest);
+        host.split_once(".shotgrid.").or_else(|| host.split_once(".shotgunstudio.")).map_or(host, |(studio, _)| studio)
+    }
+}
+
+/// Where rows are kept.
+#[derive(Debug, Clone, PartialEq)]
+pub enum StoreSettings {
+    /// In an SQLite file in the data directory.
+    Embedded,
+    /// In indices of a cluster.
+    Elasticsearch(ElasticsearchSettings),
+}
+
+/// How an Elasticsearch or OpenSearch cluster is reached.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ElasticsearchSettings {
+    /// Its nodes; one is enough.
+    pub urls: Vec<String>,
+    /// What every index name starts with.
+    pub prefix: String,
+    /// How requests are authenticated.
+    pub auth: Auth,
+    /// A private certificate authority, in PEM form.
+    pub ca_certificate: Option<PathBuf>,
+    /// How long one request may take.
+    pub timeout: Duration,
+    /// Primary shards of a new index.
+    pub shards: u32,
+    /// Copies of each shard of a new index.
+    pub replicas: u32,
+}
+
+/// How requests to a cluster are authenticated.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub enum Auth {
+    /// Not at all.
+    #[default]
+    None,
+    /// With a user and a password.
+    Basic {
+        /// The user.
+        user: String,
+        /// Its password.
+        password: Secret,
+    },
+    /// With an API key, in its encoded form.
+    ApiKey(Secret),
+    /// With a bearer token.
+    Bearer(Secret),
+}
+
+/// Where the daemon listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenSettings {
+    /// Metrics, health, status and the control API.
+    pub ops: SocketAddr,
+    /// The read proxy (`/api3/json`).
+    pub api: SocketAddr,
+}
+
+/// Where run reports go, besides the local history and `/metrics`.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct ReportSettings {
+    /// A cluster that receives one document per run and one per mismatch.
+    pub elasticsearch: Option<ElasticsearchSettings>,
+}
+
+/// What applies to all pipelines.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct PipelineSettings {
+    /// What a pipeline that does not say otherwise gets.
+    pub defaults: Defaults,
+    /// How long runs are remembered.
+    pub history: HistorySettings,
+}
+
+/// How long runs are remembered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HistorySettings {
+    /// Runs kept per pipeline, whatever their age.
+    pub keep_runs: u32,
+    /// Days that runs are kept.
+    pub keep_days: u32,
+    /// Days that runs with drift or errors are kept.
+    pub keep_failed_days: u32,
+}
+
+impl Default for HistorySettings {
+    fn default() -> HistorySettings {
+        HistorySettings { keep_runs: 200, keep_days: 90, keep_failed_days: 365 }
+    }
+}
+
+/// What `generateEntityConfigs` leaves out.
+///
+/// Names may use `*` for any run of characters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GenerateSettings {
+    /// Entity types.
+    pub exclude_types: Vec<String>,
+    /// Fields, as `field` or `Type.field`.
+    pub exclude_fields: Vec<String>,
+    /// Field data types.
+    pub exclude_data_types: Vec<String>,
+    /// Whether connection entities (`AssetShotConnection`) are left out.
+    pub exclude_connections: bool,
+}
+
+impl Default for GenerateSettings {
+    fn default() -> GenerateSettings {
+        let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        GenerateSettings {
+            exclude_types: owned(&[
+                "EventLogEntry",
+                "PageHit",
+                "Page",
+                "PageSetting",
+                "Banner",
+                "ApiUser*",
+                "ActionMenuItem",
+                "Icon",
+                "CustomThreadedEntity*",
+            ]),
+            exclude_fields: owned(&["*current_user*", "cached_display_name"]),
+            exclude_data_types: owned(&["summary", "calculated", "pivot_column", "password", "url", "serializable"]),
+            exclude_connections: true,
+        }
+    }
+}
+
+impl GenerateSettings {
+    /// Tells whether an entity type gets a config when all types are generated.
+    pub fn keeps_type(&self, entity_type: &str) -> bool {
+        let connection = self.exclude_connections && entity_type.ends_with("Connection");
+        !connection && !self.exclude_types.iter().any(|p| matches(p, entity_type))
+    }
+
+    /// Tells whether a field becomes part of a generated config.
+    pub fn keeps_field(&self, entity_type: &str, field: &str, data_type: &str) -> bool {
+        let full = format!("{entity_type}.{field}");
+        let excluded = |pattern: &String| match pattern.contains('.') {
+            true => matches(pattern, &full),
+            false => matches(pattern, field),
+        };
+        !self.exclude_data_types.iter().any(|p| p == data_type) && !self.exclude_fields.iter().any(excluded)
+    }
+}
+
+/// Compares a name with a pattern in which `*` stands for any characters.
+fn matches(pattern: &str, name: &str) -> bool {
+    match pattern.split_once('*') {
+        None => pattern == name,
+        Some((start, rest)) => {
+            let Some(tail) = name.strip_prefix(start) else {
+                return false;
+            };
+            let mut ends = tail.char_indices().map(|(at, _)| at).collect::<Vec<_>>();
+            ends.push(tail.len());
+            ends.into_iter().any(|at| matches(rest, &tail[at..]))
+        }
+    }
+}
