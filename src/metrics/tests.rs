@@ -108,8 +108,11 @@ fn names_and_labels_follow_the_conventions() {
             let unit = ["_seconds", "_bytes", "_events"].iter().any(|unit| name.ends_with(unit));
             assert!(unit, "{name}: a histogram ends in its unit");
         }
-        for bad in ["_percent", "_ms", "_millis", "_minutes", "_count", "_sum", "_bucket", "_info_"] {
-            assert!(!name.contains(bad) || name.contains("_count_"), "{name}: {bad}");
+        for unit in ["_percent", "_ms", "_millis", "_minutes", "_hours", "_kb", "_mb"] {
+            assert!(!name.contains(unit), "{name}: {unit} is no base unit");
+        }
+        for taken in ["_count", "_sum", "_bucket"] {
+            assert!(!name.ends_with(taken), "{name}: {taken} belongs to histograms");
         }
         assert!(help.ends_with('.') && help.len() > 15, "{name}: help {help:?}");
         for label in labels {
