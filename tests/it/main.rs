@@ -1,1 +1,5 @@
 //! The integration tests, one binary.
+
+mod elastic_proxy;
+mod elastic_transport;
+mod servers;
