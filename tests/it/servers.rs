@@ -156,7 +156,7 @@ impl TestIndices {
 
     /// Returns a name that begins with the prefix.
     pub fn name(&self, rest: &str) -> String {
-        format!("{}-{rest}", self.prefix)
+        format!("{}-{rest}", self.prefix())
     }
 }
 
