@@ -1,0 +1,66 @@
+//! Tests of generation and of the check against a schema.
+
+use std::path::Path;
+
+use serde_json::json;
+
+use super::super::{EntityConfigFile, TypeLayout};
+use super::*;
+use crate::schema::{EntitySchema, FieldSchema};
+
+fn schema() -> Schema {
+    let types = [
+        ("id", DataType::Number),
+        ("code", DataType::Text),
+        ("updated_at", DataType::DateTime),
+        ("open_notes_count", DataType::Summary),
+        ("viewed_by_current_user", DataType::List),
+        ("splits", DataType::Serializable),
+    ];
+    let fields = types.map(|(name, ty)| (name.to_owned(), FieldSchema::new(ty, name))).into();
+    let shot = EntitySchema { entity_type: "Shot".into(), display_name: "Shot".into(), visible: true, fields };
+    Schema { types: [("Shot".into(), shot)].into() }
+}
+
+fn check(text: &str) -> Result<TypeLayout, Vec<String>> {
+    let file = EntityConfigFile::parse(Path::new("entityConfig/Shot.json"), text.to_owned()).expect("valid JSON");
+    TypeLayout::check(&file, &schema()).map_err(|problems| problems.iter().map(ToString::to_string).collect())
+}
+
+#[test]
+fn generation_leaves_out_what_cannot_be_kept_fresh() {
+    let config = generate(&schema(), &"Shot".into(), &Exclusions::default()).expect("the type exists");
+    assert_eq!(config.fields.keys().collect::<Vec<_>>(), ["code", "updated_at"]);
+    assert!(!Exclusions::default().takes_type(&"AssetShotConnection".into()));
+}
+
+#[test]
+fn every_problem_is_named_with_its_line_and_the_nearest_name() {
+    let problems = check(
+        "{\"fields\": {\n  \"cod\": {},\n  \"open_notes_count\": {}\n},\n\"filters\": [[\"code\", \"less_than\", \"a\"]]}",
+    );
+    let problems = problems.expect_err("three problems");
+    assert_eq!(problems[0], "entityConfig/Shot.json:2: Shot has no field `cod` on the site; did you mean `code`?");
+    assert!(
+        problems[1].starts_with("entityConfig/Shot.json:3: Shot.open_notes_count cannot be cached"),
+        "{problems:?}"
+    );
+    assert!(problems[2].starts_with("entityConfig/Shot.json:5: Shot.code's 'text' data type"), "{problems:?}");
+}
+
+#[test]
+fn the_hash_changes_with_fields_and_filters_only() {
+    let hash = |text: &str| check(text).expect("a good config").hash;
+    let base = hash(r#"{"fields": {"code": {}}}"#);
+    assert_eq!(base, hash(r#"{"filters": [], "fields": {"code": {}, "updated_at": {}}}"#));
+    assert_ne!(base, hash(r#"{"fields": {}}"#));
+    assert_ne!(base, hash(r#"{"fields": {"code": {}}, "filters": [["id", "greater_than", 5]]}"#));
+    assert_ne!(base, hash(r#"{"fields": {"code": {"mapping": {"type": "keyword"}}}}"#));
+}
+
+#[test]
+fn an_unknown_key_is_refused_with_its_place() {
+    let error = EntityConfigFile::parse(Path::new("Shot.json"), "{\n \"feilds\": {}}".into()).expect_err("a typo");
+    assert!(error.to_string().starts_with("Shot.json:2:9: unknown field `feilds`"), "{error}");
+    assert_eq!(json!(EntityConfig::default()), json!({"fields": {}}));
+}
