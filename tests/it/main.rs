@@ -2,4 +2,5 @@
 
 mod elastic_proxy;
 mod elastic_transport;
+mod ops_listener;
 mod servers;

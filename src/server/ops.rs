@@ -1,0 +1,336 @@
+//! The ops listener: metrics, health, status, control.
+//!
+//! Reads are open, because the listener is on loopback unless somebody decides
+//! otherwise; what changes something wants the token of `control`.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{Html, IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use chrono::Utc;
+use futures::future::BoxFuture;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use super::control::Control;
+use super::status::StatusSnapshot;
+use crate::metrics::{CONTENT_TYPE, Metrics};
+use crate::report::{RunReport, Status};
+
+/// A scheduler that has not looked at its plan for this long is not alive.
+const TICK_AGE: Duration = Duration::from_secs(5);
+
+/// What the page may load: itself, and nothing from anywhere else.
+const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
+                      connect-src 'self'; frame-ancestors 'none'";
+
+type StatusSource = Arc<dyn Fn() -> BoxFuture<'static, StatusSnapshot> + Send + Sync>;
+type RunsSource = Arc<dyn Fn(RunsQuery) -> BoxFuture<'static, Vec<RunReport>> + Send + Sync>;
+type Triggered = BoxFuture<'static, Result<String, TriggerRefused>>;
+type TriggerSink = Arc<dyn Fn(TriggerRequest) -> Triggered + Send + Sync>;
+
+/// Shows that the scheduler is alive; clones share the beat.
+///
+/// Monotonic, so a jump of the clock neither hides a hang nor invents one.
+#[derive(Debug, Clone)]
+pub struct Heartbeat {
+    start: Instant,
+    last_millis: Arc<AtomicU64>,
+}
+
+impl Default for Heartbeat {
+    fn default() -> Self {
+        Self { start: Instant::now(), last_millis: Arc::default() }
+    }
+}
+
+impl Heartbeat {
+    /// Says that the scheduler looked at its plan now.
+    pub fn beat(&self) {
+        self.last_millis.store(self.elapsed_millis(), Ordering::Relaxed);
+    }
+
+    /// Returns the time since the last beat, since the start if there was none.
+    pub fn age(&self) -> Duration {
+        let last = self.last_millis.load(Ordering::Relaxed);
+        Duration::from_millis(self.elapsed_millis().saturating_sub(last))
+    }
+
+    fn elapsed_millis(&self) -> u64 {
+        self.start.elapsed().as_millis() as u64
+    }
+}
+
+/// Which runs are asked for; all parts have to hold.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunsQuery {
+    /// Of this pipeline or job.
+    pub pipeline: Option<String>,
+    /// That ended like this.
+    pub status: Option<Status>,
+    /// At most this many, newest first; 50 unless said otherwise.
+    pub limit: Option<usize>,
+    /// Only this run.
+    #[serde(skip)]
+    pub run_id: Option<String>,
+}
+
+/// A request to start a pipeline now.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TriggerRequest {
+    /// The pipeline.
+    pub pipeline: String,
+    /// Parameters that differ from the defaults.
+    pub params: Map<String, Value>,
+}
+
+/// Why a pipeline is not started.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TriggerRefused {
+    /// There is no such pipeline.
+    #[error("there is no pipeline `{name}`; there are {}", known.join(", "))]
+    Unknown {
+        /// The name asked for.
+        name: String,
+        /// The names there are.
+        known: Vec<String>,
+    },
+    /// It runs already.
+    #[error("pipeline `{0}` runs already")]
+    Running(String),
+    /// A parameter is wrong.
+    #[error("{0}")]
+    BadParams(String),
+    /// The daemon is stopping, or not ready to run anything.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+impl TriggerRefused {
+    fn answer(&self) -> (StatusCode, &'static str) {
+        match self {
+            TriggerRefused::Unknown { .. } => (StatusCode::NOT_FOUND, "unknown_pipeline"),
+            TriggerRefused::Running(_) => (StatusCode::CONFLICT, "already_running"),
+            TriggerRefused::BadParams(_) => (StatusCode::BAD_REQUEST, "bad_params"),
+            TriggerRefused::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+        }
+    }
+}
+
+/// Everything that the ops listener shows and hands on.
+#[derive(Clone)]
+pub struct Ops {
+    metrics: Metrics,
+    control: Control,
+    heartbeat: Option<Heartbeat>,
+    status: StatusSource,
+    runs: RunsSource,
+    trigger: TriggerSink,
+}
+
+impl Ops {
+    /// Returns a listener that shows `metrics` and whatever `status` returns.
+    pub fn new<F>(metrics: Metrics, control: Control, status: impl Fn() -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = StatusSnapshot> + Send + 'static,
+    {
+        let nothing = "this process does not run pipelines";
+        Self {
+            metrics,
+            control,
+            heartbeat: None,
+            status: Arc::new(move || Box::pin(status())),
+            runs: Arc::new(|_| Box::pin(async { Vec::new() })),
+            trigger: Arc::new(move |_| Box::pin(async move { Err(TriggerRefused::Unavailable(nothing.into())) })),
+        }
+    }
+
+    /// Makes `/livez` follow the beat of a scheduler.
+    #[must_use]
+    pub fn with_heartbeat(mut self, heartbeat: Heartbeat) -> Self {
+        self.heartbeat = Some(heartbeat);
+        self
+    }
+
+    /// Answers `/api/v1/runs` from here.
+    #[must_use]
+    pub fn with_runs<F>(mut self, runs: impl Fn(RunsQuery) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Vec<RunReport>> + Send + 'static,
+    {
+        self.runs = Arc::new(move |query| Box::pin(runs(query)));
+        self
+    }
+
+    /// Hands requests to start a pipeline to `trigger`, which returns the run id.
+    #[must_use]
+    pub fn with_trigger<F>(mut self, trigger: impl Fn(TriggerRequest) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Result<String, TriggerRefused>> + Send + 'static,
+    {
+        self.trigger = Arc::new(move |request| Box::pin(trigger(request)));
+        self
+    }
+
+    /// Returns the routes.
+    pub fn router(self) -> Router {
+        Router::new()
+            .route("/", get(page))
+            .route("/metrics", get(metrics))
+            .route("/livez", get(livez))
+            .route("/readyz", get(readyz))
+            .route("/api/v1/status", get(status))
+            .route("/api/v1/runs", get(runs))
+            .route("/api/v1/runs/{id}", get(run))
+            .route("/api/v1/pipelines/{name}/trigger", post(trigger))
+            .fallback(not_found)
+            .with_state(self)
+    }
+
+    async fn snapshot(&self) -> StatusSnapshot {
+        let mut snapshot = (self.status)().await;
+        snapshot.judge();
+        snapshot
+    }
+}
+
+async fn page() -> impl IntoResponse {
+    let headers = [(header::CONTENT_SECURITY_POLICY, POLICY), (header::CACHE_CONTROL, "no-store")];
+    (headers, Html(include_str!("page.html")))
+}
+
+/// Written on a thread of its own: hundreds of series take a moment, and no request waits for it.
+async fn metrics(State(ops): State<Ops>) -> Response {
+    let text = tokio::task::spawn_blocking(move || ops.metrics.render()).await;
+    match text {
+        Ok(text) => ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response(),
+        Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, "internal", &error.to_string()),
+    }
+}
+
+async fn livez(State(ops): State<Ops>) -> Response {
+    let age = ops.heartbeat.map(|heartbeat| heartbeat.age());
+    let code = match age {
+        Some(age) if age >= TICK_AGE => StatusCode::SERVICE_UNAVAILABLE,
+        _ => StatusCode::OK,
+    };
+    let body = json!({
+        "live": code == StatusCode::OK,
+        "scheduler_tick_age_seconds": age.map(|age| age.as_secs_f64()),
+    });
+    (code, Json(body)).into_response()
+}
+
+async fn readyz(State(ops): State<Ops>) -> Response {
+    let snapshot = ops.snapshot().await;
+    let code = if snapshot.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let body = json!({"ready": snapshot.ready, "reasons": snapshot.reasons});
+    (code, Json(body)).into_response()
+}
+
+async fn status(State(ops): State<Ops>) -> Json<StatusSnapshot> {
+    Json(ops.snapshot().await)
+}
+
+/// The answer of `/api/v1/runs`.
+#[derive(Serialize)]
+struct Runs {
+    now: chrono::DateTime<Utc>,
+    runs: Vec<RunReport>,
+}
+
+async fn runs(
+    State(ops): State<Ops>,
+    query: Result<Query<RunsQuery>, axum::extract::rejection::QueryRejection>,
+) -> Response {
+    match query {
+        Ok(Query(query)) => {
+            let runs = (ops.runs)(query).await;
+            Json(Runs { now: Utc::now(), runs }).into_response()
+        }
+        Err(error) => refuse(StatusCode::BAD_REQUEST, "bad_query", &error.body_text()),
+    }
+}
+
+async fn run(State(ops): State<Ops>, Path(id): Path<String>) -> Response {
+    let query = RunsQuery { run_id: Some(id.clone()), ..RunsQuery::default() };
+    match (ops.runs)(query).await.into_iter().find(|run| run.run_id == id) {
+        Some(run) => Json(run).into_response(),
+        None => refuse(StatusCode::NOT_FOUND, "unknown_run", &format!("there is no run `{id}`")),
+    }
+}
+
+/// The body of a trigger; an empty body means no parameters.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TriggerBody {
+    #[serde(default)]
+    params: Map<String, Value>,
+}
+
+async fn trigger(
+    State(ops): State<Ops>,
+    Path(pipeline): Path<String>,
+    headers: HeaderMap,
+    body: axum::body::Bytes,
+) -> Response {
+    let shown = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    if !ops.control.accepts(shown) {
+        let message = "this needs the token of control.json in the data directory";
+        return refuse(StatusCode::UNAUTHORIZED, "unauthorized", message);
+    }
+    let body = match parse_body(&body) {
+        Ok(body) => body,
+        Err(error) => return refuse(StatusCode::BAD_REQUEST, "bad_body", &error.to_string()),
+    };
+    match (ops.trigger)(TriggerRequest { pipeline, params: body.params }).await {
+        Ok(run_id) => (StatusCode::ACCEPTED, Json(json!({"run_id": run_id}))).into_response(),
+        Err(refused) => {
+            let (code, class) = refused.answer();
+            refuse(code, class, &refused.to_string())
+        }
+    }
+}
+
+fn parse_body(body: &[u8]) -> Result<TriggerBody, serde_json::Error> {
+    if body.is_empty() { Ok(TriggerBody::default()) } else { serde_json::from_slice(body) }
+}
+
+async fn not_found(uri: axum::http::Uri) -> Response {
+    let message = format!(
+        "there is nothing at {}; there are /, /metrics, /livez, /readyz, /api/v1/status, \
+         /api/v1/runs and /api/v1/pipelines/NAME/trigger",
+        uri.path()
+    );
+    refuse(StatusCode::NOT_FOUND, "not_found", &message)
+}
+
+fn refuse(code: StatusCode, class: &str, message: &str) -> Response {
+    (code, Json(json!({"error": {"class": class, "message": message}}))).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn livez_after(age: Duration) -> StatusCode {
+        let start = Instant::now().checked_sub(age).unwrap();
+        let heartbeat = Heartbeat { start, last_millis: Arc::default() };
+        let control = Control::new(([127, 0, 0, 1], 1).into());
+        let status = || std::future::ready(StatusSnapshot::empty(Utc::now()));
+        let ops = Ops::new(Metrics::default(), control, status).with_heartbeat(heartbeat);
+        livez(State(ops)).await.status()
+    }
+
+    #[tokio::test]
+    async fn a_scheduler_that_hangs_is_not_alive() {
+        assert_eq!(livez_after(Duration::from_secs(3)).await, StatusCode::OK);
+        assert_eq!(livez_after(Duration::from_secs(5)).await, StatusCode::SERVICE_UNAVAILABLE);
+    }
+}

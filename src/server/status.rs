@@ -1,0 +1,395 @@
+//! What the ops listener shows, and when it calls itself ready.
+//!
+//! A [`StatusSnapshot`] is plain data that the daemon fills in; its JSON form
+//! is the answer of `/api/v1/status`, what `sgcache status` prints and what the
+//! status page draws. Whether the daemon is ready follows from it alone.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::report::Status;
+
+/// The schema name of the status document.
+pub const SCHEMA: &str = "sgcache.status/1";
+
+/// Everything about a daemon at one moment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StatusSnapshot {
+    /// Always [`SCHEMA`].
+    pub schema: String,
+    /// When the snapshot was taken.
+    pub now: DateTime<Utc>,
+    /// When the process started.
+    pub started_at: DateTime<Utc>,
+    /// Version of sgcache.
+    pub version: String,
+    /// Host and process.
+    pub instance: String,
+    /// Address of the site, without credentials.
+    pub site: String,
+    /// Hash of the configuration in use.
+    pub config_hash: String,
+    /// Whether `/readyz` says yes; filled in by the listener.
+    pub ready: bool,
+    /// Why it says no; filled in by the listener.
+    pub reasons: Vec<Reason>,
+    /// The event loop.
+    pub sync: SyncStatus,
+    /// Every configured entity type.
+    pub types: Vec<TypeStatus>,
+    /// Every pipeline.
+    pub pipelines: Vec<PipelineStatus>,
+    /// The last runs, newest first.
+    pub runs: Vec<RunSummary>,
+    /// The store.
+    pub store: StoreStatus,
+}
+
+impl StatusSnapshot {
+    /// Returns a snapshot of a daemon that knows nothing yet.
+    pub fn empty(now: DateTime<Utc>) -> Self {
+        Self {
+            schema: SCHEMA.to_owned(),
+            now,
+            started_at: now,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            instance: String::new(),
+            site: String::new(),
+            config_hash: String::new(),
+            ready: false,
+            reasons: Vec::new(),
+            sync: SyncStatus::default(),
+            types: Vec::new(),
+            pipelines: Vec::new(),
+            runs: Vec::new(),
+            store: StoreStatus::default(),
+        }
+    }
+
+    /// Fills in `ready` and `reasons`.
+    pub fn judge(&mut self) {
+        self.reasons = readiness(self);
+        self.ready = self.reasons.is_empty();
+    }
+}
+
+/// The event loop.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SyncStatus {
+    /// Whether this process follows the site.
+    pub following: bool,
+    /// When the event log was last read; `None` if it never was.
+    pub last_poll_at: Option<DateTime<Utc>>,
+    /// What the last poll failed with; `None` when it worked.
+    pub last_error: Option<String>,
+    /// Seconds that the cache is behind the site; 0 when caught up.
+    pub lag_seconds: f64,
+    /// The lag of the last minutes, oldest first.
+    pub lag_history: Vec<LagPoint>,
+    /// Highest event log id seen.
+    pub event_id: Option<i64>,
+    /// Highest event log id with no open mark at or below it.
+    pub visible_event_id: Option<i64>,
+    /// Events received since the start.
+    pub events_received: u64,
+    /// Keys marked and not read again yet, by kind.
+    pub marks: BTreeMap<String, u64>,
+    /// Ranges of event log ids still asked for.
+    pub gaps_open: u64,
+    /// What was refused for good, by kind.
+    pub dead_letters: BTreeMap<String, u64>,
+    /// Epoch of the lease.
+    pub epoch: i64,
+}
+
+/// The lag at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct LagPoint {
+    /// When.
+    pub at: DateTime<Utc>,
+    /// How far behind.
+    pub seconds: f64,
+}
+
+/// What may be said about a type.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TypeState {
+    /// Configured, and nothing was read yet.
+    #[default]
+    New,
+    /// Being imported for the first time.
+    Importing,
+    /// Complete, and following the site.
+    Live,
+    /// Complete, and a changed configuration is being imported in place.
+    Reimporting,
+    /// The store or the site refuses it.
+    Unhealthy,
+    /// No longer configured, and about to be removed.
+    Untracked,
+}
+
+impl TypeState {
+    /// Returns the word used in JSON and in tables.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            TypeState::New => "new",
+            TypeState::Importing => "importing",
+            TypeState::Live => "live",
+            TypeState::Reimporting => "reimporting",
+            TypeState::Unhealthy => "unhealthy",
+            TypeState::Untracked => "untracked",
+        }
+    }
+}
+
+/// One entity type.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct TypeStatus {
+    /// Entity type.
+    #[serde(rename = "type")]
+    pub entity_type: String,
+    /// What may be said about it.
+    pub state: TypeState,
+    /// Active rows in the store.
+    pub rows: u64,
+    /// The moment up to which it is known to equal the site.
+    pub fresh_as_of: Option<DateTime<Utc>>,
+    /// Seconds that it is behind the site; 0 when caught up.
+    pub lag_seconds: f64,
+    /// Rows imported and rows to import, while an import runs.
+    pub import: Option<ImportProgress>,
+    /// Share of drifted entities found by the last validation and not repaired.
+    pub drift_ratio: Option<f64>,
+    /// When it was last validated.
+    pub validated_at: Option<DateTime<Utc>>,
+    /// Why it is unhealthy, or what an operator should look at.
+    pub problem: Option<String>,
+}
+
+/// How far an import has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImportProgress {
+    /// Rows imported.
+    pub done: u64,
+    /// Rows on the site when the import began.
+    pub total: u64,
+}
+
+/// One pipeline.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct PipelineStatus {
+    /// Its name.
+    pub name: String,
+    /// Its schedule in words; `None` when it runs on request only.
+    pub schedule: Option<String>,
+    /// Whether it runs now.
+    pub running: bool,
+    /// Whether it is paused.
+    pub paused: bool,
+    /// When it runs next.
+    pub next_run: Option<DateTime<Utc>>,
+    /// How its last run ended.
+    pub last_status: Option<Status>,
+    /// When its last run ended.
+    pub last_finished_at: Option<DateTime<Utc>>,
+}
+
+/// One run in the list of the last ones.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunSummary {
+    /// ULID of the run.
+    pub run_id: String,
+    /// Pipeline or job.
+    pub pipeline: String,
+    /// What started it.
+    pub trigger: crate::report::Trigger,
+    /// When it started.
+    pub started_at: DateTime<Utc>,
+    /// When it ended; `None` while it runs.
+    pub finished_at: Option<DateTime<Utc>>,
+    /// How it ended.
+    pub status: Status,
+    /// Why, for a person.
+    pub reason: Option<String>,
+    /// Entities compared, drifted and repaired, and rows written, all steps together.
+    pub checked: u64,
+    /// Entities that drifted.
+    pub drift: u64,
+    /// Drifted entities that were repaired.
+    pub repaired: u64,
+    /// Rows written.
+    pub written: u64,
+}
+
+impl From<&crate::report::RunReport> for RunSummary {
+    fn from(report: &crate::report::RunReport) -> Self {
+        let results = || report.steps.iter().map(|step| &step.result);
+        Self {
+            run_id: report.run_id.clone(),
+            pipeline: report.pipeline.clone(),
+            trigger: report.trigger,
+            started_at: report.started_at,
+            finished_at: report.finished_at,
+            status: report.status,
+            reason: report.reason.clone(),
+            checked: results().map(|result| result.checked).sum(),
+            drift: results().map(|result| result.drift).sum(),
+            repaired: results().map(|result| result.repaired).sum(),
+            written: results().map(|result| result.written).sum(),
+        }
+    }
+}
+
+/// The store.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct StoreStatus {
+    /// `embedded` or `elasticsearch`.
+    pub kind: String,
+    /// File or address, without credentials.
+    pub location: String,
+    /// Name and version of the software behind it.
+    pub version: String,
+    /// Whether it answers.
+    pub up: bool,
+    /// What it fails with.
+    pub problem: Option<String>,
+    /// Its size, if it can tell.
+    pub size_bytes: Option<u64>,
+    /// Documents about runs that wait to be delivered.
+    pub reports_waiting: u64,
+}
+
+/// Why the daemon is not ready.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reason {
+    /// Stable word: `store_down`, `type_not_live`, `never_polled`, `poll_failing`, `no_types`.
+    pub code: String,
+    /// What it is about, for example the entity type.
+    pub subject: String,
+    /// What to know about it.
+    pub message: String,
+}
+
+/// A poll that is older than this does not count as succeeding.
+const POLL_AGE_SECONDS: i64 = 60;
+
+/// Returns every reason why the daemon is not ready; none means that it is.
+///
+/// A failing validation is none: the cache still answers, and says how fresh it is.
+pub fn readiness(status: &StatusSnapshot) -> Vec<Reason> {
+    let mut reasons = Vec::new();
+    let mut because = |code: &str, subject: &str, message: String| {
+        reasons.push(Reason { code: code.into(), subject: subject.into(), message });
+    };
+    if !status.store.up {
+        let problem = status.store.problem.as_deref().unwrap_or("it has not answered yet");
+        because("store_down", &status.store.kind, format!("the store does not answer: {problem}"));
+    }
+    if status.types.is_empty() {
+        because("no_types", "entityConfig", "no entity type is configured".into());
+    }
+    for ty in &status.types {
+        let serving = [TypeState::Live, TypeState::Reimporting, TypeState::Untracked];
+        if !serving.contains(&ty.state) {
+            because("type_not_live", &ty.entity_type, type_message(ty));
+        }
+    }
+    match status.sync.last_poll_at {
+        None => {
+            let error = status.sync.last_error.as_deref().unwrap_or("no poll has ended yet");
+            because("never_polled", &status.site, format!("the event log was never read: {error}"));
+        }
+        Some(at) if (status.now - at).num_seconds() > POLL_AGE_SECONDS => {
+            let age = (status.now - at).num_seconds();
+            let error = status.sync.last_error.as_deref().unwrap_or("no error was reported");
+            let message = format!("the event log was last read {age} s ago: {error}");
+            because("poll_failing", &status.site, message);
+        }
+        Some(_) => {}
+    }
+    reasons
+}
+
+fn type_message(ty: &TypeStatus) -> String {
+    match (&ty.problem, ty.import) {
+        (Some(problem), _) => format!("{}: {problem}", ty.state.as_str()),
+        (None, Some(import)) => {
+            format!("{}: {} of {} rows", ty.state.as_str(), import.done, import.total)
+        }
+        (None, None) => ty.state.as_str().to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::{TimeDelta, TimeZone};
+
+    use super::*;
+
+    fn live() -> StatusSnapshot {
+        let now = Utc.with_ymd_and_hms(2026, 11, 23, 10, 0, 0).unwrap();
+        let mut status = StatusSnapshot::empty(now);
+        status.store.up = true;
+        status.types = vec![TypeStatus { entity_type: "Shot".into(), state: TypeState::Live, ..TypeStatus::default() }];
+        status.sync.last_poll_at = Some(now - TimeDelta::seconds(2));
+        status
+    }
+
+    #[track_caller]
+    fn check(status: &StatusSnapshot, expected: &[(&str, &str)]) {
+        let reasons = readiness(status);
+        let found: Vec<_> = reasons.iter().map(|one| (one.code.as_str(), one.message.as_str())).collect();
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn a_daemon_that_follows_the_site_with_every_type_live_is_ready() {
+        check(&live(), &[]);
+        let mut status = live();
+        status.types[0].state = TypeState::Reimporting;
+        check(&status, &[]);
+    }
+
+    #[test]
+    fn a_type_that_is_not_complete_is_a_reason_and_says_how_far_it_is() {
+        let mut status = live();
+        status.types[0].state = TypeState::Importing;
+        status.types[0].import = Some(ImportProgress { done: 500, total: 18000 });
+        check(&status, &[("type_not_live", "importing: 500 of 18000 rows")]);
+
+        status.types[0].state = TypeState::Unhealthy;
+        status.types[0].problem = Some("index closed".into());
+        check(&status, &[("type_not_live", "unhealthy: index closed")]);
+    }
+
+    #[test]
+    fn a_site_that_does_not_answer_is_a_reason_after_a_minute() {
+        let mut status = live();
+        status.sync.last_error = Some("timed out".into());
+        status.sync.last_poll_at = Some(status.now - TimeDelta::seconds(60));
+        check(&status, &[]);
+        status.sync.last_poll_at = Some(status.now - TimeDelta::seconds(61));
+        check(&status, &[("poll_failing", "the event log was last read 61 s ago: timed out")]);
+        status.sync.last_poll_at = None;
+        check(&status, &[("never_polled", "the event log was never read: timed out")]);
+    }
+
+    #[test]
+    fn drift_is_no_reason() {
+        let mut status = live();
+        status.types[0].drift_ratio = Some(0.5);
+        check(&status, &[]);
+    }
+
+    #[test]
+    fn a_fresh_daemon_gives_every_reason_at_once() {
+        let status = StatusSnapshot::empty(live().now);
+        let codes: Vec<_> = readiness(&status).into_iter().map(|one| one.code).collect();
+        assert_eq!(codes, ["store_down", "no_types", "never_polled"]);
+    }
+}

@@ -1,0 +1,229 @@
+//! The ops listener over a real connection.
+
+use chrono::{DateTime, TimeZone, Utc};
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+use sgcache::metrics::{Labels, Metrics};
+use sgcache::report::{RunReport, RunStart, Status, Trigger};
+use sgcache::server::{
+    Bound, Control, Heartbeat, Ops, StatusSnapshot, TriggerRefused, TriggerRequest, TypeState, TypeStatus,
+};
+use tokio_util::sync::CancellationToken;
+
+/// A listener on a free port that ends with the test.
+struct Listener {
+    url: String,
+    control: Control,
+    stop: CancellationToken,
+    served: tokio::task::JoinHandle<std::io::Result<()>>,
+}
+
+impl Listener {
+    async fn start(make: impl FnOnce(Control) -> Ops) -> Self {
+        let bound = Bound::open("listen.ops", "127.0.0.1:0").await.unwrap();
+        let control = Control::new(bound.address());
+        let url = format!("http://{}", bound.address());
+        let stop = CancellationToken::new();
+        let router = make(control.clone()).router();
+        let served = tokio::spawn(bound.serve(router, stop.clone()));
+        Self { url, control, stop, served }
+    }
+
+    async fn get(&self, path: &str) -> (StatusCode, String) {
+        let answer = reqwest::get(format!("{}{path}", self.url)).await.unwrap();
+        (answer.status(), answer.text().await.unwrap())
+    }
+
+    async fn json(&self, path: &str) -> (StatusCode, Value) {
+        let (code, text) = self.get(path).await;
+        (code, serde_json::from_str(&text).unwrap_or_else(|_| panic!("no JSON: {text}")))
+    }
+
+    async fn trigger(&self, name: &str, token: &str, body: &'static str) -> (StatusCode, Value) {
+        let url = format!("{}/api/v1/pipelines/{name}/trigger", self.url);
+        let request = reqwest::Client::new().post(url).bearer_auth(token).body(body);
+        let answer = request.send().await.unwrap();
+        (answer.status(), answer.json().await.unwrap())
+    }
+}
+
+fn now() -> DateTime<Utc> {
+    Utc.with_ymd_and_hms(2026, 11, 23, 10, 0, 0).unwrap()
+}
+
+fn status(state: TypeState) -> StatusSnapshot {
+    let mut status = StatusSnapshot::empty(now());
+    status.site = "https://studio.example".into();
+    status.store.up = true;
+    status.sync.last_poll_at = Some(now());
+    status.types = vec![TypeStatus { entity_type: "Shot".into(), state, rows: 18, ..TypeStatus::default() }];
+    status
+}
+
+fn ops(control: Control, state: TypeState) -> Ops {
+    let metrics = Metrics::new(&Labels::new(["Shot"]));
+    Ops::new(metrics, control, move || std::future::ready(status(state)))
+}
+
+fn finished(pipeline: &str) -> RunReport {
+    let mut run = RunReport::begin(RunStart {
+        run_id: format!("RUN-{pipeline}"),
+        pipeline: pipeline.into(),
+        trigger: Trigger::Cron,
+        scheduled_for: None,
+        started_at: now(),
+        attempt: 1,
+        params: Default::default(),
+        instance: "host:1".into(),
+        definition_hash: String::new(),
+    });
+    run.finish(now(), vec![]);
+    run
+}
+
+#[tokio::test]
+async fn metrics_are_served_in_the_text_format() {
+    let listener = Listener::start(|control| ops(control, TypeState::Live)).await;
+    let answer = reqwest::get(format!("{}/metrics", listener.url)).await.unwrap();
+    assert_eq!(answer.headers()["content-type"], "text/plain; version=0.0.4");
+    let text = answer.text().await.unwrap();
+    assert!(text.contains("# TYPE sgcache_sync_polls_total counter\n"), "{text}");
+    assert!(text.contains("sgcache_sync_polls_total 0\n"));
+}
+
+#[tokio::test]
+async fn it_is_ready_once_every_type_is_live() {
+    let listener = Listener::start(|control| ops(control, TypeState::Live)).await;
+    assert_eq!(listener.json("/readyz").await, (StatusCode::OK, json!({"ready": true, "reasons": []})));
+    let listener = Listener::start(|control| ops(control, TypeState::Importing)).await;
+    let reason = json!({"code": "type_not_live", "subject": "Shot", "message": "importing"});
+    assert_eq!(
+        listener.json("/readyz").await,
+        (StatusCode::SERVICE_UNAVAILABLE, json!({"ready": false, "reasons": [reason]}))
+    );
+}
+
+#[tokio::test]
+async fn it_is_alive_while_the_scheduler_ticks() {
+    let heartbeat = Heartbeat::default();
+    let shared = heartbeat.clone();
+    let make = |control| ops(control, TypeState::New).with_heartbeat(shared);
+    let listener = Listener::start(make).await;
+    heartbeat.beat();
+    let (code, body) = listener.json("/livez").await;
+    assert_eq!((code, &body["live"]), (StatusCode::OK, &json!(true)));
+    assert!(body["scheduler_tick_age_seconds"].is_number());
+}
+
+#[tokio::test]
+async fn the_status_says_whether_it_is_ready_and_why_not() {
+    let listener = Listener::start(|control| ops(control, TypeState::Importing)).await;
+    let (code, body) = listener.json("/api/v1/status").await;
+    assert_eq!(code, StatusCode::OK);
+    assert_eq!(body["schema"], "sgcache.status/1");
+    assert_eq!((&body["ready"], &body["types"][0]["rows"]), (&json!(false), &json!(18)));
+    assert_eq!(body["reasons"][0]["subject"], "Shot");
+    let snapshot: StatusSnapshot = serde_json::from_value(body).unwrap();
+    assert_eq!(snapshot.types[0].state, TypeState::Importing);
+}
+
+#[tokio::test]
+async fn the_page_needs_nothing_from_elsewhere() {
+    let listener = Listener::start(|control| ops(control, TypeState::Live)).await;
+    let (code, page) = listener.get("/").await;
+    assert_eq!(code, StatusCode::OK);
+    assert!(page.contains("/api/v1/status"));
+    for outside in ["src=", "href=", "@import", "url("] {
+        assert!(!page.contains(outside), "{outside}");
+    }
+}
+
+#[tokio::test]
+async fn runs_are_found_by_pipeline_status_and_id() {
+    let make = |control| {
+        ops(control, TypeState::Live).with_runs(|query| async move {
+            let runs = [finished("sync"), finished("nightly")];
+            let wanted = |run: &RunReport| {
+                query.pipeline.as_ref().is_none_or(|name| *name == run.pipeline)
+                    && query.status.is_none_or(|status| status == run.status)
+                    && query.run_id.as_ref().is_none_or(|id| *id == run.run_id)
+            };
+            runs.into_iter().filter(wanted).collect()
+        })
+    };
+    let listener = Listener::start(make).await;
+    let count = |body: &Value| body["runs"].as_array().map_or(0, Vec::len);
+    assert_eq!(count(&listener.json("/api/v1/runs").await.1), 2);
+    assert_eq!(count(&listener.json("/api/v1/runs?pipeline=sync&status=skipped").await.1), 1);
+    assert_eq!(count(&listener.json("/api/v1/runs?status=drift").await.1), 0);
+    let (code, run) = listener.json("/api/v1/runs/RUN-nightly").await;
+    assert_eq!((code, &run["status"]), (StatusCode::OK, &json!(Status::Skipped)));
+
+    let (code, body) = listener.json("/api/v1/runs/RUN-none").await;
+    assert_eq!((code, &body["error"]["class"]), (StatusCode::NOT_FOUND, &json!("unknown_run")));
+    let (code, body) = listener.json("/api/v1/runs?state=ok").await;
+    assert_eq!(code, StatusCode::BAD_REQUEST);
+    assert!(body["error"]["message"].as_str().unwrap().contains("state"), "{body}");
+}
+
+#[tokio::test]
+async fn a_pipeline_is_started_only_for_who_has_the_token() {
+    let make = |control| {
+        ops(control, TypeState::Live).with_trigger(|request: TriggerRequest| async move {
+            match request.pipeline.as_str() {
+                "nightly" => Ok(format!("RUN {}", request.params.len())),
+                "sync" => Err(TriggerRefused::Running(request.pipeline)),
+                _ => Err(TriggerRefused::Unknown {
+                    name: request.pipeline,
+                    known: vec!["nightly".into(), "sync".into()],
+                }),
+            }
+        })
+    };
+    let listener = Listener::start(make).await;
+    let token = listener.control.token.clone();
+
+    let (code, body) = listener.trigger("nightly", "guess", "").await;
+    assert_eq!(code, StatusCode::UNAUTHORIZED);
+    assert!(!body.to_string().contains(&token));
+
+    let started = listener.trigger("nightly", &token, r#"{"params": {"limit": 5}}"#).await;
+    assert_eq!(started, (StatusCode::ACCEPTED, json!({"run_id": "RUN 1"})));
+    assert_eq!(listener.trigger("nightly", &token, "").await.0, StatusCode::ACCEPTED);
+
+    assert_eq!(listener.trigger("sync", &token, "").await.0, StatusCode::CONFLICT);
+    let (code, body) = listener.trigger("nightli", &token, "").await;
+    assert_eq!(code, StatusCode::NOT_FOUND);
+    let message = "there is no pipeline `nightli`; there are nightly, sync";
+    assert_eq!(body["error"]["message"], message);
+    assert_eq!(listener.trigger("nightly", &token, "{").await.0, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn a_path_that_is_not_there_says_which_are() {
+    let listener = Listener::start(|control| ops(control, TypeState::Live)).await;
+    let (code, body) = listener.json("/health").await;
+    assert_eq!(code, StatusCode::NOT_FOUND);
+    assert!(body["error"]["message"].as_str().unwrap().contains("/readyz"));
+}
+
+#[tokio::test]
+async fn a_taken_address_is_named_with_its_configuration_key() {
+    let first = Bound::open("listen.ops", "127.0.0.1:0").await.unwrap();
+    let address = first.address().to_string();
+    let error = Bound::open("listen.ops", &address).await.unwrap_err().to_string();
+    let start = format!("`listen.ops`: cannot listen on {address}: another process");
+    assert!(error.starts_with(&start), "{error}");
+
+    let error = Bound::open("listen.ops", "9187").await.unwrap_err().to_string();
+    assert!(error.contains("expected HOST:PORT"), "{error}");
+}
+
+#[tokio::test]
+async fn it_ends_when_it_is_told_to() {
+    let listener = Listener::start(|control| ops(control, TypeState::Live)).await;
+    assert_eq!(listener.get("/livez").await.0, StatusCode::OK);
+    listener.stop.cancel();
+    listener.served.await.unwrap().unwrap();
+    assert!(reqwest::get(format!("{}/livez", listener.url)).await.is_err());
+}
