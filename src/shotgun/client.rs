@@ -1,0 +1,271 @@
+//! Sends requests: budget, deadline, retries, classification.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::{Answer, Error, ErrorKind, Info, Purpose, Settings};
+use crate::api3::{self, PagingInfo, Read, ReadAnswer, Request, Summarize};
+use crate::budget::Budget;
+use crate::entity::{EntityType, Timestamp};
+use crate::filter::{Only, RawFilter, RawLeaf, RawSort};
+use crate::metrics::Metrics;
+use crate::retry::RetryPolicy;
+use crate::schema::Schema;
+
+/// A client of one site with one script's credentials; clones share connections
+/// and budget.
+#[derive(Clone)]
+pub struct Client(Arc<Inner>);
+
+struct Inner {
+    settings: Settings,
+    endpoint: String,
+    http: reqwest::Client,
+    budget: Budget,
+    metrics: Metrics,
+}
+
+/// A raw answer and when it was given.
+struct Reply {
+    results: Value,
+    server_time: Option<Timestamp>,
+}
+
+impl Client {
+    /// Prepares a client; nothing is sent.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Settings`] when the certificate authority cannot be read.
+    pub fn new(settings: Settings, metrics: Metrics) -> Result<Self, Error> {
+        let site = settings.site.trim_end_matches('/');
+        let endpoint = format!("{site}{}", api3::PATH);
+        let http = http_client(&settings).map_err(|error| error.at(site, "connect", 1))?;
+        let budget = Budget::new(settings.max_concurrency, settings.max_rps);
+        Ok(Self(Arc::new(Inner { endpoint, http, budget, metrics, settings })))
+    }
+
+    /// Returns the address of the site.
+    pub fn site(&self) -> &str {
+        &self.0.settings.site
+    }
+
+    /// Returns the rows per page that reads ask for.
+    pub fn page_size(&self) -> u32 {
+        self.0.settings.page_size
+    }
+
+    /// Asks what the site is. Needs no credentials.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Malformed`] when the answer names no version: not a Shotgun
+    /// site.
+    pub async fn info(&self) -> Result<Info, Error> {
+        let reply = self.call("info", Value::Null, Purpose::Info).await?;
+        let malformed = || Error::new(ErrorKind::Malformed, "the answer names no version").at(self.site(), "info", 1);
+        Info::from_wire(reply.results).ok_or_else(malformed)
+    }
+
+    /// Reads one page.
+    ///
+    /// # Errors
+    ///
+    /// See [`ErrorKind`]; transient ones only after the last attempt.
+    pub async fn read(&self, read: &Read, purpose: Purpose) -> Result<Answer, Error> {
+        let reply = self.call("read", read.to_wire(), purpose).await?;
+        let answer = ReadAnswer::from_wire(reply.results)
+            .map_err(|words| Error::new(ErrorKind::Malformed, words).at(self.site(), "read", 1))?;
+        let full = answer.entities.len() >= read.paging.entities_per_page as usize;
+        let has_next_page = answer.has_next_page().unwrap_or(full);
+        Ok(Answer { rows: answer.entities, has_next_page, server_time: reply.server_time })
+    }
+
+    /// Reads the page that follows an id, in the order of ids: the walk that rows
+    /// created or retired meanwhile cannot disturb.
+    ///
+    /// # Errors
+    ///
+    /// See [`ErrorKind`].
+    pub async fn read_after(&self, read: &Read, after: i64, purpose: Purpose) -> Result<Answer, Error> {
+        let mut page = read.clone();
+        page.filter = both(id_condition("greater_than", vec![after.into()]), read.filter.clone());
+        page.order = vec![RawSort { path: "id".into(), descending: false }];
+        page.paging_info = PagingInfo::WithoutCounts;
+        self.read(&page, purpose).await
+    }
+
+    /// Reads the rows of these ids that pass the filter, at most a page of them.
+    ///
+    /// # Errors
+    ///
+    /// See [`ErrorKind`].
+    pub async fn read_ids(
+        &self,
+        entity_type: &EntityType,
+        ids: &[i64],
+        filter: &RawFilter,
+        fields: Vec<String>,
+        only: Only,
+        purpose: Purpose,
+    ) -> Result<Answer, Error> {
+        if ids.is_empty() {
+            return Ok(Answer::default());
+        }
+        let wanted = id_condition("in", ids.iter().map(|id| Value::from(*id)).collect());
+        let size = u32::try_from(ids.len()).unwrap_or(u32::MAX).max(1);
+        let mut read = Read::new(entity_type.clone(), both(wanted, filter.clone()), size).fields(fields);
+        read.only = only;
+        self.read(&read, purpose).await
+    }
+
+    /// Asks for a summary; returns `{"summaries", "groups"}`.
+    ///
+    /// # Errors
+    ///
+    /// See [`ErrorKind`].
+    pub async fn summarize(&self, summarize: &Summarize, purpose: Purpose) -> Result<Value, Error> {
+        Ok(self.call("summarize", summarize.to_wire(), purpose).await?.results)
+    }
+
+    /// Reads the whole schema, some megabytes on a large site.
+    ///
+    /// # Errors
+    ///
+    /// See [`ErrorKind`].
+    pub async fn schema(&self) -> Result<Schema, Error> {
+        let fields = self.call("schema_read", Value::Null, Purpose::Schema).await?.results;
+        let entities = self.call("schema_entity_read", Value::Null, Purpose::Schema).await?.results;
+        let malformed = |error: crate::schema::SchemaError| {
+            Error::new(ErrorKind::Malformed, error.to_string()).at(self.site(), "schema_read", 1)
+        };
+        Schema::from_wire(&fields, &entities).map_err(malformed)
+    }
+
+    async fn call(&self, method: &str, argument: Value, purpose: Purpose) -> Result<Reply, Error> {
+        let Inner { settings, metrics, .. } = &*self.0;
+        let auth = (method != "info").then(|| settings.auth.clone());
+        let body = Request { method: method.to_owned(), auth, argument }.to_wire().to_string();
+        let policy = if purpose.retries() { settings.retry.clone() } else { RetryPolicy::once() };
+        let mut attempt = 1;
+        loop {
+            let error = match self.send(&body, purpose).await {
+                Ok(reply) => return Ok(reply),
+                Err(error) => error,
+            };
+            let pause = policy.pause_after(attempt, error.retry_after).filter(|_| error.kind().is_transient());
+            let Some(pause) = pause else {
+                return Err(error.at(self.site(), method, attempt));
+            };
+            tracing::warn!(method, attempt, reason = error.kind().label(), "the site failed, trying again");
+            metrics.source.retries.inc(&[purpose.label()]);
+            tokio::time::sleep(pause).await;
+            attempt += 1;
+        }
+    }
+
+    async fn send(&self, body: &str, purpose: Purpose) -> Result<Reply, Error> {
+        let Inner { budget, metrics, .. } = &*self.0;
+        let permit = budget.acquire(purpose.priority()).await;
+        metrics.source.throttle_wait.inc_by(permit.waited.as_secs_f64());
+        metrics.source.in_flight.set(budget.in_flight() as f64);
+        let started = Instant::now();
+        let outcome = self.exchange(body).await;
+        drop(permit);
+        metrics.source.in_flight.set(budget.in_flight() as f64);
+        match &outcome {
+            Ok((_, bytes)) => metrics.source.answered(purpose.label(), started.elapsed(), *bytes),
+            Err(error) => metrics.source.failed(purpose.label(), error.kind().label(), started.elapsed()),
+        }
+        outcome.map(|(reply, _)| reply)
+    }
+
+    async fn exchange(&self, body: &str) -> Result<(Reply, u64), Error> {
+        let request = self.0.http.post(&self.0.endpoint).header("content-type", "application/json; charset=utf-8");
+        let response = request.body(body.to_owned()).send().await.map_err(|error| Error::from_reqwest(&error))?;
+        let status = response.status();
+        let server_time = date_header(&response);
+        let retry_after = retry_after_header(&response);
+        let bytes = response.bytes().await.map_err(|error| Error::from_reqwest(&error))?;
+        if !status.is_success() {
+            let mut error = status_error(status, &bytes);
+            error.retry_after = retry_after;
+            return Err(error);
+        }
+        let parsed: Value = serde_json::from_slice(&bytes).map_err(|error| not_json(&bytes, &error))?;
+        let results = api3::results(parsed).map_err(Error::from_fault)?;
+        Ok((Reply { results, server_time }, bytes.len() as u64))
+    }
+}
+
+fn http_client(settings: &Settings) -> Result<reqwest::Client, Error> {
+    let wrong = |words: String| Error::new(ErrorKind::Settings, words);
+    let mut builder = reqwest::Client::builder()
+        .user_agent(concat!("sgcache/", env!("CARGO_PKG_VERSION")))
+        .timeout(settings.timeout)
+        .connect_timeout(settings.connect_timeout)
+        .tcp_nodelay(true)
+        .redirect(reqwest::redirect::Policy::none());
+    if let Some(path) = &settings.ca_certificate {
+        let place = path.display();
+        let pem = std::fs::read(path).map_err(|error| wrong(format!("cannot read {place}: {error}")))?;
+        let authorities = reqwest::Certificate::from_pem_bundle(&pem)
+            .map_err(|error| wrong(format!("{place} holds no certificate in PEM form: {error}")))?;
+        builder = authorities.into_iter().fold(builder, reqwest::ClientBuilder::add_root_certificate);
+    }
+    builder.build().map_err(|error| wrong(error.to_string()))
+}
+
+fn status_error(status: reqwest::StatusCode, body: &[u8]) -> Error {
+    let words = format!("HTTP {status}: {}", beginning(body));
+    let kind = match status.as_u16() {
+        401 | 403 => ErrorKind::Denied,
+        408 => ErrorKind::Timeout,
+        429 | 503 => ErrorKind::RateLimited,
+        500.. => ErrorKind::Server,
+        _ => ErrorKind::Rejected,
+    };
+    Error::new(kind, words)
+}
+
+fn not_json(body: &[u8], error: &serde_json::Error) -> Error {
+    if body.trim_ascii_start().starts_with(b"<") {
+        return Error::new(ErrorKind::Malformed, format!("HTML instead of JSON: {}", beginning(body)));
+    }
+    if error.is_eof() {
+        return Error::new(ErrorKind::Malformed, format!("the answer breaks off after {} bytes", body.len()));
+    }
+    Error::new(ErrorKind::Malformed, format!("not JSON ({error}): {}", beginning(body)))
+}
+
+fn beginning(body: &[u8]) -> String {
+    let text = String::from_utf8_lossy(&body[..body.len().min(800)]);
+    let words: Vec<_> = text.split_whitespace().collect();
+    words.join(" ").chars().take(200).collect()
+}
+
+fn date_header(response: &reqwest::Response) -> Option<Timestamp> {
+    let text = response.headers().get(reqwest::header::DATE)?.to_str().ok()?;
+    let moment = chrono::DateTime::parse_from_rfc2822(text).ok()?;
+    Some(Timestamp(moment.timestamp()))
+}
+
+fn retry_after_header(response: &reqwest::Response) -> Option<Duration> {
+    let text = response.headers().get(reqwest::header::RETRY_AFTER)?.to_str().ok()?;
+    text.trim().parse().ok().map(Duration::from_secs)
+}
+
+fn id_condition(relation: &str, values: Vec<Value>) -> RawFilter {
+    RawFilter::Leaf(RawLeaf { path: "id".into(), relation: relation.into(), values })
+}
+
+fn both(first: RawFilter, second: RawFilter) -> RawFilter {
+    let mut conditions = vec![first];
+    match second {
+        RawFilter::Group { any: false, conditions: more } => conditions.extend(more),
+        other => conditions.push(other),
+    }
+    RawFilter::Group { any: false, conditions }
+}
