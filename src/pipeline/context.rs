@@ -1,0 +1,109 @@
+//! What expressions can see: `params`, `pipeline`, `run`, `steps`, `site`,
+//! `previous`, and `result` where a result is judged.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Datelike, Timelike, Utc};
+use chrono_tz::Tz;
+use serde_json::{Value, json};
+
+use super::Pipeline;
+use crate::report::{Status, StepResult, Trigger};
+
+/// The site, as expressions see it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Site {
+    /// A short name.
+    pub name: String,
+    /// Its URL.
+    pub url: String,
+}
+
+/// How the run before this one ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Previous {
+    /// Its status.
+    pub status: Status,
+    /// When it ended.
+    pub finished_at: DateTime<Utc>,
+}
+
+/// The facts about a run that expressions see.
+#[derive(Debug, Clone)]
+pub(super) struct RunFacts {
+    pub run_id: String,
+    pub trigger: Trigger,
+    pub scheduled_for: Option<DateTime<Utc>>,
+    pub started_at: DateTime<Utc>,
+    pub previous: Option<Previous>,
+}
+
+/// The context of a run, to which results are added as steps end.
+#[derive(Debug, Clone)]
+pub(super) struct Context(Value);
+
+impl Context {
+    pub fn new(
+        pipeline: &Pipeline,
+        site: &Site,
+        params: &BTreeMap<String, Value>,
+        facts: &RunFacts,
+        zone: Tz,
+    ) -> Context {
+        let local = facts.started_at.with_timezone(&zone);
+        let previous = facts.previous;
+        Context(json!({
+            "params": params,
+            "pipeline": { "name": pipeline.name, "labels": pipeline.labels },
+            "site": { "name": site.name, "url": site.url },
+            "run": {
+                "id": facts.run_id,
+                "trigger": facts.trigger.as_str(),
+                "attempt": 1,
+                "scheduled_for": facts.scheduled_for.map(|at| at.to_rfc3339()),
+                "started_at": facts.started_at.to_rfc3339(),
+                "date": local.date_naive().to_string(),
+                "hour": local.hour(),
+                // 1 is Monday, 7 is Sunday.
+                "weekday": local.weekday().number_from_monday(),
+            },
+            "previous": {
+                "status": previous.map(|run| run.status.as_str()),
+                "finished_at": previous.map(|run| run.finished_at.to_rfc3339()),
+            },
+            "steps": {},
+        }))
+    }
+
+    /// Adds the result of a step, under `steps` and its id.
+    pub fn add_step(&mut self, id: &str, status: Status, result: &StepResult) {
+        let seen = json!({ "status": status.as_str(), "result": visible(result) });
+        if let Some(steps) = self.0["steps"].as_object_mut() {
+            steps.insert(id.to_owned(), seen);
+        }
+    }
+
+    /// Returns what `when` and arguments see.
+    pub fn value(&self) -> &Value {
+        &self.0
+    }
+
+    /// Returns what `warn_when` and `fail_when` see.
+    pub fn judging(&self, result: &StepResult) -> Value {
+        let mut value = self.0.clone();
+        value["result"] = visible(result);
+        value
+    }
+}
+
+/// A result without its mismatches: there can be thousands of them.
+fn visible(result: &StepResult) -> Value {
+    let mut small = result.clone();
+    small.mismatches.clear();
+    let mut value = crate::yaml::to_json(&small);
+    if let Some(map) = value.as_object_mut() {
+        map.remove("mismatches");
+        map.entry("outputs").or_insert_with(|| json!({}));
+    }
+    value
+}

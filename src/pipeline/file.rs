@@ -1,0 +1,223 @@
+//! A pipeline file as it is written: serde types and the shape to check it by.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::job::one_or_many;
+use super::params::{PARAM, Param};
+use super::{CatchUp, RETRY_KEYS, RetryFile};
+use crate::yaml::{self, Key, Shape, optional, required};
+
+/// The whole file.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "the shipped pipelines explain each key")]
+pub struct PipelineFile {
+    pub name: String,
+    #[serde(default)]
+    pub description: String,
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    pub enabled: Option<bool>,
+    pub continuous: Option<ContinuousFile>,
+    pub schedule: Option<ScheduleFile>,
+    pub concurrency: Option<ConcurrencyFile>,
+    #[serde(default, deserialize_with = "yaml::optional_duration")]
+    pub timeout: Option<Duration>,
+    pub retry: Option<RetryFile>,
+    pub budget: Option<BudgetFile>,
+    #[serde(default)]
+    pub params: BTreeMap<String, Param>,
+    pub steps: Vec<StepFile>,
+    pub outputs: Option<OutputsFile>,
+    #[serde(default)]
+    pub on_drift: Vec<ReactionFile>,
+}
+
+/// `continuous`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[expect(missing_docs, reason = "the shipped pipelines explain each key")]
+pub struct ContinuousFile {
+    #[serde(deserialize_with = "yaml::optional_duration")]
+    pub interval: Option<Duration>,
+    #[serde(deserialize_with = "yaml::optional_duration")]
+    pub max_interval: Option<Duration>,
+    #[serde(deserialize_with = "yaml::optional_duration")]
+    pub stall_after: Option<Duration>,
+    pub restart: Option<RestartFile>,
+}
+
+/// `continuous.restart`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[expect(missing_docs, reason = "the shipped pipelines explain each key")]
+pub struct RestartFile {
+    #[serde(deserialize_with = "yaml::optional_duration")]
+    pub initial: Option<Duration>,
+    #[serde(deserialize_with = "yaml::optional_duration")]
+    pub max: Option<Duration>,
+    #[serde(deserialize_with = "yaml::optional_duration")]
+    pub reset_after: Option<Duration>,
+}
+
+/// `schedule`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "the shipped pipelines explain each key")]
+pub struct ScheduleFile {
+    #[serde(deserialize_with = "one_or_many")]
+    pub cron: Vec<String>,
+    pub timezone: Option<String>,
+    #[serde(default)]
+    pub seconds: bool,
+    #[serde(default, deserialize_with = "yaml::optional_duration")]
+    pub jitter: Option<Duration>,
+    pub catch_up: Option<CatchUp>,
+    #[serde(default, deserialize_with = "yaml::optional_duration")]
+    pub catch_up_window: Option<Duration>,
+}
+
+/// `concurrency`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[expect(missing_docs, reason = "the shipped pipelines explain each key")]
+pub struct ConcurrencyFile {
+    pub policy: Option<super::Policy>,
+    pub group: Option<String>,
+}
+
+/// `budget`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[expect(missing_docs, reason = "the shipped pipelines explain each key")]
+pub struct BudgetFile {
+    pub priority: Option<super::Priority>,
+    pub max_rps: Option<f64>,
+    pub max_requests: Option<u64>,
+}
+
+/// One entry of `steps`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "the shipped pipelines explain each key")]
+pub struct StepFile {
+    pub id: String,
+    pub job: String,
+    #[serde(default, deserialize_with = "one_or_many")]
+    pub needs: Vec<String>,
+    pub when: Option<String>,
+    #[serde(default)]
+    pub with: Value,
+    #[serde(default, deserialize_with = "yaml::optional_duration")]
+    pub timeout: Option<Duration>,
+    pub warn_when: Option<String>,
+    pub fail_when: Option<String>,
+}
+
+/// One entry of `on_drift`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "the shipped pipelines explain each key")]
+pub struct ReactionFile {
+    pub job: String,
+    #[serde(default)]
+    pub with: Value,
+}
+
+/// `outputs`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[expect(missing_docs, reason = "the shipped pipelines explain each key")]
+pub struct OutputsFile {
+    pub prometheus: Option<bool>,
+    pub elasticsearch: Option<ElasticsearchOutputFile>,
+}
+
+/// `outputs.elasticsearch`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[expect(missing_docs, reason = "the shipped pipelines explain each key")]
+pub struct ElasticsearchOutputFile {
+    pub detail: Option<super::Detail>,
+}
+
+const CONTINUOUS: &[Key] = &[
+    optional("interval", Shape::Duration),
+    optional("max_interval", Shape::Duration),
+    optional("stall_after", Shape::Duration),
+    optional(
+        "restart",
+        Shape::Object(&[
+            optional("initial", Shape::Duration),
+            optional("max", Shape::Duration),
+            optional("reset_after", Shape::Duration),
+        ]),
+    ),
+];
+
+const SCHEDULE: &[Key] = &[
+    required("cron", Shape::OneOrMany(&Shape::Text)),
+    optional("timezone", Shape::Text),
+    optional("seconds", Shape::Bool),
+    optional("jitter", Shape::Duration),
+    optional("catch_up", Shape::Choice(&["once", "skip"])),
+    optional("catch_up_window", Shape::Duration),
+];
+
+const STEP: &[Key] = &[
+    required("id", Shape::Text),
+    required("job", Shape::Text),
+    optional("needs", Shape::OneOrMany(&Shape::Text)),
+    optional("when", Shape::Text),
+    optional("with", Shape::Map(&Shape::Any)),
+    optional("timeout", Shape::Duration),
+    optional("warn_when", Shape::Text),
+    optional("fail_when", Shape::Text),
+];
+
+/// What the file may contain.
+pub const SHAPE: Shape = Shape::Object(&[
+    required("name", Shape::Text),
+    optional("description", Shape::Text),
+    optional("labels", Shape::Map(&Shape::Text)),
+    optional("enabled", Shape::Bool),
+    optional("continuous", Shape::Object(CONTINUOUS)),
+    optional("schedule", Shape::Object(SCHEDULE)),
+    optional(
+        "concurrency",
+        Shape::Object(&[optional("policy", Shape::Choice(&["skip", "queue"])), optional("group", Shape::Text)]),
+    ),
+    optional("timeout", Shape::Duration),
+    optional("retry", Shape::Object(RETRY_KEYS)),
+    optional(
+        "budget",
+        Shape::Object(&[
+            optional("priority", Shape::Choice(&["high", "normal", "low"])),
+            optional("max_rps", Shape::Number),
+            optional("max_requests", Shape::Integer(1, i64::MAX)),
+        ]),
+    ),
+    optional("params", Shape::Map(&PARAM)),
+    required("steps", Shape::List(&Shape::Object(STEP))),
+    optional(
+        "outputs",
+        Shape::Object(&[
+            optional("prometheus", Shape::Bool),
+            optional(
+                "elasticsearch",
+                Shape::Object(&[optional("detail", Shape::Choice(&["drift", "all", "summary"]))]),
+            ),
+        ]),
+    ),
+    optional(
+        "on_drift",
+        Shape::List(&Shape::Object(&[
+            required("job", Shape::Choice(&["repair"])),
+            optional("with", Shape::Map(&Shape::Any)),
+        ])),
+    ),
+]);

@@ -1,0 +1,324 @@
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use serde_json::json;
+
+use crate::pipeline::*;
+use crate::yaml::{Document, Problems, Templates};
+
+fn surroundings() -> Surroundings {
+    Surroundings {
+        timezone: chrono_tz::Europe::Paris,
+        defaults: Defaults::default(),
+        site: Site { name: "studio".to_owned(), url: "https://studio.example".to_owned() },
+        templates: Templates::new(&BTreeMap::new()),
+    }
+}
+
+fn resolved(text: &str) -> Result<Pipeline, String> {
+    let document = Document::yaml("p.yaml", text.as_bytes()).map_err(|p| p.to_string())?;
+    let mut problems = Problems::new();
+    match resolve(&document, &surroundings(), &mut problems) {
+        Some(pipeline) if problems.is_empty() => Ok(pipeline),
+        _ => Err(problems.to_string()),
+    }
+}
+
+fn refused(text: &str) -> Vec<String> {
+    let message = resolved(text).expect_err("a problem");
+    message.lines().map(str::to_owned).collect()
+}
+
+fn at(text: &str) -> DateTime<Utc> {
+    text.parse().expect("an instant")
+}
+
+const COUNTS: &str = "name: nightly
+schedule: { cron: '30 2 * * *', jitter: 10m }
+params:
+  types: { type: list, items: string, default: [] }
+  max_missing: { type: integer, default: 0, min: 0 }
+steps:
+  - id: counts
+    job: validateCounts
+    with: { types: '${{ params.types }}', settle: 60s, locate: 200 }
+    fail_when: result.missing > params.max_missing
+on_drift:
+  - { job: repair, with: { from: counts, max_rows: 500, verify: true } }
+";
+
+#[test]
+fn a_file_is_resolved_with_its_defaults() {
+    let pipeline = resolved(COUNTS).expect("a valid file");
+    assert_eq!(pipeline.name, "nightly");
+    assert_eq!(pipeline.timeout, Some(Defaults::default().timeout));
+    assert_eq!(pipeline.steps[0].job, "validateCounts");
+    assert_eq!(pipeline.on_drift[0].job, "repair");
+    let schedule = pipeline.schedule().expect("a schedule");
+    assert_eq!(schedule.timezone, chrono_tz::Europe::Paris);
+    assert!(schedule.offset.as_secs() < 600);
+    assert_eq!(schedule.catch_up_window.as_secs(), 6 * 3600);
+}
+
+#[test]
+fn unknown_names_are_errors_with_a_place_and_a_suggestion() {
+    let text = COUNTS
+        .replace("job: validateCounts", "job: validateCuonts")
+        .replace("locate: 200 }", "locate: 200 }\n    fial_when: true");
+    assert_eq!(
+        refused(&text),
+        [
+            "p.yaml:8:10: error[SG0205]: no job is named `validateCuonts` (did you mean `validateCounts`?)",
+            "p.yaml:10:5: error[SG0201]: unknown key `fial_when` (did you mean `fail_when`?)",
+        ]
+    );
+    let text = COUNTS
+        .replace("settle: 60s", "settel: 60s")
+        .replace("${{ params.types }}", "${{ params.typs }}")
+        .replace("from: counts", "from: [count]");
+    assert_eq!(
+        refused(&text),
+        [
+            "p.yaml:9:25: error[SG0301]: `params.typs` is not defined (did you mean `params.types`?)",
+            "p.yaml:12:35: error[SG0503]: no step has the id `count` (did you mean `counts`?)",
+        ]
+    );
+    let text = COUNTS.replace("settle: 60s", "settel: 60s").replace("params.max_missing", "result.mising");
+    assert_eq!(refused(&text)[0], "p.yaml:9:44: error[SG0201]: unknown key `settel` (did you mean `settle`?)");
+    assert_eq!(
+        refused(&text)[1],
+        "p.yaml:10:33: error[SG0301]: `result.mising` is not defined (did you mean `result.missing`?)"
+    );
+}
+
+#[test]
+fn arguments_are_checked_with_the_defaults_of_parameters() {
+    let text = COUNTS.replace("type: list, items: string, default: []", "type: string, default: a");
+    assert_eq!(refused(&text), ["p.yaml:9:20: error[SG0202]: expected a list, found the text `a`"]);
+    let text = COUNTS.replace("default: 0, min: 0", "default: -1, min: 0");
+    assert!(refused(&text)[0].contains("-1 is less than 0"), "{:?}", refused(&text));
+}
+
+#[test]
+fn wrong_schedules_say_why() {
+    for (cron, reason) in [
+        ("'30 2 * *'", "has 4 fields, 5 are needed"),
+        ("'0 30 2 * * *'", "set `seconds: true`"),
+        ("'61 2 * * *'", "the cron line"),
+        ("'0 0 30 2 *'", "this date never comes"),
+        ("[\"0 1 * * *\", \"0 25 * * *\"]", "p.yaml:2:33"),
+    ] {
+        let all = refused(&COUNTS.replace("'30 2 * * *'", cron));
+        assert!(all[0].contains(reason) && all[0].contains("SG0401"), "{cron}: {all:?}");
+    }
+    let text = COUNTS.replace("jitter: 10m", "timezone: Europe/Pari");
+    assert!(refused(&text)[0].ends_with("(did you mean `Europe/Paris`?)"));
+    let text = COUNTS.replace("params:", "continuous: { interval: 2s }\nparams:");
+    assert!(refused(&text)[0].contains("either `continuous` or has a `schedule`"));
+}
+
+#[test]
+fn nicknames_and_seconds_are_understood() {
+    for cron in ["'@daily'", "'@hourly'", "'*/10 * * * * *', seconds: true"] {
+        assert!(resolved(&COUNTS.replace("'30 2 * * *'", cron)).is_ok(), "{cron}");
+    }
+}
+
+#[test]
+fn steps_run_after_what_they_need_and_never_in_circles() {
+    let text = "name: a\nsteps:\n  - { id: c, job: repair, needs: [b] }\n  - { id: a, job: purge }\n  \
+                - { id: b, job: validateData, needs: a }\n";
+    let ids: Vec<String> = resolved(text).expect("a valid file").steps.into_iter().map(|step| step.id).collect();
+    assert_eq!(ids, ["a", "b", "c"]);
+    let circle = text.replace("job: purge", "job: purge, needs: [c]");
+    assert!(refused(&circle)[0].contains("these steps wait for each other: c, a, b"));
+    let text = text.replace("needs: a }", "needs: x }\n  - { id: a, job: import }");
+    let all = refused(&text);
+    assert!(all[0].contains("SG0503") && all[1].contains("SG0502"), "{all:?}");
+}
+
+#[test]
+fn a_step_sees_only_the_steps_before_it() {
+    let text = "name: a\nsteps:\n  - { id: b, job: purge, when: steps.c.status == 'ok' }\n  \
+                - { id: c, job: purge, when: steps.b.result.checked == 0 }\n";
+    assert_eq!(refused(text), ["p.yaml:3:32: error[SG0301]: `steps.c` is not defined"]);
+}
+
+#[test]
+fn conditions_are_bare_and_give_true_or_false() {
+    let text = COUNTS.replace("result.missing > params.max_missing", "result.missing");
+    assert!(refused(&text)[0].contains("gives 0, not true or false"));
+    let text = COUNTS.replace("fail_when: result.missing >", "fail_when: ${{ result.missing }} >");
+    assert!(refused(&text)[0].contains("write it without ${{ }}"));
+}
+
+#[test]
+fn an_unused_parameter_is_a_warning() {
+    let text = COUNTS.replace("> params.max_missing", "> 0");
+    assert_eq!(refused(&text), ["p.yaml:5:3: warning[SG0305]: the parameter `max_missing` is never used"]);
+}
+
+#[test]
+fn overrides_take_the_declared_type() {
+    let text = "name: a\nparams:\n  n: { type: integer, default: 1, max: 5 }\n  \
+                l: { type: list, items: string, default: [] }\n  b: { type: boolean }\n  \
+                d: { type: duration, default: 5s }\n  e: { type: enum, values: [x, y], default: x }\n\
+                steps:\n  - id: s\n    job: validateData\n    when: params.b and params.d and params.e == 'x'\n    \
+                with: { types: '${{ params.l }}', limit: '${{ params.n }}' }\n";
+    let text = text.replace("params.d and", "params.d == '5s' and");
+    let pipeline = resolved(&text).expect("a valid file");
+    let set = |pairs: &[&str]| {
+        let pairs: Vec<String> = pairs.iter().map(|pair| (*pair).to_owned()).collect();
+        let overrides = parse_overrides(&pairs).expect("pairs");
+        pipeline.params.resolve(&overrides).map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>())
+    };
+    let values = set(&["n=5", "l=Shot,Task", "b=true", "e=y"]).expect("values");
+    assert_eq!(values["n"], json!(5));
+    assert_eq!(values["l"], json!(["Shot", "Task"]));
+    assert_eq!(values["b"], json!(true));
+    assert_eq!(
+        set(&["n=6", "d=5", "e=z", "m=1"]),
+        Err(vec![
+            "parameter `b`: has no default: give it with --set".to_owned(),
+            "parameter `d`: `5` has no unit: write `5s`, `5m`, ...".to_owned(),
+            "parameter `e`: `z` is not one of: x, y".to_owned(),
+            "parameter `n`: 6 is more than 5".to_owned(),
+            "parameter `m`: is not declared; expected one of: b, d, e, l, n".to_owned(),
+        ])
+    );
+    // Nobody is there to give a value when a schedule starts the run.
+    let scheduled = text.replace("name: a\n", "name: a\nschedule: { cron: '@daily' }\n");
+    assert!(refused(&scheduled)[0].contains("needs a `default`"));
+}
+
+#[test]
+fn job_arguments_become_types() {
+    let text = "name: a\nsteps:\n  - id: s\n    job: validateData\n    with:\n      \
+                filters: [[updated_at, in_last, 2, HOUR]]\n      order: -updated_at\n      fields: all\n      \
+                sample: { mode: random_pages, pages: 2, seed: 7 }\n";
+    let pipeline = resolved(text).expect("a valid file");
+    let Arguments::Written(written) = &pipeline.steps[0].arguments else {
+        panic!("written arguments");
+    };
+    let document = Document::yaml("p.yaml", text.as_bytes()).expect("valid");
+    let mut problems = Problems::new();
+    let spec = JobSpec::parse("validateData", &document, "/steps/0/with", written, &mut problems);
+    let Some(JobSpec::ValidateData(args)) = spec else {
+        panic!("{problems}");
+    };
+    assert_eq!(args.filters, json!([["updated_at", "in_last", 2, "HOUR"]]));
+    assert_eq!(args.fields, [""; 0]);
+    let sample = args.sample.expect("a sample");
+    assert_eq!((sample.mode, sample.pages, sample.page_size), (SampleMode::RandomPages, 2, 250));
+    assert_eq!(sample.seed_number(), Some(fingerprint("7")));
+    let all = refused(&text.replace("mode: random_pages", "mode: lastest"));
+    assert!(all[0].contains("did you mean `latest`?"), "{all:?}");
+    for (written, reason) in [
+        ("limit: 0", "0 is less than the least allowed, 1"),
+        ("limit: -5", "-5 is less than"),
+        ("settle: 1M", "no fixed length"),
+    ] {
+        let all = refused(&text.replace("fields: all", written));
+        assert!(all.iter().any(|line| line.contains(reason)), "{written}: {all:?}");
+    }
+}
+
+#[test]
+fn old_and_new_spellings_of_jobs_are_known_on_the_command_line() {
+    assert_eq!(JobSpec::canonical_name("validate-counts"), Some("validateCounts"));
+    assert_eq!(JobSpec::canonical_name("validateData"), Some("validateData"));
+    assert_eq!(JobSpec::canonical_name("validate"), None);
+    for name in JobSpec::NAMES {
+        assert!(JobSpec::arguments(name).is_some(), "{name}");
+    }
+}
+
+#[test]
+fn problems_of_all_files_come_in_one_pass() {
+    let files = [
+        ("a.yaml", COUNTS.replace("locate", "locte")),
+        ("b.yaml", COUNTS.replace("60s", "60")),
+        ("c.yaml", COUNTS.to_owned()),
+        ("d.yaml", COUNTS.to_owned()),
+    ];
+    let directory = tempfile::tempdir().expect("a directory");
+    for (name, text) in &files {
+        std::fs::write(directory.path().join(name), text).expect("written");
+    }
+    std::fs::write(directory.path().join("e.yml"), "name: [").expect("written");
+    std::fs::write(directory.path().join("notes.txt"), "not a pipeline").expect("written");
+    let problems = load_directory(directory.path(), &surroundings()).expect_err("problems");
+    let codes: Vec<&str> = problems.sorted().iter().map(|d| d.code).collect();
+    assert_eq!(codes, ["SG0201", "SG0202", "SG0206", "SG0102"]);
+    let none = load_directory(&directory.path().join("none"), &surroundings());
+    assert!(none.expect_err("no directory").to_string().contains("cannot be read"));
+}
+
+#[test]
+fn a_directory_where_nothing_runs_is_a_warning() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let off = COUNTS.replace("schedule:", "enabled: false\nschedule:");
+    std::fs::write(directory.path().join("a.yaml"), off).expect("written");
+    let (pipelines, warnings) = load_directory(directory.path(), &surroundings()).expect("loaded");
+    assert_eq!(pipelines.len(), 1);
+    assert!(pipelines[0].next_runs(at("2026-01-01T00:00:00Z"), 3).is_empty());
+    assert!(warnings.to_string().contains("no pipeline is enabled (1 files seen)"));
+    assert!(find(&pipelines, "nightli").expect_err("unknown").contains("did you mean `nightly`?"));
+}
+
+fn runs(cron: &str, from: &str, count: usize) -> Vec<String> {
+    let schedule = Schedule::new(vec![cron.to_owned()], false, chrono_tz::Europe::Paris);
+    let schedule = schedule.expect("a valid cron line");
+    let local = |run: &DateTime<Utc>| run.with_timezone(&schedule.timezone).to_rfc3339();
+    schedule.next_runs(at(from), count).iter().map(local).collect()
+}
+
+#[test]
+fn a_time_in_the_spring_gap_runs_at_the_first_valid_instant() {
+    assert_eq!(
+        runs("30 2 * * *", "2026-03-28T12:00:00Z", 2),
+        ["2026-03-29T03:00:00+02:00", "2026-03-30T02:30:00+02:00"]
+    );
+}
+
+#[test]
+fn a_time_in_the_autumn_overlap_runs_once_and_an_interval_twice() {
+    assert_eq!(
+        runs("30 2 * * *", "2026-10-24T12:00:00Z", 2),
+        ["2026-10-25T02:30:00+02:00", "2026-10-26T02:30:00+01:00"]
+    );
+    assert_eq!(
+        runs("*/30 * * * *", "2026-10-25T00:00:00Z", 4),
+        [
+            "2026-10-25T02:30:00+02:00",
+            "2026-10-25T02:00:00+01:00",
+            "2026-10-25T02:30:00+01:00",
+            "2026-10-25T03:00:00+01:00",
+        ]
+    );
+}
+
+#[test]
+fn the_latest_missed_occurrence_is_found_after_any_time_off() {
+    let latest = |cron: &str, from: &str, until: &str| {
+        let schedule = Schedule::new(vec![cron.to_owned()], false, chrono_tz::UTC).expect("valid");
+        schedule.latest_between(at(from), at(until)).to_rfc3339()
+    };
+    let from = "2026-01-04T04:00:00Z";
+    assert_eq!(latest("0 4 * * SUN", from, "2026-01-05T00:00:00Z"), "2026-01-04T04:00:00+00:00");
+    assert_eq!(latest("0 4 * * SUN", from, "2026-07-01T00:00:00Z"), "2026-06-28T04:00:00+00:00");
+    assert_eq!(latest("* * * * *", from, "2036-01-01T00:00:30Z"), "2036-01-01T00:00:00+00:00");
+}
+
+#[test]
+fn jitter_is_fixed_for_a_site_and_a_pipeline() {
+    let schedule = || Schedule::new(vec!["0 1 * * *".into()], false, chrono_tz::UTC).expect("valid");
+    let spread = |key: &str| schedule().with_jitter(std::time::Duration::from_secs(600), key).offset;
+    assert_eq!(spread("site nightly"), spread("site nightly"));
+    let keys: Vec<_> = (0..20).map(|n| spread(&format!("site {n}"))).collect();
+    assert!(keys.iter().any(|offset| *offset != keys[0]));
+    let moved = schedule().with_jitter(std::time::Duration::from_secs(600), "site nightly");
+    let plain = schedule().next_after(at("2026-01-01T00:30:00Z")).expect("a run");
+    let next = moved.next_after(at("2026-01-01T00:30:00Z")).expect("a run");
+    assert_eq!((next - plain).to_std(), Ok(moved.offset));
+}
