@@ -1,3 +1,5 @@
+//! Tests of `config.yaml`: what is read, and what is refused with its place.
+
 use std::collections::BTreeMap;
 use std::path::Path;
 

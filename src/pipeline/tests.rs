@@ -1,1 +1,3 @@
+//! Tests of pipelines, one file per concern.
+
 mod loading;

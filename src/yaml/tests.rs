@@ -1,3 +1,5 @@
+//! Tests of reading, rendering and pointing into YAML files.
+
 use std::collections::BTreeMap;
 
 use serde_json::json;

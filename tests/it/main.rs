@@ -2,5 +2,6 @@
 
 mod elastic_proxy;
 mod elastic_transport;
+mod layers;
 mod ops_listener;
 mod servers;

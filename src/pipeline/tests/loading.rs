@@ -1,3 +1,5 @@
+//! Tests of loading pipeline files.
+
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};

@@ -1,0 +1,110 @@
+//! The order of the modules: a module may use those declared above it in
+//! `src/lib.rs` and never those below. The table is that file itself.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Imports that the design forbids although the order would allow them.
+const FORBIDDEN: &[(&str, &[&str])] = &[
+    ("sim", &["shotgun", "store", "state", "elastic"]),
+    ("store", &["shotgun", "state"]),
+    ("state", &["shotgun", "elastic"]),
+    ("shotgun", &["elastic", "yaml"]),
+    ("elastic", &["yaml"]),
+    ("report", &["sync", "shotgun", "sim"]),
+    ("sync", &["sim", "yaml"]),
+    ("validate", &["sim", "yaml"]),
+    ("pipeline", &["sim"]),
+];
+
+fn modules() -> Vec<String> {
+    let lib = fs::read_to_string("src/lib.rs").expect("src/lib.rs");
+    let names = lib.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';'));
+    names.map(str::to_owned).collect()
+}
+
+fn rust_files(dir: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(dir).expect("a directory") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            rust_files(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+fn files_of(module: &str) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    let file = PathBuf::from(format!("src/{module}.rs"));
+    if file.exists() {
+        files.push(file);
+    }
+    let dir = PathBuf::from(format!("src/{module}"));
+    if dir.exists() {
+        rust_files(&dir, &mut files);
+    }
+    files
+}
+
+/// Returns the modules of ours that a text uses, by the path after `crate::`.
+fn uses<'a>(text: &'a str, modules: &'a [String]) -> Vec<(usize, &'a str)> {
+    let mut found = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        let code = line.split("//").next().unwrap_or_default();
+        for rest in code.split("crate::").skip(1) {
+            let name: String = rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+            if let Some(module) = modules.iter().find(|module| **module == name) {
+                found.push((index + 1, module.as_str()));
+            }
+        }
+    }
+    found
+}
+
+/// Tests may use anything: what follows `#[cfg(test)]` does not count.
+fn is_test(path: &Path) -> bool {
+    path.file_stem().and_then(|stem| stem.to_str()).is_some_and(|stem| stem.ends_with("tests"))
+        || path.components().any(|part| part.as_os_str() == "tests")
+}
+
+#[test]
+fn modules_use_only_those_above_them() {
+    let modules = modules();
+    assert!(modules.len() > 15, "src/lib.rs lists the modules, found {modules:?}");
+    let mut wrong = Vec::new();
+    for (rank, module) in modules.iter().enumerate() {
+        let forbidden = FORBIDDEN.iter().find(|(name, _)| name == module).map_or(&[][..], |(_, names)| names);
+        for path in files_of(module).iter().filter(|path| !is_test(path)) {
+            let text = fs::read_to_string(path).expect("a file");
+            let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+            for (line, used) in uses(text, &modules) {
+                let below = modules.iter().position(|name| name == used).is_some_and(|other| other > rank);
+                if below || forbidden.contains(&used) {
+                    wrong.push(format!("{}:{line}: `{module}` must not use `{used}`", path.display()));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn files_stay_small_and_say_what_they_own() {
+    let mut files = Vec::new();
+    for dir in ["src", "tests", "benches"].iter().filter(|dir| Path::new(dir).exists()) {
+        rust_files(Path::new(dir), &mut files);
+    }
+    let mut wrong = Vec::new();
+    for path in files {
+        let text = fs::read_to_string(&path).expect("a file");
+        let lines = text.lines().count();
+        if lines > 600 {
+            wrong.push(format!("{}: {lines} lines, look for the second noun", path.display()));
+        }
+        if !text.starts_with("//!") {
+            wrong.push(format!("{}: no header", path.display()));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
