@@ -3,5 +3,9 @@
 mod elastic_proxy;
 mod elastic_transport;
 mod layers;
+mod metrics_dashboard;
+mod metrics_live;
+mod metrics_rules;
 mod ops_listener;
+mod prometheus;
 mod servers;
