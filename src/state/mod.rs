@@ -1,1 +1,157 @@
-//! What sync must remember, in one SQLite file.
+//! What sync must remember: one SQLite file, `state.sqlite` in the data directory.
+//!
+//! One file per noun; every function is one transaction. Nothing here knows
+//! Shotgun, stores or the local clock: moments are passed in as [`SiteTime`],
+//! the time of the site.
+//!
+//! The file is shared by processes (the daemon and jobs beside it), so order is
+//! made by transactions here: a read takes its version and the generation of
+//! marks that it covers in one of them ([`State::begin_read`]).
+
+mod dead;
+mod error;
+mod fresh;
+mod gaps;
+mod history;
+mod leader;
+mod marks;
+mod poll;
+mod reads;
+mod rows;
+mod stream;
+mod tables;
+mod types;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rusqlite::{Connection, Transaction, TransactionBehavior};
+
+pub use dead::{Dead, DeadKind, NewDead};
+pub use error::StateError;
+pub use gaps::{Gap, Gaps};
+pub use history::{OutboxItem, RunRow};
+pub use leader::LeaderLock;
+pub use marks::{Kinds, Mark, MarkRequest, Postponed};
+pub use poll::{PollCommit, PollCommitted, PollStart, Sweep};
+pub use reads::{Cleared, Finish, Finished, RowDone, RowOutcome, SegmentStep, Ticket};
+pub use rows::{BucketCount, RowMeta, RowState};
+pub use stream::{Fingerprint, Stream};
+pub use types::{ImportState, Segment, TypeRecord, TypeState};
+
+use crate::entity::Timestamp;
+
+/// The result of everything here.
+pub type Result<T, E = StateError> = std::result::Result<T, E>;
+
+/// A moment of the site's clock, in milliseconds since 1970.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(transparent)]
+pub struct SiteTime(pub i64);
+
+impl SiteTime {
+    /// Returns the moment that much later.
+    pub fn after(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)))
+    }
+
+    /// Returns the moment that much earlier.
+    pub fn before(self, duration: Duration) -> Self {
+        Self(self.0.saturating_sub(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)))
+    }
+
+    /// Returns the time since `earlier`, zero when that lies in the future.
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
+    }
+
+    /// Returns the moment in whole seconds, rounded down.
+    pub fn timestamp(self) -> Timestamp {
+        Timestamp(self.0.div_euclid(1000))
+    }
+}
+
+impl From<Timestamp> for SiteTime {
+    fn from(moment: Timestamp) -> Self {
+        Self(moment.0.saturating_mul(1000))
+    }
+}
+
+/// A handle on the state file; clones share it.
+#[derive(Clone)]
+pub struct State(Arc<Inner>);
+
+struct Inner {
+    directory: PathBuf,
+    writer: Mutex<Connection>,
+    reader: Mutex<Connection>,
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "State({})", self.0.directory.display())
+    }
+}
+
+impl State {
+    /// Opens `state.sqlite` in `directory` and creates both if need be.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::Newer`] when a newer version of this program wrote the file:
+    /// it is left as it is.
+    pub fn open(directory: &Path) -> Result<Self> {
+        std::fs::create_dir_all(directory)
+            .map_err(|source| StateError::Directory { path: directory.to_owned(), source })?;
+        let path = directory.join("state.sqlite");
+        let mut writer = connect(&path)?;
+        tables::migrate(&mut writer, &path)?;
+        let reader = connect(&path)?;
+        reader.pragma_update(None, "query_only", true)?;
+        let inner = Inner { directory: directory.to_owned(), writer: Mutex::new(writer), reader: Mutex::new(reader) };
+        Ok(Self(Arc::new(inner)))
+    }
+
+    /// Returns the data directory.
+    pub fn directory(&self) -> &Path {
+        &self.0.directory
+    }
+
+    /// Runs `change` in one transaction that is on disk when this returns.
+    fn write<T>(&self, change: impl FnOnce(&Transaction<'_>) -> Result<T>) -> Result<T> {
+        let mut connection = lock(&self.0.writer);
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let made = change(&transaction)?;
+        transaction.commit()?;
+        Ok(made)
+    }
+
+    /// Runs `query` on one consistent view of everything committed so far.
+    fn read<T>(&self, query: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+        let mut connection = lock(&self.0.reader);
+        let transaction = connection.transaction()?;
+        query(&transaction)
+    }
+}
+
+fn connect(path: &Path) -> Result<Connection> {
+    let connection = Connection::open(path).map_err(|source| StateError::Open { path: path.to_owned(), source })?;
+    connection.busy_timeout(Duration::from_secs(20))?;
+    connection.pragma_update(None, "journal_mode", "wal")?;
+    // A mark that was committed must survive a power cut: it is the only trace
+    // of an event that will not be read again.
+    connection.pragma_update(None, "synchronous", "full")?;
+    connection.pragma_update(None, "cache_size", -16_384)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    Ok(connection)
+}
+
+/// A panic in another thread leaves no half transaction behind, so its lock is
+/// taken over.
+fn lock(mutex: &Mutex<Connection>) -> MutexGuard<'_, Connection> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,168 @@
+//! Dead letters: what could not be understood, read or written, kept and retried.
+
+use std::time::Duration;
+
+use rusqlite::{Transaction, params};
+use serde::{Deserialize, Serialize};
+
+use super::{Result, SiteTime, State};
+use crate::entity::{EntityRef, EntityType};
+
+/// Payloads are cut at this size.
+const PAYLOAD_LIMIT: usize = 64 * 1024;
+
+/// What a dead letter is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeadKind {
+    /// An event log entry that names no key.
+    Event,
+    /// A row that is not as the schema says.
+    Row,
+    /// A key that makes every read of it fail.
+    Read,
+    /// A row that the store refuses.
+    Write,
+}
+
+impl DeadKind {
+    /// Every kind.
+    pub const ALL: [Self; 4] = [Self::Event, Self::Row, Self::Read, Self::Write];
+
+    /// Returns the word used in the file, in metrics and in status.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Event => "event",
+            Self::Row => "row",
+            Self::Read => "read",
+            Self::Write => "write",
+        }
+    }
+}
+
+/// A dead letter to keep.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewDead {
+    /// What it is about.
+    pub kind: DeadKind,
+    /// The key, or `EventLogEntry` and its id.
+    pub key: EntityRef,
+    /// What was received, as JSON.
+    pub payload: String,
+    /// What was wrong, without secrets.
+    pub error: String,
+}
+
+/// A dead letter.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Dead {
+    /// Its number.
+    pub serial: i64,
+    /// What it is about.
+    pub kind: DeadKind,
+    /// The key, or `EventLogEntry` and its id.
+    pub key: EntityRef,
+    /// What was received, as JSON, cut at 64 KB.
+    pub payload: String,
+    /// What was wrong.
+    pub error: String,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// When it failed first.
+    pub first_at: SiteTime,
+    /// When it failed last.
+    pub last_at: SiteTime,
+}
+
+impl Dead {
+    /// Returns how long to wait before the next try, after so many of them.
+    pub fn retry_after(attempts: u32) -> Duration {
+        let minutes = match attempts {
+            0 | 1 => 1,
+            2 => 5,
+            3 => 30,
+            4 => 6 * 60,
+            _ => 24 * 60,
+        };
+        Duration::from_secs(minutes * 60)
+    }
+}
+
+impl State {
+    /// Returns the dead letters, oldest first.
+    pub fn dead(&self, limit: usize) -> Result<Vec<Dead>> {
+        self.read(|connection| {
+            let sql = "SELECT serial, kind, type, id, payload, error, attempts, first_at, last_at FROM dead
+                ORDER BY serial LIMIT ?1";
+            let mut statement = connection.prepare_cached(sql)?;
+            let rows = statement.query_map([limit as i64], |row| {
+                let word: String = row.get(1)?;
+                Ok(Dead {
+                    serial: row.get(0)?,
+                    kind: DeadKind::ALL.into_iter().find(|kind| kind.as_str() == word).unwrap_or(DeadKind::Event),
+                    key: EntityRef::new(row.get::<_, String>(2)?.as_str(), row.get(3)?),
+                    payload: row.get(4)?,
+                    error: row.get(5)?,
+                    attempts: row.get(6)?,
+                    first_at: SiteTime(row.get(7)?),
+                    last_at: SiteTime(row.get(8)?),
+                })
+            })?;
+            Ok(rows.collect::<rusqlite::Result<_>>()?)
+        })
+    }
+
+    /// Counts the dead letters of each kind.
+    pub fn dead_counts(&self) -> Result<Vec<(DeadKind, u64)>> {
+        self.read(|connection| {
+            let mut statement = connection.prepare_cached("SELECT count(*) FROM dead WHERE kind = ?1")?;
+            let mut counts = Vec::new();
+            for kind in DeadKind::ALL {
+                counts.push((kind, statement.query_row([kind.as_str()], |row| row.get::<_, i64>(0))? as u64));
+            }
+            Ok(counts)
+        })
+    }
+
+    /// Returns the keys of a type that cannot be read or written: the cache does
+    /// not vouch for them.
+    pub fn quarantined(&self, entity_type: &EntityType) -> Result<Vec<i64>> {
+        self.read(|connection| {
+            let sql = "SELECT DISTINCT id FROM dead WHERE type = ?1 AND kind <> 'event' ORDER BY id";
+            let mut statement = connection.prepare_cached(sql)?;
+            let rows = statement.query_map([entity_type.as_str()], |row| row.get(0))?;
+            Ok(rows.collect::<rusqlite::Result<_>>()?)
+        })
+    }
+
+    /// Deletes a dead letter; tells whether it was there.
+    pub fn drop_dead(&self, serial: i64) -> Result<bool> {
+        self.write(|transaction| Ok(transaction.execute("DELETE FROM dead WHERE serial = ?1", [serial])? > 0))
+    }
+}
+
+pub(super) fn put_dead(transaction: &Transaction<'_>, dead: &NewDead, now: SiteTime) -> Result<()> {
+    let sql = "INSERT INTO dead (kind, type, id, payload, error, attempts, first_at, last_at, next_due)
+            VALUES (?1, ?2, ?3, ?4, ?5, 1, ?6, ?6, ?7)
+        ON CONFLICT (kind, type, id) DO UPDATE SET payload = ?4, error = ?5, attempts = attempts + 1, last_at = ?6,
+            next_due = ?7";
+    let mut end = dead.payload.len().min(PAYLOAD_LIMIT);
+    while !dead.payload.is_char_boundary(end) {
+        end -= 1;
+    }
+    let due = now.after(Dead::retry_after(1));
+    let (entity_type, payload) = (dead.key.entity_type.as_str(), &dead.payload[..end]);
+    let values = params![dead.kind.as_str(), entity_type, dead.key.id, payload, dead.error, now.0, due.0];
+    transaction.prepare_cached(sql)?.execute(values)?;
+    Ok(())
+}
+
+/// Deletes the dead letters of a key that was read and written after all.
+pub(super) fn forget_dead(transaction: &Transaction<'_>, entity_type: &EntityType, id: i64) -> Result<()> {
+    let sql = "DELETE FROM dead WHERE type = ?1 AND id = ?2 AND kind <> 'event'";
+    let deleted = transaction.prepare_cached(sql)?.execute(params![entity_type.as_str(), id])?;
+    if deleted > 0 {
+        tracing::info!(%entity_type, id, "a dead letter came back to life");
+    }
+    Ok(())
+}

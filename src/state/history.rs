@@ -1,0 +1,194 @@
+//! What others keep here: runs, the plan of the scheduler, cursors, documents
+//! that wait to be delivered. Nothing in it means anything to sync.
+
+use rusqlite::{OptionalExtension, Row, params};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::{Result, State, StateError};
+use crate::entity::Timestamp;
+
+/// One run in the history.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RunRow {
+    /// Its id.
+    pub run_id: String,
+    /// The pipeline, or the job when it was started alone.
+    pub pipeline: String,
+    /// How it ended, or `running`.
+    pub status: String,
+    /// When it started.
+    pub started_at: Timestamp,
+    /// When it ended.
+    pub finished_at: Option<Timestamp>,
+    /// The whole report.
+    pub report: Value,
+}
+
+/// A document that waits to be delivered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutboxItem {
+    /// Its number; smaller ones are delivered first.
+    pub serial: i64,
+    /// Where it goes.
+    pub destination: String,
+    /// The document, as JSON.
+    pub document: String,
+    /// How often its delivery failed.
+    pub attempts: u32,
+}
+
+impl State {
+    /// Adds a run or replaces what is known of it.
+    pub fn insert_run(&self, run: &RunRow) -> Result<()> {
+        self.write(|transaction| {
+            let sql = "INSERT OR REPLACE INTO runs (run_id, pipeline, status, started_at, finished_at, report)
+                VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+            let (started_at, finished_at) = (run.started_at.0, run.finished_at.map(|moment| moment.0));
+            let report = run.report.to_string();
+            transaction.execute(sql, params![run.run_id, run.pipeline, run.status, started_at, finished_at, report])?;
+            Ok(())
+        })
+    }
+
+    /// Returns the newest runs, of one pipeline or of all.
+    pub fn runs(&self, limit: usize, pipeline: Option<&str>) -> Result<Vec<RunRow>> {
+        self.read(|connection| {
+            let sql = "SELECT run_id, pipeline, status, started_at, finished_at, report FROM runs
+                WHERE ?2 IS NULL OR pipeline = ?2 ORDER BY started_at DESC, run_id DESC LIMIT ?1";
+            let mut statement = connection.prepare_cached(sql)?;
+            let rows = statement.query_map(params![limit as i64, pipeline], run_from_row)?;
+            rows.map(|row| row.map_err(StateError::from).and_then(parse_run)).collect()
+        })
+    }
+
+    /// Returns one run.
+    pub fn run(&self, run_id: &str) -> Result<Option<RunRow>> {
+        self.read(|connection| {
+            let sql = "SELECT run_id, pipeline, status, started_at, finished_at, report FROM runs WHERE run_id = ?1";
+            connection.query_row(sql, [run_id], run_from_row).optional()?.map(parse_run).transpose()
+        })
+    }
+
+    /// Deletes runs that started before a moment, except the newest `keep` of each
+    /// pipeline, and returns how many.
+    pub fn prune_runs(&self, before: Timestamp, keep: usize) -> Result<u64> {
+        self.write(|transaction| {
+            let sql = "DELETE FROM runs WHERE started_at < ?1 AND run_id NOT IN (
+                SELECT run_id FROM (SELECT run_id, row_number() OVER
+                    (PARTITION BY pipeline ORDER BY started_at DESC, run_id DESC) AS place FROM runs)
+                WHERE place <= ?2)";
+            Ok(transaction.execute(sql, params![before.0, keep as i64])? as u64)
+        })
+    }
+
+    /// Returns a value kept under a name; `None` when there is none.
+    pub fn kept<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
+        let text: Option<String> = self.read(|connection| {
+            let sql = "SELECT value FROM kept WHERE name = ?1";
+            Ok(connection.query_row(sql, [name], |row| row.get(0)).optional()?)
+        })?;
+        let parse = |text: String| serde_json::from_str(&text).map_err(|error| StateError::malformed("value", error));
+        text.map(parse).transpose()
+    }
+
+    /// Keeps a value under a name.
+    pub fn keep<T: Serialize>(&self, name: &str, value: &T) -> Result<()> {
+        let text = serde_json::to_string(value).map_err(|error| StateError::malformed("value", error))?;
+        self.write(|transaction| {
+            transaction.execute("INSERT OR REPLACE INTO kept (name, value) VALUES (?1, ?2)", [name, &text])?;
+            Ok(())
+        })
+    }
+
+    /// Returns the plan of the scheduler.
+    pub fn plan(&self) -> Result<Option<Value>> {
+        self.kept("plan")
+    }
+
+    /// Keeps the plan of the scheduler.
+    pub fn set_plan(&self, plan: &Value) -> Result<()> {
+        self.keep("plan", plan)
+    }
+
+    /// Returns where a rotation stands.
+    pub fn rotation(&self, name: &str) -> Result<Option<Value>> {
+        self.kept(&format!("rotation/{name}"))
+    }
+
+    /// Keeps where a rotation stands.
+    pub fn set_rotation(&self, name: &str, cursor: &Value) -> Result<()> {
+        self.keep(&format!("rotation/{name}"), cursor)
+    }
+
+    /// Adds documents to deliver; beyond `capacity` the oldest ones go, and their
+    /// number is returned.
+    pub fn outbox_push(&self, documents: &[(String, Value)], capacity: usize) -> Result<u64> {
+        self.write(|transaction| {
+            for (destination, document) in documents {
+                let sql = "INSERT INTO outbox (destination, document) VALUES (?1, ?2)";
+                transaction.prepare_cached(sql)?.execute([destination, &document.to_string()])?;
+            }
+            let sql = "DELETE FROM outbox WHERE serial <= (SELECT max(serial) FROM (
+                SELECT serial FROM outbox ORDER BY serial DESC LIMIT -1 OFFSET ?1))";
+            Ok(transaction.execute(sql, [capacity as i64])? as u64)
+        })
+    }
+
+    /// Returns the documents to deliver next.
+    pub fn outbox(&self, limit: usize) -> Result<Vec<OutboxItem>> {
+        self.read(|connection| {
+            let sql = "SELECT serial, destination, document, attempts FROM outbox ORDER BY serial LIMIT ?1";
+            let mut statement = connection.prepare_cached(sql)?;
+            let rows = statement.query_map([limit as i64], |row| {
+                Ok(OutboxItem {
+                    serial: row.get(0)?,
+                    destination: row.get(1)?,
+                    document: row.get(2)?,
+                    attempts: row.get(3)?,
+                })
+            })?;
+            Ok(rows.collect::<rusqlite::Result<_>>()?)
+        })
+    }
+
+    /// Deletes delivered documents and counts an attempt for those that failed.
+    pub fn outbox_done(&self, delivered: &[i64], failed: &[i64]) -> Result<()> {
+        self.write(|transaction| {
+            for serial in delivered {
+                transaction.prepare_cached("DELETE FROM outbox WHERE serial = ?1")?.execute([serial])?;
+            }
+            for serial in failed {
+                let sql = "UPDATE outbox SET attempts = attempts + 1 WHERE serial = ?1";
+                transaction.prepare_cached(sql)?.execute([serial])?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Returns the number of documents to deliver.
+    pub fn outbox_len(&self) -> Result<u64> {
+        self.read(|connection| {
+            let count: i64 = connection.query_row("SELECT count(*) FROM outbox", [], |row| row.get(0))?;
+            Ok(count as u64)
+        })
+    }
+}
+
+fn run_from_row(row: &Row<'_>) -> rusqlite::Result<(RunRow, String)> {
+    let run = RunRow {
+        run_id: row.get(0)?,
+        pipeline: row.get(1)?,
+        status: row.get(2)?,
+        started_at: Timestamp(row.get(3)?),
+        finished_at: row.get::<_, Option<i64>>(4)?.map(Timestamp),
+        report: Value::Null,
+    };
+    Ok((run, row.get(5)?))
+}
+
+fn parse_run((mut run, report): (RunRow, String)) -> Result<RunRow> {
+    run.report = serde_json::from_str(&report).map_err(|error| StateError::malformed("run report", error))?;
+    Ok(run)
+}

@@ -1,0 +1,238 @@
+//! One poll of the event log: its start, and everything it leads to in one
+//! transaction.
+//!
+//! Marks, gaps and frontier are committed together and before anything is read
+//! again: whatever happens afterwards, the marks are the work that is left.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rusqlite::{OptionalExtension, Transaction, params};
+
+use super::dead::{NewDead, put_dead};
+use super::gaps::Gaps;
+use super::marks::{MarkRequest, Marking, next_gen, put_marks};
+use super::stream::{Fingerprint, render_fingerprint};
+use super::{Result, SiteTime, State, StateError};
+use crate::entity::{EntityType, EventId};
+
+/// How long the log of marked keys is kept.
+const TOUCHED_KEPT: Duration = Duration::from_secs(3 * 3600);
+
+/// A poll that is about to be sent.
+#[derive(Clone, Debug)]
+pub struct PollStart {
+    /// Its number; it grows with every poll of every process.
+    pub number: i64,
+    /// The highest id seen; everything above is asked for.
+    pub frontier: EventId,
+    /// The gaps to ask for, ascending.
+    pub gaps: Vec<(i64, i64)>,
+    /// When the poll was started.
+    pub started: SiteTime,
+}
+
+/// What a poll brought.
+#[derive(Clone, Debug)]
+pub struct PollCommit<'a> {
+    /// The poll.
+    pub poll: &'a PollStart,
+    /// The ids of the entries, ascending.
+    pub ids: &'a [i64],
+    /// Whether the page was full: there may be more, and the poll proves nothing
+    /// about the present.
+    pub full: bool,
+    /// The newest entry.
+    pub newest: Option<Fingerprint>,
+    /// When the newest entry was created.
+    pub event_created: Option<SiteTime>,
+    /// The keys to read again.
+    pub marks: Vec<MarkRequest>,
+    /// Entries that nobody understood.
+    pub dead: Vec<NewDead>,
+    /// Types of which every id has to be compared, with the delay before it.
+    pub sweeps: Vec<(EntityType, Duration)>,
+    /// Whether the schema has to be read again.
+    pub schema_due: bool,
+    /// The time of the site.
+    pub now: SiteTime,
+}
+
+/// What a committed poll did to the gaps.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PollCommitted {
+    /// The frontier now.
+    pub frontier: EventId,
+    /// New ranges.
+    pub gaps_opened: usize,
+    /// How long the ids that came were missing.
+    pub filled: Vec<Duration>,
+    /// Ranges that were given up.
+    pub given_up: usize,
+    /// Open ranges, missing ids, and the age of the oldest range.
+    pub open: (usize, i64, Duration),
+    /// Ids that were seen before; they were marked once more, which is harmless.
+    pub repeated: usize,
+}
+
+/// A comparison of all ids of a type that is to be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sweep {
+    /// The type.
+    pub entity_type: EntityType,
+    /// The generation that it was asked for in.
+    pub generation: i64,
+}
+
+impl State {
+    /// Numbers a poll and says what to ask for; `None` before [`State::begin_stream`].
+    pub fn begin_poll(&self, now: SiteTime, max_gaps: usize) -> Result<Option<PollStart>> {
+        self.write(|transaction| {
+            let sql = "UPDATE stream SET polls_started = polls_started + 1 WHERE frontier IS NOT NULL
+                RETURNING polls_started, frontier";
+            let row = transaction.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+            let Some((number, frontier)) = row else {
+                return Ok(None);
+            };
+            let gaps = Gaps::load(transaction)?.turn(max_gaps).iter().map(|gap| (gap.lo, gap.hi)).collect();
+            Ok(Some(PollStart { number, frontier: EventId(frontier), gaps, started: now }))
+        })
+    }
+
+    /// Commits a poll: marks, gaps, frontier, dead letters, all or nothing.
+    pub fn commit_poll(&self, commit: &PollCommit<'_>) -> Result<PollCommitted> {
+        self.write(|transaction| {
+            let (committed, unasked) = move_gaps(transaction, commit)?;
+            let since = since_of_new_marks(transaction, commit.poll.started)?;
+            let marking =
+                Marking { generation: next_gen(transaction)?, since, poll: commit.poll.number, at: commit.now };
+            put_marks(transaction, &commit.marks, marking)?;
+            for (entity_type, delay) in &commit.sweeps {
+                put_sweep(transaction, entity_type, marking, commit.now.after(*delay))?;
+            }
+            for dead in &commit.dead {
+                put_dead(transaction, dead, commit.now)?;
+            }
+            let complete = commit.poll.started.min(unasked.unwrap_or(commit.poll.started));
+            store_position(transaction, commit, committed.frontier, complete)?;
+            let old = commit.now.before(TOUCHED_KEPT);
+            transaction.prepare_cached("DELETE FROM touched WHERE at < ?1")?.execute([old.0])?;
+            Ok(committed)
+        })
+    }
+
+    /// Asks for a comparison of all ids of a type.
+    pub fn request_sweep(&self, entity_type: &EntityType, now: SiteTime) -> Result<()> {
+        self.write(|transaction| {
+            let since = since_of_new_marks(transaction, now)?;
+            let marking = Marking { generation: next_gen(transaction)?, since, poll: 0, at: now };
+            put_sweep(transaction, entity_type, marking, now)
+        })
+    }
+
+    /// Returns the comparisons that are due.
+    pub fn due_sweeps(&self, now: SiteTime) -> Result<Vec<Sweep>> {
+        self.read(|connection| {
+            let mut statement =
+                connection.prepare_cached("SELECT type, gen FROM sweeps WHERE due_at <= ?1 ORDER BY due_at")?;
+            let rows = statement.query_map([now.0], |row| {
+                Ok(Sweep { entity_type: EntityType::new(row.get::<_, String>(0)?), generation: row.get(1)? })
+            })?;
+            Ok(rows.collect::<rusqlite::Result<_>>()?)
+        })
+    }
+
+    /// Ends a comparison, with the keys that differ marked, unless it was asked
+    /// for again meanwhile.
+    pub fn finish_sweep(&self, sweep: &Sweep, found: &[MarkRequest], now: SiteTime) -> Result<()> {
+        self.write(|transaction| {
+            let sql = "SELECT since FROM sweeps WHERE type = ?1";
+            let since: Option<i64> =
+                transaction.query_row(sql, [sweep.entity_type.as_str()], |row| row.get(0)).optional()?;
+            let since = since.map_or(since_of_new_marks(transaction, now)?, SiteTime);
+            let marking = Marking { generation: next_gen(transaction)?, since, poll: 0, at: now };
+            put_marks(transaction, found, marking)?;
+            let sql = "DELETE FROM sweeps WHERE type = ?1 AND gen <= ?2";
+            transaction.execute(sql, params![sweep.entity_type.as_str(), sweep.generation])?;
+            Ok(())
+        })
+    }
+}
+
+/// Everything visible at the returned moment has been seen: a change that is
+/// found now happened later.
+pub(super) fn since_of_new_marks(transaction: &Transaction<'_>, now: SiteTime) -> Result<SiteTime> {
+    let known: Option<i64> = transaction.query_row("SELECT complete_as_of FROM stream", [], |row| row.get(0))?;
+    Ok(known.map_or(now, SiteTime).min(now))
+}
+
+/// Moves gaps and frontier; the second value is since when a gap that this poll
+/// left out was not asked for.
+fn move_gaps(transaction: &Transaction<'_>, commit: &PollCommit<'_>) -> Result<(PollCommitted, Option<SiteTime>)> {
+    let frontier: Option<i64> = transaction.query_row("SELECT frontier FROM stream", [], |row| row.get(0))?;
+    let Some(frontier) = frontier else {
+        return Err(StateError::malformed("position", "a poll was committed before the stream began"));
+    };
+    let old = Gaps::load(transaction)?;
+    let mut gaps = old.clone();
+    let repeated = commit.ids.iter().filter(|id| **id <= frontier && !old.contains(**id)).count();
+    let asked: Vec<i64> = commit.poll.gaps.iter().map(|(lo, _)| *lo).collect();
+    gaps.asked(&asked, commit.poll.started);
+    let unasked = gaps.oldest_question(&asked).filter(|_| !commit.full);
+    let (head, filled) = gaps.advance(frontier, commit.ids, commit.poll.started);
+    let given_up = gaps.give_up(head, commit.now);
+    gaps.store(&old, transaction)?;
+    let oldest = gaps.iter().map(|gap| gap.first_seen).min();
+    let committed = PollCommitted {
+        frontier: EventId(head),
+        gaps_opened: gaps.iter().filter(|gap| gap.lo > frontier).count(),
+        filled,
+        given_up,
+        open: (gaps.len(), gaps.ids(), oldest.map_or(Duration::ZERO, |first| commit.now.since(first))),
+        repeated,
+    };
+    Ok((committed, unasked))
+}
+
+fn store_position(
+    transaction: &Transaction<'_>,
+    commit: &PollCommit<'_>,
+    frontier: EventId,
+    complete: SiteTime,
+) -> Result<()> {
+    let newest = commit.newest.as_ref().filter(|newest| newest.id == frontier);
+    let fingerprint = newest.map(render_fingerprint).transpose()?;
+    let sql = "UPDATE stream SET frontier = ?1, fingerprint = coalesce(?2, fingerprint),
+        event_created = max(coalesce(event_created, ?3), coalesce(?3, event_created)),
+        schema_due = max(schema_due, ?4)";
+    let created = commit.event_created.map(|moment| moment.0);
+    transaction.prepare_cached(sql)?.execute(params![frontier.0, fingerprint, created, commit.schema_due])?;
+    if !commit.full {
+        let sql = "UPDATE stream SET poll_done = max(poll_done, ?1),
+            complete_as_of = max(coalesce(complete_as_of, ?2), ?2)";
+        transaction.prepare_cached(sql)?.execute(params![commit.poll.number, complete.0])?;
+    }
+    Ok(())
+}
+
+fn put_sweep(transaction: &Transaction<'_>, entity_type: &EntityType, marking: Marking, due: SiteTime) -> Result<()> {
+    let sql = "INSERT INTO sweeps (type, gen, since, due_at) VALUES (?1, ?2, ?3, ?4)
+        ON CONFLICT (type) DO UPDATE SET gen = ?2, due_at = min(due_at, ?4)";
+    let values = params![entity_type.as_str(), marking.generation, marking.since.0, due.0];
+    transaction.prepare_cached(sql)?.execute(values)?;
+    Ok(())
+}
+
+/// Merges requests for the same key.
+pub(super) fn merged(marks: &[MarkRequest]) -> BTreeMap<&crate::entity::EntityRef, MarkRequest> {
+    let mut merged: BTreeMap<_, MarkRequest> = BTreeMap::new();
+    for mark in marks {
+        match merged.get_mut(&mark.key) {
+            Some(known) => known.merge(mark),
+            None => {
+                merged.insert(&mark.key, mark.clone());
+            }
+        }
+    }
+    merged
+}

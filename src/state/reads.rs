@@ -1,0 +1,319 @@
+//! A read of the site: its version before it is sent, its effect afterwards.
+//!
+//! The order of reads is the order of their versions, over all processes. A read
+//! that was begun and not finished may still write its rows; as long as that is
+//! possible for a row, an unchanged row has to be written too, or the late write
+//! would bring back an older state ([`Finished`], [`State::may_suppress`]).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use rusqlite::{OptionalExtension, Transaction, params};
+
+use super::dead::{NewDead, forget_dead, put_dead};
+use super::marks::{Kinds, MarkRequest, Marking, Postponed, next_gen, put_marks, put_off};
+use super::poll::since_of_new_marks;
+use super::rows::{BucketChange, RowMeta, RowState, change_buckets, load_meta, store_meta};
+use super::types::{self, ImportState};
+use super::{Result, SiteTime, State};
+use crate::entity::{EntityRef, EntityType, EventId, RowHash, Timestamp};
+
+/// Reads that never finished are forgotten after this time.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(24 * 3600);
+
+/// A read of one entity type that is about to be sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ticket {
+    /// The type that is read.
+    pub entity_type: EntityType,
+    /// The version of every row that it returns: `epoch << 40 | seq`.
+    pub rv: i64,
+    /// The newest generation of marks that it covers.
+    pub generation: i64,
+}
+
+/// What a store made of a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RowOutcome {
+    /// The row is stored.
+    Written,
+    /// It was the stored row already and was not written.
+    Unchanged,
+    /// The store has a newer one.
+    Stale,
+}
+
+/// One row that a read settled.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RowDone {
+    /// Its id.
+    pub id: i64,
+    /// What the store made of it.
+    pub outcome: RowOutcome,
+    /// What the site said about it.
+    pub state: RowState,
+    /// Its `updated_at`.
+    pub updated_at: Option<Timestamp>,
+    /// The hash of its canonical form; zero without a row.
+    pub hash: RowHash,
+}
+
+/// How far a segment of an import has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SegmentStep {
+    /// Which segment.
+    pub index: usize,
+    /// The highest id that is imported.
+    pub last_id: i64,
+    /// Whether the segment is at its end.
+    pub done: bool,
+}
+
+/// Everything that a read leads to, committed at once.
+#[derive(Clone, Debug)]
+pub struct Finish {
+    /// The read.
+    pub ticket: Ticket,
+    /// The rows that the store acknowledged.
+    pub rows: Vec<RowDone>,
+    /// Marks that stay, for later.
+    pub postponed: Vec<Postponed>,
+    /// Marks to make, such as second looks.
+    pub marks: Vec<MarkRequest>,
+    /// Rows that could not be read or written.
+    pub dead: Vec<NewDead>,
+    /// The progress of an import.
+    pub segment: Option<SegmentStep>,
+    /// The number of active rows that vanished without being retired.
+    pub vanished: u64,
+    /// The time of the site.
+    pub now: SiteTime,
+}
+
+impl Finish {
+    /// Begins the record of a read without effects.
+    pub fn new(ticket: Ticket, now: SiteTime) -> Self {
+        Self {
+            ticket,
+            rows: Vec::new(),
+            postponed: Vec::new(),
+            marks: Vec::new(),
+            dead: Vec::new(),
+            segment: None,
+            vanished: 0,
+            now,
+        }
+    }
+}
+
+/// A mark that a read cleared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cleared {
+    /// The id.
+    pub id: i64,
+    /// Why it was marked.
+    pub kinds: Kinds,
+    /// How many events had led to it.
+    pub events: u32,
+    /// When the oldest of them was created.
+    pub event_created: Option<SiteTime>,
+}
+
+/// What a finished read did.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Finished {
+    /// Marks that are gone.
+    pub cleared: Vec<Cleared>,
+    /// Rows whose hash or state is another than before, with what was known.
+    pub changed: Vec<(i64, Option<RowMeta>)>,
+    /// Rows that were stored late, over a newer state that had not been written;
+    /// they are marked again.
+    pub conflicts: Vec<i64>,
+    /// The import after this step.
+    pub import: Option<ImportState>,
+}
+
+impl State {
+    /// Takes the version of a read that is about to be sent.
+    pub fn begin_read(&self, entity_type: &EntityType, now: SiteTime) -> Result<Ticket> {
+        self.write(|transaction| {
+            let sql = "UPDATE stream SET seq = seq + 1 RETURNING (epoch << 40) | seq, gen";
+            let mut next = transaction.prepare_cached(sql)?;
+            let (rv, generation) = next.query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            let values = params![rv, entity_type.as_str(), now.0];
+            transaction.prepare_cached("INSERT INTO reads (rv, type, at) VALUES (?1, ?2, ?3)")?.execute(values)?;
+            let old = now.before(FORGOTTEN_AFTER);
+            transaction.prepare_cached("DELETE FROM reads WHERE at < ?1")?.execute([old.0])?;
+            Ok(Ticket { entity_type: entity_type.clone(), rv, generation })
+        })
+    }
+
+    /// Takes a version alone, for something that is no read of rows.
+    pub fn next_rv(&self) -> Result<i64> {
+        self.write(|transaction| {
+            let sql = "UPDATE stream SET seq = seq + 1 RETURNING (epoch << 40) | seq";
+            Ok(transaction.query_row(sql, [], |row| row.get(0))?)
+        })
+    }
+
+    /// Ends a read that wrote nothing and never will.
+    pub fn abandon(&self, ticket: &Ticket) -> Result<()> {
+        self.write(|transaction| end_read(transaction, ticket))
+    }
+
+    /// Returns the known state of the rows that may be left unwritten when the
+    /// read shows them unchanged: no other read that may still write a row older
+    /// than this read can be stored over what the store has.
+    pub fn may_suppress(&self, ticket: &Ticket, ids: &[i64]) -> Result<BTreeMap<i64, RowMeta>> {
+        self.read(|connection| {
+            let sql = "SELECT max(rv) FROM reads WHERE type = ?1 AND rv <> ?2";
+            let values = params![ticket.entity_type.as_str(), ticket.rv];
+            let open: Option<i64> = connection.query_row(sql, values, |row| row.get(0))?;
+            let mut known = BTreeMap::new();
+            for id in ids {
+                let meta = load_meta(connection, &ticket.entity_type, *id)?;
+                if let Some(meta) = meta.filter(|meta| open.is_none_or(|open| open < meta.rv)) {
+                    known.insert(*id, meta);
+                }
+            }
+            Ok(known)
+        })
+    }
+
+    /// Commits what a read led to: row states, buckets, cleared marks, import
+    /// progress, dead letters.
+    pub fn finish(&self, finish: &Finish) -> Result<Finished> {
+        self.write(|transaction| {
+            let mut finished = Finished::default();
+            let mut unsettled = Vec::new();
+            let mut buckets = BucketChange::default();
+            let marked = has_marks(transaction, &finish.ticket.entity_type)?;
+            for row in &finish.rows {
+                let last_event = if marked { last_event(transaction, &finish.ticket, row.id)? } else { None };
+                if !settle_row(transaction, finish, row, last_event, &mut buckets, &mut finished)? {
+                    unsettled.push(row.id);
+                }
+            }
+            change_buckets(transaction, &finish.ticket.entity_type, &buckets)?;
+            let kept: BTreeSet<i64> = finish.postponed.iter().map(|one| one.key.id).chain(unsettled).collect();
+            // An import passes thousands of rows that nobody marked.
+            for row in finish.rows.iter().filter(|row| marked && !kept.contains(&row.id)) {
+                finished.cleared.extend(clear_mark(transaction, &finish.ticket, row.id)?);
+                forget_dead(transaction, &finish.ticket.entity_type, row.id)?;
+            }
+            put_off(transaction, &finish.postponed, finish.now)?;
+            put_requests(transaction, finish, &finished)?;
+            for dead in &finish.dead {
+                put_dead(transaction, dead, finish.now)?;
+            }
+            note_vanished(transaction, finish)?;
+            if let Some(step) = &finish.segment {
+                let rows = finish.rows.len() as u64;
+                finished.import = types::step_import(transaction, &finish.ticket.entity_type, *step, rows)?;
+            }
+            end_read(transaction, &finish.ticket)?;
+            Ok(finished)
+        })
+    }
+}
+
+fn end_read(transaction: &Transaction<'_>, ticket: &Ticket) -> Result<()> {
+    transaction.prepare_cached("DELETE FROM reads WHERE rv = ?1")?.execute([ticket.rv])?;
+    Ok(())
+}
+
+/// Tells whether keys of the type are marked; every dead row, too, has a mark.
+fn has_marks(transaction: &Transaction<'_>, entity_type: &EntityType) -> Result<bool> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM marks WHERE type = ?1)";
+    Ok(transaction.query_row(sql, [entity_type.as_str()], |row| row.get(0))?)
+}
+
+/// Takes in what is known of a row now. `false` says that nothing is: somebody
+/// stored a newer row and has not said so yet, or never will.
+fn settle_row(
+    transaction: &Transaction<'_>,
+    finish: &Finish,
+    row: &RowDone,
+    last_event: Option<EventId>,
+    buckets: &mut BucketChange,
+    finished: &mut Finished,
+) -> Result<bool> {
+    let ticket = &finish.ticket;
+    let old = load_meta(transaction, &ticket.entity_type, row.id)?;
+    let newest = old.as_ref().is_none_or(|old| old.rv < ticket.rv);
+    match (row.outcome, newest) {
+        (RowOutcome::Written, false) => finished.conflicts.push(row.id),
+        (RowOutcome::Stale, true) => return Ok(false),
+        (RowOutcome::Stale | RowOutcome::Unchanged, false) => {}
+        (RowOutcome::Written | RowOutcome::Unchanged, true) => {
+            let meta = RowMeta {
+                rv: ticket.rv,
+                state: row.state,
+                updated_at: row.updated_at,
+                hash: row.hash,
+                last_event,
+                read_at: finish.now,
+            };
+            buckets.replace(row.id, old.as_ref(), &meta);
+            store_meta(transaction, &ticket.entity_type, row.id, &meta)?;
+            if old.as_ref().is_none_or(|old| old.hash != meta.hash || old.state != meta.state) {
+                finished.changed.push((row.id, old));
+            }
+        }
+    }
+    Ok(true)
+}
+
+fn last_event(transaction: &Transaction<'_>, ticket: &Ticket, id: i64) -> Result<Option<EventId>> {
+    let sql = "SELECT last_event FROM marks WHERE type = ?1 AND id = ?2";
+    let found: Option<Option<i64>> = transaction
+        .prepare_cached(sql)?
+        .query_row(params![ticket.entity_type.as_str(), id], |row| row.get(0))
+        .optional()?;
+    Ok(found.flatten().map(EventId))
+}
+
+/// Deletes a mark that the read covers. A mark that was renewed meanwhile keeps
+/// only what came after the read began.
+fn clear_mark(transaction: &Transaction<'_>, ticket: &Ticket, id: i64) -> Result<Option<Cleared>> {
+    let key = params![ticket.entity_type.as_str(), id, ticket.generation];
+    let sql = "DELETE FROM marks WHERE type = ?1 AND id = ?2 AND gen <= ?3 RETURNING kinds, events, event_created";
+    let cleared = transaction
+        .prepare_cached(sql)?
+        .query_row(key, |row| {
+            let event_created = row.get::<_, Option<i64>>(2)?.map(SiteTime);
+            Ok(Cleared { id, kinds: Kinds(row.get(0)?), events: row.get(1)?, event_created })
+        })
+        .optional()?;
+    if cleared.is_none() {
+        let sql = "UPDATE marks SET attempts = 0, since = coalesce((SELECT min(t.since) FROM touched t
+            WHERE t.type = ?1 AND t.id = ?2 AND t.gen > ?3), since) WHERE type = ?1 AND id = ?2";
+        transaction.prepare_cached(sql)?.execute(key)?;
+    }
+    Ok(cleared)
+}
+
+/// Makes the marks that the read asks for, and those for rows that were stored
+/// over a newer state.
+fn put_requests(transaction: &Transaction<'_>, finish: &Finish, finished: &Finished) -> Result<()> {
+    let mut requests = finish.marks.clone();
+    for id in &finished.conflicts {
+        let key = EntityRef::new(finish.ticket.entity_type.clone(), *id);
+        requests.push(MarkRequest::new(key, Kinds::CHANGE));
+    }
+    if requests.is_empty() {
+        return Ok(());
+    }
+    let since = since_of_new_marks(transaction, finish.now)?;
+    let marking = Marking { generation: next_gen(transaction)?, since, poll: 0, at: finish.now };
+    put_marks(transaction, &requests, marking)
+}
+
+fn note_vanished(transaction: &Transaction<'_>, finish: &Finish) -> Result<()> {
+    if finish.vanished == 0 {
+        return Ok(());
+    }
+    let values = params![finish.ticket.entity_type.as_str(), finish.now.0, finish.vanished as i64];
+    transaction.execute("INSERT INTO absences (type, at, count) VALUES (?1, ?2, ?3)", values)?;
+    Ok(())
+}

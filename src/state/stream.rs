@@ -1,0 +1,143 @@
+//! Where the reader of the event log stands.
+
+use rusqlite::params;
+use serde::{Deserialize, Serialize};
+
+use super::gaps::Gaps;
+use super::{Result, SiteTime, State, StateError};
+use crate::entity::EventId;
+
+/// What identifies the entry at the frontier: another site, or one restored from
+/// a backup, has another entry under the same id, or none.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fingerprint {
+    /// The id of the entry.
+    pub id: EventId,
+    /// Its `created_at`, as the site wrote it.
+    pub created_at: String,
+    /// Its type.
+    pub event_type: String,
+}
+
+/// The position in the event log of the site.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stream {
+    /// The URL of the site that is followed; empty before the first start.
+    pub site: String,
+    /// Counts the histories of the site: a restored or exchanged site starts a
+    /// new one.
+    pub incarnation: i64,
+    /// The highest event id seen; `None` before the first start.
+    pub frontier: Option<EventId>,
+    /// The entry at the frontier.
+    pub fingerprint: Option<Fingerprint>,
+    /// The epoch of read versions.
+    pub epoch: i64,
+    /// The newest generation of marks.
+    pub gen_now: i64,
+    /// The number of the last poll that was started.
+    pub polls_started: i64,
+    /// The number of the last poll that saw everything there was; 0 before one.
+    pub poll_done: i64,
+    /// Everything that was visible on the site at this moment has been seen.
+    pub complete_as_of: Option<SiteTime>,
+    /// When the newest event seen was created.
+    pub event_created: Option<SiteTime>,
+    /// Whether an event asked for a fresh schema.
+    pub schema_due: bool,
+    /// The share of event ids that are visible to us, measured at the first start.
+    pub event_view: Option<f64>,
+}
+
+impl State {
+    /// Returns the position.
+    pub fn stream(&self) -> Result<Stream> {
+        self.read(|connection| {
+            let sql = "SELECT site, incarnation, frontier, fingerprint, epoch, gen, polls_started, poll_done,
+                complete_as_of, event_created, schema_due, event_view FROM stream";
+            let (mut stream, fingerprint) = connection.query_row(sql, [], |row| {
+                let stream = Stream {
+                    site: row.get(0)?,
+                    incarnation: row.get(1)?,
+                    frontier: row.get::<_, Option<i64>>(2)?.map(EventId),
+                    fingerprint: None,
+                    epoch: row.get(4)?,
+                    gen_now: row.get(5)?,
+                    polls_started: row.get(6)?,
+                    poll_done: row.get(7)?,
+                    complete_as_of: row.get::<_, Option<i64>>(8)?.map(SiteTime),
+                    event_created: row.get::<_, Option<i64>>(9)?.map(SiteTime),
+                    schema_due: row.get(10)?,
+                    event_view: row.get(11)?,
+                };
+                Ok((stream, row.get::<_, Option<String>>(3)?))
+            })?;
+            if let Some(text) = fingerprint {
+                let parsed = serde_json::from_str(&text);
+                stream.fingerprint = Some(parsed.map_err(|error| StateError::malformed("fingerprint", error))?);
+            }
+            Ok(stream)
+        })
+    }
+
+    /// Sets the position for the first time, or anew after [`State::new_incarnation`]:
+    /// the highest visible id, its entry, and every lower id that is missing.
+    pub fn begin_stream(
+        &self,
+        site: &str,
+        frontier: EventId,
+        fingerprint: Option<&Fingerprint>,
+        missing: &[(i64, i64)],
+        event_view: Option<f64>,
+        now: SiteTime,
+    ) -> Result<()> {
+        let mut gaps = Gaps::default();
+        for (lo, hi) in missing {
+            gaps.open(*lo, *hi, now);
+        }
+        let fingerprint = fingerprint.map(render_fingerprint).transpose()?;
+        self.write(|transaction| {
+            gaps.store(&Gaps::load(transaction)?, transaction)?;
+            let sql = "UPDATE stream SET site = ?1, frontier = ?2, fingerprint = ?3, event_view = ?4";
+            transaction.execute(sql, params![site, frontier.0, fingerprint, event_view])?;
+            Ok(())
+        })
+    }
+
+    /// Starts a new history of the site: position and gaps are forgotten, and
+    /// every type has to be imported again, in place. Rows stay.
+    pub fn new_incarnation(&self) -> Result<i64> {
+        self.write(|transaction| {
+            transaction.execute("DELETE FROM gaps", [])?;
+            transaction.execute("UPDATE types SET state = 'absent', import = NULL WHERE state <> 'untracked'", [])?;
+            let sql = "UPDATE stream SET incarnation = incarnation + 1, frontier = NULL, fingerprint = NULL,
+                complete_as_of = NULL, event_created = NULL, poll_done = 0 RETURNING incarnation";
+            Ok(transaction.query_row(sql, [], |row| row.get(0))?)
+        })
+    }
+
+    /// Notes that the schema was read again.
+    pub fn schema_refreshed(&self) -> Result<()> {
+        self.write(|transaction| {
+            transaction.execute("UPDATE stream SET schema_due = 0", [])?;
+            Ok(())
+        })
+    }
+
+    /// Asks for a fresh schema.
+    pub fn request_schema(&self) -> Result<()> {
+        self.write(|transaction| {
+            transaction.execute("UPDATE stream SET schema_due = 1", [])?;
+            Ok(())
+        })
+    }
+
+    /// Returns the open gaps.
+    pub fn gaps(&self) -> Result<Gaps> {
+        self.read(Gaps::load)
+    }
+}
+
+pub(super) fn render_fingerprint(fingerprint: &Fingerprint) -> Result<String> {
+    serde_json::to_string(fingerprint).map_err(|error| StateError::malformed("fingerprint", error))
+}

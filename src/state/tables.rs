@@ -1,0 +1,91 @@
+//! The tables of the state file and their versions.
+//!
+//! `user_version` counts the formats. An older file is brought forward here; a
+//! newer one is refused, because writing to it could lose what it knows.
+
+use std::path::Path;
+
+use rusqlite::{Connection, TransactionBehavior};
+
+use super::{Result, StateError};
+
+/// The statements that lead from one format to the next.
+const FORMATS: [&str; 1] = [FIRST];
+
+const FIRST: &str = "
+CREATE TABLE stream (
+    only INTEGER PRIMARY KEY CHECK (only = 1),
+    site TEXT NOT NULL DEFAULT '',
+    incarnation INTEGER NOT NULL DEFAULT 1,
+    frontier INTEGER,
+    fingerprint TEXT,
+    epoch INTEGER NOT NULL DEFAULT 1,
+    seq INTEGER NOT NULL DEFAULT 0,
+    gen INTEGER NOT NULL DEFAULT 0,
+    polls_started INTEGER NOT NULL DEFAULT 0,
+    poll_done INTEGER NOT NULL DEFAULT 0,
+    complete_as_of INTEGER,
+    event_created INTEGER,
+    schema_due INTEGER NOT NULL DEFAULT 0,
+    event_view REAL
+) STRICT;
+INSERT INTO stream (only) VALUES (1);
+CREATE TABLE gaps (lo INTEGER PRIMARY KEY, hi INTEGER NOT NULL, first_seen INTEGER NOT NULL,
+    last_asked INTEGER NOT NULL) STRICT;
+CREATE TABLE marks (type TEXT NOT NULL, id INTEGER NOT NULL, gen INTEGER NOT NULL, kinds INTEGER NOT NULL,
+    since INTEGER NOT NULL, poll INTEGER NOT NULL, first_event INTEGER, last_event INTEGER, event_created INTEGER,
+    events INTEGER NOT NULL, attempts INTEGER NOT NULL, due_at INTEGER NOT NULL, prio INTEGER NOT NULL,
+    PRIMARY KEY (type, id)) STRICT, WITHOUT ROWID;
+CREATE INDEX marks_by_turn ON marks (prio, since);
+CREATE TABLE touched (gen INTEGER NOT NULL, type TEXT NOT NULL, id INTEGER NOT NULL, kinds INTEGER NOT NULL,
+    since INTEGER NOT NULL, at INTEGER NOT NULL, PRIMARY KEY (type, gen, id)) STRICT, WITHOUT ROWID;
+CREATE INDEX touched_by_key ON touched (type, id, gen);
+CREATE INDEX touched_by_age ON touched (at);
+CREATE TABLE sweeps (type TEXT PRIMARY KEY, gen INTEGER NOT NULL, since INTEGER NOT NULL, due_at INTEGER NOT NULL)
+    STRICT;
+CREATE TABLE reads (rv INTEGER PRIMARY KEY, type TEXT NOT NULL, at INTEGER NOT NULL) STRICT;
+CREATE TABLE rowmeta (type TEXT NOT NULL, id INTEGER NOT NULL, rv INTEGER NOT NULL, state INTEGER NOT NULL,
+    updated_at INTEGER, hash BLOB NOT NULL, last_event INTEGER, read_at INTEGER NOT NULL,
+    PRIMARY KEY (type, id)) STRICT, WITHOUT ROWID;
+CREATE TABLE buckets (type TEXT NOT NULL, bucket INTEGER NOT NULL, count INTEGER NOT NULL, sum INTEGER NOT NULL,
+    PRIMARY KEY (type, bucket)) STRICT, WITHOUT ROWID;
+CREATE TABLE absences (type TEXT NOT NULL, at INTEGER NOT NULL, count INTEGER NOT NULL) STRICT;
+CREATE TABLE types (type TEXT PRIMARY KEY, state TEXT NOT NULL, layout_hash TEXT NOT NULL, import TEXT,
+    untracked_since INTEGER, breaker_since INTEGER) STRICT;
+CREATE TABLE dead (serial INTEGER PRIMARY KEY, kind TEXT NOT NULL, type TEXT NOT NULL, id INTEGER NOT NULL,
+    payload TEXT NOT NULL, error TEXT NOT NULL, attempts INTEGER NOT NULL, first_at INTEGER NOT NULL,
+    last_at INTEGER NOT NULL, next_due INTEGER NOT NULL, UNIQUE (kind, type, id)) STRICT;
+CREATE INDEX dead_by_key ON dead (type, id);
+CREATE TABLE kept (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+CREATE TABLE runs (run_id TEXT PRIMARY KEY, pipeline TEXT NOT NULL, status TEXT NOT NULL, started_at INTEGER NOT NULL,
+    finished_at INTEGER, report TEXT NOT NULL) STRICT;
+CREATE INDEX runs_by_pipeline ON runs (pipeline, started_at);
+CREATE INDEX runs_by_start ON runs (started_at);
+CREATE TABLE outbox (serial INTEGER PRIMARY KEY, destination TEXT NOT NULL, document TEXT NOT NULL,
+    attempts INTEGER NOT NULL DEFAULT 0) STRICT;
+";
+
+/// Brings a file to the newest format.
+pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<()> {
+    let known = FORMATS.len() as i64;
+    let found = version(connection)?;
+    if found > known {
+        return Err(StateError::Newer { path: path.to_owned(), found, known });
+    }
+    if found == known {
+        return Ok(());
+    }
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    // Another process may have been faster; the lock is ours now.
+    let found = version(&transaction)?;
+    for statements in FORMATS.iter().skip(usize::try_from(found).unwrap_or(0)) {
+        transaction.execute_batch(statements)?;
+    }
+    transaction.pragma_update(None, "user_version", known)?;
+    transaction.commit()?;
+    Ok(())
+}
+
+fn version(connection: &Connection) -> Result<i64> {
+    Ok(connection.pragma_query_value(None, "user_version", |row| row.get(0))?)
+}

@@ -1,0 +1,222 @@
+//! The entity types that are followed, and how far their imports are.
+
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
+use serde::{Deserialize, Serialize};
+
+use super::{Result, SiteTime, State, StateError};
+use crate::entity::EntityType;
+
+/// What can be said about the rows of a type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TypeState {
+    /// Nothing is stored that could be relied on.
+    Absent,
+    /// An import runs or was interrupted.
+    Importing,
+    /// The rows follow the site.
+    Live,
+    /// The rows follow the site, and some of their fields cannot be vouched for.
+    Degraded,
+    /// No entity config names the type any more.
+    Untracked,
+}
+
+impl TypeState {
+    /// Returns the word used in the file and in status.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Absent => "absent",
+            Self::Importing => "importing",
+            Self::Live => "live",
+            Self::Degraded => "degraded",
+            Self::Untracked => "untracked",
+        }
+    }
+
+    fn parse(word: &str) -> Self {
+        let all = [Self::Importing, Self::Live, Self::Degraded, Self::Untracked];
+        all.into_iter().find(|state| state.as_str() == word).unwrap_or(Self::Absent)
+    }
+}
+
+/// One type.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TypeRecord {
+    /// The type.
+    pub entity_type: EntityType,
+    /// What can be said about its rows.
+    pub state: TypeState,
+    /// The layout that the rows have, or get by the running import.
+    pub layout_hash: String,
+    /// The running import.
+    pub import: Option<ImportState>,
+    /// Since when no entity config names it.
+    pub untracked_since: Option<SiteTime>,
+    /// Since when its deletions are held.
+    pub breaker_since: Option<SiteTime>,
+}
+
+/// An import that runs or was interrupted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImportState {
+    /// Rows with an older version were not met by this import.
+    pub lo_rv: i64,
+    /// Parts of the range of ids, imported side by side.
+    pub segments: Vec<Segment>,
+    /// Rows imported so far.
+    pub rows: u64,
+    /// Rows to expect.
+    pub expected: Option<u64>,
+}
+
+/// A part of the range of ids.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Segment {
+    /// Ids up to this one are imported or belong to another segment.
+    pub last_id: i64,
+    /// The highest id of the segment; `None` for all the rest.
+    pub end: Option<i64>,
+    /// Whether everything is imported.
+    pub done: bool,
+}
+
+impl State {
+    /// Returns every known type, sorted by name.
+    pub fn types(&self) -> Result<Vec<TypeRecord>> {
+        self.read(|connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT type, state, layout_hash, import, untracked_since, breaker_since FROM types ORDER BY type",
+            )?;
+            let rows = statement.query_map([], from_row)?;
+            let rows = rows.collect::<rusqlite::Result<Vec<_>>>()?;
+            rows.into_iter().map(parse_import).collect()
+        })
+    }
+
+    /// Returns one type; `None` when it was never followed.
+    pub fn type_record(&self, entity_type: &EntityType) -> Result<Option<TypeRecord>> {
+        self.read(|connection| load(connection, entity_type))
+    }
+
+    /// Begins or restarts an import of a type in place.
+    pub fn begin_import(&self, entity_type: &EntityType, layout_hash: &str, import: &ImportState) -> Result<()> {
+        let import = render(import)?;
+        self.write(|transaction| {
+            let sql = "INSERT INTO types (type, state, layout_hash, import) VALUES (?1, 'importing', ?2, ?3)
+                ON CONFLICT (type) DO UPDATE SET state = 'importing', layout_hash = ?2, import = ?3,
+                    untracked_since = NULL";
+            transaction.execute(sql, params![entity_type.as_str(), layout_hash, import])?;
+            Ok(())
+        })
+    }
+
+    /// Declares a type live: its import is complete and confirmed.
+    pub fn set_live(&self, entity_type: &EntityType) -> Result<()> {
+        self.write(|transaction| {
+            let sql = "UPDATE types SET state = 'live', import = NULL WHERE type = ?1 AND state = 'importing'";
+            transaction.execute(sql, [entity_type.as_str()])?;
+            Ok(())
+        })
+    }
+
+    /// Sets the state of a type that is known already.
+    pub fn set_type_state(&self, entity_type: &EntityType, state: TypeState) -> Result<()> {
+        self.write(|transaction| {
+            let sql = "UPDATE types SET state = ?2 WHERE type = ?1";
+            transaction.execute(sql, [entity_type.as_str(), state.as_str()])?;
+            Ok(())
+        })
+    }
+
+    /// Notes that no entity config names the type any more; the first moment
+    /// stays.
+    pub fn set_untracked(&self, entity_type: &EntityType, now: SiteTime) -> Result<()> {
+        self.write(|transaction| {
+            let sql = "UPDATE types SET state = 'untracked', import = NULL,
+                untracked_since = coalesce(untracked_since, ?2) WHERE type = ?1";
+            transaction.execute(sql, params![entity_type.as_str(), now.0])?;
+            transaction.execute("DELETE FROM marks WHERE type = ?1", [entity_type.as_str()])?;
+            transaction.execute("DELETE FROM sweeps WHERE type = ?1", [entity_type.as_str()])?;
+            Ok(())
+        })
+    }
+
+    /// Forgets everything about a type, rows included.
+    pub fn forget_type(&self, entity_type: &EntityType) -> Result<()> {
+        self.write(|transaction| {
+            for table in ["marks", "touched", "sweeps", "rowmeta", "buckets", "absences", "dead", "types"] {
+                transaction.execute(&format!("DELETE FROM {table} WHERE type = ?1"), [entity_type.as_str()])?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Opens or closes the breaker of a type; the first moment stays.
+    pub fn set_breaker(&self, entity_type: &EntityType, open: Option<SiteTime>) -> Result<()> {
+        self.write(|transaction| {
+            let sql = "UPDATE types SET breaker_since = CASE WHEN ?2 IS NULL THEN NULL
+                ELSE coalesce(breaker_since, ?2) END WHERE type = ?1";
+            transaction.execute(sql, params![entity_type.as_str(), open.map(|moment| moment.0)])?;
+            Ok(())
+        })
+    }
+
+    /// Counts the keys of a type whose deletion is held.
+    pub fn held(&self, entity_type: &EntityType) -> Result<u64> {
+        self.read(|connection| {
+            let sql = "SELECT count(*) FROM marks WHERE type = ?1 AND kinds & ?2 <> 0";
+            let values = params![entity_type.as_str(), super::Kinds::HELD.0];
+            Ok(connection.query_row(sql, values, |row| row.get::<_, i64>(0))? as u64)
+        })
+    }
+}
+
+/// Moves a segment of a running import on.
+pub(super) fn step_import(
+    transaction: &Transaction<'_>,
+    entity_type: &EntityType,
+    step: super::SegmentStep,
+    rows: u64,
+) -> Result<Option<ImportState>> {
+    let Some(mut import) = load(transaction, entity_type)?.and_then(|record| record.import) else {
+        return Ok(None);
+    };
+    if let Some(segment) = import.segments.get_mut(step.index) {
+        segment.last_id = segment.last_id.max(step.last_id);
+        segment.done |= step.done;
+    }
+    import.rows += rows;
+    let sql = "UPDATE types SET import = ?2 WHERE type = ?1";
+    transaction.prepare_cached(sql)?.execute(params![entity_type.as_str(), render(&import)?])?;
+    Ok(Some(import))
+}
+
+fn load(connection: &Connection, entity_type: &EntityType) -> Result<Option<TypeRecord>> {
+    let sql = "SELECT type, state, layout_hash, import, untracked_since, breaker_since FROM types WHERE type = ?1";
+    let mut statement = connection.prepare_cached(sql)?;
+    statement.query_row([entity_type.as_str()], from_row).optional()?.map(parse_import).transpose()
+}
+
+fn from_row(row: &Row<'_>) -> rusqlite::Result<(TypeRecord, Option<String>)> {
+    let record = TypeRecord {
+        entity_type: EntityType::new(row.get::<_, String>(0)?),
+        state: TypeState::parse(&row.get::<_, String>(1)?),
+        layout_hash: row.get(2)?,
+        import: None,
+        untracked_since: row.get::<_, Option<i64>>(4)?.map(SiteTime),
+        breaker_since: row.get::<_, Option<i64>>(5)?.map(SiteTime),
+    };
+    Ok((record, row.get(3)?))
+}
+
+fn parse_import((mut record, import): (TypeRecord, Option<String>)) -> Result<TypeRecord> {
+    if let Some(text) = import {
+        record.import = Some(serde_json::from_str(&text).map_err(|error| StateError::malformed("import", error))?);
+    }
+    Ok(record)
+}
+
+fn render(import: &ImportState) -> Result<String> {
+    serde_json::to_string(import).map_err(|error| StateError::malformed("import", error))
+}
