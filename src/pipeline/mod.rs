@@ -2,30 +2,37 @@
 //!
 //! The way of a pipeline: a [`file::PipelineFile`] is what is written, a
 //! [`Pipeline`] what was resolved from it, a [`JobSpec`] one job with its
-//! arguments. The `Planner` decides, from nothing but the time, what starts;
-//! the `Runner` runs steps and makes a report of each run. What a job does is
-//! not known here: it is handed in as a function. No HTTP, no terminal.
+//! arguments. The [`Planner`] decides, from nothing but the time, what starts;
+//! the [`Runner`] runs steps and makes a report of each run. What a job does is
+//! not known here: it is handed in as an [`Execute`] function. No HTTP, no terminal.
 
 mod context;
 mod defaults;
 mod definition;
 pub mod file;
+mod heartbeat;
 mod job;
 mod load;
 mod params;
+mod planner;
+mod runner;
 mod schedule;
+mod steps;
 
 pub use context::{Previous, Site};
 pub use defaults::{CatchUp, DEFAULTS_KEYS, Defaults, DefaultsFile, ErrorClass, RETRY_KEYS, Retry, RetryFile};
 pub use definition::{
     Arguments, Budget, Continuous, Detail, Outputs, Pipeline, Policy, Priority, Start, Step, fingerprint,
 };
+pub use heartbeat::Heartbeat;
 pub use job::{
     FilterOperator, GenerateArgs, GenerateMode, ImportArgs, JobSpec, PruneReportsArgs, PurgeArgs, RebuildArgs,
     RepairArgs, Sample, SampleMode, SyncArgs, ValidateCountsArgs, ValidateDataArgs,
 };
 pub use load::{Surroundings, find, load, load_directory, parse_overrides, resolve};
 pub use params::{Param, ParamError, ParamType, Params};
+pub use planner::{Decision, PlanEntry, PlanState, Planner, SkipReason};
+pub use runner::{Execute, JobContext, JobError, RunOrder, Runner, exit_code, worst_exit_code};
 pub use schedule::Schedule;
 
 #[cfg(test)]

@@ -1,38 +1,15 @@
 //! Tests of loading pipeline files.
 
-use std::collections::BTreeMap;
-
 use chrono::{DateTime, Utc};
 use serde_json::json;
 
+use super::{at, resolved, surroundings};
 use crate::pipeline::*;
-use crate::yaml::{Document, Problems, Templates};
-
-fn surroundings() -> Surroundings {
-    Surroundings {
-        timezone: chrono_tz::Europe::Paris,
-        defaults: Defaults::default(),
-        site: Site { name: "studio".to_owned(), url: "https://studio.example".to_owned() },
-        templates: Templates::new(&BTreeMap::new()),
-    }
-}
-
-fn resolved(text: &str) -> Result<Pipeline, String> {
-    let document = Document::yaml("p.yaml", text.as_bytes()).map_err(|p| p.to_string())?;
-    let mut problems = Problems::new();
-    match resolve(&document, &surroundings(), &mut problems) {
-        Some(pipeline) if problems.is_empty() => Ok(pipeline),
-        _ => Err(problems.to_string()),
-    }
-}
+use crate::yaml::{Document, Problems};
 
 fn refused(text: &str) -> Vec<String> {
     let message = resolved(text).expect_err("a problem");
     message.lines().map(str::to_owned).collect()
-}
-
-fn at(text: &str) -> DateTime<Utc> {
-    text.parse().expect("an instant")
 }
 
 const COUNTS: &str = "name: nightly
@@ -86,7 +63,7 @@ fn unknown_names_are_errors_with_a_place_and_a_suggestion() {
         ]
     );
     let text = COUNTS.replace("settle: 60s", "settel: 60s").replace("params.max_missing", "result.mising");
-    assert_eq!(refused(&text)[0], "p.yaml:9:44: error[SG0201]: unknown key `settel` (did you mean `settle`?)");
+    assert_eq!(refused(&text)[0], "p.yaml:9:43: error[SG0201]: unknown key `settel` (did you mean `settle`?)");
     assert_eq!(
         refused(&text)[1],
         "p.yaml:10:33: error[SG0301]: `result.mising` is not defined (did you mean `result.missing`?)"

@@ -1,0 +1,356 @@
+//! [`Planner`]: decides what starts, from nothing but the time it is told.
+//!
+//! Pure: no clock, no task, no file. Whoever owns it feeds it instants, starts
+//! what it says, tells it when a run ends, and keeps its [`PlanState`], so that
+//! occurrences missed while sgcache was down can be made up for. Missed
+//! occurrences are made up for by one run, never by all of them: a validation
+//! reads today's state. A pipeline that is new, changed or was disabled starts
+//! with its next occurrence; only our own downtime is caught up.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::{Deserialize, Serialize};
+
+use super::{CatchUp, Pipeline, Policy, Schedule};
+
+/// A start that is later than this counts as missed and caught up.
+const LATE: TimeDelta = TimeDelta::seconds(60);
+/// Runs that catch up start this far apart, so that they do not come at once.
+const SPACING: TimeDelta = TimeDelta::seconds(30);
+/// Ticks further apart than this mean that the clock jumped or we stood still.
+const JUMP: TimeDelta = TimeDelta::milliseconds(2500);
+/// An occurrence handled further in the future than this was a clock gone wrong.
+const IMPLAUSIBLE: TimeDelta = TimeDelta::days(1);
+
+/// What must survive a restart: when each pipeline is due.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanState {
+    /// The plan of each scheduled pipeline, by name.
+    pub pipelines: BTreeMap<String, PlanEntry>,
+}
+
+/// The plan of one pipeline.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanEntry {
+    /// The definition that it was made for.
+    pub hash: String,
+    /// The next occurrence, or the one that waits for its turn.
+    pub next_at: Option<DateTime<Utc>>,
+    /// The latest occurrence that was started or left out.
+    pub last_handled_at: Option<DateTime<Utc>>,
+}
+
+/// What the planner says at a tick.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decision {
+    /// Start this pipeline now, and tell [`Planner::finished`] when it ended.
+    Start {
+        /// The pipeline.
+        pipeline: String,
+        /// The occurrence that the run is for.
+        scheduled_for: DateTime<Utc>,
+    },
+    /// This occurrence is left out.
+    Skip {
+        /// The pipeline.
+        pipeline: String,
+        /// The occurrence.
+        scheduled_for: DateTime<Utc>,
+        /// Why.
+        reason: SkipReason,
+    },
+    /// This occurrence waits until what is in its way has ended.
+    Queue {
+        /// The pipeline.
+        pipeline: String,
+        /// The occurrence.
+        scheduled_for: DateTime<Utc>,
+        /// What is in its way.
+        behind: String,
+    },
+    /// The clock jumped, or the process stood still.
+    ClockJump {
+        /// By how many milliseconds; negative when it went back.
+        milliseconds: i64,
+    },
+}
+
+/// Why an occurrence is left out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SkipReason {
+    /// It is too long ago.
+    Missed,
+    /// The run before it has not ended.
+    Running,
+    /// Another pipeline of its group runs.
+    GroupBusy(String),
+    /// A newer occurrence took its place in the queue.
+    Superseded,
+}
+
+impl SkipReason {
+    /// Returns the word for metrics and reports.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            SkipReason::Missed => "missed",
+            SkipReason::Running => "running",
+            SkipReason::GroupBusy(_) => "group_busy",
+            SkipReason::Superseded => "superseded",
+        }
+    }
+}
+
+impl fmt::Display for SkipReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SkipReason::Missed => f.write_str("it was missed too long ago"),
+            SkipReason::Running => f.write_str("the run before it has not ended"),
+            SkipReason::GroupBusy(other) => write!(f, "`{other}` of the same group runs"),
+            SkipReason::Superseded => f.write_str("a newer occurrence took its place"),
+        }
+    }
+}
+
+/// Decides what starts when.
+#[derive(Debug)]
+pub struct Planner {
+    entries: BTreeMap<String, Entry>,
+    /// Running pipelines with their groups.
+    running: BTreeMap<String, Option<String>>,
+    last_tick: Option<DateTime<Utc>>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    pipeline: Arc<Pipeline>,
+    next_at: Option<DateTime<Utc>>,
+    handled: Option<DateTime<Utc>>,
+    waiting: Option<Waiting>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    scheduled_for: DateTime<Utc>,
+    not_before: DateTime<Utc>,
+    announced: bool,
+}
+
+impl Planner {
+    /// Returns a planner of these pipelines that continues a stored plan.
+    /// Those that are disabled or have no schedule are not planned.
+    pub fn new(pipelines: &[Arc<Pipeline>], stored: &PlanState, now: DateTime<Utc>) -> Planner {
+        let mut planner = Planner { entries: BTreeMap::new(), running: BTreeMap::new(), last_tick: None };
+        planner.replace(pipelines, stored, now);
+        planner
+    }
+
+    /// Takes over changed definitions; what runs goes on under the old ones.
+    pub fn reload(&mut self, pipelines: &[Arc<Pipeline>], now: DateTime<Utc>) {
+        let stored = self.state();
+        self.replace(pipelines, &stored, now);
+    }
+
+    fn replace(&mut self, pipelines: &[Arc<Pipeline>], stored: &PlanState, now: DateTime<Utc>) {
+        self.entries.clear();
+        for pipeline in pipelines.iter().filter(|pipeline| pipeline.enabled) {
+            let Some(schedule) = pipeline.schedule() else {
+                continue;
+            };
+            let known = stored.pipelines.get(&pipeline.name);
+            let entry = match known.filter(|entry| entry.hash == pipeline.hash) {
+                Some(entry) => Entry {
+                    pipeline: pipeline.clone(),
+                    next_at: entry.next_at.or_else(|| schedule.next_after(now)),
+                    handled: entry.last_handled_at,
+                    waiting: None,
+                },
+                None => Entry {
+                    pipeline: pipeline.clone(),
+                    next_at: schedule.next_after(now),
+                    handled: None,
+                    waiting: None,
+                },
+            };
+            self.entries.insert(pipeline.name.clone(), entry);
+        }
+    }
+
+    /// Returns what must be stored. Occurrences in the queue count as not yet
+    /// handled, so that they are found again after a restart.
+    pub fn state(&self) -> PlanState {
+        let plan = |entry: &Entry| PlanEntry {
+            hash: entry.pipeline.hash.clone(),
+            next_at: match &entry.waiting {
+                Some(waiting) => Some(waiting.scheduled_for),
+                None => entry.next_at,
+            },
+            last_handled_at: entry.handled,
+        };
+        PlanState { pipelines: self.entries.iter().map(|(name, entry)| (name.clone(), plan(entry))).collect() }
+    }
+
+    /// Returns when each pipeline is due next.
+    pub fn next_runs(&self) -> BTreeMap<String, DateTime<Utc>> {
+        self.entries.iter().filter_map(|(name, entry)| entry.next_at.map(|next| (name.clone(), next))).collect()
+    }
+
+    /// Says what happens now.
+    pub fn tick(&mut self, now: DateTime<Utc>) -> Vec<Decision> {
+        let mut decisions = Vec::new();
+        self.notice_jump(now, &mut decisions);
+        self.collect_due(now, &mut decisions);
+        self.start_waiting(now, &mut decisions);
+        decisions
+    }
+
+    /// Claims a pipeline for a run that was asked for by hand.
+    ///
+    /// # Errors
+    ///
+    /// What is in its way.
+    pub fn begin(&mut self, pipeline: &Pipeline) -> Result<(), SkipReason> {
+        match self.obstacle(&pipeline.name, pipeline.group.as_deref()) {
+            Some(reason) => Err(reason),
+            None => {
+                let group = pipeline.group.clone();
+                self.running.insert(pipeline.name.clone(), group);
+                Ok(())
+            }
+        }
+    }
+
+    /// Notes that the run of a pipeline has ended.
+    pub fn finished(&mut self, pipeline: &str) {
+        self.running.remove(pipeline);
+    }
+
+    fn notice_jump(&mut self, now: DateTime<Utc>, decisions: &mut Vec<Decision>) {
+        let gap = self.last_tick.map(|last| now - last);
+        self.last_tick = Some(now);
+        let Some(gap) = gap.filter(|gap| *gap > JUMP || *gap < TimeDelta::zero()) else {
+            return;
+        };
+        decisions.push(Decision::ClockJump { milliseconds: gap.num_milliseconds() });
+        if gap < TimeDelta::zero() {
+            self.replan_from(now);
+        }
+    }
+
+    /// After the clock went back the plan lies too far ahead. What was handled
+    /// is not handled twice, unless that lies too far ahead to be believed.
+    fn replan_from(&mut self, now: DateTime<Utc>) {
+        for entry in self.entries.values_mut() {
+            entry.handled = entry.handled.filter(|handled| *handled < now + IMPLAUSIBLE);
+            let from = entry.handled.map_or(now, |handled| handled.max(now));
+            let schedule = entry.pipeline.schedule();
+            entry.next_at = schedule.and_then(|schedule| schedule.next_after(from));
+        }
+    }
+
+    fn collect_due(&mut self, now: DateTime<Utc>, decisions: &mut Vec<Decision>) {
+        let mut caught_up = 0;
+        for (name, entry) in &mut self.entries {
+            let Some(due) = entry.next_at.filter(|next| *next <= now) else {
+                continue;
+            };
+            let pipeline = entry.pipeline.clone();
+            let Some(schedule) = pipeline.schedule() else {
+                continue;
+            };
+            let latest = schedule.latest_between(due, now);
+            entry.next_at = schedule.next_after(now);
+            let late = now - latest;
+            if missed(schedule, late) {
+                entry.handled = Some(latest);
+                decisions.push(skip(name, latest, SkipReason::Missed));
+                continue;
+            }
+            let mut not_before = now;
+            if late > LATE {
+                not_before = now + SPACING * caught_up;
+                caught_up += 1;
+            }
+            let newer = Waiting { scheduled_for: latest, not_before, announced: false };
+            if let Some(older) = entry.waiting.replace(newer) {
+                decisions.push(skip(name, older.scheduled_for, SkipReason::Superseded));
+            }
+        }
+    }
+
+    fn start_waiting(&mut self, now: DateTime<Utc>, decisions: &mut Vec<Decision>) {
+        for name in self.waiting_in_order(now) {
+            let Some(entry) = self.entries.get(&name) else {
+                continue;
+            };
+            let pipeline = entry.pipeline.clone();
+            let obstacle = self.obstacle(&name, pipeline.group.as_deref());
+            let Some(entry) = self.entries.get_mut(&name) else {
+                continue;
+            };
+            let Some(mut waiting) = entry.waiting.take() else {
+                continue;
+            };
+            let scheduled_for = waiting.scheduled_for;
+            match obstacle {
+                None => {
+                    entry.handled = Some(scheduled_for);
+                    self.running.insert(name.clone(), pipeline.group.clone());
+                    decisions.push(Decision::Start { pipeline: name, scheduled_for });
+                }
+                Some(reason) if pipeline.policy == Policy::Skip => {
+                    entry.handled = Some(scheduled_for);
+                    decisions.push(skip(&name, scheduled_for, reason));
+                }
+                Some(reason) => {
+                    if !waiting.announced {
+                        decisions.push(Decision::Queue {
+                            behind: match reason {
+                                SkipReason::GroupBusy(other) => other,
+                                _ => name.clone(),
+                            },
+                            pipeline: name,
+                            scheduled_for,
+                        });
+                    }
+                    waiting.announced = true;
+                    entry.waiting = Some(waiting);
+                }
+            }
+        }
+    }
+
+    /// The names of those whose turn it is, the longest waiting first.
+    fn waiting_in_order(&self, now: DateTime<Utc>) -> Vec<String> {
+        let mut waiting: Vec<(DateTime<Utc>, &String)> = self
+            .entries
+            .iter()
+            .filter_map(|(name, entry)| entry.waiting.as_ref().map(|waiting| (waiting, name)))
+            .filter(|(waiting, _)| waiting.not_before <= now)
+            .map(|(waiting, name)| (waiting.scheduled_for, name))
+            .collect();
+        waiting.sort();
+        waiting.into_iter().map(|(_, name)| name.clone()).collect()
+    }
+
+    fn obstacle(&self, name: &str, group: Option<&str>) -> Option<SkipReason> {
+        if self.running.contains_key(name) {
+            return Some(SkipReason::Running);
+        }
+        let group = group?;
+        let same = |other: &Option<String>| other.as_deref() == Some(group);
+        let (other, _) = self.running.iter().find(|(_, group)| same(group))?;
+        Some(SkipReason::GroupBusy(other.clone()))
+    }
+}
+
+fn missed(schedule: &Schedule, late: TimeDelta) -> bool {
+    let window = TimeDelta::from_std(schedule.catch_up_window).unwrap_or(TimeDelta::MAX);
+    late > LATE && (schedule.catch_up == CatchUp::Skip || late > window)
+}
+
+fn skip(pipeline: &str, scheduled_for: DateTime<Utc>, reason: SkipReason) -> Decision {
+    Decision::Skip { pipeline: pipeline.to_owned(), scheduled_for, reason }
+}

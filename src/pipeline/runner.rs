@@ -1,0 +1,217 @@
+//! [`Runner`]: runs the steps of a pipeline and makes a report of it.
+//!
+//! It knows the order of steps, conditions, retries, time limits and what a
+//! result means; what a job does is an [`Execute`] function. A run always ends
+//! with a report, also when a job panics.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use chrono_tz::Tz;
+use futures::future::BoxFuture;
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use super::context::{Context, RunFacts};
+use super::steps::Run;
+use super::{ErrorClass, JobSpec, Pipeline, Previous, Site, Surroundings};
+use crate::report::{RunReport, RunStart, Status, StepResult, Trigger, new_run_id};
+use crate::yaml::Templates;
+
+/// Does a job. It should stop soon after `JobContext::cancel` is cancelled,
+/// with what it found so far.
+pub type Execute = Arc<dyn Fn(JobSpec, JobContext) -> BoxFuture<'static, Result<StepResult, JobError>> + Send + Sync>;
+
+/// Why a job broke.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct JobError {
+    /// The kind of failure: decides about another attempt and the exit code.
+    pub class: ErrorClass,
+    /// What happened, for a person, without secrets.
+    pub message: String,
+}
+
+impl JobError {
+    /// Returns an error of a class.
+    pub fn new(class: ErrorClass, message: impl Into<String>) -> JobError {
+        JobError { class, message: message.into() }
+    }
+}
+
+/// What a job may know about the run it is part of.
+#[derive(Debug, Clone)]
+pub struct JobContext {
+    /// ULID of the run.
+    pub run_id: String,
+    /// The pipeline: its budget, outputs and continuous settings.
+    pub pipeline: Arc<Pipeline>,
+    /// Id of the step.
+    pub step: String,
+    /// What started the run.
+    pub trigger: Trigger,
+    /// 1 for the first attempt.
+    pub attempt: u32,
+    /// The results of the steps before, with their mismatches, by step id.
+    pub results: BTreeMap<String, Arc<StepResult>>,
+    /// Cancelled when the job should stop.
+    pub cancel: CancellationToken,
+}
+
+/// What is asked for: one run.
+#[derive(Debug, Clone)]
+pub struct RunOrder {
+    /// ULID of the run.
+    pub run_id: String,
+    /// What started it.
+    pub trigger: Trigger,
+    /// The occurrence it is for.
+    pub scheduled_for: Option<DateTime<Utc>>,
+    /// The value of every parameter, from [`super::Params::resolve`].
+    pub params: BTreeMap<String, Value>,
+    /// How the run before ended.
+    pub previous: Option<Previous>,
+    /// Cancelled to stop this run.
+    pub cancel: CancellationToken,
+}
+
+impl RunOrder {
+    /// Returns an order with a new run id and nothing else.
+    pub fn new(trigger: Trigger) -> RunOrder {
+        RunOrder {
+            run_id: new_run_id(),
+            trigger,
+            scheduled_for: None,
+            params: BTreeMap::new(),
+            previous: None,
+            cancel: CancellationToken::new(),
+        }
+    }
+}
+
+/// Runs pipelines.
+#[derive(Clone)]
+pub struct Runner {
+    pub(super) execute: Execute,
+    pub(super) templates: Templates,
+    pub(super) shutdown: CancellationToken,
+    /// How long a job may take to stop when it was told to.
+    pub(super) grace: Duration,
+    site: Site,
+    timezone: Tz,
+    instance: String,
+}
+
+impl Runner {
+    /// Returns a runner. `instance` names host and process in reports; once
+    /// `shutdown` is cancelled, runs end as interrupted.
+    pub fn new(
+        execute: Execute,
+        surroundings: &Surroundings,
+        instance: impl Into<String>,
+        shutdown: CancellationToken,
+    ) -> Runner {
+        Runner {
+            execute,
+            templates: surroundings.templates.clone(),
+            shutdown,
+            grace: Duration::from_secs(10),
+            site: surroundings.site.clone(),
+            timezone: surroundings.timezone,
+            instance: instance.into(),
+        }
+    }
+
+    /// Sets how long a job may take to stop when it was told to (10 s).
+    pub fn with_grace(mut self, grace: Duration) -> Runner {
+        self.grace = grace;
+        self
+    }
+
+    /// Returns the token whose cancelling ends all runs as interrupted.
+    pub fn shutdown(&self) -> &CancellationToken {
+        &self.shutdown
+    }
+
+    /// Returns the report of a run that has just started and not ended, for the
+    /// history to hold until it has.
+    pub fn begin(&self, pipeline: &Pipeline, order: &RunOrder) -> RunReport {
+        RunReport::begin(RunStart {
+            run_id: order.run_id.clone(),
+            pipeline: pipeline.name.clone(),
+            trigger: order.trigger,
+            scheduled_for: order.scheduled_for,
+            started_at: Utc::now(),
+            attempt: 1,
+            params: order.params.clone(),
+            instance: self.instance.clone(),
+            definition_hash: pipeline.hash.clone(),
+        })
+    }
+
+    /// Runs a pipeline to its end.
+    pub async fn run(&self, pipeline: &Arc<Pipeline>, order: RunOrder) -> RunReport {
+        let mut report = self.begin(pipeline, &order);
+        let zone = pipeline.schedule().map_or(self.timezone, |schedule| schedule.timezone);
+        let facts = RunFacts {
+            run_id: order.run_id.clone(),
+            trigger: order.trigger,
+            scheduled_for: order.scheduled_for,
+            started_at: report.started_at,
+            previous: order.previous,
+        };
+        let context = Context::new(pipeline, &self.site, &order.params, &facts, zone);
+        let mut run = Run::new(self, pipeline, order, context);
+        for step in &pipeline.steps {
+            run.step(step).await;
+        }
+        if run.drifted() {
+            for step in &pipeline.on_drift {
+                run.step(step).await;
+            }
+        }
+        let (steps, reason) = run.into_parts();
+        report.finish(Utc::now(), steps);
+        report.reason = reason;
+        let (status, run_id) = (report.status, report.run_id.as_str());
+        tracing::info!(pipeline = %pipeline.name, run_id, %status, "run ended");
+        report
+    }
+
+    /// Runs one job, as a pipeline of its own.
+    pub async fn run_job(&self, pipeline: Pipeline, order: RunOrder) -> RunReport {
+        self.run(&Arc::new(pipeline), order).await
+    }
+}
+
+/// Returns the exit code of a finished run (documented in the README).
+pub fn exit_code(report: &RunReport, deny_warnings: bool) -> u8 {
+    match report.status {
+        Status::Ok | Status::Repaired => 0,
+        Status::Warn if deny_warnings => 11,
+        Status::Warn => 0,
+        Status::Drift => 10,
+        Status::Skipped => 12,
+        Status::Timeout => 124,
+        Status::Cancelled => 130,
+        Status::Interrupted => 143,
+        Status::Error => {
+            let broken = report.steps.iter().find(|step| step.status == Status::Error);
+            let error = broken.and_then(|step| step.error.as_ref());
+            match error.map(|error| ErrorClass::from_name(&error.class)) {
+                Some(ErrorClass::Unavailable | ErrorClass::RateLimited | ErrorClass::Timeout) => 69,
+                Some(ErrorClass::Denied) => 77,
+                Some(ErrorClass::Invalid) => 78,
+                Some(ErrorClass::Store | ErrorClass::Internal) | None => 1,
+            }
+        }
+    }
+}
+
+/// Returns the exit code of several finished runs: that of the worst.
+pub fn worst_exit_code(reports: &[RunReport], deny_warnings: bool) -> u8 {
+    let worst = reports.iter().max_by_key(|report| report.status);
+    worst.map_or(12, |report| exit_code(report, deny_warnings))
+}

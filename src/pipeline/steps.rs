@@ -1,0 +1,408 @@
+//! One run in progress: its steps, what they found, and what that means.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::context::Context;
+use super::runner::{JobContext, JobError, RunOrder, Runner};
+use super::{Arguments, ErrorClass, JobSpec, Pipeline, Step, fingerprint};
+use crate::report::{Status, StepError, StepReport, StepResult, Verdict};
+use crate::yaml::{Document, Problems};
+
+/// One run in progress.
+pub(super) struct Run<'a> {
+    runner: &'a Runner,
+    pipeline: &'a Arc<Pipeline>,
+    order: RunOrder,
+    context: Context,
+    deadline: Option<Instant>,
+    results: BTreeMap<String, Arc<StepResult>>,
+    reports: Vec<StepReport>,
+    /// Why the worst step so far ended as it did.
+    reason: Option<(Status, String)>,
+}
+
+/// How a job ended.
+struct Ended {
+    outcome: Result<StepResult, JobError>,
+    attempts: u32,
+    stopped: Option<Status>,
+}
+
+/// What becomes of a step.
+struct Verdicted {
+    status: Status,
+    reason: Option<String>,
+    result: StepResult,
+    error: Option<StepError>,
+    attempts: u32,
+}
+
+impl Verdicted {
+    fn without_result(status: Status, reason: impl Into<String>) -> Verdicted {
+        Verdicted { status, reason: Some(reason.into()), result: StepResult::default(), error: None, attempts: 0 }
+    }
+
+    fn broken(error: JobError) -> Verdicted {
+        Verdicted {
+            error: Some(StepError { class: error.class.as_str().to_owned(), message: error.message.clone() }),
+            ..Verdicted::without_result(Status::Error, error.message)
+        }
+    }
+}
+
+impl<'a> Run<'a> {
+    pub fn new(runner: &'a Runner, pipeline: &'a Arc<Pipeline>, order: RunOrder, context: Context) -> Run<'a> {
+        Run {
+            runner,
+            pipeline,
+            order,
+            context,
+            deadline: pipeline.timeout.map(|limit| Instant::now() + limit),
+            results: BTreeMap::new(),
+            reports: Vec::new(),
+            reason: None,
+        }
+    }
+
+    /// Runs one step, or says why it does not run.
+    pub async fn step(&mut self, step: &Step) {
+        let started = Instant::now();
+        let mut spec = None;
+        let end = match self.prepare(step) {
+            Err(early) => *early,
+            Ok(prepared) => {
+                let end = self.execute(step, &prepared).await;
+                spec = Some(prepared);
+                end
+            }
+        };
+        let duration_seconds = started.elapsed().as_secs_f64();
+        let (id, status) = (step.id.as_str(), end.status);
+        tracing::info!(step = id, job = step.job, %status, duration_seconds, "step ended");
+        self.note_reason(step, &end);
+        self.context.add_step(&step.id, end.status, &end.result);
+        self.results.insert(step.id.clone(), Arc::new(end.result.clone()));
+        self.reports.push(StepReport {
+            id: step.id.clone(),
+            job: step.job.to_owned(),
+            status: end.status,
+            attempts: end.attempts,
+            duration_seconds,
+            error: end.error,
+            result: end.result,
+        });
+        if let (Some(JobSpec::Repair(repair)), Status::Ok) = (spec, status)
+            && repair.verify
+        {
+            self.settle_repaired(&repair.from);
+        }
+    }
+
+    /// Tells whether a step found drift that is still there.
+    pub fn drifted(&self) -> bool {
+        self.reports.iter().any(|step| step.status == Status::Drift)
+    }
+
+    /// Ends the run: its steps, and why it ended as it did.
+    pub fn into_parts(self) -> (Vec<StepReport>, Option<String>) {
+        (self.reports, self.reason.map(|(_, reason)| reason))
+    }
+
+    fn note_reason(&mut self, step: &Step, end: &Verdicted) {
+        let Some(reason) = &end.reason else { return };
+        let worse = self.reason.as_ref().is_none_or(|(status, _)| end.status > *status);
+        if worse {
+            self.reason = Some((end.status, format!("{}: {reason}", step.id)));
+        }
+    }
+
+    /// Decides whether a step runs, and with what arguments.
+    fn prepare(&self, step: &Step) -> Result<JobSpec, Box<Verdicted>> {
+        if let Some(status) = self.stopped() {
+            return Err(Box::new(Verdicted::without_result(status, "the run was stopped")));
+        }
+        if let Some(need) = step.needs.iter().find(|need| !self.has_result(need)) {
+            let reason = format!("`{need}` has no result");
+            return Err(Box::new(Verdicted::without_result(Status::Skipped, reason)));
+        }
+        if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            let reason = "the run had used up its time";
+            return Err(Box::new(Verdicted::without_result(Status::Timeout, reason)));
+        }
+        let broken = |error| Box::new(Verdicted::broken(error));
+        if let Some(when) = &step.when
+            && !self.holds(when, self.context.value()).map_err(broken)?
+        {
+            let reason = format!("`{when}` does not hold");
+            return Err(Box::new(Verdicted::without_result(Status::Skipped, reason)));
+        }
+        let mut spec = self.spec(step).map_err(broken)?;
+        if let JobSpec::Repair(repair) = &mut spec
+            && repair.from.is_empty()
+        {
+            repair.from = self.drifted_ids();
+        }
+        Ok(spec)
+    }
+
+    fn has_result(&self, id: &str) -> bool {
+        let report = self.reports.iter().find(|report| report.id == id);
+        report.is_some_and(|report| report.status.worked())
+    }
+
+    fn drifted_ids(&self) -> Vec<String> {
+        let drifted = self.reports.iter().filter(|step| step.status == Status::Drift);
+        drifted.map(|step| step.id.clone()).collect()
+    }
+
+    fn stopped(&self) -> Option<Status> {
+        if self.runner.shutdown.is_cancelled() {
+            Some(Status::Interrupted)
+        } else if self.order.cancel.is_cancelled() {
+            Some(Status::Cancelled)
+        } else {
+            None
+        }
+    }
+
+    /// Renders the arguments of a step. Problems have no place here: the file
+    /// was checked when it was loaded, only values can be wrong now.
+    fn spec(&self, step: &Step) -> Result<JobSpec, JobError> {
+        let written = match &step.arguments {
+            Arguments::Given(spec) => return Ok(spec.clone()),
+            Arguments::Written(written) => written,
+        };
+        let invalid = |message: String| JobError::new(ErrorClass::Invalid, message);
+        let rendered = self.runner.templates.render("", written, self.context.value()).map_err(|errors| {
+            let all: Vec<String> = errors.iter().map(|(_, error)| error.to_string()).collect();
+            invalid(all.join("; "))
+        })?;
+        let text = rendered.to_string();
+        let document = Document::json(&format!("arguments of `{}`", step.id), text.as_bytes())
+            .map_err(|problems| invalid(problems.to_string()))?;
+        let mut problems = Problems::new();
+        JobSpec::parse(step.job, &document, "", &rendered, &mut problems).ok_or_else(|| invalid(problems.to_string()))
+    }
+
+    fn holds(&self, expression: &str, context: &Value) -> Result<bool, JobError> {
+        match self.runner.templates.evaluate(expression, context) {
+            Ok(Value::Bool(answer)) => Ok(answer),
+            Ok(other) => {
+                let message = format!("`{expression}` gives {other}, not true or false");
+                Err(JobError::new(ErrorClass::Invalid, message))
+            }
+            Err(error) => {
+                let message = format!("`{expression}`: {error}");
+                Err(JobError::new(ErrorClass::Invalid, message))
+            }
+        }
+    }
+
+    async fn execute(&self, step: &Step, spec: &JobSpec) -> Verdicted {
+        let ended = self.within_limits(step, spec).await;
+        let attempts = ended.attempts;
+        let mut end = match (ended.stopped, ended.outcome) {
+            (Some(Status::Timeout), outcome) => {
+                let reason = "ran out of its time";
+                Verdicted { result: outcome.unwrap_or_default(), ..Verdicted::without_result(Status::Timeout, reason) }
+            }
+            // A continuous job is stopped by its stopping; when it ended by
+            // itself after that, it ended well.
+            (Some(_), Ok(result)) if self.pipeline.continuous().is_some() => self.judge(step, result),
+            (Some(status), outcome) => {
+                Verdicted { result: outcome.unwrap_or_default(), ..Verdicted::without_result(status, "was stopped") }
+            }
+            (None, Ok(result)) => self.judge(step, result),
+            (None, Err(error)) => Verdicted::broken(error),
+        };
+        end.attempts = attempts;
+        end
+    }
+
+    /// Runs a job until it ends, its time is up, or somebody stops it. Whoever
+    /// does not stop within the grace is dropped.
+    async fn within_limits(&self, step: &Step, spec: &JobSpec) -> Ended {
+        let cancel = CancellationToken::new();
+        let attempts = AtomicU32::new(0);
+        let work = self.attempts(step, spec, &cancel, &attempts);
+        tokio::pin!(work);
+        let stopped = tokio::select! {
+            outcome = &mut work => {
+                let attempts = attempts.load(Ordering::Relaxed);
+                return Ended { outcome, attempts, stopped: None };
+            }
+            () = sleep_until(self.limit_of(step)) => Status::Timeout,
+            () = self.order.cancel.cancelled() => Status::Cancelled,
+            () = self.runner.shutdown.cancelled() => Status::Interrupted,
+        };
+        cancel.cancel();
+        let late = tokio::time::timeout(self.runner.grace, &mut work).await;
+        let gone = JobError::new(ErrorClass::Timeout, "did not stop when it was told to");
+        Ended { outcome: late.unwrap_or(Err(gone)), attempts: attempts.load(Ordering::Relaxed), stopped: Some(stopped) }
+    }
+
+    fn limit_of(&self, step: &Step) -> Option<Instant> {
+        let own = step.timeout.map(|limit| Instant::now() + limit);
+        match (own, self.deadline) {
+            (Some(own), Some(deadline)) => Some(own.min(deadline)),
+            (own, deadline) => own.or(deadline),
+        }
+    }
+
+    async fn attempts(
+        &self,
+        step: &Step,
+        spec: &JobSpec,
+        cancel: &CancellationToken,
+        attempts: &AtomicU32,
+    ) -> Result<StepResult, JobError> {
+        loop {
+            let attempt = attempts.fetch_add(1, Ordering::Relaxed) + 1;
+            let error = match self.attempt(step, spec, cancel, attempt).await {
+                Ok(result) => return Ok(result),
+                Err(error) => error,
+            };
+            let retry = &self.pipeline.retry;
+            if cancel.is_cancelled() || !retry.again(error.class, attempt) {
+                return Err(error);
+            }
+            let wait = jittered(retry.wait_before(attempt + 1), &self.order.run_id, attempt);
+            let (id, class) = (step.id.as_str(), error.class);
+            tracing::warn!(step = id, %class, %error, attempt, ?wait, "trying again");
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = cancel.cancelled() => return Err(error),
+            }
+        }
+    }
+
+    /// Runs a job once, in a task of its own so that a panic stays there.
+    async fn attempt(
+        &self,
+        step: &Step,
+        spec: &JobSpec,
+        cancel: &CancellationToken,
+        attempt: u32,
+    ) -> Result<StepResult, JobError> {
+        let context = JobContext {
+            run_id: self.order.run_id.clone(),
+            pipeline: self.pipeline.clone(),
+            step: step.id.clone(),
+            trigger: self.order.trigger,
+            attempt,
+            results: self.results.clone(),
+            cancel: cancel.clone(),
+        };
+        let (execute, spec) = (self.runner.execute.clone(), spec.clone());
+        let task = tokio::spawn(async move { execute(spec, context).await });
+        let ended = AbortOnDropHandle::new(task).await;
+        ended.unwrap_or_else(|error| {
+            let message = match error.try_into_panic() {
+                Ok(panic) => format!("panicked: {}", panic_text(&*panic)),
+                Err(error) => format!("ended early: {error}"),
+            };
+            Err(JobError::new(ErrorClass::Internal, message))
+        })
+    }
+
+    /// Says what a result means.
+    fn judge(&self, step: &Step, result: StepResult) -> Verdicted {
+        let context = self.context.judging(&result);
+        let (status, reason) = match self.meaning(step, &result, &context) {
+            Ok(meaning) => meaning,
+            Err(error) => {
+                return Verdicted { result, ..Verdicted::broken(error) };
+            }
+        };
+        Verdicted { status, reason, result, error: None, attempts: 0 }
+    }
+
+    fn meaning(&self, step: &Step, result: &StepResult, context: &Value) -> Result<(Status, Option<String>), JobError> {
+        if let Some(expression) = &step.fail_when
+            && self.holds(expression, context)?
+        {
+            let mended = result.unresolved == 0 && result.repaired > 0 && result.repaired >= result.drift;
+            let status = if mended { Status::Repaired } else { Status::Drift };
+            return Ok((status, Some(format!("`{expression}` holds"))));
+        }
+        if let Some(expression) = &step.warn_when
+            && self.holds(expression, context)?
+        {
+            return Ok((Status::Warn, Some(format!("`{expression}` holds"))));
+        }
+        let mut types = result.by_type.iter();
+        let unclear = types.find(|(_, ty)| ty.verdict == Verdict::Inconclusive);
+        if let Some((entity_type, _)) = unclear {
+            let reason = format!("{entity_type}: sync was not healthy enough to tell");
+            return Ok((Status::Warn, Some(reason)));
+        }
+        Ok((Status::Ok, None))
+    }
+
+    /// After a verified repair: the steps whose every mismatch it covers count
+    /// as repaired.
+    fn settle_repaired(&mut self, from: &[String]) {
+        let Some(repair) = self.reports.last().map(|report| report.result.clone()) else {
+            return;
+        };
+        if repair.unresolved > 0 {
+            return;
+        }
+        let drifted = |step: &&mut StepReport| step.status == Status::Drift && from.contains(&step.id);
+        let steps: Vec<&mut StepReport> = self.reports.iter_mut().filter(drifted).collect();
+        if steps.is_empty() || repair.repaired < to_repair(&steps) {
+            return;
+        }
+        for step in steps {
+            step.status = Status::Repaired;
+            self.context.add_step(&step.id, step.status, &step.result);
+        }
+        if let Some((status @ Status::Drift, _)) = &mut self.reason {
+            *status = Status::Repaired;
+        }
+    }
+}
+
+/// The number of entities that must be repaired for these steps: several steps
+/// can have found the same one.
+fn to_repair(steps: &[&mut StepReport]) -> u64 {
+    let mut entities = BTreeSet::new();
+    let mut unnamed = 0;
+    for step in steps {
+        let result = &step.result;
+        let own: BTreeSet<(&str, i64)> =
+            result.mismatches.iter().map(|one| (one.entity_type.as_str(), one.id)).collect();
+        unnamed += result.drift.saturating_sub(own.len() as u64);
+        entities.extend(own);
+    }
+    entities.len() as u64 + unnamed
+}
+
+async fn sleep_until(limit: Option<Instant>) {
+    match limit {
+        Some(limit) => tokio::time::sleep_until(limit).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Full jitter: anything up to the wait, so that many do not return together.
+/// The run id is random enough to choose.
+fn jittered(wait: Duration, run_id: &str, attempt: u32) -> Duration {
+    let part = fingerprint(&format!("{run_id} {attempt}")) % 1000;
+    wait.mul_f64(part as f64 / 999.0)
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    if let Some(text) = panic.downcast_ref::<&str>() {
+        return text;
+    }
+    panic.downcast_ref::<String>().map_or("no message", String::as_str)
+}
