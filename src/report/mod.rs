@@ -1,14 +1,27 @@
 //! Run reports and where they go.
 //!
 //! A [`RunReport`] is the record of one execution of a pipeline or of a single
-//! job. Whoever ran it hands the finished report over; nothing here knows how
-//! a job works or when it runs.
+//! job. Whoever ran it hands the finished report to its [`Sink`]s; nothing here
+//! knows how a job works or when it runs.
+//!
+//! Reports reach Elasticsearch through the [`Outbox`], a table of the state
+//! file: [`documents()`] makes them, [`Delivery`] sends them whenever the server
+//! is there.
 
+pub mod documents;
+pub mod elasticsearch;
+pub mod outbox;
 pub mod prometheus;
 pub mod result;
 pub mod run;
+mod sink;
+mod templates;
 
+pub use documents::{Document, Stream, Wording, documents};
+pub use elasticsearch::{Delivery, DeliveryError, Layout};
+pub use outbox::{Outbox, OutboxError};
 pub use result::{
     Action, CheckKind, MISMATCH_LIMIT, Mismatch, MismatchClass, MismatchKind, StepResult, TypeResult, Verdict,
 };
 pub use run::{RunReport, RunStart, Status, StepError, StepReport, Trigger, new_run_id};
+pub use sink::{Sink, deliver};

@@ -8,4 +8,5 @@ mod metrics_live;
 mod metrics_rules;
 mod ops_listener;
 mod prometheus;
+mod report_delivery;
 mod servers;

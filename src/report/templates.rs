@@ -1,0 +1,136 @@
+//! Mappings of the report streams, and how they are put on a server.
+//!
+//! Only fields that somebody filters or sums are mapped; the rest is kept and
+//! not indexed (`dynamic: false`), so that no document is ever refused for a
+//! field that it has more.
+
+use serde_json::{Value, json};
+
+use super::documents::Stream;
+
+/// Version of the mappings, in `_meta.sgcache.format`.
+const FORMAT: u32 = 1;
+
+/// Above Elastic's own templates, which have 100 to 200.
+const PRIORITY: u32 = 500;
+
+/// Returns name and body of the component template that every stream shares.
+pub(super) fn base(prefix: &str) -> (String, Value) {
+    let properties = json!({
+        "@timestamp": {"type": "date"},
+        "message": {"type": "text"},
+        "ecs": {"properties": {"version": keyword()}},
+        "event": {"properties": {
+            "kind": keyword(), "category": keyword(), "type": keyword(), "action": keyword(),
+            "outcome": keyword(), "module": keyword(), "dataset": keyword(),
+            "start": {"type": "date"}, "end": {"type": "date"}, "duration": {"type": "long"},
+            "reason": keyword(),
+        }},
+        "error": {"properties": {"type": keyword(), "message": {"type": "text"}}},
+        "service": {"properties": {"name": keyword(), "version": keyword(), "id": keyword()}},
+        "sgcache": {"properties": {
+            "site": keyword(), "pipeline": keyword(), "task": keyword(),
+            "run": {"properties": {"id": keyword()}},
+            "entity": {"properties": {
+                "type": keyword(), "id": {"type": "long"}, "ref": keyword(),
+            }},
+        }},
+    });
+    let settings = json!({"index": {"auto_expand_replicas": "0-1"}});
+    (format!("{prefix}-report-base"), component(properties, settings))
+}
+
+/// Returns name and body of the component template of one stream.
+pub(super) fn fields(prefix: &str, stream: Stream) -> (String, Value) {
+    let own = match stream {
+        Stream::Runs => json!({
+            "run": {"properties": {
+                "status": keyword(), "trigger": keyword(), "config_hash": keyword(),
+                "attempt": {"type": "integer"}, "scheduled_at": {"type": "date"},
+                "delay_ms": {"type": "long"},
+            }},
+            "steps": {"properties": {
+                "id": keyword(), "job": keyword(), "status": keyword(),
+                "attempts": {"type": "integer"}, "duration_ms": {"type": "long"},
+            }},
+            "counts": longs(&["checked", "mismatched", "repaired", "failed", "written"]),
+            "source": longs(&["requests"]),
+            "report": {"type": "object", "enabled": false},
+        }),
+        Stream::Validation => {
+            let mut validation = longs(&[
+                "source_count",
+                "cache_count",
+                "difference",
+                "checked",
+                "mismatched",
+                "missing_in_cache",
+                "missing_in_source",
+                "field_diffs",
+                "repaired",
+                "transient",
+                "touched",
+                "unverifiable",
+            ]);
+            validation["properties"]["kind"] = keyword();
+            validation["properties"]["verdict"] = keyword();
+            validation["properties"]["ratio"] = json!({"type": "double"});
+            validation["properties"]["stale_ratio_upper95"] = json!({"type": "double"});
+            json!({"validation": validation})
+        }
+        Stream::Mismatch => json!({
+            "mismatch": {"properties": {
+                "kind": keyword(), "class": keyword(), "field": keyword(), "action": keyword(),
+                "source_value": keyword(), "cache_value": keyword(),
+                "source_updated_at": {"type": "date", "ignore_malformed": true},
+                "source_updated_by": keyword(), "cache_rv": {"type": "long"},
+            }},
+        }),
+    };
+    let name = format!("{prefix}-report-{}", stream.as_str());
+    (name, component(json!({"sgcache": {"properties": own}}), json!({})))
+}
+
+/// Returns name and body of the index template that makes a data stream.
+pub(super) fn data_stream(prefix: &str, stream: Stream) -> (String, Value) {
+    let name = format!("{prefix}-{}", stream.as_str());
+    let mut body = index_template(prefix, stream, json!({}));
+    body["index_patterns"] = json!([name]);
+    body["data_stream"] = json!({});
+    (name, body)
+}
+
+/// Returns name and body of the index template that makes daily indices behind an alias.
+pub(super) fn daily(prefix: &str, stream: Stream) -> (String, Value) {
+    let name = format!("{prefix}-{}", stream.as_str());
+    let mut body = index_template(prefix, stream, json!({"aliases": {&name: {}}}));
+    body["index_patterns"] = json!([format!("{name}-2*")]);
+    (name, body)
+}
+
+fn index_template(prefix: &str, stream: Stream, template: Value) -> Value {
+    json!({
+        "priority": PRIORITY,
+        "composed_of": [base(prefix).0, fields(prefix, stream).0],
+        "template": template,
+        "_meta": meta(),
+    })
+}
+
+fn component(properties: Value, settings: Value) -> Value {
+    let mappings = json!({"dynamic": false, "properties": properties});
+    json!({"template": {"settings": settings, "mappings": mappings}, "_meta": meta()})
+}
+
+fn meta() -> Value {
+    json!({"sgcache": {"format": FORMAT}})
+}
+
+fn keyword() -> Value {
+    json!({"type": "keyword", "ignore_above": 1024})
+}
+
+fn longs(names: &[&str]) -> Value {
+    let fields = names.iter().map(|name| (name.to_string(), json!({"type": "long"})));
+    json!({"properties": fields.collect::<serde_json::Map<_, _>>()})
+}

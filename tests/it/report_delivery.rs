@@ -1,0 +1,255 @@
+//! Reports on their way into a real Elasticsearch, with faults between.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{TimeZone, Utc};
+use serde_json::{Value, json};
+use sgcache::elastic::{Client, Settings};
+use sgcache::metrics::Metrics;
+use sgcache::report::{
+    Action, CheckKind, Delivery, Document, Layout, Mismatch, MismatchClass, MismatchKind, Outbox, RunReport, RunStart,
+    Sink, Status, StepReport, StepResult, Stream, Trigger, TypeResult, Wording,
+};
+
+use crate::elastic_proxy::{Fault, Proxy};
+use crate::servers::{TestIndices, elasticsearch};
+
+const SUITE: &str = "report_delivery";
+/// Nothing listens on the discard port.
+const CLOSED: &str = "http://127.0.0.1:9";
+
+/// An outbox of its own, and streams of its own on the server.
+struct Case {
+    url: &'static str,
+    indices: TestIndices,
+    outbox: Arc<Outbox>,
+    metrics: Metrics,
+    _folder: tempfile::TempDir,
+}
+
+impl Case {
+    fn start() -> Option<Self> {
+        let url = elasticsearch(SUITE)?;
+        let folder = tempfile::tempdir().unwrap();
+        let metrics = Metrics::default();
+        let outbox = open(folder.path(), &metrics);
+        Some(Self { url, indices: TestIndices::new(url), outbox, metrics, _folder: folder })
+    }
+
+    fn delivery(&self, url: &str) -> Delivery {
+        let mut settings = Settings::new([url]);
+        settings.retry.first_pause = Duration::from_millis(1);
+        settings.retry.longest_pause = Duration::from_millis(5);
+        let client = Client::new(&settings).unwrap();
+        Delivery::new(client, self.indices.prefix(), self.outbox.clone())
+    }
+
+    fn report(&self, report: &RunReport) {
+        let sink = Sink::Elasticsearch(self.outbox.clone(), Wording::new("studio"));
+        sink.deliver(report);
+    }
+
+    /// Returns what a search of a stream finds.
+    async fn search(&self, stream: &str, body: Value) -> Value {
+        let name = self.indices.name(stream);
+        let client = reqwest::Client::new();
+        let refresh = format!("{}/{name}/_refresh", self.url);
+        client.post(refresh).send().await.unwrap().error_for_status().unwrap();
+        let search = client.post(format!("{}/{name}/_search", self.url)).json(&body);
+        search.send().await.unwrap().error_for_status().unwrap().json().await.unwrap()
+    }
+
+    async fn count(&self, stream: &str) -> u64 {
+        let found = self.search(stream, json!({"track_total_hits": true})).await;
+        found["hits"]["total"]["value"].as_u64().unwrap()
+    }
+}
+
+fn open(folder: &Path, metrics: &Metrics) -> Arc<Outbox> {
+    let path = folder.join("state.sqlite");
+    Arc::new(Outbox::open(&path, 1000, metrics.clone()).unwrap())
+}
+
+/// A sampled validation that found one field different and repaired it.
+fn report(run_id: &str) -> RunReport {
+    let started_at = Utc.with_ymd_and_hms(2026, 11, 23, 2, 0, 0).unwrap();
+    let mut shot = TypeResult { checked: 1000, differs: 1, repaired: 1, ..TypeResult::default() };
+    shot.sum_up();
+    let mut result = StepResult { kind: Some(CheckKind::Sample), ..StepResult::default() };
+    result.by_type.insert("Shot".into(), shot);
+    result.sum_up();
+    result.mismatches = vec![Mismatch {
+        entity_type: "Shot".into(),
+        id: 1234,
+        field: Some("sg_status_list".into()),
+        kind: MismatchKind::Differs,
+        class: Some(MismatchClass::LostEvent),
+        cached: json!("ip"),
+        shotgun: json!("fin"),
+        updated_at: Some("2026-11-22T20:00:00Z".into()),
+        updated_by: Some("Ada".into()),
+        cache_rv: Some(7),
+        action: Action::Repaired,
+    }];
+    let mut report = RunReport::begin(RunStart {
+        run_id: run_id.into(),
+        pipeline: "sampled-data".into(),
+        trigger: Trigger::Cron,
+        scheduled_for: Some(started_at),
+        started_at,
+        attempt: 1,
+        params: Default::default(),
+        instance: "host:1".into(),
+        definition_hash: "h".into(),
+    });
+    let step = StepReport {
+        id: "sample".into(),
+        job: "validateData".into(),
+        status: Status::Repaired,
+        attempts: 1,
+        duration_seconds: 8.0,
+        error: None,
+        result,
+    };
+    report.finish(Utc.with_ymd_and_hms(2026, 11, 23, 2, 0, 8).unwrap(), vec![step]);
+    report
+}
+
+#[tokio::test]
+async fn a_run_becomes_documents_that_kibana_can_sum() {
+    let Some(case) = Case::start() else { return };
+    case.report(&report("RUN1"));
+    case.report(&report("RUN2"));
+    let delivery = case.delivery(case.url);
+    delivery.drain().await.unwrap();
+    assert_eq!(delivery.layout().await.unwrap(), Layout::DataStream);
+    assert!(case.outbox.is_empty().unwrap());
+    assert_eq!(case.metrics.value("sgcache_report_documents_total", &[]), Some(6.0));
+
+    let runs = json!({"size": 1, "aggs": {
+        "status": {"terms": {"field": "sgcache.run.status"}},
+        "runs": {"cardinality": {"field": "sgcache.run.id"}},
+        "checked": {"sum": {"field": "sgcache.counts.checked"}},
+        "slowest": {"max": {"field": "event.duration"}}}});
+    let found = case.search("runs", runs).await;
+    let sums = &found["aggregations"];
+    assert_eq!(sums["status"]["buckets"][0], json!({"key": "repaired", "doc_count": 2}));
+    assert_eq!(sums["runs"]["value"], 2);
+    assert_eq!((&sums["checked"]["value"], &sums["slowest"]["value"]), (&2e3.into(), &8e9.into()));
+    let kept = &found["hits"]["hits"][0]["_source"]["sgcache"]["report"];
+    assert_eq!((&kept["schema"], &kept["status"]), (&"sgcache.run/1".into(), &"repaired".into()));
+
+    let by_class = json!({"query": {"term": {"sgcache.entity.ref": "Shot:1234"}}, "aggs": {
+        "class": {"terms": {"field": "sgcache.mismatch.class"}},
+        "day": {"date_histogram": {"field": "@timestamp", "calendar_interval": "day"}}}});
+    let found = case.search("mismatch", by_class).await;
+    assert_eq!(found["aggregations"]["class"]["buckets"][0]["key"], "lost_event");
+    assert_eq!(found["aggregations"]["day"]["buckets"][0]["doc_count"], 2);
+    assert_eq!(found["hits"]["hits"][0]["_source"]["sgcache"]["mismatch"]["cache_value"], "\"ip\"");
+
+    let ratio = json!({"aggs": {"ratio": {"max": {"field": "sgcache.validation.ratio"}}}});
+    let found = case.search("validation", ratio).await;
+    assert_eq!(found["aggregations"]["ratio"]["value"], 0.001);
+}
+
+#[tokio::test]
+async fn a_dead_server_loses_no_report() {
+    let Some(case) = Case::start() else { return };
+    case.report(&report("RUN1"));
+    let error = case.delivery(CLOSED).drain().await.unwrap_err().to_string();
+    assert!(error.contains("127.0.0.1:9"), "{error}");
+    assert_eq!(case.outbox.len().unwrap(), 3);
+    assert_eq!(case.metrics.value("sgcache_report_outbox_documents", &[]), Some(3.0));
+
+    case.delivery(case.url).drain().await.unwrap();
+    assert!(case.outbox.is_empty().unwrap());
+    assert_eq!(case.count("runs").await, 1);
+}
+
+#[tokio::test]
+async fn a_report_that_is_sent_again_is_there_once() {
+    let Some(case) = Case::start() else { return };
+    let delivery = case.delivery(case.url);
+    for _ in 0..2 {
+        case.report(&report("RUN1"));
+        delivery.drain().await.unwrap();
+        assert!(case.outbox.is_empty().unwrap());
+    }
+    assert_eq!((case.count("runs").await, case.count("mismatch").await), (1, 1));
+}
+
+#[tokio::test]
+async fn a_lost_answer_makes_no_second_document() {
+    let Some(case) = Case::start() else { return };
+    let proxy = Proxy::before(case.url).await;
+    proxy.plan("_bulk", 1, Fault::LoseReply);
+    case.report(&report("RUN1"));
+    case.delivery(&proxy.url).drain().await.unwrap();
+    assert!(case.outbox.is_empty().unwrap());
+    assert_eq!(case.count("runs").await, 1);
+}
+
+#[tokio::test]
+async fn a_server_without_data_streams_gets_daily_indices_behind_the_same_name() {
+    let Some(case) = Case::start() else { return };
+    let proxy = Proxy::before(case.url).await;
+    let refusal = Fault::Answer {
+        status: 400,
+        headers: vec![("content-type", "application/json")],
+        body: r#"{"error":{"type":"x_content_parse_exception","reason":"unknown field [data_stream]"},"status":400}"#,
+    };
+    proxy.plan("_index_template", 1, refusal);
+    case.report(&report("RUN1"));
+    let delivery = case.delivery(&proxy.url);
+    delivery.drain().await.unwrap();
+    assert_eq!(delivery.layout().await.unwrap(), Layout::Daily);
+
+    let found = case.search("runs", json!({"query": {"term": {"sgcache.run.status": "repaired"}}}));
+    let hit = &found.await["hits"]["hits"][0];
+    assert_eq!(hit["_index"], case.indices.name("runs-2026.11.23"));
+
+    // The alias has taken the name, so a newer server stays with what is there.
+    let again = case.delivery(case.url);
+    assert_eq!(again.layout().await.unwrap(), Layout::Daily);
+    case.report(&report("RUN2"));
+    again.drain().await.unwrap();
+    assert_eq!(case.count("runs").await, 2);
+}
+
+#[tokio::test]
+async fn a_refused_document_does_not_hold_up_the_others() {
+    let Some(case) = Case::start() else { return };
+    let at = Utc.with_ymd_and_hms(2026, 11, 23, 2, 0, 0).unwrap();
+    let body = json!({"@timestamp": "never"});
+    let bad = Document { stream: Stream::Runs, id: "BAD-0".into(), at, body };
+    case.outbox.put(&[bad]).unwrap();
+    case.report(&report("RUN1"));
+    case.delivery(case.url).drain().await.unwrap();
+
+    assert_eq!(case.count("runs").await, 1);
+    assert!(case.outbox.is_empty().unwrap());
+    let refused = case.outbox.refused().unwrap();
+    assert_eq!(refused[0].id, "BAD-0");
+    assert!(refused[0].reason.contains("400"), "{}", refused[0].reason);
+    let dropped = case.metrics.value("sgcache_report_dropped_total", &[("reason", "refused")]);
+    assert_eq!(dropped, Some(1.0));
+}
+
+#[tokio::test]
+async fn the_background_delivery_starts_when_a_run_ends_and_stops_when_told() {
+    let Some(case) = Case::start() else { return };
+    let delivery = Arc::new(case.delivery(case.url));
+    let stop = tokio_util::sync::CancellationToken::new();
+    let running = {
+        let (delivery, stop) = (delivery.clone(), stop.clone());
+        tokio::spawn(async move { delivery.run(stop).await })
+    };
+    case.report(&report("RUN1"));
+    // Told to stop at once, it still delivers what waits.
+    stop.cancel();
+    running.await.unwrap();
+    assert!(case.outbox.is_empty().unwrap());
+    assert_eq!(case.count("runs").await, 1);
+}
