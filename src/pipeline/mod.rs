@@ -7,6 +7,7 @@
 //! not known here: it is handed in as an [`Execute`] function. No HTTP, no terminal.
 
 mod context;
+mod daemon;
 mod defaults;
 mod definition;
 pub mod file;
@@ -18,8 +19,10 @@ mod planner;
 mod runner;
 mod schedule;
 mod steps;
+mod supervisor;
 
 pub use context::{Previous, Site};
+pub use daemon::{Command, Daemon, Event, Observer};
 pub use defaults::{CatchUp, DEFAULTS_KEYS, Defaults, DefaultsFile, ErrorClass, RETRY_KEYS, Retry, RetryFile};
 pub use definition::{
     Arguments, Budget, Continuous, Detail, Outputs, Pipeline, Policy, Priority, Start, Step, fingerprint,
@@ -34,6 +37,7 @@ pub use params::{Param, ParamError, ParamType, Params};
 pub use planner::{Decision, PlanEntry, PlanState, Planner, SkipReason};
 pub use runner::{Execute, JobContext, JobError, RunOrder, Runner, exit_code, worst_exit_code};
 pub use schedule::Schedule;
+pub use supervisor::supervise;
 
 #[cfg(test)]
 mod tests;

@@ -3,6 +3,7 @@
 mod loading;
 mod planning;
 mod running;
+mod serving;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

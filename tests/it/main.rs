@@ -7,6 +7,7 @@ mod metrics_dashboard;
 mod metrics_live;
 mod metrics_rules;
 mod ops_listener;
+mod pipelines_shipped;
 mod prometheus;
 mod report_delivery;
 mod servers;

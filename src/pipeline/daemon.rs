@@ -1,0 +1,306 @@
+//! [`Daemon`]: beats in, runs out. The one loop of `sgcache pipelines run`.
+//!
+//! It owns the [`Planner`] and feeds it beats, starts what it says, supervises
+//! continuous pipelines, and tells an observer everything that happened; the
+//! observer keeps history, plan and metrics. Beats come over a channel: from a
+//! [`super::Heartbeat`] in the daemon, from a test otherwise.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::{Decision, Pipeline, PlanState, Planner, Previous, RunOrder, Runner, SkipReason, find, supervise};
+use crate::report::{RunReport, Trigger};
+
+/// Something that happened.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// A run has started; its report as it is while it goes on.
+    Started(Box<RunReport>),
+    /// A run has ended.
+    Ended(Box<RunReport>),
+    /// An occurrence was left out.
+    Skipped {
+        /// The pipeline.
+        pipeline: String,
+        /// The occurrence.
+        scheduled_for: DateTime<Utc>,
+        /// Why.
+        reason: SkipReason,
+    },
+    /// An occurrence waits.
+    Queued {
+        /// The pipeline.
+        pipeline: String,
+        /// The occurrence.
+        scheduled_for: DateTime<Utc>,
+        /// What it waits for.
+        behind: String,
+    },
+    /// The clock jumped, by so many milliseconds.
+    ClockJump(i64),
+    /// A beat was handled: the scheduler is alive.
+    Beat(DateTime<Utc>),
+    /// The plan has changed; store it.
+    Planned(PlanState),
+}
+
+/// Takes events. It must not block for long: the loop waits for it.
+pub type Observer = Arc<dyn Fn(Event) + Send + Sync>;
+
+/// Something that is asked of a running daemon.
+#[derive(Debug)]
+pub enum Command {
+    /// Start a pipeline now. Answered with the run id, or with words why not.
+    Trigger {
+        /// The pipeline.
+        pipeline: String,
+        /// `name -> value` as written; typed by the declarations.
+        set: BTreeMap<String, String>,
+        /// Who asks.
+        trigger: Trigger,
+        /// Takes the answer.
+        answer: oneshot::Sender<Result<String, String>>,
+    },
+    /// Stop a run. Answered with whether there was one.
+    Cancel {
+        /// Its id.
+        run_id: String,
+        /// Takes the answer.
+        answer: oneshot::Sender<bool>,
+    },
+}
+
+/// The loop of `sgcache pipelines run`.
+pub struct Daemon {
+    runner: Runner,
+    pipelines: Vec<Arc<Pipeline>>,
+    planner: Planner,
+    plan: PlanState,
+    observer: Observer,
+    previous: BTreeMap<String, Previous>,
+    overrides: BTreeMap<String, String>,
+    /// The runs that go on, by id.
+    running: BTreeMap<String, CancellationToken>,
+    tasks: JoinSet<Option<RunReport>>,
+}
+
+impl Daemon {
+    /// Returns a daemon of these pipelines that continues a stored plan.
+    /// `overrides` apply to every pipeline that declares such a parameter.
+    pub fn new(
+        runner: Runner,
+        pipelines: Vec<Arc<Pipeline>>,
+        stored: &PlanState,
+        now: DateTime<Utc>,
+        overrides: BTreeMap<String, String>,
+        observer: Observer,
+    ) -> Daemon {
+        Daemon {
+            planner: Planner::new(&pipelines, stored, now),
+            plan: stored.clone(),
+            runner,
+            pipelines,
+            observer,
+            previous: BTreeMap::new(),
+            overrides,
+            running: BTreeMap::new(),
+            tasks: JoinSet::new(),
+        }
+    }
+
+    /// Makes it known how the last run of each pipeline ended.
+    pub fn with_previous(mut self, previous: BTreeMap<String, Previous>) -> Daemon {
+        self.previous = previous;
+        self
+    }
+
+    /// Runs until the runner is shut down, then waits for what still runs, at
+    /// most `patience`. Returns whether everything ended by itself.
+    pub async fn run(
+        mut self,
+        mut beats: mpsc::Receiver<DateTime<Utc>>,
+        mut commands: mpsc::Receiver<Command>,
+        patience: Duration,
+    ) -> bool {
+        self.start_continuous();
+        self.tell_plan();
+        let shutdown = self.runner.shutdown().clone();
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                Some(now) = beats.recv() => self.beat(now),
+                Some(command) = commands.recv() => self.obey(command),
+                Some(ended) = self.tasks.join_next() => self.ended(ended),
+            }
+        }
+        self.drain(patience).await
+    }
+
+    fn start_continuous(&mut self) {
+        let all = self.pipelines.clone();
+        for pipeline in all.into_iter().filter(|p| p.enabled && p.continuous().is_some()) {
+            let params = match self.params_of(&pipeline, &self.overrides) {
+                Ok(params) => params,
+                Err(reason) => {
+                    tracing::error!(pipeline = %pipeline.name, reason, "not started");
+                    continue;
+                }
+            };
+            let (runner, observer) = (self.runner.clone(), self.observer.clone());
+            self.tasks.spawn(async move {
+                let started = |report| observer(Event::Started(Box::new(report)));
+                let ended = |report| observer(Event::Ended(Box::new(report)));
+                supervise(&runner, &pipeline, &params, started, ended).await;
+                None
+            });
+        }
+    }
+
+    fn beat(&mut self, now: DateTime<Utc>) {
+        for decision in self.planner.tick(now) {
+            match decision {
+                Decision::Start { pipeline, scheduled_for } => self.start_due(&pipeline, scheduled_for),
+                Decision::Skip { pipeline, scheduled_for, reason } => {
+                    tracing::warn!(pipeline, %scheduled_for, %reason, "left out a run");
+                    self.tell(Event::Skipped { pipeline, scheduled_for, reason });
+                }
+                Decision::Queue { pipeline, scheduled_for, behind } => {
+                    tracing::info!(pipeline, %scheduled_for, behind, "a run waits");
+                    self.tell(Event::Queued { pipeline, scheduled_for, behind });
+                }
+                Decision::ClockJump { milliseconds } => {
+                    tracing::warn!(milliseconds, "the clock jumped, or this process stood still");
+                    self.tell(Event::ClockJump(milliseconds));
+                }
+            }
+        }
+        self.tell_plan();
+        self.tell(Event::Beat(now));
+    }
+
+    fn start_due(&mut self, name: &str, scheduled_for: DateTime<Utc>) {
+        let Ok(pipeline) = find(&self.pipelines, name).cloned() else {
+            return self.planner.finished(name);
+        };
+        match self.params_of(&pipeline, &self.overrides) {
+            Ok(params) => {
+                let mut order = RunOrder::new(Trigger::Cron);
+                order.scheduled_for = Some(scheduled_for);
+                order.params = params;
+                self.start(pipeline, order);
+            }
+            Err(reason) => {
+                tracing::error!(pipeline = name, reason, "not started");
+                self.planner.finished(name);
+            }
+        }
+    }
+
+    fn obey(&mut self, command: Command) {
+        // Whoever asked may be gone by now; the command counts all the same.
+        match command {
+            Command::Trigger { pipeline, set, trigger, answer } => {
+                let _ = answer.send(self.trigger(&pipeline, &set, trigger));
+            }
+            Command::Cancel { run_id, answer } => {
+                let token = self.running.get(&run_id);
+                token.inspect(|token| token.cancel());
+                let _ = answer.send(token.is_some());
+            }
+        }
+    }
+
+    fn trigger(&mut self, name: &str, set: &BTreeMap<String, String>, trigger: Trigger) -> Result<String, String> {
+        let pipeline = find(&self.pipelines, name)?.clone();
+        if pipeline.continuous().is_some() {
+            return Err(format!("`{name}` runs all the time"));
+        }
+        let mut order = RunOrder::new(trigger);
+        let mut overrides = self.declared(&pipeline, &self.overrides);
+        overrides.extend(set.clone());
+        order.params = resolve_params(&pipeline, &overrides)?;
+        self.planner.begin(&pipeline).map_err(|reason| format!("`{name}` cannot start: {reason}"))?;
+        let run_id = order.run_id.clone();
+        self.start(pipeline, order);
+        Ok(run_id)
+    }
+
+    fn start(&mut self, pipeline: Arc<Pipeline>, mut order: RunOrder) {
+        order.previous = self.previous.get(&pipeline.name).copied();
+        self.running.insert(order.run_id.clone(), order.cancel.clone());
+        self.tell(Event::Started(Box::new(self.runner.begin(&pipeline, &order))));
+        let runner = self.runner.clone();
+        self.tasks.spawn(async move { Some(runner.run(&pipeline, order).await) });
+    }
+
+    fn ended(&mut self, ended: Result<Option<RunReport>, tokio::task::JoinError>) {
+        let report = match ended {
+            Ok(Some(report)) => report,
+            Ok(None) => return,
+            // Jobs panic in tasks of their own; this would be our own bug.
+            Err(error) => return tracing::error!(%error, "a run was lost"),
+        };
+        self.planner.finished(&report.pipeline);
+        self.running.remove(&report.run_id);
+        if let Some(finished_at) = report.finished_at {
+            let previous = Previous { status: report.status, finished_at };
+            self.previous.insert(report.pipeline.clone(), previous);
+        }
+        self.tell(Event::Ended(Box::new(report)));
+    }
+
+    async fn drain(&mut self, patience: Duration) -> bool {
+        let drained = tokio::time::timeout(patience, async {
+            while let Some(ended) = self.tasks.join_next().await {
+                self.ended(ended);
+            }
+        });
+        let all = drained.await.is_ok();
+        self.tasks.shutdown().await;
+        self.tell_plan();
+        all
+    }
+
+    fn params_of(
+        &self,
+        pipeline: &Pipeline,
+        overrides: &BTreeMap<String, String>,
+    ) -> Result<BTreeMap<String, Value>, String> {
+        resolve_params(pipeline, &self.declared(pipeline, overrides))
+    }
+
+    /// The overrides that a pipeline declares a parameter for.
+    fn declared(&self, pipeline: &Pipeline, overrides: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+        let declares = |name: &str| pipeline.params.iter().any(|(declared, _)| declared == name);
+        overrides.iter().filter(|(name, _)| declares(name)).map(|(name, value)| (name.clone(), value.clone())).collect()
+    }
+
+    fn tell(&self, event: Event) {
+        (self.observer)(event);
+    }
+
+    fn tell_plan(&mut self) {
+        let plan = self.planner.state();
+        if plan != self.plan {
+            self.plan = plan.clone();
+            self.tell(Event::Planned(plan));
+        }
+    }
+}
+
+fn resolve_params(
+    pipeline: &Pipeline,
+    overrides: &BTreeMap<String, String>,
+) -> Result<BTreeMap<String, Value>, String> {
+    pipeline.params.resolve(overrides).map_err(|errors| {
+        let all: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        all.join("; ")
+    })
+}

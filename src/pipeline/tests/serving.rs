@@ -1,0 +1,150 @@
+//! Tests of the daemon loop: beats and commands in, events out.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::{at, pipeline, surroundings};
+use crate::pipeline::*;
+use crate::report::*;
+
+/// A daemon whose purge jobs wait for a permit, and the ends of its channels.
+struct Bench {
+    beats: mpsc::Sender<chrono::DateTime<chrono::Utc>>,
+    commands: mpsc::Sender<Command>,
+    events: mpsc::UnboundedReceiver<String>,
+    permits: Arc<tokio::sync::Semaphore>,
+    shutdown: CancellationToken,
+    daemon: JoinHandle<bool>,
+}
+
+fn said(event: &Event) -> Option<String> {
+    Some(match event {
+        Event::Started(report) => format!("started {} by {}", report.pipeline, report.trigger),
+        Event::Ended(report) => format!("ended {} {}", report.pipeline, report.status),
+        Event::Skipped { pipeline, reason, .. } => format!("skipped {pipeline}: {reason}"),
+        Event::Queued { pipeline, behind, .. } => format!("queued {pipeline} behind {behind}"),
+        Event::ClockJump(_) | Event::Beat(_) | Event::Planned(_) => return None,
+    })
+}
+
+fn bench(files: &[&str]) -> Bench {
+    let permits = Arc::new(tokio::sync::Semaphore::new(0));
+    let gate = permits.clone();
+    let execute: Execute = Arc::new(move |spec, context| {
+        let gate = gate.clone();
+        async move {
+            match spec {
+                JobSpec::Sync(_) => context.cancel.cancelled().await,
+                JobSpec::Import(_) => return Err(JobError::new(ErrorClass::Internal, "broken")),
+                _ => {
+                    tokio::select! {
+                        permit = gate.acquire() => permit.expect("open").forget(),
+                        () = context.cancel.cancelled() => {}
+                    }
+                }
+            }
+            Ok(StepResult::default())
+        }
+        .boxed()
+    });
+    let shutdown = CancellationToken::new();
+    let runner = Runner::new(execute, &surroundings(), "test", shutdown.clone());
+    let (told, events) = mpsc::unbounded_channel();
+    let observer: Observer = Arc::new(move |event| {
+        if let Some(line) = said(&event) {
+            told.send(line).expect("the test listens");
+        }
+    });
+    let pipelines: Vec<_> = files.iter().map(|text| pipeline(text)).collect();
+    let start = at("2026-01-10T00:59:50Z");
+    let daemon = Daemon::new(runner, pipelines, &PlanState::default(), start, BTreeMap::new(), observer);
+    let (beats, beat_source) = mpsc::channel(8);
+    let (commands, command_source) = mpsc::channel(8);
+    let daemon = tokio::spawn(daemon.run(beat_source, command_source, Duration::from_secs(5)));
+    Bench { beats, commands, events, permits, shutdown, daemon }
+}
+
+impl Bench {
+    async fn beat(&self, now: &str) {
+        self.beats.send(at(now)).await.expect("the daemon runs");
+    }
+
+    async fn next(&mut self) -> String {
+        self.events.recv().await.expect("an event")
+    }
+
+    async fn trigger(&self, pipeline: &str, set: &[&str]) -> Result<String, String> {
+        let (answer, answered) = oneshot::channel();
+        let set: Vec<String> = set.iter().map(|pair| (*pair).to_owned()).collect();
+        let set = parse_overrides(&set).expect("pairs");
+        let pipeline = pipeline.to_owned();
+        let command = Command::Trigger { pipeline, set, trigger: Trigger::Api, answer };
+        self.commands.send(command).await.expect("the daemon runs");
+        answered.await.expect("an answer")
+    }
+}
+
+const HOURLY: &str = "name: hourly\nschedule: { cron: '0 * * * *', timezone: UTC }\n\
+    params: { n: { type: integer, default: 1 } }\n\
+    steps: [{ id: a, job: purge, when: params.n > 0 }]\n";
+const SYNC: &str = "name: sync\ncontinuous: { restart: { initial: 1ms, max: 1ms } }\nsteps: [{ id: a, job: sync }]\n";
+
+#[tokio::test]
+async fn a_beat_starts_what_is_due_and_its_end_is_told() {
+    let mut bench = bench(&[HOURLY]);
+    bench.beat("2026-01-10T01:00:00Z").await;
+    assert_eq!(bench.next().await, "started hourly by cron");
+    bench.beat("2026-01-10T02:00:00Z").await;
+    assert_eq!(bench.next().await, "skipped hourly: the run before it has not ended");
+    bench.permits.add_permits(1);
+    assert_eq!(bench.next().await, "ended hourly ok");
+    bench.beat("2026-01-10T03:00:00Z").await;
+    assert_eq!(bench.next().await, "started hourly by cron");
+}
+
+#[tokio::test]
+async fn a_pipeline_can_be_triggered_and_cancelled() {
+    let mut bench = bench(&[HOURLY, SYNC]);
+    assert_eq!(bench.next().await, "started sync by continuous");
+    let run_id = bench.trigger("hourly", &["n=2"]).await.expect("a run id");
+    assert_eq!(bench.next().await, "started hourly by api");
+    let busy = bench.trigger("hourly", &[]).await;
+    assert_eq!(busy, Err("`hourly` cannot start: the run before it has not ended".to_owned()));
+    assert!(bench.trigger("hourli", &[]).await.expect_err("unknown").contains("did you mean `hourly`?"));
+    assert!(bench.trigger("sync", &[]).await.expect_err("continuous").contains("all the time"));
+    let (answer, answered) = oneshot::channel();
+    bench.commands.send(Command::Cancel { run_id, answer }).await.expect("the daemon runs");
+    assert_eq!(answered.await, Ok(true));
+    assert_eq!(bench.next().await, "ended hourly cancelled");
+    let wrong = bench.trigger("hourly", &["n=many"]).await;
+    assert_eq!(wrong, Err("parameter `n`: \"many\" is not a whole number".to_owned()));
+}
+
+#[tokio::test]
+async fn a_continuous_pipeline_that_breaks_is_started_again() {
+    let broken = SYNC.replace("job: sync", "job: import");
+    let mut bench = bench(&[&broken]);
+    for _ in 0..3 {
+        assert_eq!(bench.next().await, "started sync by continuous");
+        assert_eq!(bench.next().await, "ended sync error");
+    }
+}
+
+#[tokio::test]
+async fn a_shutdown_stops_everything_and_says_how_it_ended() {
+    let mut bench = bench(&[HOURLY, SYNC]);
+    assert_eq!(bench.next().await, "started sync by continuous");
+    bench.beat("2026-01-10T01:00:00Z").await;
+    assert_eq!(bench.next().await, "started hourly by cron");
+    bench.shutdown.cancel();
+    let mut ends = [bench.next().await, bench.next().await];
+    ends.sort();
+    assert_eq!(ends, ["ended hourly interrupted", "ended sync ok"]);
+    assert!(bench.daemon.await.expect("no panic"));
+}
