@@ -1,6 +1,8 @@
 //! The integration tests, one binary.
 
+mod elastic_cluster;
 mod elastic_proxy;
+mod elastic_secured;
 mod elastic_transport;
 mod layers;
 mod metrics_dashboard;
