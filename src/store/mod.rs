@@ -19,6 +19,7 @@
 
 mod answer;
 mod catalogue;
+pub mod elasticsearch;
 mod error;
 mod row;
 

@@ -3,6 +3,7 @@
 mod elastic_cluster;
 mod elastic_proxy;
 mod elastic_secured;
+mod elastic_store;
 mod elastic_transport;
 mod layers;
 mod metrics_dashboard;
