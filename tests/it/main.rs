@@ -14,3 +14,4 @@ mod pipelines_shipped;
 mod prometheus;
 mod report_delivery;
 mod servers;
+mod sim_http;

@@ -1,0 +1,60 @@
+//! The clock of the site: real, shifted, or standing still until a test moves it.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use chrono::Utc;
+
+use crate::entity::Timestamp;
+
+/// What the site believes the time is.
+#[derive(Debug, Default)]
+pub struct SiteClock(Mutex<Mode>);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    /// The clock of the machine, so many seconds ahead.
+    Real(i64),
+    /// Standing still.
+    Still(Timestamp),
+}
+
+impl Default for Mode {
+    fn default() -> Self {
+        Self::Real(0)
+    }
+}
+
+impl SiteClock {
+    fn mode(&self) -> std::sync::MutexGuard<'_, Mode> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the time of the site.
+    pub fn now(&self) -> Timestamp {
+        match *self.mode() {
+            Mode::Real(ahead) => Timestamp(Utc::now().timestamp() + ahead),
+            Mode::Still(now) => now,
+        }
+    }
+
+    /// Stops the clock at a moment.
+    pub fn set(&self, now: Timestamp) {
+        *self.mode() = Mode::Still(now);
+    }
+
+    /// Moves the clock on, whether it runs or stands still.
+    pub fn advance(&self, by: Duration) {
+        let seconds = i64::try_from(by.as_secs()).unwrap_or(0);
+        let mut mode = self.mode();
+        *mode = match *mode {
+            Mode::Real(ahead) => Mode::Real(ahead + seconds),
+            Mode::Still(now) => Mode::Still(Timestamp(now.0 + seconds)),
+        };
+    }
+
+    /// Lets the clock run again, with the real time and this many seconds.
+    pub fn run(&self, ahead_seconds: i64) {
+        *self.mode() = Mode::Real(ahead_seconds);
+    }
+}

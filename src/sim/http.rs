@@ -1,0 +1,159 @@
+//! The listener: `POST …/api3/json`, and nothing else in this cut.
+//!
+//! The official client keeps its connection, never expects the site to close it,
+//! and pays 40 ms for an answer in two writes: so answers carry their length and
+//! Nagle's algorithm is off.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes, to_bytes};
+use axum::extract::State;
+use axum::http::{HeaderValue, Method, Request as HttpRequest, Response, StatusCode, header};
+use axum::serve::ListenerExt;
+use futures::stream;
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::site::Site;
+use super::trouble::Trouble;
+use crate::api3::{Fault, PATH, Request};
+
+/// The longest request that is read.
+const LONGEST_REQUEST: usize = 64 << 20;
+/// How long a request in progress may take when the site is shut down.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// What the listener needs to know.
+struct Shared {
+    site: Arc<Site>,
+    latency: Duration,
+}
+
+/// A running listener.
+pub(super) struct Listener {
+    pub addr: SocketAddr,
+    stop: watch::Sender<bool>,
+    task: JoinHandle<io::Result<()>>,
+}
+
+impl Listener {
+    /// Begins to listen.
+    pub async fn start(listen: SocketAddr, site: Arc<Site>, latency: Duration) -> io::Result<Self> {
+        let listener = TcpListener::bind(listen).await?;
+        let addr = listener.local_addr()?;
+        site.rows_mut().media_host = format!("http://{addr}");
+        let listener = listener.tap_io(|stream| {
+            // Without it answers still arrive, only later.
+            let _ = stream.set_nodelay(true);
+        });
+        let app = Router::new().fallback(handle).with_state(Arc::new(Shared { site, latency }));
+        let (stop, mut stopped) = watch::channel(false);
+        let until = async move {
+            let _ = stopped.wait_for(|stopped| *stopped).await;
+        };
+        let task = tokio::spawn(async move { axum::serve(listener, app).with_graceful_shutdown(until).await });
+        Ok(Self { addr, stop, task })
+    }
+
+    /// Stops listening and waits for requests in progress, but not for long.
+    pub async fn shutdown(mut self) {
+        let _ = self.stop.send(true);
+        if tokio::time::timeout(GRACE, &mut self.task).await.is_err() {
+            self.task.abort();
+        }
+    }
+}
+
+async fn handle(State(shared): State<Arc<Shared>>, request: HttpRequest<Body>) -> Response<Body> {
+    if !request.uri().path().ends_with(PATH) {
+        return page(StatusCode::NOT_FOUND, "not found");
+    }
+    if request.method() != Method::POST {
+        return page(StatusCode::METHOD_NOT_ALLOWED, "POST only");
+    }
+    let Ok(body) = to_bytes(request.into_body(), LONGEST_REQUEST).await else {
+        return page(StatusCode::PAYLOAD_TOO_LARGE, "the request is too long");
+    };
+    let request = Request::parse(&body);
+    let (method, entity_type) = names(&request);
+    shared.site.requests.note(&method, entity_type.as_deref());
+    if !shared.latency.is_zero() {
+        tokio::time::sleep(shared.latency).await;
+    }
+    let mut response = match shared.site.troubles.take(&method, entity_type.as_deref()) {
+        None => json(answer(&shared.site, request).await),
+        Some(trouble) => troubled(&shared.site, request, trouble).await,
+    };
+    let now = shared.site.clock.now().to_chrono().format("%a, %d %b %Y %H:%M:%S GMT").to_string();
+    if let Ok(now) = HeaderValue::from_str(&now) {
+        response.headers_mut().insert(header::DATE, now);
+    }
+    response
+}
+
+fn names(request: &Result<Request, Fault>) -> (String, Option<String>) {
+    match request {
+        Ok(request) => {
+            let entity_type = request.argument.get("type").and_then(Value::as_str);
+            (request.method.clone(), entity_type.map(str::to_owned))
+        }
+        Err(_) => ("malformed".to_owned(), None),
+    }
+}
+
+async fn answer(site: &Arc<Site>, request: Result<Request, Fault>) -> Vec<u8> {
+    let site = Arc::clone(site);
+    // A long scan must not hold up the connections of others.
+    let work = tokio::task::spawn_blocking(move || site.answer(&request));
+    work.await.unwrap_or_else(|error| {
+        Fault::new(Fault::DATA, format!("internal error: {error}")).to_wire().to_string().into()
+    })
+}
+
+async fn troubled(site: &Arc<Site>, request: Result<Request, Fault>, trouble: Trouble) -> Response<Body> {
+    match trouble {
+        Trouble::Status(code) => page(StatusCode::from_u16(code).unwrap_or(StatusCode::BAD_GATEWAY), "try again later"),
+        Trouble::Html => page(StatusCode::OK, "down for maintenance"),
+        Trouble::Truncated => {
+            let whole = answer(site, request).await;
+            json(whole[..whole.len() / 2].to_vec())
+        }
+        Trouble::Dropped => {
+            let whole = answer(site, request).await;
+            let half = Bytes::from(whole[..whole.len() / 2].to_vec());
+            let parts = [Ok(half), Err(io::Error::from(io::ErrorKind::ConnectionReset))];
+            let mut response = json(Vec::new());
+            response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(whole.len()));
+            *response.body_mut() = Body::from_stream(stream::iter(parts));
+            response
+        }
+        Trouble::Slow(by) => {
+            tokio::time::sleep(by).await;
+            json(answer(site, request).await)
+        }
+        Trouble::Fault(code, words) => json(Fault::new(code, words).to_wire().to_string().into_bytes()),
+        Trouble::NoRows => json(br#"{"results":{"entities":[],"paging_info":{"has_next_page":false}}}"#.to_vec()),
+    }
+}
+
+fn json(body: Vec<u8>) -> Response<Body> {
+    with_type(StatusCode::OK, "application/json; charset=utf-8", body)
+}
+
+fn page(status: StatusCode, words: &str) -> Response<Body> {
+    let body = format!("<html><head><title>{status}</title></head><body><h1>{words}</h1></body></html>");
+    with_type(status, "text/html; charset=utf-8", body.into_bytes())
+}
+
+fn with_type(status: StatusCode, content_type: &'static str, body: Vec<u8>) -> Response<Body> {
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
