@@ -12,6 +12,6 @@ mod metrics_rules;
 mod ops_listener;
 mod pipelines_shipped;
 mod prometheus;
-mod report_delivery;
+mod report_elastic;
 mod servers;
 mod sim_http;
