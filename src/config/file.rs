@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::entity_config::Exclusions;
 use crate::pipeline::{DEFAULTS_KEYS, DefaultsFile};
 use crate::yaml::{self, Key, Shape, optional, required};
 
@@ -22,7 +23,7 @@ pub struct ConfigFile {
     pub store: Option<StoreFile>,
     pub listen: Option<ListenFile>,
     pub reports: Option<ReportsFile>,
-    pub generate: Option<GenerateFile>,
+    pub generate: Option<Exclusions>,
     pub pipelines: Option<PipelinesFile>,
 }
 
@@ -115,17 +116,6 @@ pub struct AuthFile {
 pub struct ListenFile {
     pub ops: Option<String>,
     pub api: Option<String>,
-}
-
-/// `generate`.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-#[expect(missing_docs, reason = "each key is documented in the shipped config.yaml")]
-pub struct GenerateFile {
-    pub exclude_types: Option<Vec<String>>,
-    pub exclude_fields: Option<Vec<String>>,
-    pub exclude_data_types: Option<Vec<String>>,
-    pub exclude_connections: Option<bool>,
 }
 
 /// `pipelines`.
@@ -236,7 +226,6 @@ pub const SHAPE: Shape = Shape::Object(&[
             optional("exclude_types", Shape::List(&Shape::Text)),
             optional("exclude_fields", Shape::List(&Shape::Text)),
             optional("exclude_data_types", Shape::List(&Shape::Text)),
-            optional("exclude_connections", Shape::Bool),
         ]),
     ),
     optional(

@@ -7,15 +7,17 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use chrono_tz::Tz;
+use serde_json::Value;
 
 use super::file::{
-    AuthFile, ConfigFile, ElasticsearchFile, GenerateFile, ListenFile, OneOrMany, PipelinesFile, SHAPE, SecretRef,
-    ShotgunFile, StoreFile,
+    AuthFile, ConfigFile, ElasticsearchFile, ListenFile, OneOrMany, PipelinesFile, SHAPE, SecretRef, ShotgunFile,
+    StoreFile,
 };
 use super::{
-    Auth, Config, ElasticsearchSettings, GenerateSettings, HistorySettings, ListenSettings, PipelineSettings,
-    ReportSettings, Secret, ShotgunSettings, StoreSettings,
+    Auth, Config, ElasticsearchSettings, HistorySettings, ListenSettings, PipelineSettings, ReportSettings, Secret,
+    ShotgunSettings, StoreSettings,
 };
+use crate::entity::DataType;
 use crate::yaml::{Document, Problems, did_you_mean, nearest};
 
 /// The name of the file in its directory.
@@ -67,7 +69,8 @@ impl Config {
         let mut problems = Problems::new();
         // Keys that are wrong in shape are reported, and what can be decoded
         // all the same is still checked further, so that one pass finds all.
-        let fits = SHAPE.check(document, "", document.value(), &mut problems);
+        let fits =
+            SHAPE.check(document, "", document.value(), &mut problems) & check_data_types(document, &mut problems);
         if !fits {
             check_parts(document, path, environment, &mut problems);
             return Err(problems);
@@ -108,6 +111,26 @@ fn check_parts(document: &Document, path: &Path, environment: &BTreeMap<String, 
     if let Some(file) = part("listen").and_then(|v| document.decode("/listen", v, &mut unheard)) {
         resolver.listen(file, problems);
     }
+    let cluster = document.value().pointer("/reports/elasticsearch").filter(|value| !value.is_null());
+    if let Some(file) = cluster.and_then(|v| document.decode("/reports/elasticsearch", v, &mut unheard)) {
+        resolver.elasticsearch("/reports/elasticsearch", file, problems);
+    }
+}
+
+/// Checks the names of data types in `generate`. Returns whether all are known.
+fn check_data_types(document: &Document, problems: &mut Problems) -> bool {
+    let before = problems.errors();
+    let written = document.value().pointer("/generate/exclude_data_types");
+    let known: Vec<&str> = DataType::names().collect();
+    for (index, name) in written.and_then(Value::as_array).into_iter().flatten().enumerate() {
+        let Some(name) = name.as_str().filter(|name| !known.contains(name)) else {
+            continue;
+        };
+        let at = format!("/generate/exclude_data_types/{index}");
+        let message = format!("there is no field data type `{name}`");
+        document.report(problems, document.unknown(&at, "SG0604", message, name, &known));
+    }
+    problems.errors() == before
 }
 
 /// The parts of resolving, with what all of them need.
@@ -154,7 +177,7 @@ impl<'a> Resolver<'a> {
             store: store?,
             listen: listen?,
             reports: ReportSettings { elasticsearch: reports? },
-            generate: generate(file.generate.unwrap_or_default()),
+            generate: file.generate.unwrap_or_default(),
             pipelines: pipelines(file.pipelines.unwrap_or_default()),
         })
     }
@@ -434,16 +457,6 @@ fn read_trimmed(path: &Path) -> Result<String, (String, Option<String>)> {
 
 fn is_local(site: &str) -> bool {
     ["://127.", "://localhost", "://[::1]"].iter().any(|local| site.contains(local))
-}
-
-fn generate(file: GenerateFile) -> GenerateSettings {
-    let built_in = GenerateSettings::default();
-    GenerateSettings {
-        exclude_types: file.exclude_types.unwrap_or(built_in.exclude_types),
-        exclude_fields: file.exclude_fields.unwrap_or(built_in.exclude_fields),
-        exclude_data_types: file.exclude_data_types.unwrap_or(built_in.exclude_data_types),
-        exclude_connections: file.exclude_connections.unwrap_or(built_in.exclude_connections),
-    }
 }
 
 fn pipelines(file: PipelinesFile) -> PipelineSettings {

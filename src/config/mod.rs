@@ -15,8 +15,8 @@ pub mod settings;
 pub use load::{FILE_NAME, locate};
 pub use secret::Secret;
 pub use settings::{
-    Auth, Config, ElasticsearchSettings, GenerateSettings, HistorySettings, ListenSettings, PipelineSettings,
-    ReportSettings, ShotgunSettings, StoreSettings,
+    Auth, Config, ElasticsearchSettings, HistorySettings, ListenSettings, PipelineSettings, ReportSettings,
+    ShotgunSettings, StoreSettings,
 };
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::time::Duration;
 use chrono_tz::Tz;
 
 use super::Secret;
+use crate::entity_config::Exclusions;
 use crate::pipeline::Defaults;
 
 /// Everything that `config.yaml` and the environment say.
@@ -29,7 +30,7 @@ pub struct Config {
     /// Where reports go, besides the local history.
     pub reports: ReportSettings,
     /// What generated entity configs leave out.
-    pub generate: GenerateSettings,
+    pub generate: Exclusions,
     /// What applies to all pipelines.
     pub pipelines: PipelineSettings,
 }
@@ -164,75 +165,5 @@ pub struct HistorySettings {
 impl Default for HistorySettings {
     fn default() -> HistorySettings {
         HistorySettings { keep_runs: 200, keep_days: 90, keep_failed_days: 365 }
-    }
-}
-
-/// What `generateEntityConfigs` leaves out.
-///
-/// Names may use `*` for any run of characters.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GenerateSettings {
-    /// Entity types.
-    pub exclude_types: Vec<String>,
-    /// Fields, as `field` or `Type.field`.
-    pub exclude_fields: Vec<String>,
-    /// Field data types.
-    pub exclude_data_types: Vec<String>,
-    /// Whether connection entities (`AssetShotConnection`) are left out.
-    pub exclude_connections: bool,
-}
-
-impl Default for GenerateSettings {
-    fn default() -> GenerateSettings {
-        let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-        GenerateSettings {
-            exclude_types: owned(&[
-                "EventLogEntry",
-                "PageHit",
-                "Page",
-                "PageSetting",
-                "Banner",
-                "ApiUser*",
-                "ActionMenuItem",
-                "Icon",
-                "CustomThreadedEntity*",
-            ]),
-            exclude_fields: owned(&["*current_user*", "cached_display_name"]),
-            exclude_data_types: owned(&["summary", "calculated", "pivot_column", "password", "url", "serializable"]),
-            exclude_connections: true,
-        }
-    }
-}
-
-impl GenerateSettings {
-    /// Tells whether an entity type gets a config when all types are generated.
-    pub fn keeps_type(&self, entity_type: &str) -> bool {
-        let connection = self.exclude_connections && entity_type.ends_with("Connection");
-        !connection && !self.exclude_types.iter().any(|p| matches(p, entity_type))
-    }
-
-    /// Tells whether a field becomes part of a generated config.
-    pub fn keeps_field(&self, entity_type: &str, field: &str, data_type: &str) -> bool {
-        let full = format!("{entity_type}.{field}");
-        let excluded = |pattern: &String| match pattern.contains('.') {
-            true => matches(pattern, &full),
-            false => matches(pattern, field),
-        };
-        !self.exclude_data_types.iter().any(|p| p == data_type) && !self.exclude_fields.iter().any(excluded)
-    }
-}
-
-/// Compares a name with a pattern in which `*` stands for any characters.
-fn matches(pattern: &str, name: &str) -> bool {
-    match pattern.split_once('*') {
-        None => pattern == name,
-        Some((start, rest)) => {
-            let Some(tail) = name.strip_prefix(start) else {
-                return false;
-            };
-            let mut ends = tail.char_indices().map(|(at, _)| at).collect::<Vec<_>>();
-            ends.push(tail.len());
-            ends.into_iter().any(|at| matches(rest, &tail[at..]))
-        }
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::*;
+use crate::entity_config::Exclusions;
 use crate::yaml::{Document, Problems};
 
 const MINIMAL: &str = "shotgun: { site: https://a.example, script: s, key: { env: KEY } }\n";
@@ -50,7 +51,7 @@ fn the_shipped_file_fits_the_simulated_site_and_shows_the_defaults() {
     assert_eq!(config.store, StoreSettings::Embedded);
     assert_eq!(config.listen.ops.to_string(), "127.0.0.1:9187");
     assert_eq!(config.listen.api.to_string(), "127.0.0.1:8010");
-    assert_eq!(config.generate, GenerateSettings::default());
+    assert_eq!(config.generate, Exclusions::default());
     assert_eq!(config.pipelines, PipelineSettings::default());
 }
 
@@ -173,16 +174,15 @@ fn the_file_is_chosen_by_option_then_environment_then_directory() {
 }
 
 #[test]
-fn generation_leaves_out_what_cannot_be_kept_true() {
-    let settings = GenerateSettings::default();
-    assert!(settings.keeps_type("Shot") && settings.keeps_type("Step"));
-    assert!(!settings.keeps_type("EventLogEntry") && !settings.keeps_type("AssetShotConnection"));
-    assert!(settings.keeps_field("Shot", "code", "text"));
-    assert!(!settings.keeps_field("Note", "read_by_current_user", "list"));
-    assert!(!settings.keeps_field("Shot", "open_notes_count", "summary"));
-    let own = GenerateSettings { exclude_fields: vec!["Shot.sg_*_cut".to_owned()], ..GenerateSettings::default() };
-    assert!(!own.keeps_field("Shot", "sg_head_cut", "number"));
-    assert!(own.keeps_field("Asset", "sg_head_cut", "number"));
+fn a_misspelt_data_type_in_the_exclusions_is_an_error() {
+    let all = problems(&format!("{MINIMAL}generate: {{ exclude_data_types: [url, serialisable] }}\n"));
+    assert_eq!(
+        all,
+        ["config.yaml:2:39: error[SG0604]: there is no field data type `serialisable` (did you mean `serializable`?)"]
+    );
+    let (config, _) = load(&format!("{MINIMAL}generate: {{ exclude_types: [Page] }}\n")).expect("valid");
+    assert_eq!(config.generate.exclude_types, ["Page"]);
+    assert_eq!(config.generate.exclude_fields, Exclusions::default().exclude_fields);
 }
 
 #[test]

@@ -115,6 +115,11 @@ impl DataType {
         NAMES.iter().find(|(ty, _)| *ty == self).map_or("unknown", |(_, name)| name)
     }
 
+    /// Returns the names of all known types.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        NAMES.iter().map(|(_, name)| *name)
+    }
+
     /// Returns how values of this type are held and compared.
     pub fn shape(self) -> Shape {
         match self {
