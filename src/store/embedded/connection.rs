@@ -1,0 +1,108 @@
+//! Opening the file: pragmas, the format version, refusals that say why.
+
+use rusqlite::{Connection, OpenFlags};
+
+use super::super::{Result, StoreError, StoreErrorKind};
+use super::EmbeddedSettings;
+use super::error::wrap;
+
+/// The version of the tables, in `user_version`.
+const FORMAT: i64 = 1;
+
+/// The bytes `sgca`, in `application_id`: this file is ours.
+const APPLICATION: i64 = 0x7367_6361;
+
+const PAGE_SIZE: i64 = 4096;
+
+const TABLES: &str = "
+CREATE TABLE generation (value INTEGER NOT NULL);
+INSERT INTO generation VALUES (1);
+-- Every type name that occurs; layout is null for types that only links mention.
+CREATE TABLE types (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, layout TEXT);
+-- What links show of an entity. kept: its own row is stored and decides whether it
+-- is dead; own: its own row decides its name.
+CREATE TABLE targets (
+  type INTEGER NOT NULL, id INTEGER NOT NULL,
+  name TEXT, folded TEXT, name_rv INTEGER NOT NULL, own INTEGER NOT NULL,
+  dead INTEGER NOT NULL, state_rv INTEGER NOT NULL, kept INTEGER NOT NULL,
+  PRIMARY KEY (type, id)
+) WITHOUT ROWID;
+-- Nearly everything is alive: asking whether a target is dead costs one look into
+-- an index that stays in memory.
+CREATE INDEX targets_dead ON targets (type, id) WHERE dead = 1;
+";
+
+/// Opens the connection that writes, and makes the tables of a new file.
+pub(super) fn open_writer(settings: &EmbeddedSettings) -> Result<Connection> {
+    let connection = Connection::open(&settings.path).map_err(|error| located(settings, wrap("open")(error)))?;
+    prepare(&connection, settings).map_err(|error| located(settings, error))?;
+    Ok(connection)
+}
+
+/// Opens a connection that only reads.
+pub(super) fn open_reader(settings: &EmbeddedSettings) -> Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(&settings.path, flags).map_err(wrap("open"))?;
+    tune(&connection, settings).map_err(wrap("open"))?;
+    Ok(connection)
+}
+
+fn prepare(connection: &Connection, settings: &EmbeddedSettings) -> Result<()> {
+    connection.busy_timeout(settings.busy_timeout)?;
+    check_format(connection)?;
+    connection.pragma_update(None, "page_size", PAGE_SIZE)?;
+    // The answer is the mode that was reached; on a file system that cannot do
+    // WAL it is another one, and everything still works, slower.
+    connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "wal_autocheckpoint", 10_000)?;
+    tune(connection, settings)?;
+    if let Some(bytes) = settings.max_bytes {
+        connection
+            .query_row(&format!("PRAGMA max_page_count = {}", bytes / PAGE_SIZE.unsigned_abs()), [], |_| Ok(()))?;
+    }
+    create(connection)
+}
+
+fn tune(connection: &Connection, settings: &EmbeddedSettings) -> rusqlite::Result<()> {
+    connection.busy_timeout(settings.busy_timeout)?;
+    connection.pragma_update(None, "cache_size", -65_536)?;
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    // The answer is the size that was granted.
+    connection.query_row("PRAGMA mmap_size = 2147483648", [], |_| Ok(())).or_else(|error| match error {
+        rusqlite::Error::QueryReturnedNoRows => Ok(()),
+        other => Err(other),
+    })?;
+    connection.set_prepared_statement_cache_capacity(256);
+    Ok(())
+}
+
+fn check_format(connection: &Connection) -> Result<()> {
+    let pragma = |name: &str| connection.query_row(&format!("PRAGMA {name}"), [], |row| row.get::<_, i64>(0));
+    let (format, application) = (pragma("user_version")?, pragma("application_id")?);
+    if application != APPLICATION && (application != 0 || format != 0) {
+        return Err(StoreError::new(StoreErrorKind::Refused, "the file belongs to another program"));
+    }
+    if format > FORMAT {
+        let message = format!(
+            "the file was written by a newer sgcache (format {format}, this one knows {FORMAT}): use that version, or another data_dir"
+        );
+        return Err(StoreError::new(StoreErrorKind::Newer, message));
+    }
+    Ok(())
+}
+
+fn create(connection: &Connection) -> Result<()> {
+    let transaction = rusqlite::Transaction::new_unchecked(connection, rusqlite::TransactionBehavior::Immediate)?;
+    let format: i64 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    if format == 0 {
+        transaction.execute_batch(TABLES)?;
+        transaction.pragma_update(None, "application_id", APPLICATION)?;
+        transaction.pragma_update(None, "user_version", FORMAT)?;
+    }
+    Ok(transaction.commit()?)
+}
+
+fn located(settings: &EmbeddedSettings, error: StoreError) -> StoreError {
+    StoreError::new(error.kind(), format!("{}: {error}", settings.path.display())).because(error)
+}

@@ -1,0 +1,212 @@
+//! The embedded store: one SQLite file, nothing to install.
+//!
+//! Per entity type there is a narrow table with the short fields that filters and
+//! orders use, a table with the documents as JSON text, and a table with the
+//! elements of its lists of links; one table for all types holds what is known
+//! of link targets (name, dead or alive). A filter becomes ids in the first and
+//! third ([`plan`]); documents are touched only after the page is chosen
+//! ([`fetch`]).
+//!
+//! One thread owns the only connection that writes, and makes checkpoints when it
+//! has nothing else to do: an automatic checkpoint inside of a commit takes up to
+//! 145 ms. Readers are a pool of read-only connections.
+//!
+//! `synchronous` is FULL. The state of sync is another file, which may forget a
+//! mark as soon as `put` has returned; a store that lost its last commits in a
+//! power cut would then miss rows for good.
+
+mod column;
+mod connection;
+mod error;
+mod fetch;
+mod layouts;
+mod maintain;
+mod migrate;
+mod plan;
+mod project;
+mod put;
+mod targets;
+mod test_sql;
+mod writer;
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rusqlite::Connection;
+use serde_json::Value;
+use tokio::sync::Semaphore;
+
+use super::{
+    Bucket, FetchedRow, Fields, Found, Health, LinkTarget, PurgeScope, PutOutcome, Referrers, Relinked, Result, Row,
+    RowVersion, Store, StoreError, StoreErrorKind, StoredType,
+};
+use crate::entity::{EntityRef, EntityType};
+use crate::entity_config::TypeLayout;
+use crate::filter::Query;
+use error::wrap;
+use layouts::{Layouts, Shared};
+use writer::Writer;
+
+/// How to open an embedded store.
+#[derive(Clone, Debug)]
+pub struct EmbeddedSettings {
+    /// The file, `store.sqlite` in the data directory; made when it is missing.
+    pub path: PathBuf,
+    /// How many queries may run at once.
+    pub readers: usize,
+    /// How long to wait for another process that is writing.
+    pub busy_timeout: Duration,
+    /// The largest size of the file; unlimited when `None`.
+    pub max_bytes: Option<u64>,
+}
+
+impl EmbeddedSettings {
+    /// Returns the defaults for a file.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        let cores = std::thread::available_parallelism().map_or(2, NonZeroUsize::get);
+        let busy_timeout = Duration::from_secs(10);
+        Self { path: path.into(), readers: cores.clamp(2, 8), busy_timeout, max_bytes: None }
+    }
+}
+
+/// A store in one SQLite file.
+pub struct EmbeddedStore {
+    settings: EmbeddedSettings,
+    writer: Writer,
+    readers: Arc<Mutex<Vec<Connection>>>,
+    permits: Arc<Semaphore>,
+    shared: Arc<Shared>,
+}
+
+impl EmbeddedStore {
+    /// Opens a store, or makes an empty one.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreErrorKind::Newer`] for a file of a newer version of this program,
+    /// [`StoreErrorKind::Locked`], [`StoreErrorKind::Refused`] and
+    /// [`StoreErrorKind::Corrupt`] when the file cannot be used.
+    pub fn open(settings: EmbeddedSettings) -> Result<Self> {
+        let connection = connection::open_writer(&settings)?;
+        let shared = Arc::new(Shared::default());
+        shared.current(&connection).map_err(wrap("read the layouts of"))?;
+        Ok(Self {
+            writer: Writer::start(connection, Arc::clone(&shared))?,
+            readers: Arc::default(),
+            permits: Arc::new(Semaphore::new(settings.readers.max(1))),
+            shared,
+            settings,
+        })
+    }
+
+    /// Runs a closure over one snapshot of the file, on a reader of the pool.
+    async fn read<T, F>(&self, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection, &Layouts) -> Result<T> + Send + 'static,
+    {
+        let closed = || StoreError::new(StoreErrorKind::Unavailable, "the store is closed");
+        let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| closed())?;
+        let (readers, shared, settings) = (Arc::clone(&self.readers), Arc::clone(&self.shared), self.settings.clone());
+        let task = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            let pooled = readers.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).pop();
+            let reader = match pooled {
+                Some(reader) => reader,
+                None => connection::open_reader(&settings)?,
+            };
+            let answer = snapshot(&reader, &shared, work);
+            readers.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(reader);
+            answer
+        });
+        task.await
+            .map_err(|error| StoreError::new(StoreErrorKind::Fault, "a query of the store broke").because(error))?
+    }
+}
+
+/// Runs a closure inside of one read transaction.
+fn snapshot<T>(
+    reader: &Connection,
+    shared: &Shared,
+    work: impl FnOnce(&Connection, &Layouts) -> Result<T>,
+) -> Result<T> {
+    let transaction = reader.unchecked_transaction().map_err(wrap("read"))?;
+    let layouts = shared.current(&transaction).map_err(wrap("read"))?;
+    work(&transaction, &layouts)
+}
+
+#[async_trait]
+impl Store for EmbeddedStore {
+    async fn ensure_type(&self, layout: &TypeLayout) -> Result<()> {
+        let cached = super::CachedType::of(layout);
+        self.writer.run(move |transaction, layouts| migrate::ensure_type(transaction, layouts, &cached)).await
+    }
+
+    async fn put(&self, rows: &[FetchedRow]) -> Result<Vec<PutOutcome>> {
+        let rows = rows.to_vec();
+        self.writer.run(move |transaction, layouts| put::put(transaction, layouts, &rows)).await
+    }
+
+    async fn get(&self, keys: &[EntityRef], fields: &Fields) -> Result<Vec<Row>> {
+        let (keys, fields) = (keys.to_vec(), fields.clone());
+        self.read(move |reader, layouts| fetch::get(reader, layouts, &keys, &fields)).await
+    }
+
+    async fn find(&self, query: &Query) -> Result<Found> {
+        let query = query.clone();
+        self.read(move |reader, layouts| fetch::find(reader, layouts, &query)).await
+    }
+
+    async fn count(&self, query: &Query) -> Result<u64> {
+        let query = query.clone();
+        self.read(move |reader, layouts| fetch::count(reader, layouts, &query)).await
+    }
+
+    async fn referrers(&self, target: &EntityRef, limit: usize) -> Result<Referrers> {
+        let target = target.clone();
+        self.read(move |reader, layouts| targets::referrers(reader, layouts, &target, limit)).await
+    }
+
+    async fn relink(&self, target: &LinkTarget) -> Result<Relinked> {
+        let target = target.clone();
+        self.writer.run(move |transaction, layouts| targets::relink(transaction, layouts, &target)).await
+    }
+
+    async fn digest(&self, entity_type: &EntityType) -> Result<Vec<Bucket>> {
+        let entity_type = entity_type.clone();
+        self.read(move |reader, layouts| maintain::digest(reader, layouts.tables(&entity_type)?)).await
+    }
+
+    async fn scan(&self, entity_type: &EntityType, after_id: i64, limit: usize) -> Result<Vec<RowVersion>> {
+        let entity_type = entity_type.clone();
+        self.read(move |reader, layouts| maintain::scan(reader, layouts.tables(&entity_type)?, after_id, limit)).await
+    }
+
+    async fn purge(&self, scope: &PurgeScope) -> Result<u64> {
+        let scope = scope.clone();
+        self.writer.run(move |transaction, layouts| maintain::purge(transaction, layouts, &scope)).await
+    }
+
+    async fn types(&self) -> Result<Vec<StoredType>> {
+        self.read(|_, layouts| Ok(layouts.stored())).await
+    }
+
+    async fn health(&self) -> Health {
+        match self.read(maintain::health).await {
+            Ok(health) => health,
+            Err(error) => Health { ok: false, message: error.to_string(), bytes: None },
+        }
+    }
+
+    async fn corrupt(&self, key: &EntityRef, field: &str, value: Value) -> Result<()> {
+        let (key, field) = (key.clone(), field.to_owned());
+        self.writer.run(move |transaction, layouts| put::corrupt(transaction, layouts, &key, &field, value)).await
+    }
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

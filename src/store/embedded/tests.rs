@@ -1,0 +1,131 @@
+//! Tests of the plans: which index answers which query.
+//!
+//! A plan that scans a type is right and slow, so no other test would notice.
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::entity::{DataType, Timestamp};
+use crate::entity_config::LayoutField;
+use crate::filter::{Filter, RawFilter, Sort};
+use crate::schema::{EntitySchema, FieldSchema, Schema};
+use crate::store::{ReadVersion, RowState};
+
+const SHOT: [(&str, DataType); 8] = [
+    ("id", DataType::Number),
+    ("code", DataType::Text),
+    ("description", DataType::Text),
+    ("project", DataType::Entity),
+    ("sg_sequence", DataType::Entity),
+    ("sg_status_list", DataType::StatusList),
+    ("tags", DataType::MultiEntity),
+    ("updated_at", DataType::DateTime),
+];
+
+fn schema() -> Schema {
+    let entity = |name: &str, fields: &[(&str, DataType)]| EntitySchema {
+        entity_type: name.into(),
+        display_name: name.into(),
+        visible: true,
+        fields: fields.iter().map(|(name, ty)| ((*name).to_owned(), FieldSchema::new(*ty, *name))).collect(),
+    };
+    let types = [entity("Shot", &SHOT), entity("Sequence", &[("code", DataType::Text)])];
+    Schema { types: types.into_iter().map(|entity| (entity.entity_type.clone(), entity)).collect() }
+}
+
+fn layout(entity_type: &str) -> TypeLayout {
+    let schema = schema();
+    let entity = schema.entity(&entity_type.into()).expect("a type");
+    let field = |(name, field): (&String, &FieldSchema)| LayoutField {
+        name: name.clone(),
+        data_type: field.data_type,
+        valid_types: vec![],
+        mapping: None,
+    };
+    TypeLayout {
+        entity_type: entity_type.into(),
+        fields: entity.fields.iter().filter(|(name, _)| name.as_str() != "id").map(field).collect(),
+        filter: Filter::everything(),
+        raw_filter: RawFilter::everything(),
+        hash: "1".into(),
+    }
+}
+
+async fn store(dir: &std::path::Path) -> EmbeddedStore {
+    let store = EmbeddedStore::open(EmbeddedSettings::new(dir.join("store.sqlite"))).expect("a store");
+    for entity_type in ["Shot", "Sequence"] {
+        store.ensure_type(&layout(entity_type)).await.expect("a type");
+    }
+    store
+}
+
+/// Returns the steps of the plan for a filter of shots.
+async fn plan(filter: Value, order: &str) -> String {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = store(dir.path()).await;
+    let schema = schema();
+    let raw = RawFilter::from_lists(&filter, false).expect("a filter");
+    let order = crate::filter::parse_order(order).expect("an order");
+    let order: Vec<Sort> = schema.order(&"Shot".into(), &order);
+    let query = Query::all("Shot").filter(schema.filter(&"Shot".into(), &raw).expect("it fits")).order(order);
+    let steps = store.read(move |reader, layouts| {
+        let statement = plan::ids(layouts, &query, &query.filter)?;
+        let mut explained = reader.prepare(&format!("EXPLAIN QUERY PLAN {}", statement.text))?;
+        let parameters = rusqlite::params_from_iter(&statement.parameters);
+        let steps = explained.query_map(parameters, |row| row.get::<_, String>(3))?;
+        Ok(steps.collect::<rusqlite::Result<Vec<_>>>()?.join("\n"))
+    });
+    steps.await.expect("a plan")
+}
+
+#[tokio::test]
+async fn common_questions_go_through_an_index() {
+    let sequence = json!({"type": "Sequence", "id": 7});
+    let cases = [
+        (json!([["id", "is", 5]]), "", "SEARCH a USING INTEGER PRIMARY KEY"),
+        (json!([["sg_sequence", "is", sequence]]), "", "_sg_sequence (c3_sg_sequence_t=? AND c3_sg_sequence_i=?)"),
+        (json!([["code", "starts_with", "010"]]), "", "_code (c0_code>? AND c0_code<?)"),
+        (json!([["sg_status_list", "in", ["ip", "fin"]]]), "", "_sg_status_list (c4_sg_status_list=?)"),
+        (json!([["tags", "is", {"type": "Tag", "id": 1}]]), "", "SEARCH l USING PRIMARY KEY (field=? AND type=?"),
+        (json!([]), "-updated_at", "SCAN a USING INDEX row_1_Shot_by_6_updated_at"),
+        (
+            json!([["project", "is", {"type": "Project", "id": 1}], ["code", "contains", "x"]]),
+            "",
+            "_project_0_code (c2_project_t=? AND c2_project_i=?)",
+        ),
+        (
+            json!([["sg_sequence.Sequence.code", "is", "010"]]),
+            "",
+            "_sg_sequence (c3_sg_sequence_t=? AND c3_sg_sequence_i=?)",
+        ),
+    ];
+    for (filter, order, expected) in cases {
+        let steps = plan(filter.clone(), order).await;
+        assert!(steps.contains(expected), "{filter}\n{steps}");
+    }
+}
+
+#[tokio::test]
+async fn a_list_of_thousands_of_operands_is_one_parameter() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = store(dir.path()).await;
+    let doc = json!({"code": "A", "description": null, "project": null, "sg_sequence": null, "sg_status_list": null,
+        "tags": [], "updated_at": null});
+    let (key, doc) = (EntityRef::new("Shot", 39_999), doc.as_object().expect("an object").clone());
+    let row = FetchedRow::from_site(&layout("Shot"), key, ReadVersion(1), RowState::Active, doc, Timestamp(0), None);
+    store.put(&[row.expect("a whole row")]).await.expect("a put");
+    let query = Query::all("Shot").filter(Filter::ids(0..40_000));
+    assert_eq!(store.count(&query).await.expect("a count"), 1);
+}
+
+#[tokio::test]
+async fn names_that_differ_in_case_only_are_two_fields() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = store(dir.path()).await;
+    let field =
+        |name: &str| LayoutField { name: name.into(), data_type: DataType::Text, valid_types: vec![], mapping: None };
+    let layout =
+        TypeLayout { fields: vec![field("sg_X"), field("sg_x")], entity_type: "shot".into(), ..layout("Shot") };
+    store.ensure_type(&layout).await.expect("a type beside `Shot`");
+    assert_eq!(store.types().await.expect("types").len(), 3);
+}
