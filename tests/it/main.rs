@@ -1,9 +1,6 @@
 //! The integration tests, one binary.
 
-mod elastic_cluster;
 mod elastic_proxy;
-mod elastic_secured;
-mod elastic_store;
 mod elastic_transport;
 mod layers;
 mod metrics_dashboard;
@@ -15,3 +12,6 @@ mod prometheus;
 mod report_elastic;
 mod servers;
 mod sim_http;
+mod store_conformance;
+mod store_embedded;
+mod store_world;
