@@ -54,8 +54,8 @@ pub enum Layout {
 
 /// Delivers an outbox to one server.
 pub struct Delivery {
-    client: Client,
-    prefix: String,
+    pub(super) client: Client,
+    pub(super) prefix: String,
     outbox: Arc<Outbox>,
     layout: Mutex<Option<Layout>>,
 }

@@ -13,6 +13,7 @@ pub mod elasticsearch;
 pub mod outbox;
 pub mod prometheus;
 pub mod result;
+mod retention;
 pub mod run;
 mod sink;
 mod templates;

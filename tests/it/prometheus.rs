@@ -11,11 +11,13 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::servers::skipped;
+
 /// Returns the program that `variable` names, or says what is left out.
-pub fn program(variable: &str, suite: &str) -> Option<PathBuf> {
+pub fn program(variable: &str, suite: &'static str) -> Option<PathBuf> {
     let found = std::env::var_os(variable).map(PathBuf::from).filter(|path| path.exists());
     if found.is_none() {
-        println!("left out: {suite}; {variable} is not set (eval \"$(tests/setup)\" sets it)");
+        skipped(suite, &format!("{variable} is not set (eval \"$(tests/setup)\")"));
     }
     found
 }

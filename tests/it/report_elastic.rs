@@ -255,3 +255,24 @@ async fn the_background_delivery_starts_when_a_run_ends_and_stops_when_told() {
     assert!(case.outbox.is_empty().unwrap());
     assert_eq!(case.count("runs").await, 1);
 }
+
+#[tokio::test]
+async fn old_reports_are_removed_and_new_ones_still_arrive() {
+    let Some(case) = Case::start() else { return };
+    let delivery = case.delivery(case.url);
+    assert!(delivery.prune(Utc::now()).await.unwrap().is_empty(), "nothing was written yet");
+    case.report(&report("RUN1"));
+    delivery.drain().await.unwrap();
+
+    let long_ago = Utc.with_ymd_and_hms(2020, 1, 1, 0, 0, 0).unwrap();
+    assert!(delivery.prune(long_ago).await.unwrap().is_empty());
+    assert_eq!(case.count("runs").await, 1);
+
+    // Seen from years ahead, everything is old.
+    let years_ahead = Utc.with_ymd_and_hms(2040, 1, 1, 0, 0, 0).unwrap();
+    let removed = delivery.prune(years_ahead).await.unwrap();
+    assert_eq!(removed.len(), 3, "{removed:?}");
+    case.report(&report("RUN2"));
+    delivery.drain().await.unwrap();
+    assert_eq!(case.count("runs").await, 1);
+}
