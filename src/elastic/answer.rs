@@ -41,13 +41,8 @@ impl Answer {
     /// [`ErrorKind::Malformed`] when the body is not what `T` expects.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T> {
         serde_json::from_slice(&self.body).map_err(|error| {
-            let reason = format!(
-                "the answer cannot be read: {error}: {}",
-                excerpt(&self.body)
-            );
-            Error::new(ErrorKind::Malformed, reason)
-                .with_call(self.call.clone())
-                .with_status(self.status, None)
+            let reason = format!("the answer cannot be read: {error}: {}", excerpt(&self.body));
+            Error::new(ErrorKind::Malformed, reason).with_call(self.call.clone()).with_status(self.status, None)
         })
     }
 
@@ -66,9 +61,7 @@ impl Answer {
     /// Turns the answer into the error that it would have been, had the call not accepted its status.
     pub fn into_error(self) -> Error {
         let (error_type, reason) = reason(&self.body);
-        Error::new(kind_of_status(self.status), reason)
-            .with_call(self.call)
-            .with_status(self.status, error_type)
+        Error::new(kind_of_status(self.status), reason).with_call(self.call).with_status(self.status, error_type)
     }
 }
 
@@ -94,21 +87,10 @@ pub(super) fn reason_of(error: &Value) -> Option<(Option<String>, String)> {
         return Some((None, text.to_owned()));
     }
     let error_type = error.get("type").and_then(Value::as_str)?;
-    let mut reasons = vec![
-        error
-            .get("reason")
-            .and_then(Value::as_str)
-            .unwrap_or("no reason given")
-            .to_owned(),
-    ];
-    let mut cause = error
-        .pointer("/root_cause/0")
-        .or_else(|| error.get("caused_by"));
+    let mut reasons = vec![error.get("reason").and_then(Value::as_str).unwrap_or("no reason given").to_owned()];
+    let mut cause = error.pointer("/root_cause/0").or_else(|| error.get("caused_by"));
     while let Some(current) = cause {
-        let text = current
-            .get("reason")
-            .and_then(Value::as_str)
-            .unwrap_or_default();
+        let text = current.get("reason").and_then(Value::as_str).unwrap_or_default();
         if !text.is_empty() && !reasons.iter().any(|said| said.contains(text)) {
             reasons.push(text.to_owned());
         }
@@ -148,27 +130,11 @@ mod tests {
     fn the_reason_of_a_refusal_is_found_in_every_form_servers_use() {
         let nested = br#"{"error":{"root_cause":[{"type":"x","reason":"deep"}],"type":"search_phase_execution_exception",
             "reason":"all shards failed","caused_by":{"type":"x","reason":"deep","caused_by":{"type":"y","reason":"deeper"}}},"status":400}"#;
-        assert_eq!(
-            reason(nested),
-            (
-                Some("search_phase_execution_exception".into()),
-                "all shards failed: deep".into()
-            )
-        );
-        let plain =
-            br#"{"error":"Incorrect HTTP method for uri [/x], allowed: [DELETE]","status":405}"#;
-        assert_eq!(
-            reason(plain),
-            (
-                None,
-                "Incorrect HTTP method for uri [/x], allowed: [DELETE]".into()
-            )
-        );
+        assert_eq!(reason(nested), (Some("search_phase_execution_exception".into()), "all shards failed: deep".into()));
+        let plain = br#"{"error":"Incorrect HTTP method for uri [/x], allowed: [DELETE]","status":405}"#;
+        assert_eq!(reason(plain), (None, "Incorrect HTTP method for uri [/x], allowed: [DELETE]".into()));
         assert_eq!(reason(b""), (None, "no explanation given".into()));
-        assert_eq!(
-            reason(b"<html>\n  gone</html>"),
-            (None, "`<html> gone</html>`".into())
-        );
+        assert_eq!(reason(b"<html>\n  gone</html>"), (None, "`<html> gone</html>`".into()));
     }
 
     #[test]

@@ -44,36 +44,20 @@ impl VersionType {
 
 impl BulkOp {
     /// Writes document `id` whole, as `version`. `source` is JSON in one line.
-    pub fn index(
-        index: &str,
-        id: &str,
-        version: i64,
-        version_type: VersionType,
-        source: String,
-    ) -> Self {
+    pub fn index(index: &str, id: &str, version: i64, version_type: VersionType, source: String) -> Self {
         let meta = json!({"_index": index, "_id": id, "version": version, "version_type": version_type.name()});
-        Self {
-            action: json!({ "index": meta }).to_string(),
-            source: Some(source),
-        }
+        Self { action: json!({ "index": meta }).to_string(), source: Some(source) }
     }
 
     /// Writes document `id` unless there is one. `source` is JSON in one line.
     pub fn create(index: &str, id: &str, source: String) -> Self {
-        Self {
-            action: json!({"create": {"_index": index, "_id": id}}).to_string(),
-            source: Some(source),
-        }
+        Self { action: json!({"create": {"_index": index, "_id": id}}).to_string(), source: Some(source) }
     }
 
     /// Deletes document `id` unless it has a newer version than `version`.
     pub fn delete(index: &str, id: &str, version: i64) -> Self {
-        let meta =
-            json!({"_index": index, "_id": id, "version": version, "version_type": "external_gte"});
-        Self {
-            action: json!({ "delete": meta }).to_string(),
-            source: None,
-        }
+        let meta = json!({"_index": index, "_id": id, "version": version, "version_type": "external_gte"});
+        Self { action: json!({ "delete": meta }).to_string(), source: None }
     }
 
     fn size(&self) -> usize {
@@ -108,18 +92,12 @@ impl Client {
     ///
     /// When a request as a whole failed for good: then nothing is known about its
     /// items, and repeating them is harmless.
-    pub async fn bulk(
-        &self,
-        operations: &[BulkOp],
-        require_alias: bool,
-    ) -> Result<Vec<ItemOutcome>> {
+    pub async fn bulk(&self, operations: &[BulkOp], require_alias: bool) -> Result<Vec<ItemOutcome>> {
         let mut outcomes: Vec<Option<ItemOutcome>> = vec![None; operations.len()];
         let mut pending: Vec<usize> = (0..operations.len()).collect();
         let mut attempt = 0;
         while !pending.is_empty() {
-            let chunks = self
-                .bulk_limits()
-                .chunks(&pending, |position| operations[position].size());
+            let chunks = self.bulk_limits().chunks(&pending, |position| operations[position].size());
             let round = self.round(operations, chunks, require_alias).await?;
             pending.clear();
             let last_attempt = attempt + 1 >= self.attempts();
@@ -141,18 +119,11 @@ impl Client {
             if busy {
                 attempt += 1;
                 self.bulk_limits().overloaded();
-                tracing::debug!(
-                    attempt,
-                    items = pending.len(),
-                    "bulk items refused for now, trying again"
-                );
+                tracing::debug!(attempt, items = pending.len(), "bulk items refused for now, trying again");
                 self.pause(attempt, None).await;
             }
         }
-        Ok(outcomes
-            .into_iter()
-            .map(|outcome| outcome.unwrap_or(ItemOutcome::Done))
-            .collect())
+        Ok(outcomes.into_iter().map(|outcome| outcome.unwrap_or(ItemOutcome::Done)).collect())
     }
 
     /// Sends all chunks, a few at a time. A position without a verdict was not taken for its size.
@@ -174,36 +145,21 @@ impl Client {
                     results.extend(chunk.into_iter().zip(verdicts.into_iter().map(Some)));
                 }
                 Sent::TooLarge if chunk.len() == 1 => {
-                    let reason =
-                        "status 413: the document is larger than the server takes".to_owned();
+                    let reason = "status 413: the document is larger than the server takes".to_owned();
                     results.push((chunk[0], Some(Verdict::Final(ItemOutcome::Refused(reason)))));
                 }
-                Sent::TooLarge => {
-                    results.extend(chunk.into_iter().map(|position| (position, None)))
-                }
+                Sent::TooLarge => results.extend(chunk.into_iter().map(|position| (position, None))),
             }
         }
         Ok(results)
     }
 
     /// Sends one request, again when its answer does not fit what was sent.
-    async fn request(
-        &self,
-        operations: &[BulkOp],
-        chunk: &[usize],
-        require_alias: bool,
-    ) -> Result<Sent> {
-        let lines: Vec<&str> = chunk
-            .iter()
-            .flat_map(|&position| operations[position].lines())
-            .collect();
+    async fn request(&self, operations: &[BulkOp], chunk: &[usize], require_alias: bool) -> Result<Sent> {
+        let lines: Vec<&str> = chunk.iter().flat_map(|&position| operations[position].lines()).collect();
         let body = join_lines(&lines);
         let bytes = body.len();
-        let call = Call::post("/_bulk")
-            .param("require_alias", require_alias)
-            .raw(body)
-            .patient()
-            .repeatable();
+        let call = Call::post("/_bulk").param("require_alias", require_alias).raw(body).patient().repeatable();
         let mut attempt = 1;
         loop {
             let answer = match self.send(&call).await {
@@ -253,13 +209,7 @@ mod tests {
 
     #[test]
     fn an_operation_is_one_or_two_lines() {
-        let write = BulkOp::index(
-            "shots-write",
-            "7",
-            1 << 40,
-            VersionType::External,
-            r#"{"id":7}"#.into(),
-        );
+        let write = BulkOp::index("shots-write", "7", 1 << 40, VersionType::External, r#"{"id":7}"#.into());
         assert_eq!(
             write.lines().collect::<Vec<_>>(),
             [
@@ -269,13 +219,7 @@ mod tests {
         );
         let delete = BulkOp::delete("shots-write", "7", 5);
         assert_eq!(delete.lines().count(), 1);
-        assert_eq!(
-            delete.size(),
-            join_lines(&delete.lines().collect::<Vec<_>>()).len()
-        );
-        assert_eq!(
-            write.size(),
-            join_lines(&write.lines().collect::<Vec<_>>()).len()
-        );
+        assert_eq!(delete.size(), join_lines(&delete.lines().collect::<Vec<_>>()).len());
+        assert_eq!(write.size(), join_lines(&write.lines().collect::<Vec<_>>()).len());
     }
 }

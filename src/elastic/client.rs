@@ -63,12 +63,7 @@ enum Again {
 
 impl Failure {
     fn fatal(error: Error) -> Self {
-        Self {
-            error,
-            again: Again::Never,
-            node_is_dead: false,
-            asked_pause: None,
-        }
+        Self { error, again: Again::Never, node_is_dead: false, asked_pause: None }
     }
 }
 
@@ -81,10 +76,7 @@ impl Client {
     /// key that cannot stand in a header.
     pub fn new(settings: &Settings) -> Result<Self> {
         let (urls, auth) = settings.resolve()?;
-        let nodes = urls
-            .iter()
-            .map(|url| node(url, &auth, settings))
-            .collect::<Result<Vec<_>>>()?;
+        let nodes = urls.iter().map(|url| node(url, &auth, settings)).collect::<Result<Vec<_>>>()?;
         let mut headers = HeaderMap::new();
         let opaque_id = HeaderValue::try_from(&settings.opaque_id)
             .map_err(|_| Error::settings("the opaque id must be printable ASCII"))?;
@@ -97,18 +89,12 @@ impl Client {
             retry: settings.retry.clone(),
             headers,
         };
-        Ok(Self {
-            inner: Arc::new(inner),
-        })
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// Returns the URLs of the nodes, without credentials.
     pub fn urls(&self) -> Vec<&str> {
-        self.inner
-            .nodes
-            .iter()
-            .map(|node| node.url.as_str())
-            .collect()
+        self.inner.nodes.iter().map(|node| node.url.as_str()).collect()
     }
 
     /// Makes `call`, on other nodes and again where that is allowed.
@@ -120,10 +106,7 @@ impl Client {
     /// The last failure, with the number of attempts; see [`ErrorKind`].
     pub async fn send(&self, call: &Call) -> Result<Answer> {
         if let Some(reason) = &call.invalid {
-            return Err(Error::new(
-                ErrorKind::Settings,
-                format!("{}: {reason}", call.path),
-            ));
+            return Err(Error::new(ErrorKind::Settings, format!("{}: {reason}", call.path)));
         }
         let mut attempt = 1;
         loop {
@@ -161,8 +144,7 @@ impl Client {
 
     /// Waits before the next attempt; not at all when another node can be asked at once.
     async fn rest(&self, attempt: u32, failure: &Failure) {
-        let other_node =
-            failure.node_is_dead && lock(&self.inner.endpoints).any_live(Instant::now());
+        let other_node = failure.node_is_dead && lock(&self.inner.endpoints).any_live(Instant::now());
         if !other_node {
             self.pause(attempt, failure.asked_pause).await;
         }
@@ -191,8 +173,7 @@ impl Client {
         match tokio::time::timeout(limit, self.exchange(node, call, &name)).await {
             Ok(result) => result,
             Err(_) => Err(Failure {
-                error: Error::new(ErrorKind::Timeout, format!("no answer within {limit:?}"))
-                    .with_call(name),
+                error: Error::new(ErrorKind::Timeout, format!("no answer within {limit:?}")).with_call(name),
                 again: Again::IfRepeatable,
                 node_is_dead: true,
                 asked_pause: None,
@@ -200,49 +181,22 @@ impl Client {
         }
     }
 
-    async fn exchange(
-        &self,
-        node: &Node,
-        call: &Call,
-        name: &str,
-    ) -> std::result::Result<Answer, Failure> {
+    async fn exchange(&self, node: &Node, call: &Call, name: &str) -> std::result::Result<Answer, Failure> {
         let query = (!call.query.is_empty()).then_some(&call.query);
         let headers = self.inner.headers.clone();
-        let sent = node
-            .transport
-            .send(
-                call.method,
-                &call.path,
-                headers,
-                query,
-                call.body.clone(),
-                None,
-            )
-            .await;
+        let sent = node.transport.send(call.method, &call.path, headers, query, call.body.clone(), None).await;
         let response = sent.map_err(|error| broken(&error, name))?;
         let status = response.status_code().as_u16();
         let asked_pause = retry_after(response.headers());
         let is_elasticsearch = response.headers().contains_key("x-elastic-product");
-        let body = response
-            .bytes()
-            .await
-            .map_err(|error| broken(&error, name))?;
-        let answer = Answer {
-            status,
-            body,
-            call: name.to_owned(),
-            is_elasticsearch,
-        };
+        let body = response.bytes().await.map_err(|error| broken(&error, name))?;
+        let answer = Answer { status, body, call: name.to_owned(), is_elasticsearch };
         judge(answer, call, asked_pause)
     }
 }
 
 /// Decides whether what came back is an answer.
-fn judge(
-    answer: Answer,
-    call: &Call,
-    asked_pause: Option<Duration>,
-) -> std::result::Result<Answer, Failure> {
+fn judge(answer: Answer, call: &Call, asked_pause: Option<Duration>) -> std::result::Result<Answer, Failure> {
     let status = answer.status;
     if !looks_like_json(&answer.body) && !matches!(status, 401 | 403 | 413) {
         return Err(foreign(answer, asked_pause));
@@ -251,36 +205,19 @@ fn judge(
         return Ok(answer);
     }
     let (error_type, reason) = reason(&answer.body);
-    let error = Error::new(kind_of_status(status), reason)
-        .with_call(answer.call)
-        .with_status(status, error_type);
+    let error = Error::new(kind_of_status(status), reason).with_call(answer.call).with_status(status, error_type);
     Err(match status {
-        408 | 429 => Failure {
-            error,
-            again: Again::Always,
-            node_is_dead: false,
-            asked_pause,
-        },
-        502..=504 => Failure {
-            error,
-            again: Again::IfRepeatable,
-            node_is_dead: true,
-            asked_pause,
-        },
+        408 | 429 => Failure { error, again: Again::Always, node_is_dead: false, asked_pause },
+        502..=504 => Failure { error, again: Again::IfRepeatable, node_is_dead: true, asked_pause },
         _ => Failure::fatal(error),
     })
 }
 
 /// An answer that no Elasticsearch gives: a proxy or a login page speaks.
 fn foreign(answer: Answer, asked_pause: Option<Duration>) -> Failure {
-    let reason = format!(
-        "the answer is not JSON, a proxy may have given it: {}",
-        excerpt(&answer.body)
-    );
+    let reason = format!("the answer is not JSON, a proxy may have given it: {}", excerpt(&answer.body));
     Failure {
-        error: Error::new(ErrorKind::Malformed, reason)
-            .with_call(answer.call)
-            .with_status(answer.status, None),
+        error: Error::new(ErrorKind::Malformed, reason).with_call(answer.call).with_status(answer.status, None),
         again: Again::IfRepeatable,
         node_is_dead: answer.status >= 500,
         asked_pause,
@@ -296,21 +233,13 @@ fn broken(error: &elasticsearch::Error, name: &str) -> Failure {
         _ if is_connect(error) => Again::Always,
         _ => Again::IfRepeatable,
     };
-    Failure {
-        error: described,
-        again,
-        node_is_dead: true,
-        asked_pause: None,
-    }
+    Failure { error: described, again, node_is_dead: true, asked_pause: None }
 }
 
 fn is_connect(error: &elasticsearch::Error) -> bool {
     let mut current: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(cause) = current {
-        if cause
-            .downcast_ref::<reqwest::Error>()
-            .is_some_and(reqwest::Error::is_connect)
-        {
+        if cause.downcast_ref::<reqwest::Error>().is_some_and(reqwest::Error::is_connect) {
             return true;
         }
         current = cause.source();
@@ -320,19 +249,12 @@ fn is_connect(error: &elasticsearch::Error) -> bool {
 
 /// Reads `Retry-After` in seconds; its form as a date is not used by these servers.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let seconds: u64 = headers
-        .get(RETRY_AFTER)?
-        .to_str()
-        .ok()?
-        .trim()
-        .parse()
-        .ok()?;
+    let seconds: u64 = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
     Some(Duration::from_secs(seconds))
 }
 
 fn node(url: &Url, auth: &Auth, settings: &Settings) -> Result<Node> {
-    let mut builder =
-        TransportBuilder::new(SingleNodeConnectionPool::new(url.clone())).enable_meta_header(false);
+    let mut builder = TransportBuilder::new(SingleNodeConnectionPool::new(url.clone())).enable_meta_header(false);
     if let Some(credentials) = credentials(auth)? {
         builder = builder.auth(credentials);
     }
@@ -343,13 +265,8 @@ fn node(url: &Url, auth: &Auth, settings: &Settings) -> Result<Node> {
         // A proxy for the way out must not be asked for this machine.
         builder = builder.disable_proxy();
     }
-    let transport = builder
-        .build()
-        .map_err(|error| Error::settings(format!("{url}: {error}")))?;
-    Ok(Node {
-        url: url.as_str().trim_end_matches('/').to_owned(),
-        transport,
-    })
+    let transport = builder.build().map_err(|error| Error::settings(format!("{url}: {error}")))?;
+    Ok(Node { url: url.as_str().trim_end_matches('/').to_owned(), transport })
 }
 
 fn is_loopback(url: &Url) -> bool {
@@ -360,9 +277,7 @@ fn is_loopback(url: &Url) -> bool {
 fn credentials(auth: &Auth) -> Result<Option<Credentials>> {
     Ok(Some(match auth {
         Auth::None => return Ok(None),
-        Auth::Basic { user, password } => {
-            Credentials::Basic(user.clone(), password.reveal().to_owned())
-        }
+        Auth::Basic { user, password } => Credentials::Basic(user.clone(), password.reveal().to_owned()),
         Auth::ApiKey(key) => Credentials::EncodedApiKey(header_safe("API key", key.reveal())?),
         Auth::Bearer(token) => Credentials::Bearer(header_safe("bearer token", token.reveal())?),
     }))
@@ -377,13 +292,10 @@ fn header_safe(what: &str, secret: &str) -> Result<String> {
 }
 
 fn certificates(path: &std::path::Path) -> Result<Certificate> {
-    let unusable =
-        |reason: String| Error::settings(format!("ca_certificate {}: {reason}", path.display()));
+    let unusable = |reason: String| Error::settings(format!("ca_certificate {}: {reason}", path.display()));
     let pem = std::fs::read(path).map_err(|error| unusable(error.to_string()))?;
     if !String::from_utf8_lossy(&pem).contains("-----BEGIN CERTIFICATE-----") {
-        return Err(unusable(
-            "there is no `-----BEGIN CERTIFICATE-----` in it".to_owned(),
-        ));
+        return Err(unusable("there is no `-----BEGIN CERTIFICATE-----` in it".to_owned()));
     }
     Certificate::from_pem(&pem).map_err(|error| unusable(error.to_string()))
 }
@@ -418,17 +330,13 @@ mod tests {
     }
 
     fn failure(status: u16, body: &str) -> Failure {
-        judge(answer(status, body), &Call::get("/x"), None)
-            .err()
-            .expect("a failure")
+        judge(answer(status, body), &Call::get("/x"), None).err().expect("a failure")
     }
 
     #[test]
     fn the_message_names_url_call_status_and_the_servers_reason() {
-        let failure = failure(
-            404,
-            r#"{"error":{"type":"index_not_found_exception","reason":"no such index [x]"},"status":404}"#,
-        );
+        let failure =
+            failure(404, r#"{"error":{"type":"index_not_found_exception","reason":"no such index [x]"},"status":404}"#);
         assert_eq!(
             failure.error.to_string(),
             "GET http://es:9200/x: status 404: index_not_found_exception: no such index [x]"
@@ -446,22 +354,14 @@ mod tests {
     fn html_is_a_failure_even_at_200_and_is_shown() {
         let failure = failure(200, "<html>Please log in</html>");
         assert_eq!(failure.error.kind(), ErrorKind::Malformed);
-        assert!(
-            failure
-                .error
-                .to_string()
-                .ends_with("a proxy may have given it: `<html>Please log in</html>`")
-        );
+        assert!(failure.error.to_string().ends_with("a proxy may have given it: `<html>Please log in</html>`"));
         assert!(failure.again == Again::IfRepeatable);
     }
 
     #[test]
     fn a_gateway_error_marks_the_node_dead_and_too_many_requests_does_not() {
         assert!(failure(503, "{}").node_is_dead);
-        let busy = failure(
-            429,
-            r#"{"error":{"type":"es_rejected_execution_exception","reason":"queue full"}}"#,
-        );
+        let busy = failure(429, r#"{"error":{"type":"es_rejected_execution_exception","reason":"queue full"}}"#);
         assert!(!busy.node_is_dead && busy.again == Again::Always);
     }
 
@@ -470,10 +370,7 @@ mod tests {
         let mut settings = Settings::new(["http://es:9200"]);
         settings.auth = Auth::ApiKey(Secret::new("abc\ndef"));
         let error = Client::new(&settings).err().expect("a failure");
-        assert_eq!(
-            error.to_string(),
-            "the API key holds characters that cannot be sent"
-        );
+        assert_eq!(error.to_string(), "the API key holds characters that cannot be sent");
         settings.auth = Auth::ApiKey(Secret::new("abcdef\n"));
         assert!(Client::new(&settings).is_ok());
     }
@@ -488,10 +385,7 @@ mod tests {
         let error = Client::new(&settings).err().expect("a failure").to_string();
         assert_eq!(
             error,
-            format!(
-                "ca_certificate {}: there is no `-----BEGIN CERTIFICATE-----` in it",
-                path.display()
-            )
+            format!("ca_certificate {}: there is no `-----BEGIN CERTIFICATE-----` in it", path.display())
         );
     }
 }

@@ -26,10 +26,7 @@ struct Node {
 impl Endpoints {
     /// Returns `count` nodes, all of them alive.
     pub(super) fn new(count: usize) -> Self {
-        Self {
-            nodes: vec![Node::default(); count],
-            next: 0,
-        }
+        Self { nodes: vec![Node::default(); count], next: 0 }
     }
 
     /// Returns the node to ask: live ones in turn, else the one that rests the shortest.
@@ -54,9 +51,7 @@ impl Endpoints {
     /// Notes that `node` did not answer. `jitter` is in 0..1 and adds up to half the rest.
     pub(super) fn failed(&mut self, node: usize, now: Instant, jitter: f64) {
         let node = &mut self.nodes[node];
-        let rest = FIRST_REST
-            .saturating_mul(1 << node.failures.min(8))
-            .min(LONGEST_REST);
+        let rest = FIRST_REST.saturating_mul(1 << node.failures.min(8)).min(LONGEST_REST);
         node.failures += 1;
         node.dead_until = Some(now + rest.mul_f64(1.0 + jitter / 2.0).min(LONGEST_REST));
     }
@@ -104,13 +99,7 @@ mod tests {
         let mut rests = Vec::new();
         for _ in 0..6 {
             endpoints.failed(0, now, 0.0);
-            rests.push(
-                endpoints.nodes[0]
-                    .dead_until
-                    .unwrap()
-                    .duration_since(now)
-                    .as_secs(),
-            );
+            rests.push(endpoints.nodes[0].dead_until.unwrap().duration_since(now).as_secs());
         }
         assert_eq!(rests, [5, 10, 20, 40, 60, 60]);
         endpoints.worked(0);

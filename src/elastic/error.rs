@@ -50,14 +50,7 @@ pub enum ErrorKind {
 
 impl Error {
     pub(super) fn new(kind: ErrorKind, reason: impl Into<String>) -> Self {
-        Self {
-            kind,
-            call: None,
-            status: None,
-            error_type: None,
-            reason: reason.into(),
-            attempts: 1,
-        }
+        Self { kind, call: None, status: None, error_type: None, reason: reason.into(), attempts: 1 }
     }
 
     pub(super) fn settings(reason: impl Into<String>) -> Self {
@@ -107,10 +100,7 @@ impl Error {
     /// Returns true when the same call may well work later without anybody doing anything.
     pub fn is_transient(&self) -> bool {
         use ErrorKind::{Fault, Malformed, Overloaded, Timeout, Unreachable};
-        matches!(
-            self.kind,
-            Unreachable | Timeout | Overloaded | Fault | Malformed
-        )
+        matches!(self.kind, Unreachable | Timeout | Overloaded | Fault | Malformed)
     }
 }
 
@@ -171,32 +161,17 @@ fn tls_advice(chain: &str) -> Option<&'static str> {
             "UnsupportedCertVersion",
             "the server's certificate is of X.509 version 1; make one of version 3, with `subjectAltName`",
         ),
-        (
-            "NotValidForName",
-            "the host name of the url does not stand in `subjectAltName` of the server's certificate",
-        ),
+        ("NotValidForName", "the host name of the url does not stand in `subjectAltName` of the server's certificate"),
         (
             "certificate not valid for name",
             "the host name of the url does not stand in `subjectAltName` of the server's certificate",
         ),
         ("Expired", "the server's certificate has expired"),
-        (
-            "certificate expired",
-            "the server's certificate has expired",
-        ),
-        (
-            "InvalidContentType",
-            "the server does not speak TLS at this port; is it http:// instead of https://?",
-        ),
-        (
-            "received corrupt message",
-            "the server does not speak TLS at this port; is it http:// instead of https://?",
-        ),
+        ("certificate expired", "the server's certificate has expired"),
+        ("InvalidContentType", "the server does not speak TLS at this port; is it http:// instead of https://?"),
+        ("received corrupt message", "the server does not speak TLS at this port; is it http:// instead of https://?"),
     ];
-    known
-        .iter()
-        .find(|(word, _)| chain.contains(word))
-        .map(|(_, advice)| *advice)
+    known.iter().find(|(word, _)| chain.contains(word)).map(|(_, advice)| *advice)
 }
 
 #[cfg(test)]
@@ -232,9 +207,7 @@ mod tests {
             "tcp connect error",
             "Connection refused (os error 111)",
         ]);
-        let error = Error::transport(&error)
-            .with_call("GET http://127.0.0.1:9/".into())
-            .with_attempts(3);
+        let error = Error::transport(&error).with_call("GET http://127.0.0.1:9/".into()).with_attempts(3);
         assert_eq!(
             error.to_string(),
             "GET http://127.0.0.1:9/: client error (Connect): tcp connect error: Connection refused (os error 111) (after 3 attempts)"
@@ -249,21 +222,13 @@ mod tests {
             "invalid peer certificate: Other(OtherError(CaUsedAsEndEntity))",
         ]));
         assert_eq!(error.kind(), ErrorKind::Tls);
-        assert!(
-            error
-                .to_string()
-                .contains("give the server a certificate signed by that CA"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("give the server a certificate signed by that CA"), "{error}");
         assert!(!error.is_transient());
     }
 
     #[test]
     fn an_unknown_issuer_names_the_setting_to_change() {
-        let error = Error::transport(&layers(&[
-            "client error (Connect)",
-            "invalid peer certificate: UnknownIssuer",
-        ]));
+        let error = Error::transport(&layers(&["client error (Connect)", "invalid peer certificate: UnknownIssuer"]));
         assert!(error.to_string().contains("`ca_certificate`"), "{error}");
     }
 }

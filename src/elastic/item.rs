@@ -34,14 +34,9 @@ pub(super) fn judge(item: &Value) -> Verdict {
     let Some((action, result)) = item.as_object().and_then(|object| object.iter().next()) else {
         return Verdict::Retry("the answer has an empty item".to_owned());
     };
-    let status = result
-        .get("status")
-        .and_then(Value::as_u64)
-        .unwrap_or_default();
-    let (error_type, reason) = result
-        .get("error")
-        .and_then(reason_of)
-        .unwrap_or_else(|| (None, "no explanation given".to_owned()));
+    let status = result.get("status").and_then(Value::as_u64).unwrap_or_default();
+    let (error_type, reason) =
+        result.get("error").and_then(reason_of).unwrap_or_else(|| (None, "no explanation given".to_owned()));
     let error_type = error_type.unwrap_or_default();
     let text = format!("status {status}: {error_type}: {reason}");
     match (status, error_type.as_str()) {
@@ -53,9 +48,7 @@ pub(super) fn judge(item: &Value) -> Verdict {
         (_, "index_closed_exception" | "index_not_found_exception" | "cluster_block_exception") => {
             Verdict::Final(ItemOutcome::StoreFault(text))
         }
-        (_, "illegal_argument_exception") if is_alias_trouble(&reason) => {
-            Verdict::Final(ItemOutcome::StoreFault(text))
-        }
+        (_, "illegal_argument_exception") if is_alias_trouble(&reason) => Verdict::Final(ItemOutcome::StoreFault(text)),
         _ => Verdict::Final(ItemOutcome::Refused(text)),
     }
 }
@@ -105,11 +98,7 @@ mod tests {
             ("index", 418, "surprise", "refused"),
         ];
         for (action, status, error_type, expected) in table {
-            assert_eq!(
-                outcome(action, status, error_type),
-                expected,
-                "{action} {status} {error_type}"
-            );
+            assert_eq!(outcome(action, status, error_type), expected, "{action} {status} {error_type}");
         }
     }
 

@@ -18,11 +18,7 @@ const FEWEST_BYTES: usize = 64 << 10;
 
 impl Default for BulkLimits {
     fn default() -> Self {
-        Self {
-            operations: MOST_OPERATIONS,
-            bytes: MOST_BYTES,
-            good: 0,
-        }
+        Self { operations: MOST_OPERATIONS, bytes: MOST_BYTES, good: 0 }
     }
 }
 
@@ -54,11 +50,7 @@ impl BulkLimits {
     /// Splits operations of these sizes, named by their position, into requests.
     ///
     /// One operation that is larger than the limit goes alone.
-    pub(super) fn chunks(
-        &self,
-        positions: &[usize],
-        size_of: impl Fn(usize) -> usize,
-    ) -> Vec<Vec<usize>> {
+    pub(super) fn chunks(&self, positions: &[usize], size_of: impl Fn(usize) -> usize) -> Vec<Vec<usize>> {
         let mut chunks: Vec<Vec<usize>> = Vec::new();
         let mut bytes = 0;
         for &position in positions {
@@ -84,17 +76,10 @@ mod tests {
 
     #[test]
     fn a_request_holds_at_most_so_many_operations_and_bytes() {
-        let limits = BulkLimits {
-            operations: 3,
-            bytes: 100,
-            good: 0,
-        };
+        let limits = BulkLimits { operations: 3, bytes: 100, good: 0 };
         let sizes = [10, 10, 10, 10, 95, 10, 300, 10];
         let chunks = limits.chunks(&[0, 1, 2, 3, 4, 5, 6, 7], |position| sizes[position]);
-        assert_eq!(
-            chunks,
-            [vec![0, 1, 2], vec![3], vec![4], vec![5], vec![6], vec![7]]
-        );
+        assert_eq!(chunks, [vec![0, 1, 2], vec![3], vec![4], vec![5], vec![6], vec![7]]);
     }
 
     #[test]
@@ -109,13 +94,7 @@ mod tests {
         for _ in 0..200 {
             limits.worked();
         }
-        assert_eq!(
-            limits,
-            BulkLimits {
-                good: 0,
-                ..BulkLimits::default()
-            }
-        );
+        assert_eq!(limits, BulkLimits { good: 0, ..BulkLimits::default() });
         limits.too_large(1_500_000);
         assert_eq!(limits.bytes, 750_000);
     }

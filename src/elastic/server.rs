@@ -38,11 +38,7 @@ impl fmt::Display for Server {
             Flavour::Elasticsearch => "Elasticsearch",
             Flavour::OpenSearch => "OpenSearch",
         };
-        write!(
-            f,
-            "{name} {}",
-            self.version.as_deref().unwrap_or("of unknown version")
-        )
+        write!(f, "{name} {}", self.version.as_deref().unwrap_or("of unknown version"))
     }
 }
 
@@ -53,20 +49,12 @@ impl Client {
     ///
     /// When the server cannot be reached or refuses the credentials (401).
     pub async fn server(&self) -> Result<Server> {
-        let root = self
-            .send(&Call::get("/").accept(&[400, 403, 404, 405]))
-            .await?;
+        let root = self.send(&Call::get("/").accept(&[400, 403, 404, 405])).await?;
         if root.is_success() {
             let body = root.value()?;
             if let Some(version) = body.pointer("/version/number").and_then(Value::as_str) {
-                let is_opensearch = body
-                    .pointer("/version/distribution")
-                    .and_then(Value::as_str)
-                    == Some("opensearch");
-                return Ok(Server {
-                    flavour: flavour(!is_opensearch),
-                    version: Some(version.to_owned()),
-                });
+                let is_opensearch = body.pointer("/version/distribution").and_then(Value::as_str) == Some("opensearch");
+                return Ok(Server { flavour: flavour(!is_opensearch), version: Some(version.to_owned()) });
             }
         }
         let nodes = Call::get("/_nodes/_local")
@@ -74,28 +62,14 @@ impl Client {
             .accept(&[400, 403, 404, 405]);
         let answer = self.send(&nodes).await?;
         let body = answer.value()?;
-        let node = body
-            .get("nodes")
-            .and_then(Value::as_object)
-            .and_then(|nodes| nodes.values().next());
-        let version = node
-            .and_then(|node| node.get("version"))
-            .and_then(Value::as_str)
-            .map(str::to_owned);
+        let node = body.get("nodes").and_then(Value::as_object).and_then(|nodes| nodes.values().next());
+        let version = node.and_then(|node| node.get("version")).and_then(Value::as_str).map(str::to_owned);
         // OpenSearch has no build flavour and sends no product header.
-        let says_so =
-            answer.is_elasticsearch || node.is_some_and(|node| node.get("build_flavor").is_some());
-        Ok(Server {
-            flavour: flavour(says_so || version.is_none()),
-            version,
-        })
+        let says_so = answer.is_elasticsearch || node.is_some_and(|node| node.get("build_flavor").is_some());
+        Ok(Server { flavour: flavour(says_so || version.is_none()), version })
     }
 }
 
 fn flavour(is_elasticsearch: bool) -> Flavour {
-    if is_elasticsearch {
-        Flavour::Elasticsearch
-    } else {
-        Flavour::OpenSearch
-    }
+    if is_elasticsearch { Flavour::Elasticsearch } else { Flavour::OpenSearch }
 }

@@ -80,10 +80,7 @@ fn parse_url(text: &str) -> Result<Url> {
     };
     // The text may hold a password, so only what stands behind an `@` is repeated.
     let shown = text.rsplit_once('@').map_or(text, |(_, host)| host);
-    Err(Error::new(
-        ErrorKind::Settings,
-        format!("`{shown}` is not the url of an Elasticsearch: {problem}"),
-    ))
+    Err(Error::new(ErrorKind::Settings, format!("`{shown}` is not the url of an Elasticsearch: {problem}")))
 }
 
 /// Who we are to the server.
@@ -140,11 +137,7 @@ pub struct Timeouts {
 
 impl Default for Timeouts {
     fn default() -> Self {
-        Self {
-            search: Duration::from_secs(30),
-            bulk: Duration::from_secs(60),
-            other: Duration::from_secs(10),
-        }
+        Self { search: Duration::from_secs(30), bulk: Duration::from_secs(60), other: Duration::from_secs(10) }
     }
 }
 
@@ -161,11 +154,7 @@ pub struct RetryLimits {
 
 impl Default for RetryLimits {
     fn default() -> Self {
-        Self {
-            attempts: 5,
-            first_pause: Duration::from_millis(250),
-            longest_pause: Duration::from_secs(30),
-        }
+        Self { attempts: 5, first_pause: Duration::from_millis(250), longest_pause: Duration::from_secs(30) }
     }
 }
 
@@ -179,10 +168,7 @@ impl RetryLimits {
             return asked.min(self.longest_pause);
         }
         let doublings = attempt.saturating_sub(1).min(16);
-        let bound = self
-            .first_pause
-            .saturating_mul(1 << doublings)
-            .min(self.longest_pause);
+        let bound = self.first_pause.saturating_mul(1 << doublings).min(self.longest_pause);
         bound.mul_f64(jitter)
     }
 }
@@ -196,9 +182,7 @@ mod tests {
         let settings = Settings::new(["https://sgcache:s3cret@es.studio:9200"]);
         let (urls, auth) = settings.resolve().unwrap();
         assert_eq!(urls[0].as_str(), "https://es.studio:9200/");
-        let Auth::Basic { user, password } = auth else {
-            panic!("{auth:?}")
-        };
+        let Auth::Basic { user, password } = auth else { panic!("{auth:?}") };
         assert_eq!((user.as_str(), password.reveal()), ("sgcache", "s3cret"));
     }
 
@@ -211,14 +195,8 @@ mod tests {
 
     #[test]
     fn a_secret_is_never_printed() {
-        let auth = Auth::Basic {
-            user: "sgcache".into(),
-            password: Secret::new("s3cret"),
-        };
-        assert_eq!(
-            format!("{auth:?}"),
-            r#"Basic { user: "sgcache", password: *** }"#
-        );
+        let auth = Auth::Basic { user: "sgcache".into(), password: Secret::new("s3cret") };
+        assert_eq!(format!("{auth:?}"), r#"Basic { user: "sgcache", password: *** }"#);
     }
 
     #[test]
@@ -232,32 +210,16 @@ mod tests {
             message("es.studio:9200"),
             "`es.studio:9200` is not the url of an Elasticsearch: the scheme must be http or https"
         );
-        assert_eq!(
-            message("9200"),
-            "`9200` is not the url of an Elasticsearch: it must look like https://host:9200"
-        );
+        assert_eq!(message("9200"), "`9200` is not the url of an Elasticsearch: it must look like https://host:9200");
     }
 
     #[test]
     fn pauses_double_up_to_the_longest_and_obey_the_server() {
         let limits = RetryLimits::default();
-        let pauses: Vec<u128> = (1..=9)
-            .map(|attempt| limits.pause(attempt, None, 1.0).as_millis())
-            .collect();
-        assert_eq!(
-            pauses,
-            [250, 500, 1000, 2000, 4000, 8000, 16000, 30000, 30000]
-        );
+        let pauses: Vec<u128> = (1..=9).map(|attempt| limits.pause(attempt, None, 1.0).as_millis()).collect();
+        assert_eq!(pauses, [250, 500, 1000, 2000, 4000, 8000, 16000, 30000, 30000]);
         assert_eq!(limits.pause(3, None, 0.5).as_millis(), 500);
-        assert_eq!(
-            limits.pause(1, Some(Duration::from_secs(3)), 0.5).as_secs(),
-            3
-        );
-        assert_eq!(
-            limits
-                .pause(1, Some(Duration::from_secs(3600)), 0.5)
-                .as_secs(),
-            30
-        );
+        assert_eq!(limits.pause(1, Some(Duration::from_secs(3)), 0.5).as_secs(), 3);
+        assert_eq!(limits.pause(1, Some(Duration::from_secs(3600)), 0.5).as_secs(), 30);
     }
 }

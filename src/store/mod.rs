@@ -19,6 +19,7 @@
 
 mod answer;
 mod catalogue;
+pub mod elasticsearch;
 pub mod embedded;
 mod error;
 mod row;

@@ -1,0 +1,268 @@
+//! Rows as documents and back.
+//!
+//! A document is the row as the site answered it, plus `id`, plus `_ref` in every
+//! link, plus `_sg`. Three spellings are changed on the way in, because the server
+//! would not compare them as we do: an empty text is null, a moment is written in
+//! UTC, a link keeps only `type`, `id` and `name`.
+//!
+//! A link to a retired entity is moved out of its field into `_sg.retired_links`:
+//! it then counts as no link in every search, and comes back with a revival.
+
+use serde_json::{Map, Value, json};
+
+use super::super::{CachedType, FetchedRow, RowState};
+use super::mapping::LONGEST_INDEXED;
+use crate::entity::{DataType, EntityRef, Shape, Timestamp};
+
+/// A document as it lies in `_source`.
+pub(super) type Document = Map<String, Value>;
+
+/// Returns the document of a row.
+pub(super) fn of_row(row: &FetchedRow, cached: &CachedType) -> Document {
+    let mut document = Document::new();
+    let (mut unindexed, mut has) = (Vec::new(), Vec::new());
+    for (name, value) in row.doc() {
+        let Some(data_type) = cached.data_type(name) else { continue };
+        if is_too_long(data_type, value) {
+            unindexed.push(name.as_str());
+        }
+        if data_type.shape() == Shape::Presence && !value.is_null() {
+            has.push(name.as_str());
+        }
+        document.insert(name.clone(), written(data_type, value));
+    }
+    let bookkeeping = json!({
+        "rv": row.rv().0,
+        "state": row.state().as_str(),
+        "hash": row.hash().to_string(),
+        "hash32": row.hash().short(),
+        "fetched_at": row.fetched_at().to_string(),
+        "last_event": row.last_event(),
+        "unindexed": unindexed,
+        "has": has,
+    });
+    document.insert("id".into(), row.key().id.into());
+    document.insert("_sg".into(), bookkeeping);
+    document
+}
+
+/// Returns a value in the form that the index compares.
+pub(super) fn written(data_type: DataType, value: &Value) -> Value {
+    match (data_type.shape(), value) {
+        (Shape::Text | Shape::ExactText, Value::String(text)) if text.is_empty() => Value::Null,
+        (Shape::DateTime, Value::String(text)) => {
+            Timestamp::parse(text).map_or_else(|| value.clone(), |moment| moment.to_string().into())
+        }
+        (Shape::Bool, Value::Null) => Value::Bool(false),
+        (Shape::Link, Value::Object(_)) => written_link(value),
+        (Shape::Links, Value::Array(links)) => links.iter().map(written_link).collect(),
+        _ => value.clone(),
+    }
+}
+
+fn written_link(link: &Value) -> Value {
+    let Some(target) = EntityRef::from_json(link) else { return Value::Null };
+    let name = link.get("name").cloned().unwrap_or(Value::Null);
+    json!({"type": target.entity_type.as_str(), "id": target.id, "name": name, "_ref": target.to_string()})
+}
+
+/// Lucene counts in UTF-16, so do we.
+fn is_too_long(data_type: DataType, value: &Value) -> bool {
+    let is_text = matches!(data_type.shape(), Shape::Text | Shape::ExactText);
+    is_text
+        && value
+            .as_str()
+            .is_some_and(|text| text.len() > LONGEST_INDEXED && text.encode_utf16().count() > LONGEST_INDEXED)
+}
+
+/// Returns a value as `read` answers it.
+pub(super) fn read_value(data_type: DataType, value: &Value) -> Value {
+    match data_type.shape() {
+        Shape::Link | Shape::Links => without_refs(value),
+        _ => value.clone(),
+    }
+}
+
+fn without_refs(value: &Value) -> Value {
+    match value {
+        Value::Array(links) => links.iter().map(without_refs).collect(),
+        Value::Object(link) => {
+            let mut link = link.clone();
+            link.remove("_ref");
+            Value::Object(link)
+        }
+        other => other.clone(),
+    }
+}
+
+/// Returns the state that a document says.
+pub(super) fn state(document: &Document) -> Option<RowState> {
+    document.get("_sg")?.get("state")?.as_str().and_then(RowState::parse)
+}
+
+/// Returns the version that a document says.
+pub(super) fn rv(document: &Document) -> i64 {
+    document.get("_sg").and_then(|sg| sg.get("rv")).and_then(Value::as_i64).unwrap_or_default()
+}
+
+/// What is to be done to the links to one entity.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct LinkChange {
+    pub(super) target: EntityRef,
+    /// The name to show; `None` leaves the one that is there.
+    pub(super) name: Option<String>,
+    /// Whether the entity is retired or absent.
+    pub(super) dead: bool,
+}
+
+/// Applies a change to every link in a document and tells whether anything changed.
+pub(super) fn relink(document: &mut Document, change: &LinkChange) -> bool {
+    if change.dead { bury(document, &change.target) } else { revive(document, change) }
+}
+
+/// Moves the links to a dead entity out of their fields.
+fn bury(document: &mut Document, target: &EntityRef) -> bool {
+    let reference = target.to_string();
+    let is_target = |link: &Value| link.get("_ref").and_then(Value::as_str) == Some(reference.as_str());
+    let mut buried = Vec::new();
+    for (field, value) in document.iter_mut().filter(|(field, _)| *field != "_sg") {
+        match value {
+            Value::Array(links) if links.iter().any(is_target) => {
+                for (position, link) in links.iter().enumerate().filter(|(_, link)| is_target(link)) {
+                    buried.push(json!({"field": field, "at": position, "link": link}));
+                }
+                links.retain(|link| !is_target(link));
+            }
+            Value::Object(_) if is_target(value) => {
+                buried.push(json!({"field": field, "at": null, "link": value}));
+                *value = Value::Null;
+            }
+            _ => {}
+        }
+    }
+    let changed = !buried.is_empty();
+    if changed {
+        let mut graves = graves(document);
+        graves.extend(buried);
+        set_graves(document, graves);
+    }
+    changed
+}
+
+/// Puts links to a living entity back where they were, and its name into all of them.
+fn revive(document: &mut Document, change: &LinkChange) -> bool {
+    let reference = change.target.to_string();
+    let (mut risen, kept): (Vec<Value>, Vec<Value>) =
+        graves(document).into_iter().partition(|grave| grave["link"]["_ref"] == reference);
+    let mut changed = !risen.is_empty();
+    // The last one first would shift the positions of the others.
+    risen.sort_by_key(|grave| grave["at"].as_u64());
+    for grave in &risen {
+        let field = grave["field"].as_str().unwrap_or_default();
+        match document.get_mut(field) {
+            Some(Value::Array(links)) => {
+                let position = grave["at"].as_u64().map_or(links.len(), |at| (at as usize).min(links.len()));
+                links.insert(position, grave["link"].clone());
+            }
+            Some(value) if value.is_null() => *value = grave["link"].clone(),
+            _ => {}
+        }
+    }
+    if changed {
+        set_graves(document, kept);
+    }
+    if let Some(name) = &change.name {
+        changed |= rename(document, &reference, name);
+    }
+    changed
+}
+
+fn rename(document: &mut Document, reference: &str, name: &str) -> bool {
+    let mut changed = false;
+    for (_, value) in document.iter_mut().filter(|(field, _)| *field != "_sg") {
+        let links: &mut [Value] = match value {
+            Value::Array(links) => links,
+            Value::Object(_) => std::slice::from_mut(value),
+            _ => continue,
+        };
+        for link in links.iter_mut().filter(|link| link.get("_ref").and_then(Value::as_str) == Some(reference)) {
+            if link["name"] != name {
+                link["name"] = name.into();
+                changed = true;
+            }
+        }
+    }
+    changed
+}
+
+fn graves(document: &Document) -> Vec<Value> {
+    let graves = document.get("_sg").and_then(|sg| sg.get("retired_links"));
+    graves.and_then(Value::as_array).cloned().unwrap_or_default()
+}
+
+fn set_graves(document: &mut Document, graves: Vec<Value>) {
+    if let Some(Value::Object(bookkeeping)) = document.get_mut("_sg") {
+        let refs: Vec<Value> = graves.iter().map(|grave| grave["link"]["_ref"].clone()).collect();
+        bookkeeping.insert("retired_refs".into(), refs.into());
+        bookkeeping.insert("retired_links".into(), graves.into());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn document(value: Value) -> Document {
+        value.as_object().expect("an object").clone()
+    }
+
+    fn shot() -> Document {
+        let link =
+            |id: i64| json!({"type": "Asset", "id": id, "name": format!("a{id}"), "_ref": format!("Asset:{id}")});
+        document(json!({"id": 1, "parent": link(2), "assets": [link(1), link(2), link(3)], "_sg": {"state": "active"}}))
+    }
+
+    fn change(dead: bool, name: Option<&str>) -> LinkChange {
+        LinkChange { target: EntityRef::new("Asset", 2), name: name.map(str::to_owned), dead }
+    }
+
+    #[test]
+    fn links_to_a_retired_entity_vanish_and_come_back_in_their_place() {
+        let mut shot = shot();
+        let before = shot.clone();
+        assert!(relink(&mut shot, &change(true, None)));
+        assert_eq!(shot["parent"], Value::Null);
+        assert_eq!(shot["assets"].as_array().map(Vec::len), Some(2));
+        assert_eq!(shot["_sg"]["retired_refs"], json!(["Asset:2", "Asset:2"]));
+        assert!(!relink(&mut shot, &change(true, None)));
+
+        assert!(relink(&mut shot, &change(false, None)));
+        assert_eq!((&shot["parent"], &shot["assets"]), (&before["parent"], &before["assets"]));
+        assert_eq!(shot["_sg"]["retired_refs"], json!([]));
+    }
+
+    #[test]
+    fn a_rename_reaches_every_link_and_nothing_else() {
+        let mut shot = shot();
+        assert!(relink(&mut shot, &change(false, Some("new"))));
+        assert_eq!((&shot["parent"]["name"], &shot["assets"][1]["name"]), (&json!("new"), &json!("new")));
+        assert_eq!(shot["assets"][0]["name"], "a1");
+        assert!(!relink(&mut shot, &change(false, Some("new"))));
+    }
+
+    #[test]
+    fn values_are_written_in_the_form_that_is_compared() {
+        assert_eq!(written(DataType::Text, &json!("")), Value::Null);
+        assert_eq!(written(DataType::DateTime, &json!("2015-07-13T23:54:01+02:00")), json!("2015-07-13T21:54:01Z"));
+        let link = written(DataType::Entity, &json!({"type": "Shot", "id": 7, "name": "x", "valid": "valid"}));
+        assert_eq!(link, json!({"type": "Shot", "id": 7, "name": "x", "_ref": "Shot:7"}));
+        assert_eq!(read_value(DataType::Entity, &link), json!({"type": "Shot", "id": 7, "name": "x"}));
+    }
+
+    #[test]
+    fn a_text_that_is_too_long_for_the_index_is_noted() {
+        assert!(is_too_long(DataType::Text, &json!("x".repeat(8192))));
+        assert!(!is_too_long(DataType::Text, &json!("é".repeat(8191))));
+        assert!(!is_too_long(DataType::Serializable, &json!("x".repeat(9000))));
+    }
+}

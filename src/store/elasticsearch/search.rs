@@ -1,0 +1,184 @@
+//! The few calls that read documents: search, scan, get many.
+//!
+//! A search goes through the alias of active rows unless it says otherwise. A get
+//! by id ignores the filter of an alias, so whoever gets looks at `_sg.state`.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::super::{Result, StoreError};
+use super::document::Document;
+use crate::elastic::{Call, Client};
+
+/// The most rows that `from` and `size` may reach; a setting of every index.
+pub(super) const WINDOW: usize = 100_000;
+
+/// How many rows one step of a scan takes.
+const STEP: usize = 5000;
+
+/// One document that a search found.
+#[derive(Debug, Deserialize)]
+pub(super) struct Hit {
+    #[serde(rename = "_id")]
+    pub(super) id: String,
+    #[serde(rename = "_version", default)]
+    pub(super) version: i64,
+    #[serde(rename = "_source", default)]
+    pub(super) source: Document,
+}
+
+impl Hit {
+    /// The id of the entity, which is the id of its document.
+    pub(super) fn entity_id(&self) -> i64 {
+        self.id.parse().unwrap_or_default()
+    }
+}
+
+#[derive(Deserialize)]
+struct SearchAnswer {
+    hits: Hits,
+    #[serde(default)]
+    timed_out: bool,
+    #[serde(rename = "_shards", default)]
+    shards: Shards,
+    #[serde(default)]
+    aggregations: BTreeMap<String, Value>,
+}
+
+#[derive(Deserialize)]
+struct Hits {
+    hits: Vec<Hit>,
+}
+
+#[derive(Deserialize, Default)]
+struct Shards {
+    #[serde(default)]
+    failed: u32,
+}
+
+/// Runs one search of `index` with this body.
+pub(super) async fn search(client: &Client, index: &str, body: &Value) -> Result<Vec<Hit>> {
+    Ok(run(client, index, body).await?.hits.hits)
+}
+
+/// Runs one search and returns what it aggregates.
+pub(super) async fn aggregate(client: &Client, index: &str, body: &Value) -> Result<BTreeMap<String, Value>> {
+    Ok(run(client, index, body).await?.aggregations)
+}
+
+async fn run(client: &Client, index: &str, body: &Value) -> Result<SearchAnswer> {
+    let call = Call::post(format!("/{index}/_search"))
+        .param("track_total_hits", false)
+        .param("allow_partial_search_results", false)
+        .json(body)
+        .search();
+    let answer: SearchAnswer = client.send(&call).await?.json()?;
+    if answer.timed_out || answer.shards.failed > 0 {
+        let message = format!("elasticsearch: a search of {index} was answered in part only");
+        return Err(StoreError::new(super::super::StoreErrorKind::Unavailable, message));
+    }
+    Ok(answer)
+}
+
+/// Returns every document that the query finds, by id, in steps; `source` as in a search.
+///
+/// Ids are unique and never change, so a row that exists throughout is seen
+/// exactly once, without a point in time or a scroll.
+pub(super) async fn scan(
+    client: &Client,
+    index: &str,
+    query: &Value,
+    source: &Value,
+    after: i64,
+    limit: usize,
+) -> Result<Vec<Hit>> {
+    let mut found: Vec<Hit> = Vec::new();
+    let mut after = after;
+    while found.len() < limit {
+        let step = STEP.min(limit - found.len());
+        let hits = scan_step(client, index, query, source, after, step).await?;
+        let is_last = hits.len() < step;
+        if let Some(hit) = hits.last() {
+            after = hit.entity_id();
+        }
+        found.extend(hits);
+        if is_last {
+            break;
+        }
+    }
+    Ok(found)
+}
+
+/// Returns the next documents by id, each with its version.
+pub(super) async fn scan_step(
+    client: &Client,
+    index: &str,
+    query: &Value,
+    source: &Value,
+    after: i64,
+    size: usize,
+) -> Result<Vec<Hit>> {
+    let body = json!({"query": query, "_source": source, "version": true, "size": size,
+        "sort": [{"id": "asc"}], "search_after": [after]});
+    search(client, index, &body).await
+}
+
+/// Returns how many rows the query finds.
+pub(super) async fn count(client: &Client, index: &str, query: &Value) -> Result<u64> {
+    #[derive(Deserialize)]
+    struct Count {
+        count: u64,
+    }
+    let call = Call::post(format!("/{index}/_count")).json(&json!({ "query": query })).search();
+    Ok(client.send(&call).await?.json::<Count>()?.count)
+}
+
+/// One document to get: index or alias, id, and which fields.
+pub(super) struct Wanted {
+    pub(super) index: String,
+    pub(super) id: String,
+    pub(super) source: Value,
+}
+
+/// Gets documents by id, as they are now and not as of the last refresh; `None` for those that are not there.
+pub(super) async fn get_many(client: &Client, wanted: &[Wanted]) -> Result<Vec<Option<Document>>> {
+    #[derive(Deserialize)]
+    struct Answer {
+        docs: Vec<Got>,
+    }
+    #[derive(Deserialize)]
+    struct Got {
+        #[serde(default)]
+        found: bool,
+        #[serde(rename = "_source", default)]
+        source: Document,
+        error: Option<Value>,
+    }
+    let mut documents = Vec::with_capacity(wanted.len());
+    for step in wanted.chunks(STEP) {
+        let docs: Vec<Value> =
+            step.iter().map(|w| json!({"_index": w.index, "_id": w.id, "_source": w.source})).collect();
+        let call = Call::post("/_mget").json(&json!({ "docs": docs })).search();
+        let answer: Answer = client.send(&call).await?.json()?;
+        for (got, w) in answer.docs.into_iter().zip(step) {
+            if let Some(error) = got.error {
+                let kind = super::super::StoreErrorKind::Fault;
+                return Err(StoreError::new(kind, format!("elasticsearch: {}/{}: {error}", w.index, w.id)));
+            }
+            documents.push(got.found.then_some(got.source));
+        }
+    }
+    Ok(documents)
+}
+
+/// Makes what was written to these indices visible to searches.
+pub(super) async fn refresh(client: &Client, indices: impl IntoIterator<Item = String>) -> Result<()> {
+    let indices: Vec<String> = indices.into_iter().collect();
+    // The first line of a request is limited to 4 kB.
+    for some in indices.chunks(40) {
+        client.send(&Call::post(format!("/{}/_refresh", some.join(","))).patient().repeatable()).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,164 @@
+//! Writes rows: whole documents, versions decided by the server.
+//!
+//! After the rows themselves come their consequences, in the same call, so that
+//! the next search sees them: links to what was found retired are taken out of
+//! their fields, links to what was found alive are put back, names that links
+//! showed are remembered. Looking for consequences after the refresh, and not
+//! before the write, makes two concurrent writes see each other: whichever
+//! refreshes second finds the other.
+
+use std::collections::{BTreeSet, HashMap};
+
+use serde_json::Value;
+
+use super::super::{FetchedRow, PutOutcome, ReadVersion, Result};
+use super::document::{self, LinkChange};
+use super::{Inner, OpenType, dsl, fault, links};
+use crate::elastic::{BulkOp, ItemOutcome, VersionType};
+use crate::entity::{EntityRef, EntityType, Link};
+
+impl Inner {
+    pub(super) async fn put(&self, rows: &[FetchedRow]) -> Result<Vec<PutOutcome>> {
+        let mut types: HashMap<&EntityType, OpenType> = HashMap::new();
+        for row in rows {
+            let entity_type = &row.key().entity_type;
+            if !types.contains_key(entity_type) {
+                types.insert(entity_type, self.open_type(entity_type)?);
+            }
+        }
+        let mut outcomes: Vec<Option<PutOutcome>> = vec![None; rows.len()];
+        for (row, outcome) in rows.iter().zip(&mut outcomes) {
+            *outcome = row.problem(&types[&row.key().entity_type].cached).map(PutOutcome::Refused);
+        }
+        let newest = newest_reads(rows, &outcomes);
+        self.write_rows(rows, &newest, &types, &mut outcomes).await?;
+        settle_older_reads(rows, &newest, &mut outcomes);
+
+        let touched: BTreeSet<String> = types.keys().map(|entity_type| self.names.write(entity_type)).collect();
+        super::search::refresh(&self.client, touched).await?;
+        let stored: Vec<&FetchedRow> = newest.values().map(|&position| &rows[position]).collect();
+        self.follow_up(&stored, &types).await?;
+        Ok(outcomes.into_iter().map(|outcome| outcome.unwrap_or(PutOutcome::Stale)).collect())
+    }
+
+    async fn write_rows(
+        &self,
+        rows: &[FetchedRow],
+        newest: &HashMap<&EntityRef, usize>,
+        types: &HashMap<&EntityType, OpenType>,
+        outcomes: &mut [Option<PutOutcome>],
+    ) -> Result<()> {
+        let mut positions: Vec<usize> = newest.values().copied().collect();
+        positions.sort_unstable();
+        let writes: Vec<BulkOp> = positions
+            .iter()
+            .map(|&position| {
+                let row = &rows[position];
+                let key = row.key();
+                let source = document::of_row(row, &types[&key.entity_type].cached);
+                let index = self.names.write(&key.entity_type);
+                let source = Value::Object(source).to_string();
+                BulkOp::index(&index, &key.id.to_string(), row.rv().0, VersionType::External, source)
+            })
+            .collect();
+        for (position, outcome) in positions.into_iter().zip(self.client.bulk(&writes, true).await?) {
+            outcomes[position] = Some(match outcome {
+                ItemOutcome::Done => PutOutcome::Written,
+                ItemOutcome::Stale => PutOutcome::Stale,
+                ItemOutcome::Refused(reason) => PutOutcome::Refused(format!("{}: {reason}", rows[position].key())),
+                ItemOutcome::StoreFault(reason) => return Err(fault::item_fault(&reason)),
+            });
+        }
+        Ok(())
+    }
+
+    /// Brings links in line with what the rows show.
+    async fn follow_up(&self, rows: &[&FetchedRow], types: &HashMap<&EntityType, OpenType>) -> Result<()> {
+        let shown = shown_names(rows, types);
+        let mut looked_at: BTreeSet<EntityRef> = shown.keys().cloned().collect();
+        looked_at.extend(rows.iter().filter(|row| row.state().is_dead()).map(|row| row.key().clone()));
+        let names = shown.into_iter().filter_map(|(key, (name, rv))| Some((key, (name?, rv)))).collect();
+        self.learn_names(names).await?;
+
+        let dead = self.dead_among(&looked_at).await?;
+        let risen = self.risen_among(rows).await?;
+        let bury = dead.into_iter().map(|target| LinkChange { target, name: None, dead: true });
+        let raise = risen.into_iter().map(|target| LinkChange { target, name: None, dead: false });
+        self.rewrite(bury.chain(raise).collect()).await?;
+        Ok(())
+    }
+
+    /// Returns those of the living rows to which some link is still out of its field.
+    async fn risen_among(&self, rows: &[&FetchedRow]) -> Result<Vec<EntityRef>> {
+        let living: BTreeSet<EntityRef> =
+            rows.iter().filter(|row| !row.state().is_dead()).map(|row| row.key().clone()).collect();
+        let all_types = format!("{}-write", self.names.any_entity_index());
+        let mut risen = BTreeSet::new();
+        let refs: Vec<String> = living.iter().map(ToString::to_string).collect();
+        for some in refs.chunks(dsl::MOST_TERMS) {
+            let body = serde_json::json!({"query": {"terms": {"_sg.retired_refs": some}}, "size": 10_000,
+                "_source": ["_sg.retired_refs"]});
+            for hit in super::search::search(&self.client, &all_types, &body).await? {
+                let refs = hit.source.get("_sg").and_then(|sg| sg.get("retired_refs")).and_then(Value::as_array);
+                risen.extend(refs.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned));
+            }
+        }
+        let candidates: BTreeSet<EntityRef> =
+            living.into_iter().filter(|key| risen.contains(&key.to_string())).collect();
+        if candidates.is_empty() {
+            return Ok(Vec::new());
+        }
+        // The row at hand may have lost to a newer one that is dead.
+        let known = self.targets(&candidates).await?;
+        Ok(candidates.into_iter().filter(|key| known.get(key).is_some_and(|target| !target.is_dead())).collect())
+    }
+}
+
+/// Returns the position of the newest read of each entity; refused rows are none.
+fn newest_reads<'a>(rows: &'a [FetchedRow], outcomes: &[Option<PutOutcome>]) -> HashMap<&'a EntityRef, usize> {
+    let mut newest: HashMap<&EntityRef, usize> = HashMap::new();
+    for (position, row) in rows.iter().enumerate().filter(|(position, _)| outcomes[*position].is_none()) {
+        let known = newest.entry(row.key()).or_insert(position);
+        if rows[*known].rv() < row.rv() {
+            *known = position;
+        }
+    }
+    newest
+}
+
+/// Gives older reads of one batch the outcome they would have had one after the other.
+fn settle_older_reads(rows: &[FetchedRow], newest: &HashMap<&EntityRef, usize>, outcomes: &mut [Option<PutOutcome>]) {
+    let mut highest: HashMap<&EntityRef, ReadVersion> = HashMap::new();
+    for (position, row) in rows.iter().enumerate() {
+        let Some(&last) = newest.get(row.key()) else { continue };
+        let is_progress = highest.get(row.key()).is_none_or(|rv| *rv < row.rv());
+        if is_progress {
+            highest.insert(row.key(), row.rv());
+        }
+        if outcomes[position].is_none() {
+            let written = is_progress && outcomes[last] == Some(PutOutcome::Written);
+            outcomes[position] = Some(if written { PutOutcome::Written } else { PutOutcome::Stale });
+        }
+    }
+}
+
+/// Returns every entity that the rows link to, with the newest name that a link showed.
+fn shown_names(
+    rows: &[&FetchedRow],
+    types: &HashMap<&EntityType, OpenType>,
+) -> HashMap<EntityRef, (Option<String>, ReadVersion)> {
+    let mut shown: HashMap<EntityRef, (Option<String>, ReadVersion)> = HashMap::new();
+    for row in rows {
+        for field in links::link_fields(&types[&row.key().entity_type].cached) {
+            let Some(value) = row.doc().get(field) else { continue };
+            let items = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
+            for link in items.iter().filter_map(Link::from_json) {
+                let newest = shown.entry(link.target).or_insert_with(|| (link.name.clone(), row.rv()));
+                if newest.0.is_none() || newest.1 < row.rv() && link.name.is_some() {
+                    *newest = (link.name, row.rv());
+                }
+            }
+        }
+    }
+    shown
+}
