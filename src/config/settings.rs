@@ -7,8 +7,10 @@ use std::time::Duration;
 use chrono_tz::Tz;
 
 use super::Secret;
+use crate::elastic;
 use crate::entity_config::Exclusions;
 use crate::pipeline::Defaults;
+use crate::shotgun;
 
 /// Everything that `config.yaml` and the environment say.
 #[derive(Debug, Clone)]
@@ -71,6 +73,20 @@ pub struct ShotgunSettings {
 }
 
 impl ShotgunSettings {
+    /// Returns the settings of the client that talks to this site.
+    pub fn client(&self) -> shotgun::Settings {
+        let auth = crate::api3::Auth::script(self.script.as_str(), self.key.expose());
+        shotgun::Settings {
+            max_rps: self.max_rps,
+            max_concurrency: self.max_concurrency,
+            page_size: u32::try_from(self.page_size).unwrap_or(500),
+            timeout: self.timeout,
+            connect_timeout: self.connect_timeout,
+            ca_certificate: self.ca_certificate.clone(),
+            ..shotgun::Settings::new(self.site.as_str(), auth)
+        }
+    }
+
     /// Returns the host name of the site, which names it in messages.
     pub fn name(&self) -> &str {
         let rest = self.site.split("://").nth(1).unwrap_or(&self.site);
@@ -105,6 +121,27 @@ pub struct ElasticsearchSettings {
     pub shards: u32,
     /// Copies of each shard of a new index.
     pub replicas: u32,
+}
+
+impl ElasticsearchSettings {
+    /// Returns the settings of the transport to this cluster. `timeout` is that
+    /// of a bulk request; smaller requests get less.
+    pub fn transport(&self) -> elastic::Settings {
+        let secret = |secret: &Secret| elastic::Secret::new(secret.expose());
+        let auth = match &self.auth {
+            Auth::None => elastic::Auth::None,
+            Auth::Basic { user, password } => elastic::Auth::Basic { user: user.clone(), password: secret(password) },
+            Auth::ApiKey(key) => elastic::Auth::ApiKey(secret(key)),
+            Auth::Bearer(token) => elastic::Auth::Bearer(secret(token)),
+        };
+        let timeouts = elastic::Timeouts {
+            search: self.timeout / 2,
+            bulk: self.timeout,
+            other: self.timeout.min(Duration::from_secs(10)),
+        };
+        let ca_certificate = self.ca_certificate.clone();
+        elastic::Settings { auth, ca_certificate, timeouts, ..elastic::Settings::new(self.urls.clone()) }
+    }
 }
 
 /// How requests to a cluster are authenticated.

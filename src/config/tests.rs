@@ -34,6 +34,9 @@ fn everything_but_the_site_has_a_safe_default() {
     assert_eq!(config.store, StoreSettings::Embedded);
     assert_eq!(config.shotgun.max_rps, 8.0);
     assert_eq!(config.shotgun.key.expose(), "hush");
+    let client = config.shotgun.client();
+    assert_eq!((client.site.as_str(), client.max_rps), ("https://a.example", 8.0));
+    assert!(!format!("{client:?}").contains("hush"));
     assert!(config.listen.ops.ip().is_loopback() && config.listen.api.ip().is_loopback());
     assert_eq!(config.entity_config_dir(), Path::new("etc/entityConfig"));
     assert_eq!(config.pipelines.defaults.retry.attempts, 3);
@@ -71,6 +74,10 @@ fn an_elasticsearch_store_takes_nodes_prefix_auth_and_certificate() {
     assert_eq!(cluster.prefix, "show-x");
     let auth = Auth::Basic { user: "sgcache".into(), password: Secret::new("pw") };
     assert_eq!(cluster.auth, auth);
+    let transport = cluster.transport();
+    assert_eq!(transport.urls, cluster.urls);
+    let built_in = crate::elastic::Timeouts::default();
+    assert_eq!(format!("{:?}", transport.timeouts), format!("{built_in:?}"));
     let reports = config.reports.elasticsearch.expect("a cluster for reports");
     assert_eq!((reports.urls.len(), reports.prefix.as_str()), (1, "sgcache"));
 }

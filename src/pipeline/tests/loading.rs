@@ -71,6 +71,31 @@ fn unknown_names_are_errors_with_a_place_and_a_suggestion() {
 }
 
 #[test]
+fn problems_are_drawn_with_their_lines() {
+    let text = COUNTS.replace("params.types }}", "params.typs }}").replace("result.missing >", "result.mising >");
+    let document = Document::yaml("pipelines/nightly.yaml", text.as_bytes()).expect("valid YAML");
+    let mut problems = Problems::new();
+    assert!(resolve(&document, &surroundings(), &mut problems).is_none());
+    insta::assert_snapshot!(problems.render(false), @r"
+    error[SG0301]: `params.typs` is not defined
+     --> pipelines/nightly.yaml:9:25
+      |
+    9 |     with: { types: '${{ params.typs }}', settle: 60s, locate: 200 }
+      |                         ^^^^^^^^^^^ here
+      |
+      = help: did you mean `params.types`?
+
+    error[SG0301]: `result.mising` is not defined
+      --> pipelines/nightly.yaml:10:16
+       |
+    10 |     fail_when: result.mising > params.max_missing
+       |                ^^^^^^^^^^^^^ here
+       |
+       = help: did you mean `result.missing`?
+    ");
+}
+
+#[test]
 fn arguments_are_checked_with_the_defaults_of_parameters() {
     let text = COUNTS.replace("type: list, items: string, default: []", "type: string, default: a");
     assert_eq!(refused(&text), ["p.yaml:9:20: error[SG0202]: expected a list, found the text `a`"]);
