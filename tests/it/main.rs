@@ -10,6 +10,7 @@ mod ops_listener;
 mod pipelines_shipped;
 mod prometheus;
 mod report_elastic;
+mod scenarios;
 mod servers;
 mod sim_http;
 mod store_conformance;
