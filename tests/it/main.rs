@@ -1,5 +1,7 @@
 //! The integration tests, one binary.
 
+mod elastic_agreement;
+mod elastic_conformance;
 mod elastic_proxy;
 mod elastic_transport;
 mod layers;

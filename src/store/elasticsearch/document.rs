@@ -8,6 +8,8 @@
 //! A link to a retired entity is moved out of its field into `_sg.retired_links`:
 //! it then counts as no link in every search, and comes back with a revival.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value, json};
 
 use super::super::{CachedType, FetchedRow, RowState};
@@ -122,59 +124,80 @@ pub(super) fn relink(document: &mut Document, change: &LinkChange) -> bool {
 
 /// Moves the links to a dead entity out of their fields.
 fn bury(document: &mut Document, target: &EntityRef) -> bool {
-    let reference = target.to_string();
-    let is_target = |link: &Value| link.get("_ref").and_then(Value::as_str) == Some(reference.as_str());
-    let mut buried = Vec::new();
-    for (field, value) in document.iter_mut().filter(|(field, _)| *field != "_sg") {
-        match value {
-            Value::Array(links) if links.iter().any(is_target) => {
-                for (position, link) in links.iter().enumerate().filter(|(_, link)| is_target(link)) {
-                    buried.push(json!({"field": field, "at": position, "link": link}));
-                }
-                links.retain(|link| !is_target(link));
-            }
-            Value::Object(_) if is_target(value) => {
-                buried.push(json!({"field": field, "at": null, "link": value}));
-                *value = Value::Null;
-            }
-            _ => {}
-        }
-    }
-    let changed = !buried.is_empty();
-    if changed {
-        let mut graves = graves(document);
-        graves.extend(buried);
-        set_graves(document, graves);
-    }
-    changed
+    move_links(document, target, true)
 }
 
 /// Puts links to a living entity back where they were, and its name into all of them.
 fn revive(document: &mut Document, change: &LinkChange) -> bool {
-    let reference = change.target.to_string();
-    let (mut risen, kept): (Vec<Value>, Vec<Value>) =
-        graves(document).into_iter().partition(|grave| grave["link"]["_ref"] == reference);
-    let mut changed = !risen.is_empty();
-    // The last one first would shift the positions of the others.
-    risen.sort_by_key(|grave| grave["at"].as_u64());
-    for grave in &risen {
-        let field = grave["field"].as_str().unwrap_or_default();
-        match document.get_mut(field) {
-            Some(Value::Array(links)) => {
-                let position = grave["at"].as_u64().map_or(links.len(), |at| (at as usize).min(links.len()));
-                links.insert(position, grave["link"].clone());
+    let mut changed = move_links(document, &change.target, false);
+    if let Some(name) = &change.name {
+        changed |= rename(document, &change.target.to_string(), name);
+    }
+    changed
+}
+
+/// A link of a field as the site gave it: in the field, or out of it.
+struct Place {
+    link: Value,
+    buried: bool,
+}
+
+/// Moves every link to `target` out of its field, or back, and tells whether any moved.
+///
+/// `at` in `retired_links` is the position among all links of the field, the buried
+/// ones included, so that any order of retirements and revivals ends as it began.
+fn move_links(document: &mut Document, target: &EntityRef, bury: bool) -> bool {
+    let reference = target.to_string();
+    let mut buried: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+    for grave in graves(document) {
+        let field = grave["field"].as_str().unwrap_or_default().to_owned();
+        buried.entry(field).or_default().push(grave);
+    }
+    let (mut kept, mut changed) = (Vec::new(), false);
+    // Neither `id` nor a value that is not of links is ever touched: nothing in it moves.
+    for (field, value) in document.iter_mut().filter(|(field, _)| *field != "_sg") {
+        let mut places = places(value, buried.remove(field).unwrap_or_default());
+        let mut moved = false;
+        for place in places.iter_mut().filter(|place| is_link_to(&place.link, &reference) && place.buried != bury) {
+            place.buried = bury;
+            moved = true;
+        }
+        changed |= moved;
+        for (at, place) in places.iter().enumerate().filter(|(_, place)| place.buried) {
+            kept.push(json!({"field": field, "at": at, "link": place.link}));
+        }
+        if moved {
+            let mut live = places.into_iter().filter(|place| !place.buried).map(|place| place.link);
+            match value {
+                Value::Array(links) => *links = live.collect(),
+                single => *single = live.next().unwrap_or(Value::Null),
             }
-            Some(value) if value.is_null() => *value = grave["link"].clone(),
-            _ => {}
         }
     }
     if changed {
         set_graves(document, kept);
     }
-    if let Some(name) = &change.name {
-        changed |= rename(document, &reference, name);
-    }
     changed
+}
+
+fn is_link_to(link: &Value, reference: &str) -> bool {
+    link.get("_ref").and_then(Value::as_str) == Some(reference)
+}
+
+/// Returns every link of a field in the order of the site.
+fn places(value: &Value, mut graves: Vec<Value>) -> Vec<Place> {
+    let live = match value {
+        Value::Array(links) => links.as_slice(),
+        Value::Object(_) => std::slice::from_ref(value),
+        _ => &[],
+    };
+    let mut places: Vec<Place> = live.iter().map(|link| Place { link: link.clone(), buried: false }).collect();
+    graves.sort_by_key(|grave| grave["at"].as_u64());
+    for mut grave in graves {
+        let at = grave["at"].as_u64().map_or(places.len(), |at| (at as usize).min(places.len()));
+        places.insert(at, Place { link: grave["link"].take(), buried: true });
+    }
+    places
 }
 
 fn rename(document: &mut Document, reference: &str, name: &str) -> bool {
@@ -239,6 +262,17 @@ mod tests {
         assert!(relink(&mut shot, &change(false, None)));
         assert_eq!((&shot["parent"], &shot["assets"]), (&before["parent"], &before["assets"]));
         assert_eq!(shot["_sg"]["retired_refs"], json!([]));
+    }
+
+    #[test]
+    fn two_retired_entities_come_back_in_any_order() {
+        let mut shot = shot();
+        let before = shot["assets"].clone();
+        let of = |id, dead| LinkChange { target: EntityRef::new("Asset", id), name: None, dead };
+        for change in [of(2, true), of(1, true), of(2, false), of(3, true), of(1, false), of(3, false)] {
+            assert!(relink(&mut shot, &change), "{change:?}");
+        }
+        assert_eq!(shot["assets"], before);
     }
 
     #[test]

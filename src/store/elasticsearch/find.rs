@@ -111,7 +111,7 @@ impl Inner {
         let size = query.page.size as usize;
         let offset = usize::try_from(query.page.offset()).unwrap_or(usize::MAX);
         let reach = offset.saturating_add(size);
-        let source = json!(self.source_fields(query));
+        let source = needed_source(&query.fields);
         if reach >= WINDOW && offset == 0 && order.is_empty() {
             // By id any number of rows can be walked through.
             let hits = super::search::scan(&self.client, index, filter, &source, -1, size.saturating_add(1)).await?;
@@ -134,16 +134,6 @@ impl Inner {
         hits.truncate(size);
         let rows = keyed(&query.entity_type, hits);
         Ok(Found { rows: self.answers(rows, &query.fields).await?, has_next_page })
-    }
-
-    /// Returns the fields of a row itself that the answer needs.
-    fn source_fields(&self, query: &Query) -> Vec<String> {
-        let needed = query.fields.iter().filter(|path| !path.is_multi());
-        let mut names: Vec<String> =
-            needed.map(|path| path.hops.first().map_or(&path.field, |hop| &hop.field).clone()).collect();
-        // An empty list would mean every field.
-        names.push("id".to_owned());
-        names
     }
 
     async fn sorted_here(&self, query: &Query, index: &str, filter: &Value, order: &[&Sort]) -> Result<Found> {
@@ -171,6 +161,19 @@ impl Inner {
 
 fn keyed(entity_type: &EntityType, hits: Vec<Hit>) -> Vec<(EntityRef, Document)> {
     hits.into_iter().map(|hit| (EntityRef::new(entity_type.clone(), hit.entity_id()), hit.source)).collect()
+}
+
+/// Returns which fields of a row the answer needs.
+///
+/// A path through a link may lead back to a row of the page, to any field of it.
+fn needed_source(paths: &[FieldPath]) -> Value {
+    let needed: Vec<&FieldPath> = paths.iter().filter(|path| !path.is_multi()).collect();
+    if !needed.iter().all(|path| path.is_local()) {
+        return json!(true);
+    }
+    // An empty list would mean every field.
+    let names: Vec<&str> = needed.iter().map(|path| path.field.as_str()).chain(["id"]).collect();
+    json!(names)
 }
 
 /// Rows without a value come last in both directions, and the id decides in the end.

@@ -170,14 +170,15 @@ impl Inner {
     /// Returns the entities of a cached type whose own row gives them such a name.
     async fn named_rows(&self, entity_type: &EntityType, how: TextMatch, needle: &str) -> Result<Vec<EntityRef>> {
         let Ok(open) = self.open_type(entity_type) else { return Ok(Vec::new()) };
-        let fields = name_fields(entity_type).into_iter().filter(|field| open.cached.fields.contains_key(*field));
-        let mut alternatives = Vec::new();
-        let mut missing = Vec::new();
-        for field in fields {
+        let test = Test::Text(how, needle.to_owned());
+        let (mut alternatives, mut missing) = (Vec::new(), Vec::new());
+        for field in name_fields(entity_type) {
+            let Some(data_type) = open.cached.data_type(field) else { continue };
+            let path = FieldPath::local(field, data_type);
             let mut conditions = missing.clone();
-            conditions.push(dsl::text_query(&format!("{field}.ci"), how, needle).map_err(StoreError::unsupported)?);
+            conditions.push(self.own_field(entity_type, &path, &test).await?);
             alternatives.push(dsl::all(conditions));
-            missing.push(dsl::not(dsl::exists(field)));
+            missing.push(self.own_field(entity_type, &path, &Test::Empty).await?);
         }
         let body = json!({"query": dsl::any(alternatives), "_source": false, "size": dsl::MOST_TERMS + 1});
         let hits = search(&self.client, &self.names.read(entity_type), &body).await?;
@@ -193,6 +194,8 @@ impl Inner {
     /// Returns the entities to which a link, or `relink`, gives such a name, unless their own row knows better.
     async fn named_entries(&self, entity_type: &EntityType, how: TextMatch, needle: &str) -> Result<Vec<EntityRef>> {
         let query = dsl::text_query("name.ci", how, needle).map_err(StoreError::unsupported)?;
+        // A name that is too long for the index is looked at below.
+        let query = dsl::any(vec![query, dsl::not(dsl::exists("name"))]);
         let shown = self.entries(entity_type, Entry::Shown, query).await?;
         let mut keys = self.without_own_name(entity_type, shown).await?;
         keys.extend(self.entries(entity_type, Entry::Told, dsl::everything()).await?);

@@ -130,14 +130,7 @@ impl Inner {
 
     /// Remembers names that links of an answer of the site showed.
     pub(super) async fn learn_names(&self, shown: HashMap<EntityRef, (String, ReadVersion)>) -> Result<()> {
-        let news: Vec<LinkTarget> = {
-            let known = self.known_names.lock().unwrap_or_else(PoisonError::into_inner);
-            let is_news = |key: &EntityRef, name: &String, rv: ReadVersion| {
-                known.get(key).is_none_or(|(known_name, known_rv)| known_name != name && *known_rv < rv)
-            };
-            let news = shown.into_iter().filter(|(key, (name, rv))| is_news(key, name, *rv));
-            news.map(|(key, (name, rv))| LinkTarget { key, name: Some(name), state: RowState::Active, rv }).collect()
-        };
+        let news = self.not_known_yet(shown);
         if news.is_empty() {
             return Ok(());
         }
@@ -148,6 +141,20 @@ impl Inner {
         }
         known.extend(news.into_iter().filter_map(|target| Some((target.key, (target.name?, target.rv)))));
         Ok(())
+    }
+
+    /// Leaves out what the index holds already, and remembers that it was shown again.
+    fn not_known_yet(&self, shown: HashMap<EntityRef, (String, ReadVersion)>) -> Vec<LinkTarget> {
+        let mut known = self.known_names.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut news = Vec::new();
+        for (key, (name, rv)) in shown {
+            match known.get_mut(&key) {
+                Some((_, known_rv)) if *known_rv >= rv => {}
+                Some((known_name, known_rv)) if *known_name == name => *known_rv = rv,
+                _ => news.push(LinkTarget { key, name: Some(name), state: RowState::Active, rv }),
+            }
+        }
+        news
     }
 
     /// Writes entries of the index of names; older ones lose.

@@ -11,7 +11,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use serde_json::Value;
 
-use super::super::{FetchedRow, PutOutcome, ReadVersion, Result};
+use super::super::{CachedType, FetchedRow, PutOutcome, ReadVersion, Result};
 use super::document::{self, LinkChange};
 use super::{Inner, OpenType, dsl, fault, links};
 use crate::elastic::{BulkOp, ItemOutcome, VersionType};
@@ -26,62 +26,68 @@ impl Inner {
                 types.insert(entity_type, self.open_type(entity_type)?);
             }
         }
-        let mut outcomes: Vec<Option<PutOutcome>> = vec![None; rows.len()];
-        for (row, outcome) in rows.iter().zip(&mut outcomes) {
-            *outcome = row.problem(&types[&row.key().entity_type].cached).map(PutOutcome::Refused);
-        }
-        let newest = newest_reads(rows, &outcomes);
-        self.write_rows(rows, &newest, &types, &mut outcomes).await?;
-        settle_older_reads(rows, &newest, &mut outcomes);
-
+        let outcomes = self.write_rows(rows, &types).await?;
         let touched: BTreeSet<String> = types.keys().map(|entity_type| self.names.write(entity_type)).collect();
         super::search::refresh(&self.client, touched).await?;
-        let stored: Vec<&FetchedRow> = newest.values().map(|&position| &rows[position]).collect();
-        self.follow_up(&stored, &types).await?;
-        Ok(outcomes.into_iter().map(|outcome| outcome.unwrap_or(PutOutcome::Stale)).collect())
+        self.follow_up(rows, &outcomes, &types).await?;
+        Ok(outcomes)
     }
 
-    async fn write_rows(
-        &self,
-        rows: &[FetchedRow],
-        newest: &HashMap<&EntityRef, usize>,
-        types: &HashMap<&EntityType, OpenType>,
-        outcomes: &mut [Option<PutOutcome>],
-    ) -> Result<()> {
-        let mut positions: Vec<usize> = newest.values().copied().collect();
-        positions.sort_unstable();
-        let writes: Vec<BulkOp> = positions
-            .iter()
-            .map(|&position| {
-                let row = &rows[position];
-                let key = row.key();
-                let source = document::of_row(row, &types[&key.entity_type].cached);
-                let index = self.names.write(&key.entity_type);
-                let source = Value::Object(source).to_string();
-                BulkOp::index(&index, &key.id.to_string(), row.rv().0, VersionType::External, source)
-            })
-            .collect();
+    /// Writes the rows in their order; reads of one entity are compared by the server like any others.
+    async fn write_rows(&self, rows: &[FetchedRow], types: &HashMap<&EntityType, OpenType>) -> Result<Vec<PutOutcome>> {
+        let mut outcomes = Vec::with_capacity(rows.len());
+        let (mut writes, mut positions) = (Vec::new(), Vec::new());
+        for (position, row) in rows.iter().enumerate() {
+            let cached = &types[&row.key().entity_type].cached;
+            match row.problem(cached) {
+                Some(problem) => outcomes.push(PutOutcome::Refused(problem)),
+                None => {
+                    outcomes.push(PutOutcome::Stale);
+                    positions.push(position);
+                    writes.push(self.write_of(row, cached));
+                }
+            }
+        }
         for (position, outcome) in positions.into_iter().zip(self.client.bulk(&writes, true).await?) {
-            outcomes[position] = Some(match outcome {
+            outcomes[position] = match outcome {
                 ItemOutcome::Done => PutOutcome::Written,
                 ItemOutcome::Stale => PutOutcome::Stale,
                 ItemOutcome::Refused(reason) => PutOutcome::Refused(format!("{}: {reason}", rows[position].key())),
                 ItemOutcome::StoreFault(reason) => return Err(fault::item_fault(&reason)),
-            });
+            };
         }
-        Ok(())
+        Ok(outcomes)
+    }
+
+    fn write_of(&self, row: &FetchedRow, cached: &CachedType) -> BulkOp {
+        let index = self.names.write(&row.key().entity_type);
+        let source = Value::Object(document::of_row(row, cached)).to_string();
+        BulkOp::index(&index, &row.key().id.to_string(), row.rv().0, VersionType::External, source)
     }
 
     /// Brings links in line with what the rows show.
-    async fn follow_up(&self, rows: &[&FetchedRow], types: &HashMap<&EntityType, OpenType>) -> Result<()> {
-        let shown = shown_names(rows, types);
+    ///
+    /// Rows that were stale are looked at too: an earlier attempt may have written
+    /// them and got no further.
+    async fn follow_up(
+        &self,
+        rows: &[FetchedRow],
+        outcomes: &[PutOutcome],
+        types: &HashMap<&EntityType, OpenType>,
+    ) -> Result<()> {
+        let with = |wanted: fn(&PutOutcome) -> bool| -> Vec<&FetchedRow> {
+            rows.iter().zip(outcomes).filter(|(_, outcome)| wanted(outcome)).map(|(row, _)| row).collect()
+        };
+        let written = with(|outcome| *outcome == PutOutcome::Written);
+        let rows = with(|outcome| !matches!(outcome, PutOutcome::Refused(_)));
+        let shown = shown_names(&written, types);
         let mut looked_at: BTreeSet<EntityRef> = shown.keys().cloned().collect();
         looked_at.extend(rows.iter().filter(|row| row.state().is_dead()).map(|row| row.key().clone()));
         let names = shown.into_iter().filter_map(|(key, (name, rv))| Some((key, (name?, rv)))).collect();
         self.learn_names(names).await?;
 
         let dead = self.dead_among(&looked_at).await?;
-        let risen = self.risen_among(rows).await?;
+        let risen = self.risen_among(&rows).await?;
         let bury = dead.into_iter().map(|target| LinkChange { target, name: None, dead: true });
         let raise = risen.into_iter().map(|target| LinkChange { target, name: None, dead: false });
         self.rewrite(bury.chain(raise).collect()).await?;
@@ -111,34 +117,6 @@ impl Inner {
         // The row at hand may have lost to a newer one that is dead.
         let known = self.targets(&candidates).await?;
         Ok(candidates.into_iter().filter(|key| known.get(key).is_some_and(|target| !target.is_dead())).collect())
-    }
-}
-
-/// Returns the position of the newest read of each entity; refused rows are none.
-fn newest_reads<'a>(rows: &'a [FetchedRow], outcomes: &[Option<PutOutcome>]) -> HashMap<&'a EntityRef, usize> {
-    let mut newest: HashMap<&EntityRef, usize> = HashMap::new();
-    for (position, row) in rows.iter().enumerate().filter(|(position, _)| outcomes[*position].is_none()) {
-        let known = newest.entry(row.key()).or_insert(position);
-        if rows[*known].rv() < row.rv() {
-            *known = position;
-        }
-    }
-    newest
-}
-
-/// Gives older reads of one batch the outcome they would have had one after the other.
-fn settle_older_reads(rows: &[FetchedRow], newest: &HashMap<&EntityRef, usize>, outcomes: &mut [Option<PutOutcome>]) {
-    let mut highest: HashMap<&EntityRef, ReadVersion> = HashMap::new();
-    for (position, row) in rows.iter().enumerate() {
-        let Some(&last) = newest.get(row.key()) else { continue };
-        let is_progress = highest.get(row.key()).is_none_or(|rv| *rv < row.rv());
-        if is_progress {
-            highest.insert(row.key(), row.rv());
-        }
-        if outcomes[position].is_none() {
-            let written = is_progress && outcomes[last] == Some(PutOutcome::Written);
-            outcomes[position] = Some(if written { PutOutcome::Written } else { PutOutcome::Stale });
-        }
     }
 }
 
