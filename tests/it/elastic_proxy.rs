@@ -16,11 +16,7 @@ use tokio::task::JoinHandle;
 #[derive(Debug, Clone)]
 pub enum Fault {
     /// Answers by itself; the server never sees the request.
-    Answer {
-        status: u16,
-        headers: Vec<(&'static str, &'static str)>,
-        body: &'static str,
-    },
+    Answer { status: u16, headers: Vec<(&'static str, &'static str)>, body: &'static str },
     /// Forwards, and breaks the connection before the reply: the server has done it.
     LoseReply,
     /// Forwards, and breaks the connection in the middle of the reply.
@@ -73,11 +69,7 @@ impl Proxy {
 
     /// Plans `fault` for the next `times` requests whose path contains `path`.
     pub fn plan(&self, path: &'static str, times: usize, fault: Fault) {
-        self.shared
-            .plan
-            .lock()
-            .unwrap()
-            .push(Planned { path, fault, times });
+        self.shared.plan.lock().unwrap().push(Planned { path, fault, times });
     }
 
     /// Returns one line per request: method, path, number of lines of the body, fault.
@@ -95,9 +87,7 @@ impl Drop for Proxy {
 impl Shared {
     fn next_fault(&self, path: &str) -> Option<Fault> {
         let mut plan = self.plan.lock().unwrap();
-        let position = plan
-            .iter()
-            .position(|planned| path.contains(planned.path))?;
+        let position = plan.iter().position(|planned| path.contains(planned.path))?;
         let planned = &mut plan[position];
         planned.times -= 1;
         let fault = planned.fault.clone();
@@ -113,11 +103,7 @@ impl Shared {
         headers.remove("content-length");
         headers.remove("accept-encoding");
         let url = format!("{}{}", self.target, parts.uri);
-        let request = self
-            .client
-            .request(parts.method.clone(), url)
-            .headers(headers)
-            .body(body);
+        let request = self.client.request(parts.method.clone(), url).headers(headers).body(body);
         let answer = request.send().await.expect("the real server answers");
         (answer.status().as_u16(), answer.bytes().await.unwrap())
     }
@@ -128,21 +114,13 @@ async fn handle(State(shared): State<Arc<Shared>>, request: Request) -> Response
     let body = to_bytes(body, usize::MAX).await.unwrap();
     let lines = body.iter().filter(|&&byte| byte == b'\n').count();
     let fault = shared.next_fault(parts.uri.path());
-    shared.log.lock().unwrap().push(format!(
-        "{} {} {lines} {fault:?}",
-        parts.method,
-        parts.uri.path()
-    ));
+    shared.log.lock().unwrap().push(format!("{} {} {lines} {fault:?}", parts.method, parts.uri.path()));
     match fault {
         None => {
             let (status, bytes) = shared.forward(&parts, body).await;
             answer(status, &[], bytes)
         }
-        Some(Fault::Answer {
-            status,
-            headers,
-            body,
-        }) => answer(status, &headers, Bytes::from_static(body.as_bytes())),
+        Some(Fault::Answer { status, headers, body }) => answer(status, &headers, Bytes::from_static(body.as_bytes())),
         Some(Fault::LoseReply) => {
             shared.forward(&parts, body).await;
             broken(Bytes::new())
@@ -156,15 +134,10 @@ async fn handle(State(shared): State<Arc<Shared>>, request: Request) -> Response
         Some(Fault::ExtraItem) => {
             let (status, bytes) = shared.forward(&parts, body).await;
             let mut value: Value = serde_json::from_slice(&bytes).unwrap();
-            value["items"]
-                .as_array_mut()
-                .unwrap()
-                .push(json!({"index": {"status": 200}}));
+            value["items"].as_array_mut().unwrap().push(json!({"index": {"status": 200}}));
             answer(status, &[], value.to_string().into())
         }
-        Some(Fault::RefuseBodiesAbove(limit)) if body.len() > limit => {
-            answer(413, &[], Bytes::new())
-        }
+        Some(Fault::RefuseBodiesAbove(limit)) if body.len() > limit => answer(413, &[], Bytes::new()),
         Some(Fault::RefuseBodiesAbove(_)) => {
             let (status, bytes) = shared.forward(&parts, body).await;
             answer(status, &[], bytes)
@@ -173,9 +146,7 @@ async fn handle(State(shared): State<Arc<Shared>>, request: Request) -> Response
 }
 
 fn answer(status: u16, headers: &[(&'static str, &'static str)], body: Bytes) -> Response {
-    let mut builder = Response::builder()
-        .status(status)
-        .header("content-type", "application/json");
+    let mut builder = Response::builder().status(status).header("content-type", "application/json");
     for (name, value) in headers {
         builder = builder.header(*name, *value);
     }
@@ -192,18 +163,10 @@ fn broken(beginning: Bytes) -> Response {
 }
 
 /// The server really does not get the refused operations.
-async fn refuse_items(
-    shared: &Shared,
-    parts: &axum::http::request::Parts,
-    body: Bytes,
-    count: usize,
-) -> Response {
+async fn refuse_items(shared: &Shared, parts: &axum::http::request::Parts, body: Bytes, count: usize) -> Response {
     let text = String::from_utf8(body.to_vec()).unwrap();
     let lines: Vec<&str> = text.lines().collect();
-    let kept: String = lines[2 * count..]
-        .iter()
-        .map(|line| format!("{line}\n"))
-        .collect();
+    let kept: String = lines[2 * count..].iter().map(|line| format!("{line}\n")).collect();
     let mut items: Vec<Value> = Vec::new();
     for _ in 0..count {
         items.push(json!({"index": {"status": 429,
@@ -214,9 +177,5 @@ async fn refuse_items(
         let value: Value = serde_json::from_slice(&bytes).unwrap();
         items.extend(value["items"].as_array().unwrap().iter().cloned());
     }
-    answer(
-        200,
-        &[],
-        json!({"errors": true, "items": items}).to_string().into(),
-    )
+    answer(200, &[], json!({"errors": true, "items": items}).to_string().into())
 }

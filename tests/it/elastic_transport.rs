@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use sgcache::elastic::{
-    BulkOp, Call, Client, ErrorKind, Flavour, ItemOutcome, Settings, VersionType,
-};
+use sgcache::elastic::{BulkOp, Call, Client, ErrorKind, Flavour, ItemOutcome, Settings, VersionType};
 
 use crate::elastic_proxy::{Fault, Proxy};
 use crate::servers::{TestIndices, elasticsearch};
@@ -23,13 +21,7 @@ fn client<const N: usize>(urls: [&str; N]) -> Client {
 
 fn write(index: &str, id: i64, version: i64) -> BulkOp {
     let source = json!({"id": id, "code": format!("shot {id}")}).to_string();
-    BulkOp::index(
-        index,
-        &id.to_string(),
-        version,
-        VersionType::External,
-        source,
-    )
+    BulkOp::index(index, &id.to_string(), version, VersionType::External, source)
 }
 
 fn writes(index: &str, ids: std::ops::Range<i64>) -> Vec<BulkOp> {
@@ -40,50 +32,27 @@ fn writes(index: &str, ids: std::ops::Range<i64>) -> Vec<BulkOp> {
 async fn create(client: &Client, index: &str) {
     let body = json!({"settings": {"number_of_replicas": 0},
         "mappings": {"dynamic": "strict", "properties": {"id": {"type": "long"}, "code": {"type": "keyword"}}}});
-    client
-        .send(&Call::put(format!("/{index}")).json(&body))
-        .await
-        .unwrap();
+    client.send(&Call::put(format!("/{index}")).json(&body)).await.unwrap();
 }
 
 async fn count(client: &Client, index: &str) -> u64 {
-    client
-        .send(&Call::post(format!("/{index}/_refresh")))
-        .await
-        .unwrap();
-    let answer = client
-        .send(&Call::get(format!("/{index}/_count")))
-        .await
-        .unwrap();
+    client.send(&Call::post(format!("/{index}/_refresh"))).await.unwrap();
+    let answer = client.send(&Call::get(format!("/{index}/_count"))).await.unwrap();
     answer.value().unwrap()["count"].as_u64().unwrap()
 }
 
 fn bulk_sizes(proxy: &Proxy) -> Vec<usize> {
-    let bulks = proxy
-        .log()
-        .into_iter()
-        .filter(|line| line.contains("/_bulk"));
-    bulks
-        .map(|line| line.split(' ').nth(2).unwrap().parse::<usize>().unwrap() / 2)
-        .collect()
+    let bulks = proxy.log().into_iter().filter(|line| line.contains("/_bulk"));
+    bulks.map(|line| line.split(' ').nth(2).unwrap().parse::<usize>().unwrap() / 2).collect()
 }
 
 #[tokio::test]
 async fn an_unreachable_server_is_named_with_the_reason() {
-    let error = client([CLOSED])
-        .send(&Call::get("/_cluster/health"))
-        .await
-        .unwrap_err();
+    let error = client([CLOSED]).send(&Call::get("/_cluster/health")).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unreachable);
     let text = error.to_string();
-    assert!(
-        text.starts_with("GET http://127.0.0.1:9/_cluster/health: "),
-        "{text}"
-    );
-    assert!(
-        text.contains("Connection refused") && text.ends_with("(after 5 attempts)"),
-        "{text}"
-    );
+    assert!(text.starts_with("GET http://127.0.0.1:9/_cluster/health: "), "{text}");
+    assert!(text.contains("Connection refused") && text.ends_with("(after 5 attempts)"), "{text}");
 }
 
 #[tokio::test]
@@ -94,17 +63,10 @@ async fn the_server_says_what_it_is() {
     let server = client([url]).server().await.unwrap();
     let folder = std::env::var("SGCACHE_TEST_ELASTICSEARCH").unwrap();
     let (name, version) = folder.rsplit('/').next().unwrap().split_once('-').unwrap();
-    let expected = if name == "opensearch" {
-        Flavour::OpenSearch
-    } else {
-        Flavour::Elasticsearch
-    };
+    let expected = if name == "opensearch" { Flavour::OpenSearch } else { Flavour::Elasticsearch };
     assert_eq!(server.flavour, expected);
     // Test builds of some versions add -SNAPSHOT.
-    assert!(
-        server.version.as_deref().unwrap().starts_with(version),
-        "{server}"
-    );
+    assert!(server.version.as_deref().unwrap().starts_with(version), "{server}");
 }
 
 #[tokio::test]
@@ -127,19 +89,8 @@ async fn a_gateway_error_and_a_login_page_are_tried_again() {
     let client = client([proxy.url.as_str()]);
     let html = "<html>Please log in</html>";
     for (status, body) in [(503, "{}"), (200, html), (502, html)] {
-        proxy.plan(
-            "/_cluster",
-            1,
-            Fault::Answer {
-                status,
-                headers: vec![],
-                body,
-            },
-        );
-        assert!(
-            client.send(&Call::get("/_cluster/health")).await.is_ok(),
-            "{status} {body}"
-        );
+        proxy.plan("/_cluster", 1, Fault::Answer { status, headers: vec![], body });
+        assert!(client.send(&Call::get("/_cluster/health")).await.is_ok(), "{status} {body}");
     }
     assert_eq!(proxy.log().len(), 6);
 }
@@ -150,29 +101,10 @@ async fn a_page_that_stays_is_shown_in_the_error() {
         return;
     };
     let proxy = Proxy::before(url).await;
-    proxy.plan(
-        "/",
-        99,
-        Fault::Answer {
-            status: 502,
-            headers: vec![],
-            body: "<html>Bad gateway</html>",
-        },
-    );
-    let error = client([proxy.url.as_str()])
-        .send(&Call::get("/_cluster/health"))
-        .await
-        .unwrap_err();
-    assert_eq!(
-        (error.kind(), error.status()),
-        (ErrorKind::Malformed, Some(502))
-    );
-    assert!(
-        error
-            .to_string()
-            .contains("`<html>Bad gateway</html>` (after 5 attempts)"),
-        "{error}"
-    );
+    proxy.plan("/", 99, Fault::Answer { status: 502, headers: vec![], body: "<html>Bad gateway</html>" });
+    let error = client([proxy.url.as_str()]).send(&Call::get("/_cluster/health")).await.unwrap_err();
+    assert_eq!((error.kind(), error.status()), (ErrorKind::Malformed, Some(502)));
+    assert!(error.to_string().contains("`<html>Bad gateway</html>` (after 5 attempts)"), "{error}");
 }
 
 #[tokio::test]
@@ -182,12 +114,7 @@ async fn a_call_that_may_not_be_repeated_is_made_once() {
     };
     let proxy = Proxy::before(url).await;
     proxy.plan("/_search", 1, Fault::LoseReply);
-    assert!(
-        client([proxy.url.as_str()])
-            .send(&Call::post("/_search"))
-            .await
-            .is_err()
-    );
+    assert!(client([proxy.url.as_str()]).send(&Call::post("/_search")).await.is_err());
     assert_eq!(proxy.log().len(), 1);
 }
 
@@ -200,10 +127,7 @@ async fn no_answer_in_time_is_a_failure_of_that_attempt_only() {
     proxy.plan("/_cluster", 1, Fault::Hang);
     let mut settings = Settings::new([proxy.url.as_str(), url]);
     settings.timeouts.other = Duration::from_millis(500);
-    let answer = Client::new(&settings)
-        .unwrap()
-        .send(&Call::get("/_cluster/health"))
-        .await;
+    let answer = Client::new(&settings).unwrap().send(&Call::get("/_cluster/health")).await;
     assert!(answer.is_ok(), "{answer:?}");
 }
 
@@ -214,12 +138,7 @@ async fn a_truncated_answer_is_asked_for_again() {
     };
     let proxy = Proxy::before(url).await;
     proxy.plan("/_cluster", 2, Fault::CutReply);
-    assert!(
-        client([proxy.url.as_str()])
-            .send(&Call::get("/_cluster/health"))
-            .await
-            .is_ok()
-    );
+    assert!(client([proxy.url.as_str()]).send(&Call::get("/_cluster/health")).await.is_ok());
     assert_eq!(proxy.log().len(), 3);
 }
 
@@ -270,17 +189,11 @@ async fn items_refused_for_ever_are_a_fault_of_the_store() {
     let client = client([url]);
     create(&client, &index).await;
     let full_disk = json!({"index.blocks.read_only_allow_delete": true});
-    client
-        .send(&Call::put(format!("/{index}/_settings")).json(&full_disk))
-        .await
-        .unwrap();
+    client.send(&Call::put(format!("/{index}/_settings")).json(&full_disk)).await.unwrap();
 
     let outcomes = client.bulk(&writes(&index, 0..1), false).await.unwrap();
 
-    assert!(
-        matches!(&outcomes[0], ItemOutcome::StoreFault(reason) if reason.contains("429")),
-        "{outcomes:?}"
-    );
+    assert!(matches!(&outcomes[0], ItemOutcome::StoreFault(reason) if reason.contains("429")), "{outcomes:?}");
 }
 
 #[tokio::test]
@@ -316,11 +229,7 @@ async fn a_bulk_that_is_too_large_is_split_and_one_document_that_is_too_large_is
     let outcomes = client.bulk(&operations, false).await.unwrap();
 
     assert_eq!(outcomes[..50], vec![ItemOutcome::Done; 50]);
-    assert!(
-        matches!(&outcomes[50], ItemOutcome::Refused(reason) if reason.contains("413")),
-        "{:?}",
-        outcomes[50]
-    );
+    assert!(matches!(&outcomes[50], ItemOutcome::Refused(reason) if reason.contains("413")), "{:?}", outcomes[50]);
     assert_eq!(count(&client, &index).await, 50);
 }
 
@@ -339,17 +248,9 @@ async fn a_bad_document_costs_only_itself() {
 
     let outcomes = client.bulk(&operations, false).await.unwrap();
 
-    assert_eq!(
-        (&outcomes[0], &outcomes[2]),
-        (&ItemOutcome::Done, &ItemOutcome::Done)
-    );
-    let ItemOutcome::Refused(reason) = &outcomes[1] else {
-        panic!("{outcomes:?}")
-    };
-    assert!(
-        reason.contains("strict_dynamic_mapping_exception") && reason.contains("surprise"),
-        "{reason}"
-    );
+    assert_eq!((&outcomes[0], &outcomes[2]), (&ItemOutcome::Done, &ItemOutcome::Done));
+    let ItemOutcome::Refused(reason) = &outcomes[1] else { panic!("{outcomes:?}") };
+    assert!(reason.contains("strict_dynamic_mapping_exception") && reason.contains("surprise"), "{reason}");
 }
 
 #[tokio::test]
@@ -362,31 +263,19 @@ async fn a_closed_a_blocked_and_a_missing_index_are_faults_of_the_store() {
     let (closed, blocked) = (indices.name("closed"), indices.name("blocked"));
     create(&client, &closed).await;
     create(&client, &blocked).await;
-    client
-        .send(&Call::post(format!("/{closed}/_close")))
-        .await
-        .unwrap();
+    client.send(&Call::post(format!("/{closed}/_close"))).await.unwrap();
     let block = json!({"index.blocks.write": true});
-    client
-        .send(&Call::put(format!("/{blocked}/_settings")).json(&block))
-        .await
-        .unwrap();
+    client.send(&Call::put(format!("/{blocked}/_settings")).json(&block)).await.unwrap();
     let operations = [write(&closed, 1, 1), write(&blocked, 1, 1)];
 
     let outcomes = client.bulk(&operations, false).await.unwrap();
-    assert!(
-        matches!(&outcomes[0], ItemOutcome::StoreFault(reason) if reason.contains("index_closed")),
-        "{outcomes:?}"
-    );
+    assert!(matches!(&outcomes[0], ItemOutcome::StoreFault(reason) if reason.contains("index_closed")), "{outcomes:?}");
     assert!(
         matches!(&outcomes[1], ItemOutcome::StoreFault(reason) if reason.contains("cluster_block")),
         "{outcomes:?}"
     );
 
-    let missing = client
-        .bulk(&[write(&indices.name("missing"), 1, 1)], true)
-        .await
-        .unwrap();
+    let missing = client.bulk(&[write(&indices.name("missing"), 1, 1)], true).await.unwrap();
     assert!(
         matches!(&missing[0], ItemOutcome::StoreFault(reason) if reason.contains("index_not_found")),
         "{missing:?}"
@@ -409,18 +298,9 @@ async fn a_lower_version_loses_and_a_delete_needs_the_version_it_saw() {
     assert_eq!(one(write(&index, 7, 5)).await, ItemOutcome::Done);
     assert_eq!(one(write(&index, 7, 5)).await, ItemOutcome::Stale);
     assert_eq!(one(write(&index, 7, 4)).await, ItemOutcome::Stale);
-    let rewrite = BulkOp::index(
-        &index,
-        "7",
-        5,
-        VersionType::ExternalGte,
-        json!({"id": 7}).to_string(),
-    );
+    let rewrite = BulkOp::index(&index, "7", 5, VersionType::ExternalGte, json!({"id": 7}).to_string());
     assert_eq!(one(rewrite).await, ItemOutcome::Done);
-    assert_eq!(
-        one(BulkOp::delete(&index, "7", 4)).await,
-        ItemOutcome::Stale
-    );
+    assert_eq!(one(BulkOp::delete(&index, "7", 4)).await, ItemOutcome::Stale);
     assert_eq!(one(BulkOp::delete(&index, "7", 5)).await, ItemOutcome::Done);
     assert_eq!(one(BulkOp::delete(&index, "8", 5)).await, ItemOutcome::Done);
 }
@@ -431,16 +311,7 @@ async fn the_servers_reason_is_kept_in_the_error() {
         return;
     };
     let query: Value = json!({"query": {"no_such_query": {}}});
-    let error = client([url])
-        .send(&Call::post("/_search").json(&query).search())
-        .await
-        .unwrap_err();
-    assert_eq!(
-        (error.kind(), error.status()),
-        (ErrorKind::Refused, Some(400))
-    );
-    assert!(
-        error.to_string().contains("unknown query [no_such_query]"),
-        "{error}"
-    );
+    let error = client([url]).send(&Call::post("/_search").json(&query).search()).await.unwrap_err();
+    assert_eq!((error.kind(), error.status()), (ErrorKind::Refused, Some(400)));
+    assert!(error.to_string().contains("unknown query [no_such_query]"), "{error}");
 }

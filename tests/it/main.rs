@@ -1,8 +1,11 @@
 //! The integration tests, one binary.
 
 mod elastic_agreement;
+mod elastic_cluster;
 mod elastic_conformance;
 mod elastic_proxy;
+mod elastic_secured;
+mod elastic_store;
 mod elastic_transport;
 mod layers;
 mod metrics_dashboard;

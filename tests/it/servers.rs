@@ -16,10 +16,7 @@ use std::sync::{Mutex, OnceLock, mpsc};
 pub fn elasticsearch(suite: &'static str) -> Option<&'static str> {
     static SERVER: OnceLock<String> = OnceLock::new();
     if std::env::var_os("SGCACHE_TEST_ELASTICSEARCH").is_none() {
-        skipped(
-            suite,
-            "SGCACHE_TEST_ELASTICSEARCH is not set (eval \"$(tests/setup)\")",
-        );
+        skipped(suite, "SGCACHE_TEST_ELASTICSEARCH is not set (eval \"$(tests/setup)\")");
         return None;
     }
     Some(SERVER.get_or_init(|| start_for_ever(&[])))
@@ -46,26 +43,34 @@ fn start_for_ever(settings: &[&str]) -> String {
         sender.send(server.url.clone()).unwrap();
         server.wait();
     });
-    receiver
-        .recv()
-        .expect("Elasticsearch must start: its last words are above")
+    receiver.recv().expect("Elasticsearch must start: its last words are above")
 }
 
 /// A server of a test's own, stopped when dropped. For tests that stop it or want other settings.
 pub struct Elasticsearch {
     pub url: String,
+    run: PathBuf,
     child: Child,
 }
 
 impl Elasticsearch {
     /// Starts the server in `run` with options of `tests/servers/elasticsearch` and waits until it can be used.
+    ///
+    /// It dies with the calling *thread*: call it from one that lives long enough.
     pub fn start(run: &std::path::Path, options: &[&str]) -> Self {
-        let (flags, settings): (Vec<&str>, Vec<&str>) =
-            options.iter().partition(|option| option.starts_with("--"));
-        let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/servers/elasticsearch");
-        let mut child = Command::new("setpriv")
-            .args(["--pdeathsig", "TERM"])
-            .arg(script)
+        let mut setpriv = Command::new("setpriv");
+        setpriv.args(["--pdeathsig", "TERM"]).arg(script());
+        Self::launch(setpriv, run, options)
+    }
+
+    /// Starts a server that only [`Drop`] stops, so that any thread may start it.
+    pub fn start_unbound(run: &std::path::Path, options: &[&str]) -> Self {
+        Self::launch(Command::new(script()), run, options)
+    }
+
+    fn launch(mut command: Command, run: &std::path::Path, options: &[&str]) -> Self {
+        let (flags, settings): (Vec<&str>, Vec<&str>) = options.iter().partition(|option| option.starts_with("--"));
+        let mut child = command
             .args(flags)
             .arg(run)
             .args(settings)
@@ -74,15 +79,21 @@ impl Elasticsearch {
             .spawn()
             .expect("setpriv of util-linux starts the server");
         let mut url = String::new();
-        BufReader::new(child.stdout.take().unwrap())
-            .read_line(&mut url)
-            .unwrap();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut url).unwrap();
         let url = url.trim().to_owned();
         assert!(!url.is_empty(), "Elasticsearch did not start, see above");
         if url.starts_with("http://") {
             wait_for_yellow(&url);
         }
-        Self { url, child }
+        Self { url, run: run.to_owned(), child }
+    }
+
+    /// Kills the server itself with SIGKILL, as a lost machine would.
+    pub fn kill(self) {
+        let pid = std::fs::read_to_string(self.run.join("pid")).unwrap();
+        let killed = Command::new("kill").args(["-9", pid.trim()]).status().unwrap();
+        assert!(killed.success());
+        self.wait();
     }
 
     fn wait(mut self) {
@@ -92,13 +103,18 @@ impl Elasticsearch {
 
 impl Drop for Elasticsearch {
     fn drop(&mut self) {
-        let stopped = Command::new("kill")
-            .arg(self.child.id().to_string())
-            .status();
+        if matches!(self.child.try_wait(), Ok(Some(_))) {
+            return;
+        }
+        let stopped = Command::new("kill").arg(self.child.id().to_string()).status();
         if stopped.is_ok_and(|status| status.success()) {
             let _ = self.child.wait();
         }
     }
+}
+
+fn script() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/servers/elasticsearch")
 }
 
 /// A fresh directory for one server, which its script removes at the end.
@@ -106,11 +122,7 @@ impl Drop for Elasticsearch {
 /// Directly below the system's temporary folder, because the server runs as
 /// another user and must be able to walk there.
 pub fn run_directory() -> PathBuf {
-    std::env::temp_dir().join(format!(
-        "sgcache-test-{}-{:08x}",
-        std::process::id(),
-        rand::random::<u32>()
-    ))
+    std::env::temp_dir().join(format!("sgcache-test-{}-{:08x}", std::process::id(), rand::random::<u32>()))
 }
 
 fn wait_for_yellow(url: &str) {
@@ -123,13 +135,7 @@ fn wait_for_yellow(url: &str) {
 /// Runs a future on a thread of its own, so that it works inside and outside of a runtime.
 fn blocking<T: Send>(future: impl Future<Output = T> + Send) -> T {
     std::thread::scope(|scope| {
-        let run = || {
-            tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .unwrap()
-                .block_on(future)
-        };
+        let run = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future);
         scope.spawn(run).join().expect("the request does not panic")
     })
 }
@@ -143,10 +149,7 @@ pub struct TestIndices {
 impl TestIndices {
     /// Returns a prefix that no other test uses.
     pub fn new(url: &'static str) -> Self {
-        Self {
-            url,
-            prefix: format!("sgcache-t{:08x}", rand::random::<u32>()),
-        }
+        Self { url, prefix: format!("sgcache-t{:08x}", rand::random::<u32>()) }
     }
 
     /// Returns the prefix.
@@ -170,10 +173,7 @@ impl Drop for TestIndices {
             let Ok(answer) = client.get(all).send().await else {
                 return;
             };
-            let Ok(indices) = answer
-                .json::<serde_json::Map<String, serde_json::Value>>()
-                .await
-            else {
+            let Ok(indices) = answer.json::<serde_json::Map<String, serde_json::Value>>().await else {
                 return;
             };
             // By full name: wildcards are refused by default from 8 on.

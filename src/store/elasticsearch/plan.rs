@@ -96,6 +96,13 @@ impl Inner {
     }
 
     async fn own_field(&self, entity_type: &EntityType, path: &FieldPath, test: &Test) -> Result<Value> {
+        match test {
+            Test::LinkName(how, needle) => self.link_name(entity_type, &path.field, *how, needle).await,
+            _ => self.own_value(entity_type, path, test).await,
+        }
+    }
+
+    async fn own_value(&self, entity_type: &EntityType, path: &FieldPath, test: &Test) -> Result<Value> {
         let field = path.field.as_str();
         if self.open_type(entity_type)?.own_mapping.contains(field) {
             let reason = format!("`{entity_type}.{field}` has a mapping of the user's own");
@@ -103,9 +110,6 @@ impl Inner {
         }
         if field == "id" {
             return dsl::id_query(test).map_err(StoreError::unsupported);
-        }
-        if let Test::LinkName(how, needle) = test {
-            return self.link_name(entity_type, field, *how, needle).await;
         }
         let query = dsl::field_query(field, path.data_type, test).map_err(StoreError::unsupported)?;
         match test {
@@ -176,9 +180,9 @@ impl Inner {
             let Some(data_type) = open.cached.data_type(field) else { continue };
             let path = FieldPath::local(field, data_type);
             let mut conditions = missing.clone();
-            conditions.push(self.own_field(entity_type, &path, &test).await?);
+            conditions.push(self.own_value(entity_type, &path, &test).await?);
             alternatives.push(dsl::all(conditions));
-            missing.push(self.own_field(entity_type, &path, &Test::Empty).await?);
+            missing.push(self.own_value(entity_type, &path, &Test::Empty).await?);
         }
         let body = json!({"query": dsl::any(alternatives), "_source": false, "size": dsl::MOST_TERMS + 1});
         let hits = search(&self.client, &self.names.read(entity_type), &body).await?;
