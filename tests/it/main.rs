@@ -20,4 +20,5 @@ mod servers;
 mod sim_http;
 mod store_conformance;
 mod store_embedded;
+mod store_property;
 mod store_world;
