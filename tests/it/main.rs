@@ -18,6 +18,7 @@ mod report_elastic;
 mod scenarios;
 mod servers;
 mod sim_http;
+mod sim_python;
 mod store_conformance;
 mod store_embedded;
 mod store_property;
