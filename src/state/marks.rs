@@ -4,13 +4,15 @@
 //! generation is not newer than the one it saw when it began, and clears no
 //! others.
 
+use std::collections::BTreeMap;
 use std::ops::{BitOr, BitOrAssign};
 use std::time::Duration;
 
-use rusqlite::{Connection, Row, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
+use serde_json::Value;
 
 use super::poll::{merged, since_of_new_marks};
-use super::{Result, SiteTime, State};
+use super::{Result, SiteTime, State, StateError};
 use crate::entity::{EntityRef, EntityType, EventId};
 
 /// Why a key is marked; a set.
@@ -42,6 +44,8 @@ impl Kinds {
     pub const HELD: Self = Self(1 << 10);
     /// It cannot be read or written; tried again from time to time.
     pub const QUARANTINED: Self = Self(1 << 11);
+    /// The second look was in vain; this is the last one.
+    pub const LAST: Self = Self(1 << 12);
 
     /// The kinds that stand for something that the event log or a write told.
     pub const TOLD: Self = Self(Self::NEW.0 | Self::CHANGE.0 | Self::RETIRE.0 | Self::REVIVE.0 | Self::WRITE.0);
@@ -117,12 +121,38 @@ pub struct MarkRequest {
     pub event_created: Option<SiteTime>,
     /// How long to wait before the read.
     pub delay: Duration,
+    /// Values that events announced, by field, with the event: a row that does
+    /// not show them may have been read too early.
+    pub expected: Expected,
+}
+
+/// Announced values by field, each with the event that announced it.
+pub type Expected = BTreeMap<String, (EventId, Value)>;
+
+/// More announced values than this are not remembered.
+const EXPECTED_LIMIT: usize = 8;
+
+fn merge_expected(known: &mut Expected, other: &Expected) {
+    for (field, (event, value)) in other {
+        let newer = known.get(field).is_none_or(|(known, _)| known < event);
+        if newer && (known.len() < EXPECTED_LIMIT || known.contains_key(field)) {
+            known.insert(field.clone(), (*event, value.clone()));
+        }
+    }
 }
 
 impl MarkRequest {
     /// Asks for a read at once, for this reason.
     pub fn new(key: EntityRef, kinds: Kinds) -> Self {
-        Self { key, kinds, events: None, event_count: 0, event_created: None, delay: Duration::ZERO }
+        Self {
+            key,
+            kinds,
+            events: None,
+            event_count: 0,
+            event_created: None,
+            delay: Duration::ZERO,
+            expected: Expected::new(),
+        }
     }
 
     /// Takes in another request for the same key.
@@ -130,6 +160,7 @@ impl MarkRequest {
         self.kinds |= other.kinds;
         self.delay = self.delay.min(other.delay);
         self.event_count += other.event_count;
+        merge_expected(&mut self.expected, &other.expected);
         self.events = match (self.events, other.events) {
             (Some(a), Some(b)) => Some((a.0.min(b.0), a.1.max(b.1))),
             (a, b) => a.or(b),
@@ -158,6 +189,8 @@ pub struct Mark {
     pub event_created: Option<SiteTime>,
     /// How many events led to it.
     pub events: u32,
+    /// Values that these events announced.
+    pub expected: Expected,
     /// Failed attempts so far.
     pub attempts: u32,
     /// When it may be read.
@@ -184,7 +217,7 @@ pub(super) struct Marking {
     pub(super) at: SiteTime,
 }
 
-const COLUMNS: &str = "type, id, gen, kinds, since, last_event, event_created, events, attempts, due_at";
+const COLUMNS: &str = "type, id, gen, kinds, since, last_event, event_created, events, attempts, due_at, expected";
 
 impl State {
     /// Marks keys outside of a poll.
@@ -234,14 +267,27 @@ impl State {
         Ok(Kinds::all_names().map(|name| (name, count(name))).collect())
     }
 
-    /// Counts the open marks that a poll up to this number, or anything before it,
-    /// told of; quarantined keys do not count.
-    pub fn open_marks_until(&self, poll: i64) -> Result<u64> {
+    /// Counts the open marks that the poll `poll`, an earlier one or a write before
+    /// the moment `before` told of; stuck keys do not count.
+    pub fn open_marks(&self, poll: i64, before: SiteTime) -> Result<u64> {
         self.read(|connection| {
-            let sql = "SELECT count(*) FROM marks WHERE kinds & ?1 <> 0 AND kinds & ?2 = 0 AND poll <= ?3";
+            let sql = "SELECT count(*) FROM marks WHERE kinds & ?1 <> 0 AND kinds & ?2 = 0
+                AND (since < ?4 OR poll BETWEEN 1 AND ?3)";
             let stuck = Kinds::QUARANTINED | Kinds::HELD;
-            let values = params![Kinds::TOLD.0, stuck.0, poll];
+            let values = params![Kinds::TOLD.0, stuck.0, poll, before.0];
             Ok(connection.query_row(sql, values, |row| row.get::<_, i64>(0))? as u64)
+        })
+    }
+
+    /// Tells whether a type has open marks of these kinds for something that
+    /// happened up to a moment; stuck keys do not count.
+    pub fn has_marks_until(&self, entity_type: &EntityType, kinds: Kinds, until: SiteTime) -> Result<bool> {
+        self.read(|connection| {
+            let sql = "SELECT EXISTS (SELECT 1 FROM marks
+                WHERE type = ?1 AND kinds & ?2 <> 0 AND kinds & ?3 = 0 AND since <= ?4)";
+            let stuck = Kinds::QUARANTINED | Kinds::HELD;
+            let values = params![entity_type.as_str(), kinds.0, stuck.0, until.0];
+            Ok(connection.query_row(sql, values, |row| row.get(0))?)
         })
     }
 
@@ -299,12 +345,12 @@ pub(super) fn next_gen(transaction: &Transaction<'_>) -> Result<i64> {
 /// Writes marks and their log.
 pub(super) fn put_marks(transaction: &Transaction<'_>, requests: &[MarkRequest], marking: Marking) -> Result<()> {
     let sql = "INSERT INTO marks (type, id, gen, kinds, since, poll, first_event, last_event, event_created, events,
-            attempts, due_at, prio) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, 0, ?11, ?12)
+            attempts, due_at, prio, expected) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, 0, ?11, ?12, ?13)
         ON CONFLICT (type, id) DO UPDATE SET gen = ?3, kinds = (kinds | ?4), since = min(since, ?5),
             poll = max(poll, ?6), first_event = min(coalesce(first_event, ?7), coalesce(?7, first_event)),
             last_event = max(coalesce(last_event, ?8), coalesce(?8, last_event)),
             event_created = min(coalesce(event_created, ?9), coalesce(?9, event_created)), events = events + ?10,
-            due_at = min(due_at, ?11), prio = min(prio, ?12)";
+            due_at = min(due_at, ?11), prio = min(prio, ?12), expected = coalesce(?13, expected)";
     let mut mark = transaction.prepare_cached(sql)?;
     let sql = "INSERT INTO touched (gen, type, id, kinds, since, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
     let mut touch = transaction.prepare_cached(sql)?;
@@ -324,11 +370,26 @@ pub(super) fn put_marks(transaction: &Transaction<'_>, requests: &[MarkRequest],
             request.event_count,
             due.0,
             request.kinds.priority(),
+            expected_of(transaction, &request)?,
         ])?;
         let since = marking.since.0;
         touch.execute(params![marking.generation, entity_type, key.id, request.kinds.0, since, marking.at.0])?;
     }
     Ok(())
+}
+
+/// Returns the announced values that a mark has after a request, as JSON; `None`
+/// leaves them as they are.
+fn expected_of(transaction: &Transaction<'_>, request: &MarkRequest) -> Result<Option<String>> {
+    if request.expected.is_empty() {
+        return Ok(None);
+    }
+    let sql = "SELECT expected FROM marks WHERE type = ?1 AND id = ?2";
+    let key = params![request.key.entity_type.as_str(), request.key.id];
+    let known: Option<Option<String>> = transaction.prepare_cached(sql)?.query_row(key, |row| row.get(0)).optional()?;
+    let mut expected: Expected = known.flatten().and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+    merge_expected(&mut expected, &request.expected);
+    serde_json::to_string(&expected).map(Some).map_err(|error| StateError::malformed("mark", error))
 }
 
 fn collect(connection: &Connection, sql: &str, values: impl rusqlite::Params) -> Result<Vec<Mark>> {
@@ -348,5 +409,10 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<Mark> {
         events: row.get(7)?,
         attempts: row.get(8)?,
         due_at: SiteTime(row.get(9)?),
+        // What cannot be read expects nothing: at worst a second look is missed.
+        expected: row
+            .get::<_, Option<String>>(10)?
+            .and_then(|text| serde_json::from_str(&text).ok())
+            .unwrap_or_default(),
     })
 }

@@ -33,7 +33,7 @@ pub use error::StateError;
 pub use gaps::{Gap, Gaps};
 pub use history::{OutboxItem, RunRow};
 pub use leader::LeaderLock;
-pub use marks::{Kinds, Mark, MarkRequest, Postponed};
+pub use marks::{Expected, Kinds, Mark, MarkRequest, Postponed};
 pub use poll::{PollCommit, PollCommitted, PollStart, Sweep};
 pub use reads::{Cleared, Finish, Finished, RowDone, RowOutcome, SegmentStep, Ticket};
 pub use rows::{BucketCount, RowMeta, RowState};

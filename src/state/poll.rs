@@ -215,7 +215,12 @@ fn store_position(
     Ok(())
 }
 
-fn put_sweep(transaction: &Transaction<'_>, entity_type: &EntityType, marking: Marking, due: SiteTime) -> Result<()> {
+pub(super) fn put_sweep(
+    transaction: &Transaction<'_>,
+    entity_type: &EntityType,
+    marking: Marking,
+    due: SiteTime,
+) -> Result<()> {
     let sql = "INSERT INTO sweeps (type, gen, since, due_at) VALUES (?1, ?2, ?3, ?4)
         ON CONFLICT (type) DO UPDATE SET gen = ?2, due_at = min(due_at, ?4)";
     let values = params![entity_type.as_str(), marking.generation, marking.since.0, due.0];

@@ -12,7 +12,7 @@ use rusqlite::{OptionalExtension, Transaction, params};
 
 use super::dead::{NewDead, forget_dead, put_dead};
 use super::marks::{Kinds, MarkRequest, Marking, Postponed, next_gen, put_marks, put_off};
-use super::poll::since_of_new_marks;
+use super::poll::{put_sweep, since_of_new_marks};
 use super::rows::{BucketChange, RowMeta, RowState, change_buckets, load_meta, store_meta};
 use super::types::{self, ImportState};
 use super::{Result, SiteTime, State};
@@ -56,6 +56,8 @@ pub struct RowDone {
     pub updated_at: Option<Timestamp>,
     /// The hash of its canonical form; zero without a row.
     pub hash: RowHash,
+    /// A hash of its display name.
+    pub name: u32,
 }
 
 /// How far a segment of an import has come.
@@ -76,6 +78,8 @@ pub struct Finish {
     pub ticket: Ticket,
     /// The rows that the store acknowledged.
     pub rows: Vec<RowDone>,
+    /// Keys whose marks were answered without a row to keep.
+    pub seen: Vec<i64>,
     /// Marks that stay, for later.
     pub postponed: Vec<Postponed>,
     /// Marks to make, such as second looks.
@@ -84,8 +88,8 @@ pub struct Finish {
     pub dead: Vec<NewDead>,
     /// The progress of an import.
     pub segment: Option<SegmentStep>,
-    /// The number of active rows that vanished without being retired.
-    pub vanished: u64,
+    /// Types of which every id has to be compared.
+    pub sweeps: Vec<EntityType>,
     /// The time of the site.
     pub now: SiteTime,
 }
@@ -96,11 +100,12 @@ impl Finish {
         Self {
             ticket,
             rows: Vec::new(),
+            seen: Vec::new(),
             postponed: Vec::new(),
             marks: Vec::new(),
             dead: Vec::new(),
             segment: None,
-            vanished: 0,
+            sweeps: Vec::new(),
             now,
         }
     }
@@ -197,16 +202,16 @@ impl State {
             change_buckets(transaction, &finish.ticket.entity_type, &buckets)?;
             let kept: BTreeSet<i64> = finish.postponed.iter().map(|one| one.key.id).chain(unsettled).collect();
             // An import passes thousands of rows that nobody marked.
-            for row in finish.rows.iter().filter(|row| marked && !kept.contains(&row.id)) {
-                finished.cleared.extend(clear_mark(transaction, &finish.ticket, row.id)?);
-                forget_dead(transaction, &finish.ticket.entity_type, row.id)?;
+            let settled = finish.rows.iter().map(|row| row.id).chain(finish.seen.iter().copied());
+            for id in settled.filter(|id| marked && !kept.contains(id)) {
+                finished.cleared.extend(clear_mark(transaction, &finish.ticket, id)?);
+                forget_dead(transaction, &finish.ticket.entity_type, id)?;
             }
-            put_off(transaction, &finish.postponed, finish.now)?;
             put_requests(transaction, finish, &finished)?;
+            put_off(transaction, &finish.postponed, finish.now)?;
             for dead in &finish.dead {
                 put_dead(transaction, dead, finish.now)?;
             }
-            note_vanished(transaction, finish)?;
             if let Some(step) = &finish.segment {
                 let rows = finish.rows.len() as u64;
                 finished.import = types::step_import(transaction, &finish.ticket.entity_type, *step, rows)?;
@@ -251,6 +256,7 @@ fn settle_row(
                 state: row.state,
                 updated_at: row.updated_at,
                 hash: row.hash,
+                name: row.name,
                 last_event,
                 read_at: finish.now,
             };
@@ -301,19 +307,13 @@ fn put_requests(transaction: &Transaction<'_>, finish: &Finish, finished: &Finis
         let key = EntityRef::new(finish.ticket.entity_type.clone(), *id);
         requests.push(MarkRequest::new(key, Kinds::CHANGE));
     }
-    if requests.is_empty() {
+    if requests.is_empty() && finish.sweeps.is_empty() {
         return Ok(());
     }
     let since = since_of_new_marks(transaction, finish.now)?;
     let marking = Marking { generation: next_gen(transaction)?, since, poll: 0, at: finish.now };
-    put_marks(transaction, &requests, marking)
-}
-
-fn note_vanished(transaction: &Transaction<'_>, finish: &Finish) -> Result<()> {
-    if finish.vanished == 0 {
-        return Ok(());
+    for entity_type in &finish.sweeps {
+        put_sweep(transaction, entity_type, marking, finish.now)?;
     }
-    let values = params![finish.ticket.entity_type.as_str(), finish.now.0, finish.vanished as i64];
-    transaction.execute("INSERT INTO absences (type, at, count) VALUES (?1, ?2, ?3)", values)?;
-    Ok(())
+    put_marks(transaction, &requests, marking)
 }

@@ -68,6 +68,8 @@ pub struct RowMeta {
     pub updated_at: Option<Timestamp>,
     /// The hash of its canonical form.
     pub hash: RowHash,
+    /// A hash of its display name, so that a rename is noticed.
+    pub name: u32,
     /// The last event that led to a read of it.
     pub last_event: Option<EventId>,
     /// When it was last read.
@@ -130,11 +132,11 @@ impl State {
         limit: usize,
     ) -> Result<BTreeMap<i64, RowMeta>> {
         self.read(|connection| {
-            let sql = "SELECT rv, state, updated_at, hash, last_event, read_at, id FROM rowmeta
+            let sql = "SELECT rv, state, updated_at, hash, last_event, read_at, name, id FROM rowmeta
                 WHERE type = ?1 AND id BETWEEN ?2 AND ?3 AND state = 0 ORDER BY id LIMIT ?4";
             let mut statement = connection.prepare_cached(sql)?;
             let values = params![entity_type.as_str(), first, last, limit as i64];
-            let rows = statement.query_map(values, |row| Ok((row.get(6)?, from_row(row)?)))?;
+            let rows = statement.query_map(values, |row| Ok((row.get(7)?, from_row(row)?)))?;
             Ok(rows.collect::<rusqlite::Result<_>>()?)
         })
     }
@@ -151,6 +153,19 @@ impl State {
         })
     }
 
+    /// Returns the highest id of a type, zero without one, and its newest
+    /// `updated_at`.
+    pub fn newest(&self, entity_type: &EntityType) -> Result<(i64, Option<Timestamp>)> {
+        self.read(|connection| {
+            let name = entity_type.as_str();
+            let sql = "SELECT coalesce(max(id), 0) FROM rowmeta WHERE type = ?1";
+            let id = connection.query_row(sql, [name], |row| row.get(0))?;
+            let sql = "SELECT max(updated_at) FROM rowmeta WHERE type = ?1";
+            let newest: Option<i64> = connection.query_row(sql, [name], |row| row.get(0))?;
+            Ok((id, newest.map(Timestamp)))
+        })
+    }
+
     /// Returns the number of active rows of a type.
     pub fn active_count(&self, entity_type: &EntityType) -> Result<u64> {
         self.read(|connection| {
@@ -159,13 +174,39 @@ impl State {
         })
     }
 
-    /// Returns how many active rows of a type vanished without being retired since
-    /// a moment.
-    pub fn vanished_since(&self, entity_type: &EntityType, since: SiteTime) -> Result<u64> {
-        self.read(|connection| {
+    /// Asks whether so many more active rows of a type may vanish without being
+    /// retired, and notes that they do.
+    ///
+    /// Within ten minutes 50 rows or two of a hundred may; more is a fault until
+    /// an operator says otherwise ([`State::accept_deletions`]).
+    pub fn may_vanish(&self, entity_type: &EntityType, count: u64, now: SiteTime) -> Result<bool> {
+        let name = entity_type.as_str();
+        self.write(|transaction| {
             let sql = "SELECT coalesce(sum(count), 0) FROM absences WHERE type = ?1 AND at >= ?2";
-            let values = params![entity_type.as_str(), since.0];
-            Ok(connection.query_row(sql, values, |row| row.get::<_, i64>(0))? as u64)
+            let since = now.before(Duration::from_secs(600)).0;
+            let recent: i64 = transaction.query_row(sql, params![name, since], |row| row.get(0))?;
+            let sql = "SELECT coalesce(sum(count), 0) FROM buckets WHERE type = ?1";
+            let active: i64 = transaction.query_row(sql, [name], |row| row.get(0))?;
+            if recent + count as i64 > (active / 50).max(50) {
+                return Ok(false);
+            }
+            let sql = "INSERT INTO absences (type, at, count) VALUES (?1, ?2, ?3)";
+            transaction.execute(sql, params![name, now.0, count as i64])?;
+            Ok(true)
+        })
+    }
+
+    /// Lets the held deletions of a type happen, and returns how many there are:
+    /// an operator has looked at them.
+    pub fn accept_deletions(&self, entity_type: &EntityType, now: SiteTime) -> Result<u64> {
+        let name = entity_type.as_str();
+        self.write(|transaction| {
+            let sql = "UPDATE marks SET due_at = ?3, kinds = kinds & ~?2 WHERE type = ?1 AND kinds & ?2 <> 0";
+            let held = transaction.execute(sql, params![name, super::Kinds::HELD.0, now.0])?;
+            let sql = "INSERT INTO absences (type, at, count) VALUES (?1, ?2, ?3)";
+            transaction.execute(sql, params![name, now.0, -(held as i64)])?;
+            transaction.execute("UPDATE types SET breaker_since = NULL WHERE type = ?1", [name])?;
+            Ok(held as u64)
         })
     }
 
@@ -216,7 +257,7 @@ pub(super) fn change_buckets(
 }
 
 pub(super) fn load_meta(connection: &Connection, entity_type: &EntityType, id: i64) -> Result<Option<RowMeta>> {
-    let sql = "SELECT rv, state, updated_at, hash, last_event, read_at FROM rowmeta WHERE type = ?1 AND id = ?2";
+    let sql = "SELECT rv, state, updated_at, hash, last_event, read_at, name FROM rowmeta WHERE type = ?1 AND id = ?2";
     let mut statement = connection.prepare_cached(sql)?;
     Ok(statement.query_row(params![entity_type.as_str(), id], from_row).optional()?)
 }
@@ -227,10 +268,10 @@ pub(super) fn store_meta(
     id: i64,
     meta: &RowMeta,
 ) -> Result<()> {
-    let sql = "INSERT INTO rowmeta (type, id, rv, state, updated_at, hash, last_event, read_at)
-            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+    let sql = "INSERT INTO rowmeta (type, id, rv, state, updated_at, hash, last_event, read_at, name)
+            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
         ON CONFLICT (type, id) DO UPDATE SET rv = ?3, state = ?4, updated_at = ?5, hash = ?6,
-            last_event = coalesce(?7, last_event), read_at = ?8";
+            last_event = coalesce(?7, last_event), read_at = ?8, name = ?9";
     transaction.prepare_cached(sql)?.execute(params![
         entity_type.as_str(),
         id,
@@ -240,6 +281,7 @@ pub(super) fn store_meta(
         meta.hash.0.to_be_bytes(),
         meta.last_event.map(|event| event.0),
         meta.read_at.0,
+        meta.name,
     ])?;
     Ok(())
 }
@@ -252,5 +294,6 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<RowMeta> {
         hash: RowHash(u128::from_be_bytes(row.get(3)?)),
         last_event: row.get::<_, Option<i64>>(4)?.map(EventId),
         read_at: SiteTime(row.get(5)?),
+        name: row.get(6)?,
     })
 }

@@ -56,7 +56,7 @@ impl Fixture {
     }
 
     fn live(&self) {
-        let import = ImportState { lo_rv: 0, segments: Vec::new(), rows: 0, expected: None };
+        let import = ImportState { lo_rv: 0, segments: Vec::new(), rows: 0, expected: None, confirm_until: None };
         self.state.begin_import(&shot(), "layout", &import).expect("an import");
         self.state.set_live(&shot()).expect("a live type");
     }
@@ -68,7 +68,7 @@ impl Fixture {
 
 fn row(id: i64, hash: u32) -> RowDone {
     let hash = RowHash(u128::from(hash) << 96);
-    RowDone { id, outcome: RowOutcome::Written, state: RowState::Active, updated_at: None, hash }
+    RowDone { id, outcome: RowOutcome::Written, state: RowState::Active, updated_at: None, hash, name: 0 }
 }
 
 #[test]
@@ -258,8 +258,13 @@ fn a_file_of_a_newer_version_is_refused_and_left_alone() {
 fn an_import_goes_on_where_it_was() {
     let test = fixture();
     let segment = |last_id, end| Segment { last_id, end, done: false };
-    let import =
-        ImportState { lo_rv: 5, segments: vec![segment(0, Some(50)), segment(50, None)], rows: 0, expected: Some(3) };
+    let import = ImportState {
+        lo_rv: 5,
+        segments: vec![segment(0, Some(50)), segment(50, None)],
+        rows: 0,
+        expected: Some(3),
+        confirm_until: None,
+    };
     test.state.begin_import(&shot(), "layout", &import).expect("an import");
     let ticket = test.ticket();
     let step = Some(SegmentStep { index: 1, last_id: 70, done: true });
@@ -303,6 +308,34 @@ fn a_dead_letter_ends_with_a_successful_read() {
     let ticket = test.ticket();
     test.finish(ticket, vec![row(7, 1)]);
     assert!(test.state.dead(10).expect("dead letters").is_empty());
+}
+
+#[test]
+fn a_mass_disappearance_is_held_until_somebody_accepts_it() {
+    let test = fixture();
+    test.live();
+    let allowed = |count, at| test.state.may_vanish(&shot(), count, SiteTime(at)).expect("an answer");
+    assert!(allowed(40, 0) && !allowed(11, 1_000) && allowed(10, 2_000));
+    assert!(allowed(40, 601_000), "the first forty are ten minutes old");
+    test.state.mark(&[request(7, Kinds::CHANGE | Kinds::HELD)], SiteTime(0)).expect("a mark");
+    test.state.set_breaker(&shot(), Some(SiteTime(0))).expect("a breaker");
+    assert_eq!(test.state.accept_deletions(&shot(), SiteTime(601_000)).expect("a number"), 1);
+    assert!(allowed(1, 601_000));
+    assert_eq!(test.state.held(&shot()).expect("a number"), 0);
+}
+
+#[test]
+fn announced_values_are_merged_by_the_order_of_events() {
+    let test = fixture();
+    let announced = |event, value: &str| {
+        let expected = [("code".to_owned(), (EventId(event), serde_json::json!(value)))].into();
+        MarkRequest { expected, ..request(7, Kinds::CHANGE) }
+    };
+    test.state.mark(&[announced(5, "new")], SiteTime(0)).expect("a mark");
+    test.state.mark(&[announced(4, "old")], SiteTime(0)).expect("a mark");
+    test.state.mark(&[request(7, Kinds::CHANGE)], SiteTime(0)).expect("a mark");
+    let marks = test.state.marks(10).expect("marks");
+    assert_eq!(marks[0].expected["code"], (EventId(5), serde_json::json!("new")));
 }
 
 #[test]

@@ -68,6 +68,10 @@ pub struct ImportState {
     pub rows: u64,
     /// Rows to expect.
     pub expected: Option<u64>,
+    /// Set once all segments are done and the rows that the import did not meet are
+    /// marked: the type is live when every mark up to this moment is cleared.
+    #[serde(default)]
+    pub confirm_until: Option<SiteTime>,
 }
 
 /// A part of the range of ids.
@@ -107,6 +111,20 @@ impl State {
                 ON CONFLICT (type) DO UPDATE SET state = 'importing', layout_hash = ?2, import = ?3,
                     untracked_since = NULL";
             transaction.execute(sql, params![entity_type.as_str(), layout_hash, import])?;
+            Ok(())
+        })
+    }
+
+    /// Ends the copying of an import: the type is live once every mark up to
+    /// `until` is cleared.
+    pub fn confirm_import(&self, entity_type: &EntityType, until: SiteTime) -> Result<()> {
+        self.write(|transaction| {
+            let Some(mut import) = load(transaction, entity_type)?.and_then(|record| record.import) else {
+                return Ok(());
+            };
+            import.confirm_until = Some(until);
+            let sql = "UPDATE types SET import = ?2 WHERE type = ?1";
+            transaction.execute(sql, params![entity_type.as_str(), render(&import)?])?;
             Ok(())
         })
     }

@@ -1,1 +1,50 @@
-//! Following the site: polls, marks, fetches, imports.
+//! Keeps a store equal to the site.
+//!
+//! An event is a hint, never a value: `extract` turns entries of the event log
+//! into marked keys, `poll` commits them, `fetch` reads marked keys again and
+//! `write` brings the rows into the store under the version of their read.
+//! `import` fills a type, `scan` finds what no event told. All of them write rows
+//! in the same way and may overlap freely.
+//!
+//! [`Replica`] is the site, the store and the state as one; jobs use it beside
+//! the daemon. [`Follower`] is the loop of the one process that leads. Pipelines,
+//! listeners and schedules are not known here.
+
+mod advance;
+mod clock;
+mod error;
+mod extract;
+mod fetch;
+mod follower;
+mod import;
+mod names;
+mod poll;
+mod replica;
+mod scan;
+mod settings;
+mod settle;
+mod startup;
+mod status;
+mod steps;
+mod tracked;
+mod types;
+mod upkeep;
+mod write;
+
+pub use clock::SiteClock;
+pub use error::SyncError;
+pub use extract::{Extracted, extract};
+pub use fetch::Fetched;
+pub use follower::{Follower, Step};
+pub use import::{ImportProgress, Imported, Progress};
+pub use poll::Polled;
+pub use replica::Replica;
+pub use scan::{ScanKind, Scanned};
+pub use settings::Settings;
+pub use status::{PollStatus, Status, TypeStatus};
+pub use steps::{Steps, Stopped};
+pub use tracked::Tracked;
+pub use write::{KeyChange, KeyOutcome};
+
+/// The result of everything here.
+pub type Result<T, E = SyncError> = std::result::Result<T, E>;

@@ -1,0 +1,79 @@
+//! Waiting until the cache has caught up with a moment, for jobs beside a daemon
+//! or without one.
+
+use std::time::{Duration, Instant};
+
+use super::{Replica, Result, SyncError};
+use crate::state::{SiteTime, StateError};
+
+/// How often the state is looked at while another process does the work.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+impl Replica {
+    /// Returns once a poll that began after this call has seen everything there
+    /// was and all that it or earlier polls told of is in the store. Keys that
+    /// cannot be read or whose deletion is held are not waited for.
+    ///
+    /// Where another process leads, it is waited for; else this call does the
+    /// polling and fetching itself.
+    ///
+    /// # Errors
+    ///
+    /// [`SyncError::TimedOut`] after `patience`.
+    pub async fn advance(&self, patience: Duration) -> Result<()> {
+        let asked = Instant::now();
+        // Polls with a higher number begin after this moment.
+        let started = self.state().stream()?.polls_started;
+        let mut target = None;
+        loop {
+            match self.state().lead() {
+                Ok(lead) => {
+                    let worked = self.work_towards(started).await;
+                    drop(lead);
+                    worked?;
+                }
+                Err(StateError::Locked { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+            if self.has_reached(started, &mut target)? {
+                return Ok(());
+            }
+            if asked.elapsed() >= patience {
+                let seconds = patience.as_secs();
+                let message = format!("the cache did not catch up with the site within {seconds} s");
+                return Err(SyncError::TimedOut(message));
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Does what the leader would do.
+    async fn work_towards(&self, started: i64) -> Result<()> {
+        if self.state().stream()?.frontier.is_none() {
+            self.check_stream().await?;
+        }
+        while self.state().stream()?.poll_done <= started {
+            self.poll().await?;
+        }
+        let mut target = None;
+        while !self.has_reached(started, &mut target)? {
+            if self.fetch_due().await?.read == 0 {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells whether the first complete poll after `started`, kept in `target` with
+    /// its moment, left nothing to read.
+    fn has_reached(&self, started: i64, target: &mut Option<(i64, SiteTime)>) -> Result<bool> {
+        if target.is_none() {
+            let stream = self.state().stream()?;
+            *target = stream.complete_as_of.filter(|_| stream.poll_done > started).map(|at| (stream.poll_done, at));
+        }
+        match *target {
+            Some((poll, at)) => Ok(self.state().open_marks(poll, at)? == 0),
+            None => Ok(false),
+        }
+    }
+}

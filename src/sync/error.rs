@@ -1,0 +1,64 @@
+//! Why sync stopped, by what can be done about it.
+
+use crate::entity::EntityType;
+use crate::shotgun;
+use crate::state::StateError;
+use crate::store::StoreError;
+
+use super::steps::Stopped;
+
+/// Why a step of sync failed. What was committed before stays; the same step can
+/// be tried again.
+#[derive(Debug, thiserror::Error)]
+pub enum SyncError {
+    /// The site gave no usable answer.
+    #[error(transparent)]
+    Site(#[from] shotgun::Error),
+    /// The store failed.
+    #[error("the store failed: {0}")]
+    Store(#[from] StoreError),
+    /// The state failed.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The data directory belongs to another site.
+    #[error("this data directory follows {known}, not {configured}: use another data_dir, or restore shotgun.site")]
+    OtherSite {
+        /// The site that it follows.
+        known: String,
+        /// The site that the configuration names.
+        configured: String,
+    },
+    /// The site's answer is not what the schema says; nothing was written.
+    #[error("{entity_type} on the site is not as configured: {message}")]
+    Schema {
+        /// The type.
+        entity_type: EntityType,
+        /// What differs.
+        message: String,
+    },
+    /// No entity config names the type.
+    #[error("`{0}` is not cached: no entity config names it")]
+    NotTracked(EntityType),
+    /// A wait took too long.
+    #[error("{0}")]
+    TimedOut(String),
+    /// A test stopped here.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+}
+
+impl SyncError {
+    /// Returns the word for the label `reason` of poll errors.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Site(error) => error.kind().label(),
+            Self::State(_) => "state",
+            _ => "other",
+        }
+    }
+
+    /// Tells whether the credentials were refused.
+    pub fn is_denied(&self) -> bool {
+        matches!(self, Self::Site(error) if error.kind() == shotgun::ErrorKind::Denied)
+    }
+}

@@ -1,0 +1,256 @@
+//! Marked keys become rows: one read per entity type, never one per entity.
+//!
+//! A key that the filtered read does not return is looked for among the retired
+//! rows, then without the filter; only what is nowhere is absent.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use futures::stream::{self, StreamExt};
+
+use super::write::{Said, Written, quarantine};
+use super::{KeyChange, Replica, Result, SyncError};
+use crate::entity::{EntityRef, EntityType};
+use crate::entity_config::TypeLayout;
+use crate::filter::{Only, RawFilter};
+use crate::shotgun::{self, Answer, ErrorKind, Purpose};
+use crate::state::{DeadKind, Finish, Kinds, Mark, Postponed, RowState as KnownState, TypeState};
+use crate::store::RowState;
+
+/// An empty answer for fewer keys than this may well be true.
+const EMPTY_IS_ODD: usize = 20;
+
+/// What one round of fetching did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Fetched {
+    /// Marked keys that were due.
+    pub due: usize,
+    /// Keys that were read.
+    pub read: usize,
+}
+
+/// Who is to blame for a read that the site refuses.
+enum Blame {
+    Key,
+    Type(String),
+    Site,
+}
+
+impl Replica {
+    /// Reads the marked keys that are due, most urgent first, and writes what the
+    /// site says.
+    ///
+    /// # Errors
+    ///
+    /// The first error of any chunk; the others were finished. Marks that were not
+    /// read stay.
+    pub async fn fetch_due(&self) -> Result<Fetched> {
+        let size = self.client().page_size() as usize;
+        let in_flight = self.settings().fetches_in_flight.max(1);
+        let marks = self.state().due_marks(self.now(), size * in_flight)?;
+        let due = marks.len();
+        let mut by_type: BTreeMap<EntityType, Vec<Mark>> = BTreeMap::new();
+        for mark in marks {
+            by_type.entry(mark.key.entity_type.clone()).or_default().push(mark);
+        }
+        let chunks: Vec<_> = by_type.values().flat_map(|marks| marks.chunks(size)).collect();
+        let rounds = stream::iter(chunks).map(|marks| self.fetch_chunk(marks)).buffer_unordered(in_flight);
+        let results: Vec<Result<usize>> = rounds.collect().await;
+        let mut read = 0;
+        for result in results {
+            read += result?;
+        }
+        Ok(Fetched { due, read })
+    }
+
+    /// Reads one chunk of one type; what fails is divided until the key that makes
+    /// it fail is alone.
+    async fn fetch_chunk(&self, marks: &[Mark]) -> Result<usize> {
+        let Some(first) = marks.first() else {
+            return Ok(0);
+        };
+        let entity_type = &first.key.entity_type;
+        let Some(layout) = self.tracked().layout(entity_type).cloned() else {
+            return self.fetch_names(entity_type, marks).await;
+        };
+        if self.state().type_record(entity_type)?.is_some_and(|record| record.state == TypeState::Degraded) {
+            self.put_off(marks, Duration::from_secs(30))?;
+            return Ok(0);
+        }
+        let mut parts = vec![marks];
+        let mut read = 0;
+        while let Some(part) = parts.pop() {
+            let error = match self.fetch_part(&layout, part).await {
+                Ok(()) => {
+                    read += part.len();
+                    continue;
+                }
+                Err(SyncError::Site(error)) => error,
+                Err(error) => return Err(error),
+            };
+            match self.blame(&layout, part, &error).await? {
+                Blame::Key if part.len() > 1 => {
+                    let (left, right) = part.split_at(part.len() / 2);
+                    parts.extend([right, left]);
+                }
+                Blame::Key => self.bury(&part[0], &error).await?,
+                Blame::Type(message) => {
+                    self.state().request_schema()?;
+                    self.put_off(part, Duration::from_secs(30))?;
+                    return Err(SyncError::Schema { entity_type: entity_type.clone(), message });
+                }
+                Blame::Site => return Err(error.into()),
+            }
+        }
+        Ok(read)
+    }
+
+    async fn fetch_part(&self, layout: &TypeLayout, marks: &[Mark]) -> Result<()> {
+        let started = Instant::now();
+        let ids: Vec<i64> = marks.iter().map(|mark| mark.key.id).collect();
+        let ticket = self.state().begin_read(&layout.entity_type, self.now())?;
+        self.step("fetch: begun")?;
+        let said = match self.read_keys(layout, &ids, Purpose::Fetch).await {
+            Ok(said) => said,
+            Err(error) => {
+                self.state().abandon(&ticket)?;
+                return Err(error.into());
+            }
+        };
+        self.step("fetch: read")?;
+        if self.is_odd(layout, marks, &said)? {
+            self.state().abandon(&ticket)?;
+            return self.put_off(marks, Duration::from_secs(5));
+        }
+        // A repair is asked for because the store cannot be believed.
+        let suppress = !marks.iter().any(|mark| mark.kinds.any(Kinds::REPAIR));
+        self.write(Written { layout, ticket, said, marks, suppress, segment: None }).await?;
+        self.metrics().sync.fetch_duration.observe(started.elapsed().as_secs_f64());
+        Ok(())
+    }
+
+    /// Asks the site for keys, in every list there is.
+    pub(super) async fn read_keys(
+        &self,
+        layout: &TypeLayout,
+        ids: &[i64],
+        purpose: Purpose,
+    ) -> Result<Vec<(i64, Said)>, shotgun::Error> {
+        let fields = layout.field_names();
+        let mut said: BTreeMap<i64, Said> = BTreeMap::new();
+        for (only, state) in [(Only::Active, RowState::Active), (Only::Retired, RowState::Retired)] {
+            let missing = without(ids, &said);
+            let answer = self.client();
+            let answer = answer
+                .read_ids(&layout.entity_type, &missing, &layout.raw_filter, fields.clone(), only, purpose)
+                .await?;
+            for row in self.heard(answer).rows {
+                // What was not asked for cannot be trusted to be an answer.
+                if let Some(id) = Answer::id(&row).filter(|id| missing.contains(id)) {
+                    said.insert(id, Said::Row(state, row));
+                }
+            }
+        }
+        if !layout.filter.is_everything() {
+            for only in [Only::Active, Only::Retired] {
+                let missing = without(ids, &said);
+                let (everything, names) = (RawFilter::everything(), vec!["id".to_owned()]);
+                let answer =
+                    self.client().read_ids(&layout.entity_type, &missing, &everything, names, only, purpose).await?;
+                let found: Vec<i64> = self.heard(answer).rows.iter().filter_map(Answer::id).collect();
+                said.extend(found.into_iter().filter(|id| missing.contains(id)).map(|id| (id, Said::Filtered)));
+            }
+        }
+        Ok(ids.iter().map(|id| (*id, said.remove(id).unwrap_or(Said::Absent))).collect())
+    }
+
+    /// Tells whether the answer is too empty to be true: many keys that were there
+    /// and now none of them, twice.
+    fn is_odd(&self, layout: &TypeLayout, marks: &[Mark], said: &[(i64, Said)]) -> Result<bool> {
+        let empty = said.len() >= EMPTY_IS_ODD && said.iter().all(|(_, said)| *said == Said::Absent);
+        if !empty || marks.iter().any(|mark| mark.attempts >= 2) {
+            return Ok(false);
+        }
+        let ids: Vec<i64> = said.iter().map(|(id, _)| *id).collect();
+        let known = self.state().rows(&layout.entity_type, &ids)?;
+        let active = known.values().filter(|meta| meta.state == KnownState::Active).count();
+        Ok(active >= EMPTY_IS_ODD)
+    }
+
+    /// Finds out whether the keys, the type or the site make a read fail, by a read
+    /// of the same form that can return nothing.
+    async fn blame(&self, layout: &TypeLayout, marks: &[Mark], error: &shotgun::Error) -> Result<Blame> {
+        let refused = matches!(error.kind(), ErrorKind::Fault | ErrorKind::Rejected);
+        let breaks = matches!(error.kind(), ErrorKind::Server | ErrorKind::Timeout | ErrorKind::Malformed);
+        if !refused && !breaks {
+            return Ok(Blame::Site);
+        }
+        if breaks && marks.iter().any(|mark| mark.attempts < 2) {
+            self.put_off(marks, Duration::from_secs(2))?;
+            return Ok(Blame::Site);
+        }
+        let (fields, filter) = (layout.field_names(), &layout.raw_filter);
+        let control =
+            self.client().read_ids(&layout.entity_type, &[0], filter, fields, Only::Active, Purpose::Fetch).await;
+        Ok(match control {
+            Ok(_) => Blame::Key,
+            Err(control) if matches!(control.kind(), ErrorKind::Fault | ErrorKind::Rejected) => {
+                Blame::Type(control.detail().to_owned())
+            }
+            Err(_) => Blame::Site,
+        })
+    }
+
+    /// Puts a key aside that makes every read of it fail.
+    async fn bury(&self, mark: &Mark, error: &shotgun::Error) -> Result<()> {
+        tracing::warn!(key = %mark.key, %error, "a key cannot be read and is put aside");
+        let ticket = self.state().begin_read(&mark.key.entity_type, self.now())?;
+        let mut finish = Finish::new(ticket, self.now());
+        let reason = error.detail().to_owned();
+        quarantine(&mut finish, mark.key.clone(), DeadKind::Read, String::new(), reason, mark.attempts);
+        self.finish(finish).await?;
+        self.step("fetch: buried")
+    }
+
+    fn put_off(&self, marks: &[Mark], delay: Duration) -> Result<()> {
+        let off = |mark: &Mark| Postponed { key: mark.key.clone(), delay, add: Kinds::default() };
+        let postponed: Vec<_> = marks.iter().map(off).collect();
+        Ok(self.state().postpone(&postponed, self.now())?)
+    }
+
+    /// Reads keys again at once and writes them in any case, even when nothing
+    /// seems to have changed: what validation and repair use.
+    ///
+    /// # Errors
+    ///
+    /// [`SyncError::NotTracked`] for a key of another type; the keys before it
+    /// were read.
+    pub async fn refetch(&self, keys: &[EntityRef]) -> Result<Vec<KeyChange>> {
+        let mut by_type: BTreeMap<&EntityType, BTreeSet<i64>> = BTreeMap::new();
+        for key in keys {
+            by_type.entry(&key.entity_type).or_default().insert(key.id);
+        }
+        let mut changes = Vec::new();
+        for (entity_type, ids) in by_type {
+            let layout = self.layout(entity_type)?;
+            let ids: Vec<i64> = ids.into_iter().collect();
+            for chunk in ids.chunks(self.client().page_size() as usize) {
+                let ticket = self.state().begin_read(entity_type, self.now())?;
+                let said = match self.read_keys(&layout, chunk, Purpose::Validate).await {
+                    Ok(said) => said,
+                    Err(error) => {
+                        self.state().abandon(&ticket)?;
+                        return Err(error.into());
+                    }
+                };
+                let read = Written { layout: &layout, ticket, said, marks: &[], suppress: false, segment: None };
+                changes.extend(self.write(read).await?);
+            }
+        }
+        Ok(changes)
+    }
+}
+
+fn without(ids: &[i64], said: &BTreeMap<i64, Said>) -> Vec<i64> {
+    ids.iter().copied().filter(|id| !said.contains_key(id)).collect()
+}

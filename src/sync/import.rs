@@ -1,0 +1,301 @@
+//! Fills a type with everything the site has, while it changes.
+//!
+//! Pages follow the last id, so that nothing that comes or goes can shift them;
+//! the range of ids is divided into segments that are read side by side. Each
+//! page is written under the version of its own read, so events, repairs and
+//! other imports may write the same rows at the same time. Rows that were known
+//! before and not met are read again by id before they go.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde_json::Value;
+use tokio::task::JoinSet;
+
+use super::write::{Said, Written};
+use super::{Replica, Result, SyncError};
+use crate::api3::{Read, Summarize};
+use crate::entity::{EntityRef, EntityType};
+use crate::entity_config::TypeLayout;
+use crate::filter::RawSort;
+use crate::shotgun::{Answer, ErrorKind, Purpose};
+use crate::state::{ImportState, Kinds, MarkRequest, Segment, SegmentStep, TypeState};
+use crate::store::RowState;
+
+/// The smallest page, however slow the site is.
+const SMALLEST_PAGE: u32 = 50;
+const MOST_SEGMENTS: i64 = 32;
+
+/// Tells somebody how far an import is.
+pub type Progress = Arc<dyn Fn(&ImportProgress) + Send + Sync>;
+
+/// How far an import is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImportProgress {
+    /// The type.
+    pub entity_type: EntityType,
+    /// Rows imported so far, those of an interrupted run included.
+    pub rows: u64,
+    /// Rows to expect.
+    pub expected: Option<u64>,
+    /// Whether everything is copied.
+    pub done: bool,
+}
+
+/// What an import did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Imported {
+    /// Rows read and written.
+    pub rows: u64,
+    /// Rows that were known before, were not met, and are being read again.
+    pub unmet: u64,
+}
+
+/// One import at work.
+#[derive(Clone)]
+struct Job {
+    replica: Replica,
+    layout: Arc<TypeLayout>,
+    /// Whether every page is noted in the state, so that a restart goes on here.
+    resumable: bool,
+    rows: Arc<AtomicU64>,
+    expected: Option<u64>,
+    progress: Option<Progress>,
+}
+
+impl Replica {
+    /// Returns the types whose rows do not fit their layout or are not complete.
+    pub fn pending_imports(&self) -> Result<Vec<EntityType>> {
+        let mut pending = Vec::new();
+        for layout in self.tracked().layouts() {
+            let record = self.state().type_record(&layout.entity_type)?;
+            let copied = record.as_ref().is_some_and(|record| {
+                let confirming = record.import.as_ref().is_some_and(|import| import.confirm_until.is_some());
+                let state = matches!(record.state, TypeState::Live | TypeState::Degraded);
+                record.layout_hash == layout.hash && (state || record.state == TypeState::Importing && confirming)
+            });
+            if !copied {
+                pending.push(layout.entity_type.clone());
+            }
+        }
+        Ok(pending)
+    }
+
+    /// Imports a type, or goes on with an import that was interrupted. The type is
+    /// live once the marks that are open at the end are cleared.
+    ///
+    /// # Errors
+    ///
+    /// What is imported stays; the next call goes on.
+    pub async fn import(&self, entity_type: &EntityType, progress: Option<Progress>) -> Result<Imported> {
+        let layout = self.layout(entity_type)?;
+        self.store().ensure_type(&layout).await?;
+        self.step("import: room made")?;
+        let record = self.state().type_record(entity_type)?;
+        let interrupted = record
+            .filter(|record| record.state == TypeState::Importing && record.layout_hash == layout.hash)
+            .and_then(|record| record.import);
+        let import = match interrupted {
+            Some(import) => import,
+            None => {
+                let import = self.plan_import(&layout).await?;
+                self.state().begin_import(entity_type, &layout.hash, &import)?;
+                self.step("import: begun")?;
+                import
+            }
+        };
+        let lo_rv = import.lo_rv;
+        let rows = self.copy(&layout, import, true, progress).await?;
+        let unmet = self.mark_unmet(&layout, lo_rv).await?;
+        let until = self.state().stream()?.complete_as_of.unwrap_or_else(|| self.now());
+        self.state().confirm_import(entity_type, until)?;
+        self.step("import: copied")?;
+        Ok(Imported { rows, unmet })
+    }
+
+    /// Reads every row of a live type again, in place: readers see the old row
+    /// until the new one is there.
+    ///
+    /// # Errors
+    ///
+    /// What was read stays; the type was never less than live.
+    pub async fn rebuild(&self, entity_type: &EntityType, progress: Option<Progress>) -> Result<Imported> {
+        let layout = self.layout(entity_type)?;
+        self.store().ensure_type(&layout).await?;
+        let import = self.plan_import(&layout).await?;
+        let lo_rv = import.lo_rv;
+        let rows = self.copy(&layout, import, false, progress).await?;
+        let unmet = self.mark_unmet(&layout, lo_rv).await?;
+        Ok(Imported { rows, unmet })
+    }
+
+    /// Divides the range of ids. The last segment has no end: ids above it may
+    /// come without an event.
+    async fn plan_import(&self, layout: &TypeLayout) -> Result<ImportState> {
+        // Before the questions below, so that no answer of theirs is newer.
+        let lo_rv = self.state().next_rv()?;
+        let expected = self.count(layout).await?;
+        let newest = Read {
+            order: vec![RawSort { path: "id".into(), descending: true }],
+            ..Read::new(layout.entity_type.clone(), layout.raw_filter.clone(), 1)
+        };
+        let answer = self.heard(self.client().read(&newest, Purpose::Import).await?);
+        let last = answer.last_id().unwrap_or(0);
+        let page = i64::from(self.client().page_size());
+        let rows = expected.and_then(|rows| i64::try_from(rows).ok()).unwrap_or(last).max(1);
+        let count = (rows / (page * 2)).clamp(1, MOST_SEGMENTS);
+        let bound = |index: i64| last * index / count;
+        let segment = |index: i64| {
+            let end = (index + 1 < count).then(|| bound(index + 1));
+            Segment { last_id: bound(index), end, done: false }
+        };
+        let segments = (0..count).map(segment).collect();
+        Ok(ImportState { lo_rv, segments, rows: 0, expected, confirm_until: None })
+    }
+
+    /// Returns how many rows the site has; `None` when it does not tell.
+    async fn count(&self, layout: &TypeLayout) -> Result<Option<u64>> {
+        let summarize = Summarize::count(layout.entity_type.clone(), layout.raw_filter.clone());
+        match self.client().summarize(&summarize, Purpose::Import).await {
+            Ok(answer) => Ok(answer.get("summaries").and_then(|sums| sums.get("id")).and_then(Value::as_u64)),
+            // The number only draws a progress bar.
+            Err(error) if matches!(error.kind(), ErrorKind::Fault | ErrorKind::Rejected) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Copies all segments and returns the number of rows.
+    async fn copy(
+        &self,
+        layout: &Arc<TypeLayout>,
+        import: ImportState,
+        resumable: bool,
+        progress: Option<Progress>,
+    ) -> Result<u64> {
+        let name = layout.entity_type.as_str();
+        let metrics = &self.metrics().imports;
+        metrics.running.set(&[name], 1.0);
+        let job = Job {
+            replica: self.clone(),
+            layout: layout.clone(),
+            resumable,
+            rows: Arc::new(AtomicU64::new(import.rows)),
+            expected: import.expected,
+            progress,
+        };
+        job.tell(false);
+        // Twice as many as reads in flight: while one writes, another one reads.
+        let workers = self.settings().imports_in_flight.max(1) * 2;
+        let mut waiting = import.segments.into_iter().enumerate().filter(|(_, segment)| !segment.done);
+        let mut running: JoinSet<Result<()>> = JoinSet::new();
+        for (index, segment) in waiting.by_ref().take(workers) {
+            running.spawn(job.clone().copy_segment(index, segment));
+        }
+        let mut outcome = Ok(());
+        while let Some(ended) = running.join_next().await {
+            let ended = ended.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()));
+            if ended.is_err() {
+                // The others finish their page; nothing new is begun.
+                outcome = outcome.and(ended);
+                continue;
+            }
+            if outcome.is_ok()
+                && let Some((index, segment)) = waiting.next()
+            {
+                running.spawn(job.clone().copy_segment(index, segment));
+            }
+        }
+        metrics.running.set(&[name], 0.0);
+        outcome?;
+        metrics.remaining.set(&[name], 0.0);
+        job.tell(true);
+        Ok(job.rows.load(Ordering::Relaxed))
+    }
+
+    /// Marks the rows that were known before the import and that it did not meet.
+    async fn mark_unmet(&self, layout: &TypeLayout, lo_rv: i64) -> Result<u64> {
+        let (mut after, mut unmet) = (0, 0);
+        loop {
+            let ids = self.state().rows_older_than(&layout.entity_type, lo_rv, after, 5_000)?;
+            let Some(last) = ids.last().copied() else {
+                return Ok(unmet);
+            };
+            let key = |id: &i64| EntityRef::new(layout.entity_type.clone(), *id);
+            let marks: Vec<_> = ids.iter().map(|id| MarkRequest::new(key(id), Kinds::IMPORT)).collect();
+            self.state().mark(&marks, self.now())?;
+            unmet += ids.len() as u64;
+            after = last;
+        }
+    }
+}
+
+impl Job {
+    async fn copy_segment(self, index: usize, segment: Segment) -> Result<()> {
+        let replica = &self.replica;
+        let mut last_id = segment.last_id;
+        let mut size = replica.client().page_size();
+        loop {
+            let ticket = replica.state().begin_read(&self.layout.entity_type, replica.now())?;
+            replica.step("import: page begun")?;
+            let page = match self.read_page(last_id, segment.end, size).await {
+                Ok(page) => page,
+                Err(error) => {
+                    replica.state().abandon(&ticket)?;
+                    if matches!(&error, SyncError::Site(site) if site.kind() == ErrorKind::Timeout)
+                        && size > SMALLEST_PAGE
+                    {
+                        size = (size / 2).max(SMALLEST_PAGE);
+                        continue;
+                    }
+                    return Err(error);
+                }
+            };
+            let done = !page.has_next_page;
+            last_id = page.last_id().unwrap_or(last_id).max(last_id);
+            let rows = page.rows.into_iter();
+            let said: Vec<_> =
+                rows.filter_map(|row| Some((Answer::id(&row)?, Said::Row(RowState::Active, row)))).collect();
+            let count = said.len() as u64;
+            let step = self.resumable.then_some(SegmentStep { index, last_id, done });
+            let read = Written { layout: &self.layout, ticket, said, marks: &[], suppress: false, segment: step };
+            replica.write(read).await?;
+            self.rows.fetch_add(count, Ordering::Relaxed);
+            replica.metrics().imports.entities.add(&[self.layout.entity_type.as_str()], count);
+            self.tell(false);
+            if done {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn read_page(&self, after: i64, end: Option<i64>, size: u32) -> Result<Answer> {
+        let slots = self.replica.import_slots();
+        // Closed only when the process ends.
+        let _slot = slots.acquire().await;
+        let mut filter = self.layout.raw_filter.clone();
+        if let Some(end) = end {
+            let bound = crate::filter::RawLeaf {
+                path: "id".into(),
+                relation: "less_than".into(),
+                values: vec![Value::from(end + 1)],
+            };
+            filter = crate::filter::RawFilter::Group {
+                any: false,
+                conditions: vec![crate::filter::RawFilter::Leaf(bound), filter],
+            };
+        }
+        let read = Read::new(self.layout.entity_type.clone(), filter, size).fields(self.layout.field_names());
+        let client = self.replica.client();
+        Ok(self.replica.heard(client.read_after(&read, after, Purpose::Import).await?))
+    }
+
+    fn tell(&self, done: bool) {
+        let rows = self.rows.load(Ordering::Relaxed);
+        let remaining = self.expected.unwrap_or(rows).saturating_sub(rows);
+        let entity_type = self.layout.entity_type.clone();
+        self.replica.metrics().imports.remaining.set(&[entity_type.as_str()], remaining as f64);
+        if let Some(progress) = &self.progress {
+            progress(&ImportProgress { entity_type, rows, expected: self.expected, done });
+        }
+    }
+}

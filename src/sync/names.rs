@@ -1,0 +1,108 @@
+//! Names of entities whose type is not cached, but which rows link to.
+//!
+//! Their name and state are read like a row and go into the links to them; no
+//! row is kept.
+
+use super::{Replica, Result, SyncError};
+use crate::api3::Read;
+use crate::entity::{DataType, EntityRef, EntityType};
+use crate::entity_config::{LayoutField, TypeLayout};
+use crate::filter::{Only, RawFilter, RawLeaf};
+use crate::schema::display_name_field;
+use crate::shotgun::{Answer, ErrorKind, Purpose};
+use crate::state::{Finish, Kinds, Mark, MarkRequest};
+use crate::store::{LinkTarget, ReadVersion, RowState, display_name};
+
+impl Replica {
+    /// Reads the names of marked keys of a type that is not cached.
+    pub(super) async fn fetch_names(&self, entity_type: &EntityType, marks: &[Mark]) -> Result<usize> {
+        let ticket = self.state().begin_read(entity_type, self.now())?;
+        let ids: Vec<i64> = marks.iter().map(|mark| mark.key.id).collect();
+        let mut finish = Finish { seen: ids.clone(), ..Finish::new(ticket.clone(), self.now()) };
+        let targets = match self.read_names(entity_type, &ids, ReadVersion(ticket.rv)).await {
+            Ok(targets) => targets,
+            Err(SyncError::Site(error)) if matches!(error.kind(), ErrorKind::Fault | ErrorKind::Rejected) => {
+                // A type that cannot be read: links keep the names they came with.
+                tracing::debug!(%entity_type, %error, "names cannot be read");
+                Vec::new()
+            }
+            Err(error) => {
+                self.state().abandon(&ticket)?;
+                return Err(error);
+            }
+        };
+        for target in &targets {
+            self.store().relink(target).await?;
+            let revived = |mark: &&Mark| mark.key == target.key && mark.kinds.any(Kinds::REVIVE);
+            if target.state.is_dead() {
+                self.mark_referrers(&target.key, &mut finish).await?;
+            } else if marks.iter().any(|mark| revived(&mark)) {
+                self.mark_revived_links(&target.key, &mut finish).await?;
+            }
+        }
+        self.step("names: linked")?;
+        self.finish(finish).await?;
+        Ok(ids.len())
+    }
+
+    /// Marks the rows that the site shows with a link to an entity which was
+    /// revived. Rows that were read while it was retired do not have the link, so
+    /// the store cannot name them.
+    pub(super) async fn mark_revived_links(&self, target: &EntityRef, finish: &mut Finish) -> Result<()> {
+        let tracked = self.tracked();
+        for layout in tracked.layouts().filter(|layout| tracked.may_link(&layout.entity_type, &target.entity_type)) {
+            let filter = links_to(layout, target);
+            let mut last_id = 0;
+            loop {
+                let read = Read::new(layout.entity_type.clone(), filter.clone(), self.client().page_size());
+                let page = self.heard(self.client().read_after(&read, last_id, Purpose::Fetch).await?);
+                let keys =
+                    page.rows.iter().filter_map(Answer::id).map(|id| EntityRef::new(layout.entity_type.clone(), id));
+                finish.marks.extend(keys.map(|key| MarkRequest::new(key, Kinds::CHANGE)));
+                match page.last_id() {
+                    Some(last) if page.has_next_page => last_id = last,
+                    _ => break,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn read_names(&self, entity_type: &EntityType, ids: &[i64], rv: ReadVersion) -> Result<Vec<LinkTarget>> {
+        let fields = vec![display_name_field(entity_type).to_owned(), "cached_display_name".to_owned()];
+        let everything = RawFilter::everything();
+        let mut targets: Vec<LinkTarget> = Vec::new();
+        for (only, state) in [(Only::Active, RowState::Active), (Only::Retired, RowState::Retired)] {
+            let known = |id: &i64| targets.iter().any(|target| target.key.id == *id);
+            let missing: Vec<i64> = ids.iter().copied().filter(|id| !known(id)).collect();
+            let answer = self
+                .client()
+                .read_ids(entity_type, &missing, &everything, fields.clone(), only, Purpose::Fetch)
+                .await?;
+            for row in self.heard(answer).rows {
+                let Some(id) = Answer::id(&row) else { continue };
+                let name = display_name(entity_type, &row).map(str::to_owned);
+                targets.push(LinkTarget { key: EntityRef::new(entity_type.clone(), id), name, state, rv });
+            }
+        }
+        Ok(targets)
+    }
+}
+
+/// Asks for rows that show a link to the target in any cached field.
+fn links_to(layout: &TypeLayout, target: &EntityRef) -> RawFilter {
+    let value = serde_json::json!({"type": target.entity_type.as_str(), "id": target.id});
+    let holds = layout.fields.iter().filter(|field| {
+        matches!(field.data_type, DataType::Entity | DataType::MultiEntity)
+            && field.valid_types.contains(&target.entity_type)
+    });
+    let leaf = |field: &LayoutField| {
+        RawFilter::Leaf(RawLeaf { path: field.name.clone(), relation: "is".into(), values: vec![value.clone()] })
+    };
+    let conditions: Vec<_> = holds.map(leaf).collect();
+    match conditions.is_empty() {
+        // No condition would be every row.
+        true => RawFilter::Leaf(RawLeaf { path: "id".into(), relation: "is".into(), values: vec![0.into()] }),
+        false => RawFilter::Group { any: true, conditions },
+    }
+}

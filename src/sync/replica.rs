@@ -1,0 +1,143 @@
+//! The site, the store and the state as one.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use tokio::sync::Semaphore;
+
+use super::steps::Steps;
+use super::{Result, Settings, SiteClock, SyncError, Tracked};
+use crate::entity::EntityType;
+use crate::entity_config::TypeLayout;
+use crate::metrics::Metrics;
+use crate::shotgun::{Answer, Client};
+use crate::state::{Finish, Finished, SiteTime, State};
+use crate::store::Store;
+
+/// The site, the store and the state; clones share everything. Several processes
+/// may have one over the same files.
+#[derive(Clone)]
+pub struct Replica(Arc<Inner>);
+
+struct Inner {
+    client: Client,
+    store: Arc<dyn Store>,
+    state: State,
+    metrics: Metrics,
+    settings: Settings,
+    clock: SiteClock,
+    tracked: RwLock<Arc<Tracked>>,
+    import_slots: Arc<Semaphore>,
+    steps: Steps,
+}
+
+impl Replica {
+    /// Puts the parts together; nothing is sent or written.
+    pub fn new(
+        client: Client,
+        store: Arc<dyn Store>,
+        state: State,
+        layouts: Vec<TypeLayout>,
+        metrics: Metrics,
+        settings: Settings,
+    ) -> Self {
+        Self::with_steps(client, store, state, layouts, metrics, settings, Steps::default())
+    }
+
+    /// Puts the parts together with a hook that can stop between two effects.
+    pub fn with_steps(
+        client: Client,
+        store: Arc<dyn Store>,
+        state: State,
+        layouts: Vec<TypeLayout>,
+        metrics: Metrics,
+        settings: Settings,
+        steps: Steps,
+    ) -> Self {
+        let tracked = RwLock::new(Arc::new(Tracked::new(layouts)));
+        let import_slots = Arc::new(Semaphore::new(settings.imports_in_flight.max(1)));
+        let clock = SiteClock::default();
+        Self(Arc::new(Inner { client, store, state, metrics, settings, clock, tracked, import_slots, steps }))
+    }
+
+    /// Returns the client of the site.
+    pub fn client(&self) -> &Client {
+        &self.0.client
+    }
+
+    /// Returns the store.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.0.store
+    }
+
+    /// Returns the state.
+    pub fn state(&self) -> &State {
+        &self.0.state
+    }
+
+    /// Returns the metrics.
+    pub fn metrics(&self) -> &Metrics {
+        &self.0.metrics
+    }
+
+    /// Returns the settings.
+    pub fn settings(&self) -> &Settings {
+        &self.0.settings
+    }
+
+    /// Returns the clock of the site.
+    pub fn clock(&self) -> &SiteClock {
+        &self.0.clock
+    }
+
+    /// Returns the time of the site.
+    pub fn now(&self) -> SiteTime {
+        self.0.clock.now()
+    }
+
+    /// Returns the followed types.
+    pub fn tracked(&self) -> Arc<Tracked> {
+        self.0.tracked.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Follows other layouts from now on; [`super::Follower`] brings the store in
+    /// line with its next step.
+    pub fn set_layouts(&self, layouts: Vec<TypeLayout>) {
+        *self.0.tracked.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(Tracked::new(layouts));
+    }
+
+    /// Returns the layout of a type.
+    pub(super) fn layout(&self, entity_type: &EntityType) -> Result<Arc<TypeLayout>> {
+        let found = self.tracked().layout(entity_type).cloned();
+        found.ok_or_else(|| SyncError::NotTracked(entity_type.clone()))
+    }
+
+    /// Passes a step of the crash test.
+    pub(super) fn step(&self, name: &'static str) -> Result<()> {
+        Ok(self.0.steps.pass(name)?)
+    }
+
+    pub(super) fn import_slots(&self) -> Arc<Semaphore> {
+        self.0.import_slots.clone()
+    }
+
+    /// Takes in the time of an answer.
+    pub(super) fn heard(&self, answer: Answer) -> Answer {
+        self.0.clock.observe(answer.server_time);
+        answer
+    }
+
+    /// Commits a finished read off the threads that serve the network.
+    pub(super) async fn finish(&self, finish: Finish) -> Result<Finished> {
+        let state = self.0.state.clone();
+        match tokio::task::spawn_blocking(move || state.finish(&finish)).await {
+            Ok(finished) => Ok(finished?),
+            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+        }
+    }
+}
+
+impl std::fmt::Debug for Replica {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "Replica({} in {})", self.client().site(), self.state().directory().display())
+    }
+}

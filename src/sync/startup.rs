@@ -1,0 +1,157 @@
+//! What happens before the first poll: whose log it is, and where to begin.
+
+use futures::stream::{self, StreamExt, TryStreamExt};
+use serde_json::{Map, Value};
+
+use super::poll::{ENTRY_FIELDS, fingerprint};
+use super::{Replica, Result, SyncError};
+use crate::api3::Read;
+use crate::entity::EventId;
+use crate::filter::{RawFilter, RawLeaf, RawSort};
+use crate::shotgun::{Answer, Purpose};
+use crate::state::Stream;
+
+impl Replica {
+    /// Makes sure that the position fits the site: begins the stream, or starts a
+    /// new incarnation when the log is not the one that was followed, or no longer
+    /// holds what was missed.
+    pub(super) async fn check_stream(&self) -> Result<()> {
+        let stream = self.state().stream()?;
+        let configured = self.client().site();
+        if !stream.site.is_empty() && stream.site != configured {
+            return Err(SyncError::OtherSite { known: stream.site, configured: configured.to_owned() });
+        }
+        let Some(frontier) = stream.frontier else {
+            return self.begin_stream().await;
+        };
+        if let Some(reason) = self.stream_problem(&stream, frontier).await? {
+            tracing::error!(%frontier, reason, "the event log cannot be continued: every type is imported again");
+            let incarnation = self.state().new_incarnation()?;
+            self.metrics().sync.incarnation.set(incarnation as f64);
+            self.metrics().sync.gaps_resolved.inc(&["resync"]);
+            self.begin_stream().await?;
+        }
+        Ok(())
+    }
+
+    /// Returns why the log cannot be continued from the frontier.
+    async fn stream_problem(&self, stream: &Stream, frontier: EventId) -> Result<Option<&'static str>> {
+        let head = self.edge_entry(true).await?;
+        let Some(head_id) = head.as_ref().and_then(Answer::id) else {
+            return Ok((frontier.0 > 0).then_some("the log is empty"));
+        };
+        if head_id < frontier.0 {
+            return Ok(Some("the newest entry is older than the last one seen"));
+        }
+        let lowest = self.edge_entry(false).await?.as_ref().and_then(Answer::id).unwrap_or(head_id);
+        if frontier.0 < lowest - 1 {
+            return Ok(Some("entries that were never seen are gone from the log"));
+        }
+        let Some(known) = &stream.fingerprint else {
+            return Ok(None);
+        };
+        let same = self.entry(known.id).await?.as_ref().and_then(fingerprint).is_some_and(|found| found == *known);
+        Ok((!same).then_some("the entry at the frontier is another one"))
+    }
+
+    /// Takes the newest entry as the frontier and registers every missing id below
+    /// it: an entry may still appear there.
+    pub(super) async fn begin_stream(&self) -> Result<()> {
+        let head = self.edge_entry(true).await?;
+        let frontier = head.as_ref().and_then(Answer::id).unwrap_or(0);
+        let lowest = self.edge_entry(false).await?.as_ref().and_then(Answer::id).unwrap_or(frontier);
+        let search = self.settings().gap_search;
+        let first = (frontier - search + 1).max(lowest).max(1);
+        let seen = self.event_ids(first, frontier).await?;
+        let missing = missing_ranges(&seen, first, frontier);
+        let whole = frontier - first + 1 == search;
+        let view = whole.then(|| density(&seen, first, first + search / 2));
+        let newest = head.as_ref().and_then(fingerprint);
+        let now = self.now();
+        let site = self.client().site();
+        self.state().begin_stream(site, EventId(frontier), newest.as_ref(), &missing, view, now)?;
+        self.step("start: stream begun")?;
+        if view.is_some_and(|view| view < 0.9) {
+            tracing::warn!(visible = view, "the script does not see every event: give it a role that does");
+        }
+        tracing::info!(frontier, gaps = missing.len(), "following the event log");
+        Ok(())
+    }
+
+    /// Reads the ids of a range, a page of ids per request.
+    async fn event_ids(&self, first: i64, last: i64) -> Result<Vec<i64>> {
+        let size = i64::from(self.client().page_size());
+        let starts: Vec<i64> = (first..=last).step_by(usize::try_from(size).unwrap_or(500)).collect();
+        let pages = stream::iter(starts).map(|lo| async move {
+            let hi = (lo + size - 1).min(last);
+            let filter = id_leaf("between", vec![lo.into(), hi.into()]);
+            let read = Read { order: by_id(false), ..Read::new("EventLogEntry", filter, self.client().page_size()) };
+            self.client().read(&read, Purpose::EventPoll).await
+        });
+        let pages: Vec<Answer> = pages.buffered(4).try_collect().await?;
+        Ok(pages.into_iter().flat_map(|page| self.heard(page).rows).filter_map(|row| Answer::id(&row)).collect())
+    }
+
+    /// Reads the newest or the oldest entry.
+    async fn edge_entry(&self, newest: bool) -> Result<Option<Map<String, Value>>> {
+        let read = Read { order: by_id(newest), ..entries(RawFilter::everything()) };
+        let answer = self.heard(self.client().read(&read, Purpose::EventPoll).await?);
+        Ok(answer.rows.into_iter().next())
+    }
+
+    async fn entry(&self, id: EventId) -> Result<Option<Map<String, Value>>> {
+        let read = entries(id_leaf("is", vec![id.0.into()]));
+        let answer = self.heard(self.client().read(&read, Purpose::EventPoll).await?);
+        Ok(answer.rows.into_iter().next())
+    }
+}
+
+fn entries(filter: RawFilter) -> Read {
+    Read::new("EventLogEntry", filter, 1).fields(ENTRY_FIELDS.map(str::to_owned).to_vec())
+}
+
+fn by_id(descending: bool) -> Vec<RawSort> {
+    vec![RawSort { path: "id".into(), descending }]
+}
+
+fn id_leaf(relation: &str, values: Vec<Value>) -> RawFilter {
+    RawFilter::Leaf(RawLeaf { path: "id".into(), relation: relation.into(), values })
+}
+
+/// Returns the ranges of `first..=last` without the ids seen, which ascend.
+fn missing_ranges(seen: &[i64], first: i64, last: i64) -> Vec<(i64, i64)> {
+    let mut missing = Vec::new();
+    let mut next = first;
+    for id in seen.iter().copied().chain([last + 1]) {
+        if id > next {
+            missing.push((next, id - 1));
+        }
+        next = next.max(id + 1);
+    }
+    missing
+}
+
+/// Returns the share of ids seen in the older part, where reserved ids have been
+/// used long ago.
+fn density(seen: &[i64], first: i64, end: i64) -> f64 {
+    let count = seen.iter().filter(|id| (first..end).contains(*id)).count();
+    count as f64 / (end - first).max(1) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_id_below_the_newest_entry_that_is_missing_is_a_gap() {
+        assert_eq!(missing_ranges(&[3, 4, 7, 10], 1, 10), [(1, 2), (5, 6), (8, 9)]);
+        assert_eq!(missing_ranges(&[1, 2], 1, 2), []);
+        assert_eq!(missing_ranges(&[], 1, 0), []);
+    }
+
+    #[test]
+    fn a_script_that_sees_half_of_the_events_shows_in_the_density() {
+        let seen: Vec<i64> = (1..=100).step_by(2).collect();
+        assert!((density(&seen, 1, 51) - 0.5).abs() < 0.01);
+    }
+}

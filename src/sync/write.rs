@@ -1,0 +1,433 @@
+//! Brings what a read showed into the store: the one way by which rows change.
+//!
+//! Order matters: rows first, then names in links, then one transaction that
+//! makes it known and clears the marks. A crash in between leaves the marks, the
+//! read is repeated, and its version makes the repetition harmless.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use serde_json::{Map, Value};
+
+use super::settle::{Settle, settle};
+use super::{Replica, Result, SyncError};
+use crate::entity::{EntityRef, EntityType};
+use crate::entity_config::TypeLayout;
+use crate::state::{self, Dead, DeadKind, Finish, Finished, Kinds, Mark, MarkRequest, NewDead, Postponed, RowDone};
+use crate::state::{RowMeta, RowOutcome, SegmentStep, Ticket};
+use crate::store::{FetchedRow, LinkTarget, PutOutcome, ReadVersion, RowError, RowState, StoreErrorKind};
+
+/// How many rows that link to a retired or revived entity are read again; with
+/// more of them their types are compared as a whole.
+const REFERRERS_LIMIT: usize = 5_000;
+/// How long a held deletion waits before it is looked at again.
+const HELD_FOR: Duration = Duration::from_secs(60);
+
+/// What the site said of a key.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Said {
+    /// The row, from the list of active or of retired ones.
+    Row(RowState, Map<String, Value>),
+    /// It is there, but the filter of the entity config leaves it out.
+    Filtered,
+    /// It is in no list.
+    Absent,
+}
+
+/// One read and what it showed.
+pub(super) struct Written<'a> {
+    pub(super) layout: &'a TypeLayout,
+    pub(super) ticket: Ticket,
+    pub(super) said: Vec<(i64, Said)>,
+    /// The marks that led to the read.
+    pub(super) marks: &'a [Mark],
+    /// Whether rows that are known to be stored already may stay unwritten.
+    pub(super) suppress: bool,
+    /// The step of an import.
+    pub(super) segment: Option<SegmentStep>,
+}
+
+/// What became of a key.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KeyChange {
+    /// The key.
+    pub key: EntityRef,
+    /// What became of it.
+    pub outcome: KeyOutcome,
+    /// What was known of it before.
+    pub before: Option<RowMeta>,
+    /// What the site says of it.
+    pub state: RowState,
+}
+
+/// What became of a key that was read again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeyOutcome {
+    /// It was written, and is another row or in another state than before.
+    Changed,
+    /// It was written or left alone, and is as before.
+    Same,
+    /// The store has a newer row.
+    Stale,
+    /// It cannot be stored, for the given reason.
+    Refused(String),
+    /// It would vanish together with too many others; an operator has to look.
+    Held,
+}
+
+/// The rows of a read on their way, sorted by what happens to them.
+#[derive(Default)]
+struct Sorted {
+    rows: Vec<FetchedRow>,
+    put: Vec<usize>,
+    unchanged: BTreeSet<i64>,
+    held: Vec<i64>,
+    refused: BTreeMap<i64, (DeadKind, String)>,
+}
+
+impl Replica {
+    /// Writes the rows of a read and ends it.
+    ///
+    /// # Errors
+    ///
+    /// Marks stay as they are; the read may be repeated.
+    pub(super) async fn write(&self, read: Written<'_>) -> Result<Vec<KeyChange>> {
+        let ids: Vec<i64> = read.said.iter().map(|(id, _)| *id).collect();
+        let known = self.state().rows(&read.ticket.entity_type, &ids)?;
+        let mut sorted = self.sort(&read, &known)?;
+        self.step("write: before the store")?;
+        let outcomes = self.put(&sorted).await?;
+        self.step("write: stored")?;
+        for (index, outcome) in sorted.put.iter().zip(&outcomes) {
+            if let PutOutcome::Refused(reason) = outcome {
+                sorted.refused.insert(sorted.rows[*index].key().id, (DeadKind::Write, reason.clone()));
+            }
+        }
+        let stale: BTreeSet<i64> = sorted
+            .put
+            .iter()
+            .zip(&outcomes)
+            .filter(|(_, o)| **o == PutOutcome::Stale)
+            .map(|(index, _)| sorted.rows[*index].key().id)
+            .collect();
+        let mut finish = Finish { segment: read.segment, ..Finish::new(read.ticket.clone(), self.now()) };
+        self.follow_links(&sorted, &known, &stale, &mut finish).await?;
+        self.step("write: links follow")?;
+        self.conclude(&read, &sorted, &stale, &mut finish);
+        let finished = self.finish(finish).await?;
+        self.step("write: finished")?;
+        let changes = changes(&read, &sorted, &stale, known);
+        self.measure(&read, &changes, &finished);
+        self.watch_breaker(&read.ticket.entity_type, &sorted)?;
+        Ok(changes)
+    }
+
+    /// Makes rows of the answers and decides which of them are written.
+    fn sort(&self, read: &Written<'_>, known: &BTreeMap<i64, RowMeta>) -> Result<Sorted> {
+        let mut sorted = Sorted { held: self.held(read, known)?, ..Sorted::default() };
+        let events: BTreeMap<i64, _> = read.marks.iter().map(|mark| (mark.key.id, mark.last_event)).collect();
+        let fetched_at = self.now().timestamp();
+        let rv = ReadVersion(read.ticket.rv);
+        for (id, said) in &read.said {
+            if sorted.held.contains(id) {
+                continue;
+            }
+            let key = EntityRef::new(read.ticket.entity_type.clone(), *id);
+            let event = events.get(id).copied().flatten();
+            let row = match said {
+                Said::Row(state, row) => {
+                    FetchedRow::from_site(read.layout, key, rv, *state, row.clone(), fetched_at, event)
+                }
+                Said::Filtered => Ok(FetchedRow::filtered(key, rv, fetched_at, event)),
+                Said::Absent => Ok(FetchedRow::absent(key, rv, fetched_at, event)),
+            };
+            match row {
+                Ok(row) => sorted.rows.push(row),
+                Err(RowError::MissingField { key, field }) => return self.refuse_answer(read, &key, &field),
+                Err(error @ RowError::OtherEntity { .. }) => {
+                    sorted.refused.insert(*id, (DeadKind::Row, error.to_string()));
+                }
+            }
+        }
+        self.suppress(read, &mut sorted)?;
+        Ok(sorted)
+    }
+
+    /// A key that was asked for is missing in the answer: a field was deleted or
+    /// hidden. As null it would empty a whole column, so nothing is written.
+    fn refuse_answer<T>(&self, read: &Written<'_>, key: &EntityRef, field: &str) -> Result<T> {
+        self.state().request_schema()?;
+        self.state().abandon(&read.ticket)?;
+        let message = format!("the site left `{field}` out of {key}");
+        Err(SyncError::Schema { entity_type: key.entity_type.clone(), message })
+    }
+
+    /// Returns the active rows that would vanish although too many do.
+    fn held(&self, read: &Written<'_>, known: &BTreeMap<i64, RowMeta>) -> Result<Vec<i64>> {
+        let active = |id: &i64| known.get(id).is_some_and(|meta| meta.state == state::RowState::Active);
+        let vanish: Vec<i64> =
+            read.said.iter().filter(|(id, said)| *said == Said::Absent && active(id)).map(|(id, _)| *id).collect();
+        if vanish.is_empty() {
+            return Ok(vanish);
+        }
+        let entity_type = &read.ticket.entity_type;
+        let open = self.state().type_record(entity_type)?.is_some_and(|record| record.breaker_since.is_some());
+        if !open && self.state().may_vanish(entity_type, vanish.len() as u64, self.now())? {
+            return Ok(Vec::new());
+        }
+        if !open {
+            tracing::error!(%entity_type, rows = vanish.len(), "too many entities vanish at once: deletions wait for an operator");
+        }
+        self.state().set_breaker(entity_type, Some(self.now()))?;
+        Ok(vanish)
+    }
+
+    /// Leaves out the rows that the store has already, where that is safe.
+    fn suppress(&self, read: &Written<'_>, sorted: &mut Sorted) -> Result<()> {
+        let ids: Vec<i64> = sorted.rows.iter().map(|row| row.key().id).collect();
+        let safe = if read.suppress { self.state().may_suppress(&read.ticket, &ids)? } else { BTreeMap::new() };
+        for (index, row) in sorted.rows.iter().enumerate() {
+            let id = row.key().id;
+            let same = |meta: &RowMeta| {
+                meta.hash == row.hash() && meta.state == to_state(row.state()) && meta.name == name_hash(row)
+            };
+            if safe.get(&id).is_some_and(same) {
+                sorted.unchanged.insert(id);
+            } else {
+                sorted.put.push(index);
+            }
+        }
+        Ok(())
+    }
+
+    async fn put(&self, sorted: &Sorted) -> Result<Vec<PutOutcome>> {
+        if sorted.put.is_empty() {
+            return Ok(Vec::new());
+        }
+        let rows: Vec<FetchedRow> = sorted.put.iter().map(|index| sorted.rows[*index].clone()).collect();
+        let started = Instant::now();
+        let outcome = self.store().put(&rows).await;
+        let metrics = &self.metrics().store;
+        match &outcome {
+            Ok(_) => metrics.worked("bulk", started.elapsed()),
+            Err(error) => metrics.failed("bulk", store_reason(error.kind()), started.elapsed()),
+        }
+        Ok(outcome?)
+    }
+
+    /// Brings a new name or state of an entity into the links to it, and marks the
+    /// rows that show or hide such a link.
+    async fn follow_links(
+        &self,
+        sorted: &Sorted,
+        known: &BTreeMap<i64, RowMeta>,
+        stale: &BTreeSet<i64>,
+        finish: &mut Finish,
+    ) -> Result<()> {
+        for index in &sorted.put {
+            let row = &sorted.rows[*index];
+            let id = row.key().id;
+            if stale.contains(&id) || sorted.refused.contains_key(&id) {
+                continue;
+            }
+            let before = known.get(&id);
+            let was_dead = before.is_some_and(|meta| is_dead(meta.state));
+            let turned = before.is_some() && was_dead != row.state().is_dead();
+            let renamed = before.is_some_and(|meta| meta.name != name_hash(row)) && row.state().has_document();
+            if turned || renamed || (before.is_none() && row.state().is_dead()) {
+                let name = row.display_name().map(str::to_owned);
+                let target = LinkTarget { key: row.key().clone(), name, state: row.state(), rv: row.rv() };
+                self.store().relink(&target).await?;
+            }
+            if turned && row.state().is_dead() {
+                self.mark_referrers(row.key(), finish).await?;
+            } else if before.is_some_and(|meta| meta.state == state::RowState::Retired) && turned {
+                self.mark_revived_links(row.key(), finish).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Marks the rows that link to an entity which was retired.
+    pub(super) async fn mark_referrers(&self, target: &EntityRef, finish: &mut Finish) -> Result<()> {
+        let tracked = self.tracked();
+        let found = match self.store().referrers(target, REFERRERS_LIMIT).await {
+            Ok(found) => found,
+            // Reads hide dead links in any case; this is about their stored form.
+            Err(error) if error.kind() == StoreErrorKind::Unsupported => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        if found.more {
+            let holders = tracked.layouts().map(|layout| &layout.entity_type);
+            finish.sweeps.extend(holders.filter(|holder| tracked.may_link(holder, &target.entity_type)).cloned());
+        }
+        let followed = found.keys.into_iter().filter(|key| tracked.follows(&key.entity_type));
+        finish.marks.extend(followed.map(|key| MarkRequest::new(key, Kinds::INVERSE)));
+        Ok(())
+    }
+
+    /// Fills in what the final transaction has to know.
+    fn conclude(&self, read: &Written<'_>, sorted: &Sorted, stale: &BTreeSet<i64>, finish: &mut Finish) {
+        let marks: BTreeMap<i64, &Mark> = read.marks.iter().map(|mark| (mark.key.id, mark)).collect();
+        for row in &sorted.rows {
+            let id = row.key().id;
+            if sorted.refused.contains_key(&id) {
+                continue;
+            }
+            finish.rows.push(RowDone {
+                id,
+                outcome: match () {
+                    () if stale.contains(&id) => RowOutcome::Stale,
+                    () if sorted.unchanged.contains(&id) => RowOutcome::Unchanged,
+                    () => RowOutcome::Written,
+                },
+                state: to_state(row.state()),
+                updated_at: row.updated_at(),
+                hash: row.hash(),
+                name: name_hash(row),
+            });
+            let Some(mark) = marks.get(&id) else {
+                continue;
+            };
+            let doc = Some(row.doc()).filter(|_| row.state().has_document());
+            match settle(read.layout, mark, to_state(row.state()), doc) {
+                Settle::Settled => {}
+                Settle::Again(request) => finish.marks.push(*request),
+                Settle::GivenUp => self.metrics().sync.settle_unresolved.inc(),
+            }
+        }
+        for id in &sorted.held {
+            let key = EntityRef::new(read.ticket.entity_type.clone(), *id);
+            finish.marks.push(MarkRequest { delay: HELD_FOR, ..MarkRequest::new(key.clone(), Kinds::HELD) });
+            finish.postponed.push(Postponed { key, delay: HELD_FOR, add: Kinds::HELD });
+        }
+        for (id, (kind, reason)) in &sorted.refused {
+            let key = EntityRef::new(read.ticket.entity_type.clone(), *id);
+            let payload =
+                read.said.iter().find(|(said, _)| said == id).map(|(_, said)| payload(said)).unwrap_or_default();
+            let attempts = marks.get(id).map_or(0, |mark| mark.attempts);
+            quarantine(finish, key, *kind, payload, reason.clone(), attempts);
+        }
+    }
+
+    fn watch_breaker(&self, entity_type: &EntityType, sorted: &Sorted) -> Result<()> {
+        if !sorted.held.is_empty() {
+            return Ok(());
+        }
+        let open = self.state().type_record(entity_type)?.is_some_and(|record| record.breaker_since.is_some());
+        if open && self.state().held(entity_type)? == 0 {
+            self.state().set_breaker(entity_type, None)?;
+            tracing::info!(%entity_type, "the entities are back: deletions go on");
+        }
+        Ok(())
+    }
+
+    fn measure(&self, read: &Written<'_>, changes: &[KeyChange], finished: &Finished) {
+        let name = read.ticket.entity_type.as_str();
+        let sync = &self.metrics().sync;
+        for change in changes {
+            let outcome = match (&change.outcome, change.state) {
+                (KeyOutcome::Refused(_) | KeyOutcome::Held, _) => "refused",
+                (KeyOutcome::Stale, _) => "stale",
+                (_, RowState::Absent) => "absent",
+                (_, RowState::Filtered) => "filtered",
+                (KeyOutcome::Changed, _) => "written",
+                (KeyOutcome::Same, _) => "unchanged",
+            };
+            sync.rows.inc(&[name, outcome]);
+        }
+        let now = self.now();
+        for cleared in &finished.cleared {
+            let operation = match cleared.kinds {
+                kinds if kinds.any(Kinds::NEW) => "create",
+                kinds if kinds.any(Kinds::RETIRE) => "retire",
+                kinds if kinds.any(Kinds::REVIVE) => "revive",
+                kinds if kinds.any(Kinds::CHANGE) => "change",
+                _ => "link",
+            };
+            sync.events_applied.add(&[name, operation], u64::from(cleared.events));
+            if let Some(created) = cleared.event_created.filter(|_| cleared.kinds.any(Kinds::TOLD)) {
+                sync.lag.observe(now.since(created).as_secs_f64());
+                sync.last_event_created.set(created.timestamp().0 as f64);
+            }
+        }
+    }
+}
+
+/// Adds a key that cannot be read or written to the dead letters; it is tried
+/// again from time to time, and nothing waits for it.
+pub(super) fn quarantine(
+    finish: &mut Finish,
+    key: EntityRef,
+    kind: DeadKind,
+    payload: String,
+    error: String,
+    attempts: u32,
+) {
+    let delay = Dead::retry_after(attempts + 1);
+    finish.marks.push(MarkRequest { delay, ..MarkRequest::new(key.clone(), Kinds::QUARANTINED) });
+    finish.postponed.push(Postponed { key: key.clone(), delay, add: Kinds::QUARANTINED });
+    finish.dead.push(NewDead { kind, key, payload, error });
+}
+
+fn changes(
+    read: &Written<'_>,
+    sorted: &Sorted,
+    stale: &BTreeSet<i64>,
+    mut known: BTreeMap<i64, RowMeta>,
+) -> Vec<KeyChange> {
+    let rows: BTreeMap<i64, &FetchedRow> = sorted.rows.iter().map(|row| (row.key().id, row)).collect();
+    let change = |(id, said): &(i64, Said)| {
+        let key = EntityRef::new(read.ticket.entity_type.clone(), *id);
+        let before = known.remove(id);
+        let state = match said {
+            Said::Row(state, _) => *state,
+            Said::Filtered => RowState::Filtered,
+            Said::Absent => RowState::Absent,
+        };
+        let outcome = match (rows.get(id), sorted.refused.get(id)) {
+            (_, Some((_, reason))) => KeyOutcome::Refused(reason.clone()),
+            (None, None) => KeyOutcome::Held,
+            (Some(_), None) if stale.contains(id) => KeyOutcome::Stale,
+            (Some(row), None) => match &before {
+                Some(meta) if meta.hash == row.hash() && meta.state == to_state(state) => KeyOutcome::Same,
+                _ => KeyOutcome::Changed,
+            },
+        };
+        KeyChange { key, outcome, before, state }
+    };
+    read.said.iter().map(change).collect()
+}
+
+fn payload(said: &Said) -> String {
+    match said {
+        Said::Row(_, row) => Value::Object(row.clone()).to_string(),
+        Said::Filtered | Said::Absent => String::new(),
+    }
+}
+
+fn to_state(state: RowState) -> state::RowState {
+    match state {
+        RowState::Active => state::RowState::Active,
+        RowState::Retired => state::RowState::Retired,
+        RowState::Absent => state::RowState::Absent,
+        RowState::Filtered => state::RowState::Filtered,
+    }
+}
+
+fn is_dead(state: state::RowState) -> bool {
+    matches!(state, state::RowState::Retired | state::RowState::Absent)
+}
+
+/// FNV-1a over the display name; zero without one.
+fn name_hash(row: &FetchedRow) -> u32 {
+    let step = |hash: u32, byte: u8| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
+    row.display_name().map_or(0, |name| name.bytes().fold(0x811c_9dc5, step))
+}
+
+fn store_reason(kind: StoreErrorKind) -> &'static str {
+    match kind {
+        StoreErrorKind::Unavailable | StoreErrorKind::Locked => "unavailable",
+        _ => "other",
+    }
+}

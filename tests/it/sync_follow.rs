@@ -1,0 +1,612 @@
+//! A cache that follows a site: what the fault matrix demands, step by step.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use sgcache::entity::{EntityRef, EntityType};
+use sgcache::sim::Trouble;
+use sgcache::state::{DeadKind, RowState, SiteTime, TypeState};
+use sgcache::sync::{KeyOutcome, ScanKind, Settings, Steps, SyncError};
+
+use crate::sync_cache::{CONFIGS, Cache, create, empty_site, to};
+
+fn shot() -> EntityType {
+    EntityType::new("Shot")
+}
+
+#[tokio::test]
+async fn an_import_and_the_changes_after_it_arrive() {
+    let site = empty_site();
+    let sequence = create(&site, "Sequence", json!({"code": "010"}));
+    let first = create(&site, "Shot", json!({"code": "010_0010", "sg_sequence": to("Sequence", sequence)}));
+    let cache = Cache::live(site).await;
+    cache.assert_equal_to_site().await;
+
+    let second = create(cache.site(), "Shot", json!({"code": "010_0020", "sg_sequence": to("Sequence", sequence)}));
+    cache.site().update("Shot", first, json!({"sg_status_list": "ip", "sg_cut_in": 1001})).expect("an update");
+    cache.step().await.expect("a step");
+    assert_eq!(cache.ids("Shot").await, [first, second]);
+    cache.assert_equal_to_site().await;
+
+    cache.site().retire("Shot", first).expect("a retirement");
+    cache.step().await.expect("a step");
+    assert_eq!(cache.ids("Shot").await, [second]);
+    cache.site().revive("Shot", first).expect("a revival");
+    cache.quiesce().await;
+    assert_eq!(cache.ids("Shot").await, [first, second]);
+    cache.assert_equal_to_site().await;
+}
+
+/// Row 1: ids that one worker holds for hours are used late.
+#[tokio::test]
+async fn an_id_that_was_reserved_for_hours_is_not_lost() {
+    let cache = Cache::live(empty_site()).await;
+    let id = create(cache.site(), "Shot", json!({"code": "a"}));
+    cache.quiesce().await;
+    let mut held = cache.site().begin(cache.site().script());
+    held.update("Shot", id, json!({"description": "late"})).expect("an update");
+    create(cache.site(), "Shot", json!({"code": "b"}));
+    cache.quiesce().await;
+    assert!(!cache.state().gaps().expect("gaps").is_empty(), "the reserved ids are open");
+    cache.tick(Duration::from_secs(6 * 3600));
+    cache.step().await.expect("a step");
+    held.commit().expect("a commit");
+    cache.quiesce().await;
+    assert!(cache.state().gaps().expect("gaps").is_empty());
+    cache.assert_equal_to_site().await;
+}
+
+/// Row 2: a large transaction commits long after its ids were taken.
+#[tokio::test]
+async fn a_large_transaction_that_commits_late_arrives_whole() {
+    let cache = Cache::live(empty_site()).await;
+    let mut held = cache.site().begin(cache.site().script());
+    for index in 0..60 {
+        held.create("Shot", json!({"code": format!("late_{index}"), "project": to("Project", 1)})).expect("a shot");
+    }
+    for index in 0..5 {
+        create(cache.site(), "Shot", json!({"code": format!("early_{index}")}));
+        cache.step().await.expect("a step");
+    }
+    cache.tick(Duration::from_secs(90));
+    held.commit().expect("a commit");
+    cache.quiesce().await;
+    assert_eq!(cache.ids("Shot").await.len(), 65);
+    cache.assert_equal_to_site().await;
+}
+
+/// Row 3: a rollback burns ids; the gap stays, and a poll stays one request.
+#[tokio::test]
+async fn rolled_back_ids_stay_one_gap_in_one_request() {
+    let cache = Cache::live(empty_site()).await;
+    let mut held = cache.site().begin(cache.site().script());
+    for index in 0..40 {
+        held.create("Shot", json!({"code": format!("{index}"), "project": to("Project", 1)})).expect("a shot");
+    }
+    held.roll_back();
+    create(cache.site(), "Shot", json!({"code": "after"}));
+    cache.quiesce().await;
+    let gaps = cache.state().gaps().expect("gaps");
+    assert_eq!(gaps.len(), 1);
+    cache.site().requests.reset();
+    cache.step().await.expect("a step");
+    assert_eq!(cache.site().requests.of("read EventLogEntry"), 1);
+    cache.assert_equal_to_site().await;
+}
+
+/// Row 4: more entries than a page holds.
+#[tokio::test]
+async fn more_entries_than_a_page_leave_no_false_gap() {
+    let cache = Cache::live(empty_site()).await;
+    for index in 0..400 {
+        create(cache.site(), "Shot", json!({"code": format!("{index}")}));
+    }
+    let step = cache.step().await.expect("a step");
+    assert!(step.polled.full);
+    cache.quiesce().await;
+    assert!(cache.state().gaps().expect("gaps").is_empty());
+    assert_eq!(cache.state().stream().expect("a stream").frontier, Some(cache.site().last_event_id()));
+    cache.assert_equal_to_site().await;
+}
+
+/// Row 5: two transactions on one row commit in the opposite order of their ids.
+#[tokio::test]
+async fn commits_in_the_opposite_order_of_their_ids_end_with_the_last_one() {
+    let site = empty_site();
+    let id = create(&site, "Shot", json!({"code": "a"}));
+    let cache = Cache::live(site).await;
+    let mut first = cache.site().begin(cache.site().script());
+    first.update("Shot", id, json!({"description": "first"})).expect("an update");
+    let mut second = cache.site().begin(cache.site().script());
+    second.update("Shot", id, json!({"description": "second"})).expect("an update");
+    second.commit().expect("a commit");
+    cache.step().await.expect("a step");
+    first.commit().expect("a commit");
+    cache.quiesce().await;
+    cache.assert_equal_to_site().await;
+}
+
+/// Rows 6 and 7: links that come and go within a tick.
+#[tokio::test]
+async fn links_added_and_removed_in_one_tick_end_as_on_the_site() {
+    let site = empty_site();
+    let assets: Vec<i64> = (0..3).map(|n| create(&site, "Asset", json!({"code": format!("a{n}")}))).collect();
+    let id = create(&site, "Shot", json!({"code": "a", "assets": [to("Asset", assets[0])]}));
+    let cache = Cache::live(site).await;
+    let links = |ids: &[i64]| json!({"assets": ids.iter().map(|id| to("Asset", *id)).collect::<Vec<Value>>()});
+    cache.site().update("Shot", id, links(&assets[1..])).expect("an update");
+    cache.site().update("Shot", id, links(&assets)).expect("an update");
+    cache.site().update("Shot", id, links(&assets[2..])).expect("an update");
+    cache.step().await.expect("a step");
+    cache.assert_equal_to_site().await;
+}
+
+/// Row 10: an entity that came and went before anybody looked.
+#[tokio::test]
+async fn an_entity_that_came_and_went_between_two_polls_leaves_nothing() {
+    let cache = Cache::live(empty_site()).await;
+    let id = create(cache.site(), "Shot", json!({"code": "a"}));
+    cache.site().retire("Shot", id).expect("a retirement");
+    cache.quiesce().await;
+    assert!(cache.ids("Shot").await.is_empty());
+    assert!(cache.state().dead(10).expect("dead letters").is_empty());
+    cache.assert_equal_to_site().await;
+}
+
+/// Row 11: retired, revived, retired within one tick.
+#[tokio::test]
+async fn a_life_of_ups_and_downs_within_a_tick_ends_right() {
+    let site = empty_site();
+    let id = create(&site, "Shot", json!({"code": "a"}));
+    let cache = Cache::live(site).await;
+    for _ in 0..2 {
+        cache.site().retire("Shot", id).expect("a retirement");
+        cache.site().revive("Shot", id).expect("a revival");
+    }
+    cache.site().retire("Shot", id).expect("a retirement");
+    cache.step().await.expect("a step");
+    assert!(cache.ids("Shot").await.is_empty());
+    cache.site().revive("Shot", id).expect("a revival");
+    cache.quiesce().await;
+    cache.assert_equal_to_site().await;
+}
+
+/// Rows 12 to 14: what a Shot takes along, and what comes back with it.
+#[tokio::test]
+async fn cascades_of_a_retirement_and_of_a_revival_are_followed() {
+    let site = empty_site();
+    let id = create(&site, "Shot", json!({"code": "a"}));
+    let task = create(&site, "Task", json!({"content": "anim", "entity": to("Shot", id)}));
+    let asset = create(&site, "Asset", json!({"code": "tree", "shots": [to("Shot", id)]}));
+    create(&site, "Version", json!({"code": "v1", "entity": to("Shot", id), "sg_task": to("Task", task)}));
+    let cache = Cache::live(site).await;
+    cache.assert_equal_to_site().await;
+
+    cache.site().retire("Shot", id).expect("a retirement");
+    cache.quiesce().await;
+    cache.assert_equal_to_site().await;
+    cache.site().update("Asset", asset, json!({"code": "old tree"})).expect("an update");
+    cache.quiesce().await;
+    cache.site().revive("Shot", id).expect("a revival");
+    cache.quiesce().await;
+    cache.assert_equal_to_site().await;
+
+    cache.site().retire("Task", task).expect("a retirement");
+    cache.quiesce().await;
+    cache.assert_equal_to_site().await;
+}
+
+/// Row 16: a rename of something that many rows link to reads none of them again.
+#[tokio::test]
+async fn a_rename_shows_in_every_link_without_reading_the_linking_rows() {
+    let site = empty_site();
+    let asset = create(&site, "Asset", json!({"code": "tree"}));
+    for index in 0..30 {
+        create(&site, "Shot", json!({"code": format!("s{index}"), "assets": [to("Asset", asset)]}));
+    }
+    let cache = Cache::live(site).await;
+    cache.site().requests.reset();
+    cache.site().update("Asset", asset, json!({"code": "oak"})).expect("an update");
+    cache.quiesce().await;
+    assert_eq!(cache.site().requests.of("read Shot"), 0);
+    let layout = cache.layout("Shot");
+    let query = sgcache::filter::Query::all("Shot").fields(layout.paths());
+    let rows = cache.store().find(&query).await.expect("rows").rows;
+    assert_eq!(rows.len(), 30);
+    for row in rows {
+        assert_eq!(row.get("assets").expect("links")[0]["name"], "oak");
+    }
+    cache.assert_equal_to_site().await;
+}
+
+/// A rename of a type that is not cached reaches the links, too.
+#[tokio::test]
+async fn a_renamed_person_shows_in_links_although_people_are_not_cached() {
+    let site = empty_site();
+    let person = site.create("HumanUser", json!({"name": "Ann", "login": "ann"})).expect("a person");
+    let task = create(&site, "Task", json!({"content": "anim", "task_assignees": [to("HumanUser", person)]}));
+    let cache = Cache::live(site).await;
+    let assignee = async || {
+        let key = EntityRef::new("Task", task);
+        let rows = cache.store().get(&[key], &sgcache::store::Fields::All).await.expect("a row");
+        rows[0].get("task_assignees").expect("links")[0].get("name").cloned()
+    };
+    assert_eq!(assignee().await, Some(json!("Ann")));
+    cache.site().update("HumanUser", person, json!({"name": "Anna"})).expect("a rename");
+    cache.quiesce().await;
+    assert_eq!(assignee().await, Some(json!("Anna")));
+    cache.assert_equal_to_site().await;
+}
+
+/// Row 17: the other side of a link change.
+#[tokio::test]
+async fn both_sides_of_a_link_follow_a_change_of_one() {
+    let site = empty_site();
+    let shots: Vec<i64> = (0..2).map(|n| create(&site, "Shot", json!({"code": format!("s{n}")}))).collect();
+    let task = create(&site, "Task", json!({"content": "anim", "entity": to("Shot", shots[0])}));
+    let sequence = create(&site, "Sequence", json!({"code": "010", "shots": [to("Shot", shots[0])]}));
+    let cache = Cache::live(site).await;
+    cache.site().update("Task", task, json!({"entity": to("Shot", shots[1])})).expect("an update");
+    cache.site().update("Sequence", sequence, json!({"shots": [to("Shot", shots[1])]})).expect("an update");
+    cache.step().await.expect("a step");
+    cache.assert_equal_to_site().await;
+}
+
+/// Rows 18 to 20: scripts that log nothing; a light scan finds everything.
+#[tokio::test]
+async fn changes_without_events_are_found_by_scans() {
+    let site = empty_site();
+    let ids: Vec<i64> = (0..5).map(|n| create(&site, "Shot", json!({"code": format!("s{n}")}))).collect();
+    let cache = Cache::live(site).await;
+    cache.tick(Duration::from_secs(60));
+    cache.site().update_silently("Shot", ids[0], json!({"code": "silent"})).expect("an update");
+    let fast = cache.replica().scan(&shot(), ScanKind::Fast).await.expect("a scan");
+    assert_eq!((fast.differs, fast.missing), (1, 0));
+    cache.quiesce().await;
+    cache.assert_equal_to_site().await;
+    assert_eq!(cache.replica().scan(&shot(), ScanKind::Light).await.expect("a scan").found(), 0);
+}
+
+/// Row 27: a row moves out of its filter and back through a field of its own.
+#[tokio::test]
+async fn a_row_that_leaves_its_filter_leaves_the_cache_and_returns() {
+    let site = empty_site();
+    let id = create(&site, "Asset", json!({"code": "tree"}));
+    let cache = Cache::live(site).await;
+    for (status, present) in [("omt", false), ("ip", true), ("omt", false)] {
+        cache.site().update("Asset", id, json!({"sg_status_list": status})).expect("an update");
+        cache.quiesce().await;
+        assert_eq!(cache.ids("Asset").await.len(), usize::from(present), "{status}");
+        cache.assert_equal_to_site().await;
+    }
+    let row = cache.state().row(&EntityType::new("Asset"), id).expect("a row").expect("a known row");
+    assert_eq!(row.state, RowState::Filtered);
+}
+
+/// Row 28: what a deep filter looks at changes, the filtered rows do not.
+#[tokio::test]
+async fn a_change_on_the_way_of_a_deep_filter_moves_the_filtered_rows() {
+    let site = empty_site();
+    let sequence = create(&site, "Sequence", json!({"code": "010"}));
+    let id = create(&site, "Shot", json!({"code": "a", "sg_sequence": to("Sequence", sequence)}));
+    create(&site, "Version", json!({"code": "v1", "entity": to("Shot", id)}));
+    let cache = Cache::live(site).await;
+    assert_eq!(cache.ids("Version").await.len(), 1);
+    for (status, present) in [("omt", 0), ("ip", 1)] {
+        cache.site().update("Sequence", sequence, json!({"sg_status_list": status})).expect("an update");
+        cache.step().await.expect("a step");
+        let fresh = cache.state().fresh_as_of_type(&EntityType::new("Version")).expect("a moment");
+        let now = cache.tick(Duration::ZERO);
+        assert!(fresh < Some(now), "freshness waits for the comparison");
+        cache.quiesce().await;
+        assert_eq!(cache.ids("Version").await.len(), present, "{status}");
+        cache.assert_equal_to_site().await;
+    }
+}
+
+/// Row 35, and 59: what the site leaves out or denies is not deleted.
+#[tokio::test]
+async fn an_empty_answer_for_many_keys_deletes_nothing() {
+    let site = empty_site();
+    let ids: Vec<i64> = (0..30).map(|n| create(&site, "Shot", json!({"code": format!("s{n}")}))).collect();
+    let cache = Cache::live(site).await;
+    for id in &ids {
+        cache.site().update("Shot", *id, json!({"sg_cut_in": 7})).expect("an update");
+    }
+    cache.site().troubles.next_of("read Shot", 2, Trouble::NoRows);
+    cache.step().await.expect("a step");
+    assert_eq!(cache.ids("Shot").await.len(), 30);
+    cache.quiesce().await;
+    cache.assert_equal_to_site().await;
+}
+
+/// Row 60: an event for a row that no read returns.
+#[tokio::test]
+async fn an_event_for_a_phantom_ends_without_a_row() {
+    let cache = Cache::live(empty_site()).await;
+    let phantom = EntityRef::new("Shot", 4711);
+    let mark = sgcache::state::MarkRequest::new(phantom, sgcache::state::Kinds::NEW);
+    cache.state().mark(&[mark], cache.tick(Duration::ZERO)).expect("a mark");
+    cache.quiesce().await;
+    assert!(cache.ids("Shot").await.is_empty());
+    cache.assert_equal_to_site().await;
+}
+
+/// Row 25: the event is visible, the row is not yet.
+#[tokio::test]
+async fn a_row_that_was_read_too_early_is_read_again() {
+    let cache = Cache::live(empty_site()).await;
+    create(cache.site(), "Shot", json!({"code": "a"}));
+    // A replica of the site that lags: the first reads of the key find nothing.
+    cache.site().troubles.next_of("read Shot", 2, Trouble::NoRows);
+    cache.step().await.expect("a step");
+    assert!(cache.ids("Shot").await.is_empty());
+    cache.quiesce().await;
+    assert_eq!(cache.ids("Shot").await.len(), 1);
+    cache.assert_equal_to_site().await;
+}
+
+/// Row 26: the row was there before its event.
+#[tokio::test]
+async fn a_row_that_was_there_before_its_event_is_only_read_again() {
+    let site = empty_site();
+    let id = create(&site, "Shot", json!({"code": "a"}));
+    let cache = Cache::live(site).await;
+    cache.site().update_silently("Shot", id, json!({"code": "b"})).expect("an update");
+    let changes = cache.replica().refetch(&[EntityRef::new("Shot", id)]).await.expect("a read");
+    assert_eq!(changes[0].outcome, KeyOutcome::Changed);
+    cache.site().update("Shot", id, json!({"code": "b"})).expect("an update");
+    cache.quiesce().await;
+    cache.assert_equal_to_site().await;
+}
+
+/// Row 34: one key makes every read of it fail.
+#[tokio::test]
+async fn a_fault_that_only_some_reads_meet_passes() {
+    let site = empty_site();
+    let ids: Vec<i64> = (0..8).map(|n| create(&site, "Shot", json!({"code": format!("s{n}")}))).collect();
+    let cache = Cache::live(site).await;
+    for id in &ids {
+        cache.site().update("Shot", *id, json!({"sg_cut_in": 7})).expect("an update");
+    }
+    // The whole chunk, then its first half, then the first quarter, then one key.
+    let fault = || Trouble::Fault(104, "API read() something is wrong with this row".into());
+    cache.site().troubles.next_of("read Shot", 1, fault());
+    cache.step().await.expect("a step");
+    cache.quiesce().await;
+    cache.assert_equal_to_site().await;
+    assert!(cache.state().dead(10).expect("dead letters").is_empty());
+}
+
+/// Row 36 of mass disappearance: too many rows vanish at once.
+#[tokio::test]
+async fn a_mass_disappearance_waits_for_an_operator_and_ends_when_the_rows_return() {
+    let site = empty_site();
+    for index in 0..120 {
+        create(&site, "Shot", json!({"code": format!("s{index}")}));
+    }
+    let cache = Cache::live(site).await;
+    let marks: Vec<_> = cache
+        .ids("Shot")
+        .await
+        .into_iter()
+        .map(|id| sgcache::state::MarkRequest::new(EntityRef::new("Shot", id), sgcache::state::Kinds::CHANGE))
+        .collect();
+    cache.state().mark(&marks, cache.tick(Duration::ZERO)).expect("marks");
+    // Both lists are empty, three times: the first two are not believed.
+    cache.site().troubles.next_of("read Shot", 6, Trouble::NoRows);
+    for _ in 0..3 {
+        cache.follower().step(cache.tick(Duration::from_secs(6))).await.expect("a step");
+    }
+    assert_eq!(cache.ids("Shot").await.len(), 120, "nothing is deleted");
+    let record = cache.state().type_record(&shot()).expect("a record").expect("a type");
+    assert!(record.breaker_since.is_some(), "the breaker is open");
+    for _ in 0..12 {
+        cache.follower().step(cache.tick(Duration::from_secs(10))).await.expect("a step");
+    }
+    cache.quiesce().await;
+    let record = cache.state().type_record(&shot()).expect("a record").expect("a type");
+    assert_eq!(record.breaker_since, None, "the rows are back");
+    cache.assert_equal_to_site().await;
+}
+
+/// Row 41: an import is interrupted, the config changes, the import goes on.
+#[tokio::test]
+async fn a_changed_config_imports_only_its_type_again_and_in_place() {
+    let site = empty_site();
+    for index in 0..20 {
+        create(&site, "Shot", json!({"code": format!("s{index}"), "sg_cut_in": index}));
+        create(&site, "Task", json!({"content": format!("t{index}")}));
+    }
+    let mut cache = Cache::live(site).await;
+    let mut configs = CONFIGS.to_vec();
+    for (name, text) in &mut configs {
+        if *name == "Shot" {
+            *text = r#"{"fields": {"code": {}, "sg_cut_out": {}, "sg_cut_in": {}},
+                "filters": [["sg_cut_in", "less_than", 10]]}"#;
+        }
+    }
+    cache.configure(&configs).await;
+    cache.site().requests.reset();
+    cache.start(Steps::default()).await.expect("a start");
+    assert_eq!(cache.replica().pending_imports().expect("types"), [shot()]);
+    cache.follower().import_pending().await.expect("an import");
+    cache.quiesce().await;
+    assert_eq!(cache.ids("Shot").await.len(), 10);
+    assert_eq!(cache.site().requests.of("read Task"), 0);
+    cache.assert_equal_to_site().await;
+}
+
+/// Rows 42 and 43: the type changes while it is imported.
+#[tokio::test]
+async fn changes_during_an_import_are_neither_lost_nor_undone() {
+    let site = empty_site();
+    let ids: Vec<i64> = (0..60).map(|n| create(&site, "Shot", json!({"code": format!("s{n}")}))).collect();
+    let gone = ids[3];
+    site.retire("Shot", gone).expect("a retirement");
+    let mut cache = Cache::of(site).await;
+    let (writer, pages) = (cache.site().clone(), std::sync::atomic::AtomicUsize::new(0));
+    let edited = ids.clone();
+    let steps = Steps::with(move |name| {
+        // Between the read of each page and its write, the site changes.
+        if name == "write: before the store" {
+            let page = pages.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            match page {
+                1 => drop(writer.retire("Shot", edited[0])),
+                2 => drop(writer.revive("Shot", gone)),
+                3..=9 => drop(writer.update("Shot", edited[page], json!({"description": format!("{page}")}))),
+                _ => {}
+            }
+        }
+        Ok(())
+    });
+    cache.start_with(steps, Settings::default(), 7).await.expect("a start");
+    cache.follower().import_pending().await.expect("an import");
+    cache.quiesce().await;
+    cache.assert_equal_to_site().await;
+}
+
+/// Row 51: entries that nobody understands.
+#[tokio::test]
+async fn odd_entries_become_dead_letters_and_block_nothing() {
+    let cache = Cache::live(empty_site()).await;
+    let entry = |event_type: &str| json!({"event_type": event_type, "description": "odd"});
+    let odd = cache.site().create("EventLogEntry", entry("Shotgun_A_B_C_D_New"));
+    let tool = cache.site().create("EventLogEntry", entry("Toolkit_App_Startup"));
+    create(cache.site(), "Shot", json!({"code": "a"}));
+    cache.quiesce().await;
+    cache.assert_equal_to_site().await;
+    let dead = cache.state().dead(10).expect("dead letters");
+    if odd.is_ok() && tool.is_ok() {
+        assert_eq!(dead.iter().map(|one| one.kind).collect::<Vec<_>>(), [DeadKind::Event]);
+    }
+}
+
+#[tokio::test]
+async fn a_type_without_a_config_keeps_its_rows_for_a_day() {
+    let site = empty_site();
+    create(&site, "Task", json!({"content": "anim"}));
+    let mut cache = Cache::live(site).await;
+    let configs: Vec<_> = CONFIGS.iter().copied().filter(|(name, _)| *name != "Task").collect();
+    cache.configure(&configs).await;
+    cache.start(Steps::default()).await.expect("a start");
+    let task = EntityType::new("Task");
+    cache.quiesce().await;
+    let state = |cache: &Cache| cache.state().type_record(&task).expect("a record").map(|record| record.state);
+    assert_eq!(state(&cache), Some(TypeState::Untracked));
+    cache.tick(Duration::from_secs(25 * 3600));
+    cache.step().await.expect("a step");
+    assert_eq!(state(&cache), None);
+    assert!(cache.store().types().await.expect("types").iter().all(|one| one.entity_type != task));
+}
+
+#[tokio::test]
+async fn a_type_that_is_configured_again_is_imported_again() {
+    let site = empty_site();
+    let id = create(&site, "Task", json!({"content": "anim"}));
+    let mut cache = Cache::live(site).await;
+    let without: Vec<_> = CONFIGS.iter().copied().filter(|(name, _)| *name != "Task").collect();
+    cache.configure(&without).await;
+    cache.start(Steps::default()).await.expect("a start");
+    cache.site().update("Task", id, json!({"content": "comp"})).expect("an update");
+    cache.quiesce().await;
+    cache.configure(CONFIGS).await;
+    cache.start(Steps::default()).await.expect("a start");
+    cache.follower().import_pending().await.expect("an import");
+    cache.quiesce().await;
+    cache.assert_equal_to_site().await;
+}
+
+#[tokio::test]
+async fn a_directory_of_another_site_is_refused() {
+    let mut cache = Cache::live(empty_site()).await;
+    let position = cache.state().stream().expect("a stream");
+    let frontier = position.frontier.expect("a position");
+    cache.state().begin_stream("https://other.example.com", frontier, None, &[], None, SiteTime(0)).expect("a stream");
+    let refused = cache.start(Steps::default()).await.expect_err("another site");
+    assert!(matches!(refused, SyncError::OtherSite { .. }));
+    assert!(
+        refused.to_string().starts_with("this data directory follows https://other.example.com, not http://"),
+        "{refused}"
+    );
+}
+
+/// Row 50: another history under the same ids.
+#[tokio::test]
+async fn a_site_restored_from_a_backup_is_imported_again_in_place() {
+    let site = empty_site();
+    create(&site, "Shot", json!({"code": "a"}));
+    let mut cache = Cache::live(site).await;
+    let url = cache.client().site().to_owned();
+    let frontier = cache.state().stream().expect("a stream").frontier.expect("a position");
+    let later = sgcache::entity::EventId(frontier.0 + 500);
+    cache.state().begin_stream(&url, later, None, &[], None, SiteTime(0)).expect("a stream");
+    cache.start(Steps::default()).await.expect("a start");
+    assert_eq!(cache.state().stream().expect("a stream").incarnation, 2);
+    assert_eq!(cache.ids("Shot").await.len(), 1, "rows stay until they are read again");
+    cache.follower().import_pending().await.expect("an import");
+    cache.quiesce().await;
+    cache.assert_equal_to_site().await;
+}
+
+#[tokio::test]
+async fn a_site_that_is_away_costs_nothing_but_time() {
+    let site = empty_site();
+    let id = create(&site, "Shot", json!({"code": "a"}));
+    let cache = Cache::live(site).await;
+    cache.site().update("Shot", id, json!({"code": "b"})).expect("an update");
+    let fresh = cache.state().fresh_as_of().expect("a moment");
+    for trouble in [Trouble::Status(503), Trouble::Html, Trouble::Truncated, Trouble::Dropped] {
+        cache.site().troubles.next(1, trouble);
+        cache.step().await.expect_err("the site is away");
+    }
+    assert_eq!(cache.state().fresh_as_of().expect("a moment"), fresh, "it does not pretend");
+    cache.quiesce().await;
+    cache.assert_equal_to_site().await;
+    assert!(cache.metrics().value("sgcache_sync_poll_errors_total", &[("reason", "decode")]) >= Some(2.0));
+}
+
+#[tokio::test]
+async fn a_job_beside_nobody_catches_up_by_itself() {
+    let site = empty_site();
+    let id = create(&site, "Shot", json!({"code": "a"}));
+    let mut cache = Cache::live(site).await;
+    let replica = cache.replica().clone();
+    cache.site().update("Shot", id, json!({"code": "b"})).expect("an update");
+    cache.tick(Duration::from_secs(2));
+    replica.clock().hold(cache.tick(Duration::ZERO));
+    let led = replica.advance(Duration::ZERO).await.expect_err("the follower leads and does not move");
+    assert!(matches!(led, SyncError::TimedOut(_)), "{led}");
+    cache.stop();
+    replica.advance(Duration::from_secs(60)).await.expect("nobody leads");
+    drop(replica);
+    cache.start(Steps::default()).await.expect("a start");
+    cache.quiesce().await;
+    cache.assert_equal_to_site().await;
+}
+
+#[tokio::test]
+async fn a_repair_writes_even_what_seems_unchanged() {
+    let site = empty_site();
+    let id = create(&site, "Shot", json!({"code": "a"}));
+    let cache = Cache::live(site).await;
+    let key = EntityRef::new("Shot", id);
+    cache.store().corrupt(&key, "code", json!("broken")).await.expect("a fault by hand");
+    cache.site().update("Shot", id, json!({"code": "a"})).expect("an update");
+    let changes = cache.replica().refetch(&[key]).await.expect("a read");
+    assert_eq!(changes[0].outcome, KeyOutcome::Same, "the state knew the right row all along");
+    cache.assert_equal_to_site().await;
+}
+
+#[tokio::test]
+async fn a_rebuild_reads_everything_again_while_the_type_stays_live() {
+    let site = empty_site();
+    let ids: Vec<i64> = (0..40).map(|n| create(&site, "Shot", json!({"code": format!("s{n}")}))).collect();
+    let cache = Cache::live(site).await;
+    for id in &ids {
+        cache.store().corrupt(&EntityRef::new("Shot", *id), "code", json!("broken")).await.expect("a fault by hand");
+    }
+    let rebuilt = cache.replica().rebuild(&shot(), None).await.expect("a rebuild");
+    assert_eq!((rebuilt.rows, rebuilt.unmet), (40, 0));
+    cache.assert_equal_to_site().await;
+}
