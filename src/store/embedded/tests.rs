@@ -129,3 +129,16 @@ async fn names_that_differ_in_case_only_are_two_fields() {
     store.ensure_type(&layout).await.expect("a type beside `Shot`");
     assert_eq!(store.types().await.expect("types").len(), 3);
 }
+
+#[tokio::test]
+async fn a_write_that_breaks_off_leaves_nothing_and_the_next_one_works() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = store(dir.path()).await;
+    let broken = store.writer.run(|transaction, _| -> Result<()> {
+        transaction.execute("DELETE FROM types", [])?;
+        panic!("a defect")
+    });
+    assert_eq!(broken.await.map_err(|error| error.kind()), Err(StoreErrorKind::Fault));
+    store.ensure_type(&layout("Shot")).await.expect("the thread goes on");
+    assert_eq!(store.types().await.expect("types").len(), 2);
+}

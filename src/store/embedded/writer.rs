@@ -1,5 +1,6 @@
 //! The thread that owns the connection that writes.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
@@ -51,7 +52,7 @@ impl Writer {
             let _ = reply.send(transact(connection, shared, work));
         });
         self.jobs.as_ref().ok_or_else(closed)?.send(job).map_err(|_| closed())?;
-        answer.await.map_err(|_| closed())?
+        answer.await.map_err(|_| StoreError::new(StoreErrorKind::Fault, "a write of the store broke off"))?
     }
 }
 
@@ -59,7 +60,7 @@ impl Drop for Writer {
     fn drop(&mut self) {
         self.jobs = None;
         if let Some(thread) = self.thread.take() {
-            // A panic there was already seen by whoever waited for the job.
+            // Panics of jobs end in the loop, and nobody waits any more.
             let _ = thread.join();
         }
     }
@@ -85,7 +86,11 @@ fn serve(mut connection: Connection, shared: &Shared, inbox: &Receiver<Job>) {
             if written { inbox.recv_timeout(IDLE) } else { inbox.recv().map_err(|_| RecvTimeoutError::Disconnected) };
         match next {
             Ok(job) => {
-                job(&mut connection, shared);
+                // Whoever waits for the job is told; its transaction is rolled back,
+                // so the connection is fit for the next one.
+                if catch_unwind(AssertUnwindSafe(|| job(&mut connection, shared))).is_err() {
+                    tracing::error!("a write of the store broke off");
+                }
                 written = true;
             }
             Err(RecvTimeoutError::Timeout) => {
