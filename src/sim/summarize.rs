@@ -168,8 +168,9 @@ impl Summary<'_> {
         };
         let mut groups: BTreeMap<(bool, i64, String), (Value, Vec<Key>)> = BTreeMap::new();
         for key in rows {
-            let (order, shown) = self.group(*key, level);
-            groups.entry(order).or_insert_with(|| (shown, Vec::new())).1.push(*key);
+            let value = self.value(*key, &level.path);
+            let place = self.place(&value, level.width);
+            groups.entry(place).or_insert_with(|| (self.shown(&value, level.width), Vec::new())).1.push(*key);
         }
         let rendered = groups.into_values().map(|(mut group, rows)| {
             group["summaries"] = self.values(&rows);
@@ -181,36 +182,42 @@ impl Summary<'_> {
         if level.descending { rendered.rev().collect() } else { rendered.collect() }
     }
 
-    /// Returns where a row's group stands among the others, and how it is shown.
-    fn group(&self, key: Key, level: &Level) -> ((bool, i64, String), Value) {
-        let value = self.value(key, &level.path);
-        let shown = |name: &str, value: Value| json!({"group_name": name, "group_value": value});
-        match (&value, level.width) {
-            (FieldValue::Int(number), Some(width)) => {
-                let first = number.div_euclid(width) * width;
-                ((true, first, String::new()), shown(&format!("{first}-{}", first + width - 1), first.into()))
+    /// Returns where the group of a value stands among the others; rows without a
+    /// value come first.
+    fn place(&self, value: &FieldValue, width: Option<i64>) -> (bool, i64, String) {
+        match value {
+            FieldValue::Int(number) => (true, width.map_or(*number, |width| first_of(*number, width)), String::new()),
+            FieldValue::Bool(set) => (true, i64::from(*set), String::new()),
+            FieldValue::Link(link) => {
+                (true, 0, format!("{}\u{0}{}", link.name.as_deref().unwrap_or_default(), link.target))
             }
-            (FieldValue::Int(number), None) => {
-                ((true, *number, String::new()), shown(&number.to_string(), value.to_json()))
-            }
-            (FieldValue::Bool(set), _) => {
-                ((true, i64::from(*set), String::new()), shown(if *set { "[X]" } else { "[ ]" }, value.to_json()))
-            }
-            (FieldValue::Link(link), _) => {
-                let name = link.name.clone().unwrap_or_default();
-                let order = (true, 0, format!("{name}\u{0}{}", link.target));
-                (order, shown(&name, self.valid_link(&link.target)))
-            }
-            (FieldValue::Links(links), _) if !links.is_empty() => {
-                let names: Vec<_> = links.iter().map(|link| link.name.clone().unwrap_or_default()).collect();
+            FieldValue::Links(links) if !links.is_empty() => {
                 let mut targets: Vec<_> = links.iter().map(|link| link.target.to_string()).collect();
                 targets.sort_unstable();
-                let all = links.iter().map(|link| self.valid_link(&link.target)).collect::<Value>();
-                ((true, 0, targets.join(",")), shown(&names.join(", "), all))
+                (true, 0, targets.join(","))
             }
-            _ if value.is_empty() => ((false, 0, String::new()), shown("", Value::Null)),
-            _ => ((true, 0, value.to_string()), shown(&value.to_string(), value.to_json())),
+            value if value.is_empty() => (false, 0, String::new()),
+            value => (true, 0, value.to_string()),
         }
+    }
+
+    /// Returns the name and the value of the group that a value belongs to.
+    fn shown(&self, value: &FieldValue, width: Option<i64>) -> Value {
+        let (name, shown) = match (value, width) {
+            (FieldValue::Int(number), Some(width)) => {
+                let first = first_of(*number, width);
+                (format!("{first}-{}", first + width - 1), first.into())
+            }
+            (FieldValue::Bool(set), _) => (if *set { "[X]" } else { "[ ]" }.to_owned(), value.to_json()),
+            (FieldValue::Link(link), _) => (link.name.clone().unwrap_or_default(), self.valid_link(&link.target)),
+            (FieldValue::Links(links), _) if !links.is_empty() => {
+                let names: Vec<_> = links.iter().map(|link| link.name.as_deref().unwrap_or_default()).collect();
+                (names.join(", "), links.iter().map(|link| self.valid_link(&link.target)).collect())
+            }
+            _ if value.is_empty() => (String::new(), Value::Null),
+            _ => (value.to_string(), value.to_json()),
+        };
+        json!({"group_name": name, "group_value": shown})
     }
 
     fn valid_link(&self, target: &crate::entity::EntityRef) -> Value {
@@ -219,6 +226,11 @@ impl Summary<'_> {
         Encoder::with_valid_links(self.world).link(&mut out, key);
         serde_json::from_slice(&out).unwrap_or_default()
     }
+}
+
+/// Returns the first number of the range that holds `number`.
+fn first_of(number: i64, width: i64) -> i64 {
+    number.div_euclid(width) * width
 }
 
 fn number(value: &FieldValue) -> f64 {
