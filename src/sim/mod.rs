@@ -13,8 +13,10 @@
 
 mod cell;
 mod clock;
+mod edits;
 mod encode;
 mod event;
+mod generate;
 mod http;
 mod links;
 mod plan;
@@ -33,12 +35,16 @@ mod write;
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
+
 pub use clock::SiteClock;
+pub use edits::Edits;
 pub use event::Actor;
-pub use site::Site;
+pub use site::{Site, SiteSettings};
 pub use transaction::Transaction;
 pub use trouble::{Requests, Trouble, Troubles};
 
@@ -88,14 +94,15 @@ impl Sim {
     ///
     /// When the address cannot be listened on.
     pub async fn start(settings: SimSettings) -> io::Result<SimHandle> {
-        let site_settings = site::SiteSettings {
+        let site_settings = SiteSettings {
             script: settings.script.clone(),
             key: settings.key.clone(),
             page_limit: settings.page_limit,
-            ..site::SiteSettings::default()
+            ..SiteSettings::default()
         };
-        let site = Site::with(&site_settings);
-        Self::serve(site, &settings).await
+        let (seed, entities) = (settings.seed, settings.entities);
+        let made = tokio::task::spawn_blocking(move || Site::filled(&site_settings, seed, entities));
+        Self::serve(made.await.map_err(io::Error::other)?, &settings).await
     }
 
     /// Begins to listen for a site that exists already.
@@ -105,7 +112,32 @@ impl Sim {
     /// When the address cannot be listened on.
     pub async fn serve(site: Arc<Site>, settings: &SimSettings) -> io::Result<SimHandle> {
         let listener = http::Listener::start(settings.listen, Arc::clone(&site), settings.latency).await?;
-        Ok(SimHandle { site, listener })
+        let edits = (settings.edits_per_second > 0.0)
+            .then(|| tokio::spawn(work(Arc::clone(&site), settings.seed, settings.edits_per_second)));
+        Ok(SimHandle { site, listener, edits })
+    }
+}
+
+/// Makes edits at a rate, until it is stopped.
+async fn work(site: Arc<Site>, seed: u64, per_second: f64) {
+    let edits = Arc::new(Mutex::new(Edits::new(site, seed)));
+    // Above a hundred a second, several edits are made at each tick.
+    let period = Duration::from_secs_f64((1.0 / per_second).max(0.01));
+    let mut ticks = tokio::time::interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let mut owed = 0.0;
+    loop {
+        ticks.tick().await;
+        owed += per_second * period.as_secs_f64();
+        let (count, edits) = (owed as u64, Arc::clone(&edits));
+        owed -= count as f64;
+        let step = move || {
+            let mut edits = edits.lock().unwrap_or_else(PoisonError::into_inner);
+            (0..count).for_each(|_| edits.step());
+        };
+        if tokio::task::spawn_blocking(step).await.is_err() {
+            return;
+        }
     }
 }
 
@@ -113,6 +145,7 @@ impl Sim {
 pub struct SimHandle {
     site: Arc<Site>,
     listener: http::Listener,
+    edits: Option<JoinHandle<()>>,
 }
 
 impl SimHandle {
@@ -133,6 +166,9 @@ impl SimHandle {
 
     /// Stops the edits and the listener.
     pub async fn shutdown(self) {
+        if let Some(edits) = self.edits {
+            edits.abort();
+        }
         self.listener.shutdown().await;
     }
 }

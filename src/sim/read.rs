@@ -195,3 +195,68 @@ fn value_key(world: &World, key: Key, field: FieldId) -> Option<SortKey<'_>> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::entity::EntityType;
+    use crate::filter::{Page, RawFilter, RawSort, compare};
+    use crate::sim::Site;
+
+    /// Finds the rows by the slow and simple way.
+    fn plainly(world: &World, ty: TypeId, query: &Query) -> Vec<Key> {
+        let keys = world.table(ty).range(0, u32::MAX).filter(|(_, row)| !row.retired).map(|(id, _)| Key { ty, id });
+        let mut rows: Vec<_> = keys.filter(|key| matches(&query.filter, &world, *key)).collect();
+        if query.order.first().is_some_and(|sort| sort.path.field == "id" && sort.descending) {
+            rows.reverse();
+        } else {
+            rows.sort_by(|a, b| compare(&query.order, &world, *a, *b));
+        }
+        rows.into_iter().skip(query.page.offset() as usize).take(query.page.size as usize).collect()
+    }
+
+    #[track_caller]
+    fn check(site: &Site, entity_type: &str, filters: Value, order: Value) {
+        let world = site.rows();
+        let entity_type = EntityType::new(entity_type);
+        let ty = world.layout.type_id(entity_type.as_str()).expect("a type");
+        let raw = RawFilter::from_lists(&filters, false).expect("filters");
+        let filter = world.schema.filter(&entity_type, &raw).expect("a filter");
+        let order = world.schema.order(&entity_type, &RawSort::list(&order).expect("an order"));
+        for number in [1, 2, 40] {
+            let query = Query::all(entity_type.clone()).filter(filter.clone()).order(order.clone());
+            let query = query.page(Page { size: 25, number });
+            assert_eq!(find(&world, ty, &query, false).rows, plainly(&world, ty, &query), "page {number} of {filters}");
+        }
+        let everything = Query::all(entity_type).filter(filter).order(order);
+        assert!(!find(&world, ty, &everything, true).rows.is_empty(), "{filters} finds nothing");
+    }
+
+    #[test]
+    fn the_fast_ways_find_what_the_plain_one_finds() {
+        let site = Site::generated(21, 6_000);
+        let some = |ty: &str, filter: Value| site.read(ty, &filter, &[]).expect("rows")[0]["id"].clone();
+        let project = json!({"type": "Project", "id": 1});
+        let shot = json!({"type": "Shot", "id": some("Shot", json!([["assets", "is_not", null]]))});
+        let asset = json!({"type": "Asset", "id": some("Asset", json!([["shots", "is_not", null]]))});
+        let sequence = json!({"type": "Sequence", "id": some("Sequence", json!([["shots", "is_not", null]]))});
+        check(&site, "Task", json!([]), json!([]));
+        check(&site, "Task", json!([["id", "greater_than", 50]]), json!(["-id"]));
+        check(&site, "Task", json!([["id", "in", [5, 900, 3]]]), json!([]));
+        check(&site, "Task", json!([["project", "is", project], ["id", "less_than", 600]]), json!(["-updated_at"]));
+        check(&site, "Task", json!([["entity", "is", shot]]), json!(["content", "-id"]));
+        check(&site, "Shot", json!([["assets", "is", asset]]), json!(["sg_sequence", "code"]));
+        check(&site, "Asset", json!([["shots", "is", shot]]), json!([]));
+        check(&site, "Sequence", json!([["shots", "is", shot]]), json!([]));
+        check(&site, "Shot", json!([["sg_sequence", "is_not", sequence]]), json!(["-sg_sequence.Sequence.code"]));
+        check(&site, "Shot", json!([["sg_sequence", "in", [sequence]]]), json!(["-description"]));
+        let either = json!([{"filter_operator": "any", "filters": [["id", "between", 1, 9], ["entity", "is", shot]]}]);
+        check(&site, "Task", either, json!(["-due_date", "sg_status_list"]));
+        let mixed = json!([{"filter_operator": "any", "filters": [["id", "is", 4], ["content", "contains", "m"]]}]);
+        check(&site, "Task", mixed, json!(["created_by", "duration"]));
+        check(&site, "Version", json!([["entity.Shot.code", "contains", "1"]]), json!(["-user", "code"]));
+        check(&site, "EventLogEntry", json!([["id", "greater_than", 1_000_100]]), json!(["-created_at"]));
+    }
+}

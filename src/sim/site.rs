@@ -6,12 +6,15 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
 use super::cell::Key;
 use super::clock::SiteClock;
+use super::edits::Edits;
 use super::event::{Actor, EventIds, store};
+use super::generate::{END, generate};
 use super::schema::SiteSchema;
 use super::transaction::Transaction;
 use super::trouble::{Requests, Troubles};
@@ -70,8 +73,32 @@ impl Site {
         Self::around(World::new(SiteSchema::standard()), settings)
     }
 
+    /// Makes a site with about so many entities, and a history of the last edits.
+    pub fn generated(seed: u64, entities: usize) -> Arc<Self> {
+        Self::filled(&SiteSettings::default(), seed, entities)
+    }
+
+    /// Makes a site with data, its clock running.
+    pub fn filled(settings: &SiteSettings, seed: u64, entities: usize) -> Arc<Self> {
+        let mut world = World::new(SiteSchema::standard());
+        if entities > 0 {
+            generate(&mut world, seed, entities);
+        }
+        let site = Self::around(world, settings);
+        if entities > 0 {
+            site.clock.set(END);
+            let mut edits = Edits::new(Arc::clone(&site), seed);
+            for _ in 0..(entities / 20).clamp(20, 2_000) {
+                site.clock.advance(Duration::from_secs(30));
+                edits.step();
+            }
+            site.clock.run(0);
+        }
+        site
+    }
+
     /// Makes a site of rows that exist already.
-    pub(super) fn around(mut world: World, settings: &SiteSettings) -> Arc<Self> {
+    fn around(mut world: World, settings: &SiteSettings) -> Arc<Self> {
         let script = add_script(&mut world, &settings.script, &settings.key, true);
         let last = world.table(world.event_type).last_id().unwrap_or(FIRST_EVENT - 1);
         Arc::new(Self {

@@ -8,7 +8,6 @@ use super::cell::Key;
 use super::encode::Encoder;
 use super::read::Scope;
 use super::rpc::{refused, type_id};
-use super::schema::TypeId;
 use super::world::World;
 use super::write::not_simulated;
 use crate::api3::{Fault, Grouping, Summarize};
@@ -31,7 +30,7 @@ pub fn run(world: &World, argument: &Value, now: Timestamp) -> Result<Vec<u8>, F
         true
     });
     let site = Summary { world, columns };
-    let results = json!({"groups": site.groups(ty, &rows, &levels), "summaries": site.values(&rows)});
+    let results = json!({"groups": site.groups(&rows, &levels), "summaries": site.values(&rows)});
     Ok(results.to_string().into_bytes())
 }
 
@@ -162,7 +161,7 @@ impl Summary<'_> {
         }
     }
 
-    fn groups(&self, ty: TypeId, rows: &[Key], levels: &[Level]) -> Vec<Value> {
+    fn groups(&self, rows: &[Key], levels: &[Level]) -> Vec<Value> {
         let Some((level, deeper)) = levels.split_first() else {
             return Vec::new();
         };
@@ -175,7 +174,7 @@ impl Summary<'_> {
         let rendered = groups.into_values().map(|(mut group, rows)| {
             group["summaries"] = self.values(&rows);
             if !deeper.is_empty() {
-                group["groups"] = self.groups(ty, &rows, deeper).into();
+                group["groups"] = self.groups(&rows, deeper).into();
             }
             group
         });

@@ -62,6 +62,7 @@ impl<'w> Writer<'w> {
         let key = Key { ty, id };
         self.world.insert(key, Row::default());
         self.stamp(key, ["created_at", "updated_at"], ["created_by", "updated_by"]);
+        self.identify(key);
         let mut writes = Vec::new();
         for write in &request.fields {
             writes.push((self.field(method, ty, &write.field)?, write.clone()));
@@ -76,6 +77,14 @@ impl<'w> Writer<'w> {
         self.log(entry);
         self.apply_template(key)?;
         Ok(key)
+    }
+
+    /// Gives a new row the uuid that only the site sets.
+    fn identify(&mut self, key: Key) {
+        if let Some(field) = self.world.layout.field_id(key.ty, "uuid") {
+            let uuid = format!("{:08x}-0000-4000-8000-{:012x}", key.ty, key.id);
+            self.world.set(key, field, Cell::text(&uuid));
+        }
     }
 
     /// Makes a row of connections, which have no stamps.

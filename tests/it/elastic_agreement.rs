@@ -108,7 +108,7 @@ impl Dice {
 
     fn needle(&mut self) -> String {
         let needles = ["a", "ab", "*", "?", "\\", "é", "Σ", "İ", "b", "tail", "_", "%", "ß", "zz", "X"];
-        let needle: &&str = self.pick(&needles);
+        let needle: &str = *self.pick(&needles);
         fold(needle)
     }
 
@@ -294,10 +294,11 @@ impl<'a> Rows<'a> for &'a Model {
     }
 
     fn display_name(&self, link: &Link) -> Option<Cow<'a, str>> {
-        let own = self.rows.get(&link.target).filter(|row| row.state().has_document());
-        let own = own.and_then(|row| display_name(&row.key().entity_type, row.doc()));
-        let name = own.or_else(|| self.shown.get(&link.target).map(|(name, _)| name.as_str()));
-        name.map(Cow::Borrowed).or_else(|| link.name.clone().map(Cow::Owned))
+        if let Some(row) = self.rows.get(&link.target).filter(|row| row.state().has_document()) {
+            return display_name(&row.key().entity_type, row.doc()).map(Cow::Borrowed);
+        }
+        let shown = self.shown.get(&link.target).map(|(name, _)| Cow::Borrowed(name.as_str()));
+        shown.or_else(|| link.name.clone().map(Cow::Owned))
     }
 }
 

@@ -9,6 +9,7 @@ mod layout;
 mod standard;
 
 pub use layout::{FieldId, Layout, Role, TypeId};
+pub(super) use standard::STATUSES;
 pub use standard::StandardError;
 
 use crate::schema::Schema;

@@ -113,8 +113,8 @@ impl Island {
             if known.is_dead() {
                 return None;
             }
-            if let Some(name) = &known.name {
-                link["name"] = name.as_str().into();
+            if known.by_own_row || known.name.is_some() {
+                link["name"] = known.name.clone().map_or(Value::Null, Value::String);
             }
         }
         Some(link)
@@ -145,10 +145,9 @@ impl<'a> Rows<'a> for &'a Island {
     }
 
     fn display_name(&self, link: &Link) -> Option<Cow<'a, str>> {
-        let known = self.targets.get(&link.target).and_then(|target| target.name.as_deref());
-        match known {
-            Some(name) => Some(Cow::Borrowed(name)),
-            None => link.name.clone().map(Cow::Owned),
+        match self.targets.get(&link.target) {
+            Some(known) if known.by_own_row || known.name.is_some() => known.name.as_deref().map(Cow::Borrowed),
+            _ => link.name.clone().map(Cow::Owned),
         }
     }
 }

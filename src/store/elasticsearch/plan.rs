@@ -201,7 +201,7 @@ impl Inner {
         // A name that is too long for the index is looked at below.
         let query = dsl::any(vec![query, dsl::not(dsl::exists("name"))]);
         let shown = self.entries(entity_type, Entry::Shown, query).await?;
-        let mut keys = self.without_own_name(entity_type, shown).await?;
+        let mut keys = self.without_own_row(entity_type, shown).await?;
         keys.extend(self.entries(entity_type, Entry::Told, dsl::everything()).await?);
         if keys.is_empty() {
             return Ok(Vec::new());
@@ -211,8 +211,8 @@ impl Inner {
         Ok(keys.into_iter().filter(|key| known.get(key).is_some_and(fits)).collect())
     }
 
-    /// Leaves out the entities whose own row tells their name.
-    async fn without_own_name(
+    /// Leaves out the entities whose own row tells their name, or that they have none.
+    async fn without_own_row(
         &self,
         entity_type: &EntityType,
         mut keys: BTreeSet<EntityRef>,
@@ -221,8 +221,8 @@ impl Inner {
             return Ok(keys);
         }
         let ids: Vec<i64> = keys.iter().map(|key| key.id).collect();
-        let has_name = dsl::any(name_fields(entity_type).map(dsl::exists).to_vec());
-        let body = json!({"query": dsl::all(vec![dsl::ids(&ids), has_name]), "_source": false, "size": ids.len()});
+        let has_document = json!({"terms": {"_sg.state": ["active", "retired"]}});
+        let body = json!({"query": dsl::all(vec![dsl::ids(&ids), has_document]), "_source": false, "size": ids.len()});
         for hit in search(&self.client, &self.names.write(entity_type), &body).await? {
             keys.remove(&EntityRef::new(entity_type.clone(), hit.entity_id()));
         }

@@ -7,8 +7,9 @@
 //!   link: a name and nothing else;
 //! - what `relink` was told: name and state.
 //!
-//! The own row holds unless `relink` was told something newer. Without an own row
-//! the newer of the other two gives the name, and `relink` alone the state.
+//! The own row holds, also when it gives no name, unless `relink` was told something
+//! newer. Without an own row the newer of the other two gives the name, and
+//! `relink` alone the state.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::PoisonError;
@@ -30,6 +31,8 @@ const MOST_KNOWN: usize = 100_000;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Target {
     pub(super) name: Option<String>,
+    /// Whether the entity's own row gives the name, or that it has none.
+    pub(super) by_own_row: bool,
     pub(super) state: Option<RowState>,
     pub(super) rv: i64,
 }
@@ -41,13 +44,15 @@ impl Target {
 
     fn of_row(entity_type: &EntityType, row: &Document) -> Self {
         let name = display_name(entity_type, row).map(str::to_owned);
-        Self { name, state: document::state(row), rv: document::rv(row) }
+        let state = document::state(row);
+        Self { name, by_own_row: state.is_some_and(RowState::has_document), state, rv: document::rv(row) }
     }
 
     fn of_entry(entry: &Document) -> Self {
         let text = |field: &str| entry.get(field).and_then(Value::as_str);
         Self {
             name: text("name").map(str::to_owned),
+            by_own_row: false,
             state: text("state").and_then(RowState::parse),
             rv: entry.get("rv").and_then(Value::as_i64).unwrap_or_default(),
         }
@@ -57,13 +62,17 @@ impl Target {
     fn merged(row: Option<Self>, shown: Option<Self>, told: Option<Self>) -> Option<Self> {
         let news = told.clone().filter(|told| row.as_ref().is_none_or(|row| told.rv > row.rv));
         let state = news.as_ref().or(row.as_ref()).and_then(|source| source.state);
-        let mut by_age: Vec<&Self> = shown.iter().chain(&told).collect();
-        by_age.sort_by_key(|source| std::cmp::Reverse(source.rv));
-        let rest = by_age.into_iter().find_map(|source| source.name.clone());
+        let by_own_row = row.as_ref().is_some_and(|row| row.by_own_row);
+        let mut others: Vec<&Self> = shown.iter().chain(&told).collect();
+        others.sort_by_key(|source| std::cmp::Reverse(source.rv));
         let own = row.as_ref().and_then(|row| row.name.clone());
-        let name = news.as_ref().filter(|_| row.is_some()).and_then(|news| news.name.clone()).or(own).or(rest);
+        let name = match news.as_ref().filter(|_| row.is_some()).and_then(|news| news.name.clone()) {
+            Some(told) => Some(told),
+            None if by_own_row => own,
+            None => others.into_iter().find_map(|source| source.name.clone()),
+        };
         let rv = [&row, &shown, &told].into_iter().flatten().map(|source| source.rv).max()?;
-        Some(Self { name, state, rv })
+        Some(Self { name, by_own_row, state, rv })
     }
 }
 
@@ -128,13 +137,11 @@ impl Inner {
         Ok(known)
     }
 
-    /// Remembers names that links of an answer of the site showed, and tells whether any was new.
-    ///
-    /// They are not visible to searches before the next refresh of the index of names.
-    pub(super) async fn learn_names(&self, shown: HashMap<EntityRef, (String, ReadVersion)>) -> Result<bool> {
+    /// Remembers names that links of an answer of the site showed.
+    pub(super) async fn learn_names(&self, shown: HashMap<EntityRef, (String, ReadVersion)>) -> Result<()> {
         let news = self.not_known_yet(shown);
         if news.is_empty() {
-            return Ok(false);
+            return Ok(());
         }
         self.write_names(&news, Entry::Shown).await?;
         let mut known = self.known_names.lock().unwrap_or_else(PoisonError::into_inner);
@@ -142,7 +149,7 @@ impl Inner {
             known.clear();
         }
         known.extend(news.into_iter().filter_map(|target| Some((target.key, (target.name?, target.rv)))));
-        Ok(true)
+        Ok(())
     }
 
     /// Leaves out what the index holds already, and remembers that it was shown again.
@@ -159,7 +166,7 @@ impl Inner {
         news
     }
 
-    /// Writes entries of the index of names; older ones lose. Not visible before a refresh.
+    /// Writes entries of the index of names; older ones lose.
     pub(super) async fn write_names(&self, targets: &[LinkTarget], entry: Entry) -> Result<()> {
         let index = self.names.display_names();
         let writes: Vec<BulkOp> = targets
@@ -177,7 +184,7 @@ impl Inner {
                 return Err(fault::item_fault(&reason));
             }
         }
-        Ok(())
+        super::search::refresh(&self.client, [index]).await
     }
 }
 
@@ -186,7 +193,7 @@ mod tests {
     use super::*;
 
     fn source(name: &str, state: RowState, rv: i64) -> Option<Target> {
-        Some(Target { name: Some(name.to_owned()), state: Some(state), rv })
+        Some(Target { name: Some(name.to_owned()), by_own_row: name == "row", state: Some(state), rv })
     }
 
     #[track_caller]
@@ -203,6 +210,13 @@ mod tests {
         check([source("row", Active, 5), None, source("told", Retired, 4)], "row", false);
         check([source("row", Active, 5), None, source("told", Retired, 6)], "told", true);
         check([source("row", Retired, 5), source("shown", Active, 9), None], "row", true);
+    }
+
+    #[test]
+    fn an_own_row_without_a_name_says_that_there_is_none() {
+        let row = Some(Target { name: None, by_own_row: true, state: Some(RowState::Active), rv: 1 });
+        let merged = Target::merged(row, source("shown", RowState::Active, 9), None).expect("something is known");
+        assert_eq!(merged.name, None);
     }
 
     #[test]
