@@ -1,3 +1,5 @@
+//! Tests of the state file: each promise of a table, across handles and restarts.
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 

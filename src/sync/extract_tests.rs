@@ -1,3 +1,5 @@
+//! Tests of what an event log entry marks, whatever its shape.
+
 use proptest::prelude::*;
 use serde_json::json;
 

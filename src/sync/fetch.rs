@@ -54,7 +54,8 @@ impl Replica {
             by_type.entry(mark.key.entity_type.clone()).or_default().push(mark);
         }
         let chunks: Vec<_> = by_type.values().flat_map(|marks| marks.chunks(size)).collect();
-        let rounds = stream::iter(chunks).map(|marks| self.fetch_chunk(marks)).buffer_unordered(in_flight);
+        let reads: Vec<_> = chunks.into_iter().map(|marks| self.fetch_chunk(marks)).collect();
+        let rounds = stream::iter(reads).buffer_unordered(in_flight);
         let results: Vec<Result<usize>> = rounds.collect().await;
         let mut read = 0;
         for result in results {
