@@ -1,7 +1,240 @@
 //! Comparing the cache with the site.
+//!
+//! A site cannot be stopped for a comparison, and its two sides are read at two
+//! moments. So nothing is decided from one difference: keys that the event log
+//! touched between the first read and the next poll are left out, and what still
+//! differs is read again after further polls. Only a difference that outlives
+//! this, of a key that nothing touched, is drift. Totals are never retried until
+//! they agree by luck.
+//!
+//! Schedules, sinks and YAML are not known here.
 
 mod bound;
+mod counts;
+mod data;
 mod diff;
+mod repair;
+mod sample;
+mod window;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use futures::StreamExt;
+
+use crate::entity_config::TypeLayout;
+use crate::metrics::Metrics;
+use crate::report::{CheckKind, MISMATCH_LIMIT, Mismatch, StepResult, TypeResult, Verdict};
+use crate::shotgun::{self, Client};
+use crate::state::{State, StateError, TypeState};
+use crate::store::{Store, StoreError};
+use crate::sync::{Replica, SyncError};
 
 pub use bound::stale_ratio_upper95;
+pub use data::DataCheck;
 pub use diff::{FieldDiff, differences};
+pub use sample::{Sample, Selection};
+
+/// How many types are compared at once: they share the polls that they wait for.
+const TYPES_AT_ONCE: usize = 8;
+
+/// Compares the cache with the site, and repairs what differs.
+#[derive(Clone)]
+pub struct Validator {
+    client: Client,
+    store: Arc<dyn Store>,
+    state: State,
+    replica: Replica,
+    metrics: Metrics,
+    settings: Settings,
+    requests: Arc<AtomicU64>,
+}
+
+/// How patient a validation is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// Polls that must pass before a suspect is looked at again.
+    pub confirm_polls: u32,
+    /// The least time between the two looks, so that events that the site writes
+    /// late can arrive.
+    pub confirm_pause: Duration,
+    /// How long to wait for a poll and for what it told of to be read.
+    pub patience: Duration,
+    /// Entities that the site updated within this time are left out.
+    pub settle: Duration,
+    /// Mismatches that are named at most.
+    pub locate: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            confirm_polls: 2,
+            confirm_pause: Duration::from_secs(4),
+            patience: Duration::from_secs(120),
+            settle: Duration::ZERO,
+            locate: MISMATCH_LIMIT,
+        }
+    }
+}
+
+/// Why a validation could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum ValidateError {
+    /// The site gave no answer.
+    #[error(transparent)]
+    Site(#[from] shotgun::Error),
+    /// The store gave no answer.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The state could not be read.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The event log could not be followed meanwhile.
+    #[error(transparent)]
+    Sync(#[from] SyncError),
+    /// None of the types is complete.
+    #[error("none of these types is imported yet: `sgcache pipelines run` or `sgcache job import` does that")]
+    NotImported,
+    /// The filter, fields or order do not fit the type.
+    #[error("{0}")]
+    Selection(String),
+}
+
+/// The result of everything here.
+pub type Result<T, E = ValidateError> = std::result::Result<T, E>;
+
+/// What was found about one type.
+#[derive(Debug, Default)]
+struct TypeFindings {
+    result: TypeResult,
+    mismatches: Vec<Mismatch>,
+}
+
+impl TypeFindings {
+    /// Nothing can be said while a type is not complete.
+    fn inconclusive() -> Self {
+        Self { result: TypeResult { verdict: Verdict::Inconclusive, ..TypeResult::default() }, mismatches: Vec::new() }
+    }
+}
+
+impl Validator {
+    /// Makes a validator of a replica.
+    pub fn new(replica: Replica) -> Self {
+        Self {
+            client: replica.client().clone(),
+            store: Arc::clone(replica.store()),
+            state: replica.state().clone(),
+            metrics: replica.metrics().clone(),
+            replica,
+            settings: Settings::default(),
+            requests: Arc::default(),
+        }
+    }
+
+    /// Uses other settings.
+    pub fn with_settings(self, settings: Settings) -> Self {
+        Self { settings, ..self }
+    }
+
+    /// Leaves out what the site updated within this time, and names at most so
+    /// many mismatches.
+    pub fn limited(&self, settle: Duration, locate: u32) -> Self {
+        let locate = usize::try_from(locate).unwrap_or(usize::MAX);
+        Self { settings: Settings { settle, locate, ..self.settings.clone() }, ..self.clone() }
+    }
+
+    /// Compares the number of active entities of these types per thousand ids,
+    /// and names the ids where they differ.
+    ///
+    /// # Errors
+    ///
+    /// When the site, the store or the event log gives no answer.
+    pub async fn counts(&self, layouts: &[TypeLayout], repair: bool) -> Result<StepResult> {
+        self.each(layouts, CheckKind::Count, |layout| async move { self.count_type(&layout, repair).await }).await
+    }
+
+    /// Compares the field values of some entities of these types.
+    ///
+    /// # Errors
+    ///
+    /// When the site, the store or the event log gives no answer, or a filter does
+    /// not fit a type.
+    pub async fn data(&self, layouts: &[TypeLayout], check: &DataCheck) -> Result<StepResult> {
+        let each = |layout: TypeLayout| async move { self.check_type(&layout, check).await };
+        let mut result = self.each(layouts, CheckKind::Sample, each).await?;
+        if check.sample.is_random() {
+            result.stale_ratio_upper95 = stale_ratio_upper95(result.drift, result.checked);
+        }
+        Ok(result)
+    }
+
+    async fn each<F>(
+        &self,
+        layouts: &[TypeLayout],
+        kind: CheckKind,
+        check: impl Fn(TypeLayout) -> F,
+    ) -> Result<StepResult>
+    where
+        F: Future<Output = Result<TypeFindings>>,
+    {
+        let started = Instant::now();
+        let before = self.requests.load(Ordering::Relaxed);
+        // Where nobody follows the site, the cache is as old as the last process
+        // that did.
+        self.past_polls(1).await?;
+        let mut result = StepResult { kind: Some(kind), ..StepResult::default() };
+        let named = layouts.iter().cloned().map(|layout| {
+            let name = layout.entity_type.to_string();
+            let check = &check;
+            async move {
+                let started = Instant::now();
+                let findings = check(layout).await;
+                (name, started.elapsed(), findings)
+            }
+        });
+        let mut found: Vec<_> = futures::stream::iter(named).buffer_unordered(TYPES_AT_ONCE).collect().await;
+        found.sort_by(|a, b| a.0.cmp(&b.0));
+        for (name, took, findings) in found {
+            let mut findings = findings?;
+            findings.result.duration_seconds = took.as_secs_f64();
+            findings.result.sum_up();
+            result.by_type.insert(name, findings.result);
+            for mismatch in findings.mismatches {
+                result.push_mismatch(mismatch, self.settings.locate);
+            }
+        }
+        result.sum_up();
+        if !result.by_type.is_empty() && result.by_type.values().all(|ty| ty.verdict == Verdict::Inconclusive) {
+            return Err(ValidateError::NotImported);
+        }
+        result.requests = self.requests.load(Ordering::Relaxed) - before;
+        result.duration_seconds = started.elapsed().as_secs_f64();
+        Ok(result)
+    }
+
+    /// Tells whether the type is complete, so that a difference means something.
+    fn is_live(&self, layout: &TypeLayout) -> Result<bool> {
+        let record = self.state.type_record(&layout.entity_type)?;
+        Ok(record.is_some_and(|record| record.state == TypeState::Live && record.layout_hash == layout.hash))
+    }
+
+    /// Waits until everything that was visible in the event log when this was
+    /// called has left its marks.
+    async fn past_polls(&self, polls: u32) -> Result<()> {
+        for _ in 0..polls {
+            self.replica.advance(self.settings.patience).await?;
+        }
+        Ok(())
+    }
+
+    async fn confirm_pause(&self) -> Result<()> {
+        tokio::time::sleep(self.settings.confirm_pause).await;
+        self.past_polls(self.settings.confirm_polls).await
+    }
+
+    fn count_request(&self) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+    }
+}

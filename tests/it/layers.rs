@@ -13,7 +13,7 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
     ("elastic", &["yaml"]),
     ("report", &["sync", "shotgun", "sim"]),
     ("sync", &["sim", "yaml"]),
-    ("validate", &["sim", "yaml"]),
+    ("validate", &["sim"]),
     ("pipeline", &["sim"]),
 ];
 

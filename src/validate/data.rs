@@ -1,0 +1,83 @@
+//! `validateData`: field values of chosen entities.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::bound::stale_ratio_upper95;
+use super::repair::Suspect;
+use super::sample::Sample;
+use super::window::Window;
+use super::{Result, TypeFindings, ValidateError, Validator};
+use crate::entity_config::TypeLayout;
+use crate::schema::Schema;
+
+/// What a data validation compares.
+#[derive(Clone, Debug)]
+pub struct DataCheck {
+    /// Which entities.
+    pub sample: Sample,
+    /// Which fields; `None` is all that are cached.
+    pub fields: Option<Vec<String>>,
+    /// Whether what differs is repaired.
+    pub repair: bool,
+    /// The schema that filters and orders are checked against.
+    pub schema: Arc<Schema>,
+}
+
+impl Validator {
+    pub(super) async fn check_type(&self, layout: &TypeLayout, check: &DataCheck) -> Result<TypeFindings> {
+        if let Some(fields) = &check.fields {
+            check_fields(layout, fields)?;
+        }
+        if !self.is_live(layout)? {
+            return Ok(TypeFindings::inconclusive());
+        }
+        let only = check.fields.as_deref();
+        let mut findings = TypeFindings::default();
+        let mut ids = self.choose(layout, &check.schema, &check.sample).await?;
+        let mut suspects = Vec::new();
+        // What changed during the first look gets a second one.
+        for last in [false, true] {
+            let (mut found, touched) = self.look(layout, only, &ids).await?;
+            findings.result.checked += (ids.len() - touched.len()) as u64;
+            suspects.append(&mut found);
+            ids = touched;
+            if ids.is_empty() || last {
+                break;
+            }
+            findings.result.touched = ids.len() as u64;
+        }
+        findings.result.unverifiable = ids.len() as u64;
+        self.settle(layout, only, suspects, check.repair, &mut findings).await?;
+        let drifted = findings.result.missing + findings.result.extra + findings.result.differs;
+        if check.sample.is_random() {
+            findings.result.stale_ratio_upper95 = stale_ratio_upper95(drifted, findings.result.checked);
+        }
+        Ok(findings)
+    }
+
+    /// Compares entities once; returns those that differ and those that changed
+    /// meanwhile.
+    async fn look(
+        &self,
+        layout: &TypeLayout,
+        only: Option<&[String]>,
+        ids: &BTreeSet<i64>,
+    ) -> Result<(Vec<Suspect>, BTreeSet<i64>)> {
+        let window = Window::open(&self.state, &layout.entity_type)?;
+        let wanted: Vec<i64> = ids.iter().copied().collect();
+        let sides = self.both_sides(layout, &wanted).await?;
+        self.past_polls(1).await?;
+        let touched: BTreeSet<i64> = window.touched(&self.state)?.intersection(ids).copied().collect();
+        let untouched: BTreeSet<i64> = ids.difference(&touched).copied().collect();
+        Ok((sides.suspects(layout, only, &untouched), touched))
+    }
+}
+
+fn check_fields(layout: &TypeLayout, fields: &[String]) -> Result<()> {
+    let missing = fields.iter().find(|name| !matches!(name.as_str(), "id" | "type") && layout.field(name).is_none());
+    let Some(missing) = missing else { return Ok(()) };
+    let known: Vec<_> = layout.fields.iter().map(|field| field.name.as_str()).collect();
+    let hint = crate::yaml::did_you_mean(missing, &known).unwrap_or_default();
+    Err(ValidateError::Selection(format!("{}.{missing} is not cached{hint}", layout.entity_type)))
+}
