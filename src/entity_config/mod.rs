@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use crate::entity::EntityType;
 
-pub use generate::{Exclusions, generate};
+pub use generate::{Change, Exclusions, GenerateError, generate, refresh};
 pub use layout::{LayoutField, LayoutProblem, TypeLayout};
 
 /// The configuration of one entity type as its file holds it.

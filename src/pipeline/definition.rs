@@ -32,8 +32,6 @@ pub struct Pipeline {
     pub timeout: Option<Duration>,
     /// How steps are tried again.
     pub retry: Retry,
-    /// What it may ask of the site.
-    pub budget: Budget,
     /// What it can be told.
     pub params: Params,
     /// What it does, in the order in which steps are run.
@@ -64,8 +62,6 @@ pub struct Continuous {
     pub interval: Duration,
     /// The longest wait while nothing happens.
     pub max_interval: Duration,
-    /// Without a successful poll for so long it counts as stalled.
-    pub stall_after: Duration,
     /// The wait before the first restart; doubles with each one.
     pub restart_initial: Duration,
     /// The longest wait before a restart.
@@ -79,7 +75,6 @@ impl Default for Continuous {
         Continuous {
             interval: Duration::from_secs(1),
             max_interval: Duration::from_secs(2),
-            stall_after: Duration::from_secs(90),
             restart_initial: Duration::from_secs(1),
             restart_max: Duration::from_secs(60),
             reset_after: Duration::from_secs(300),
@@ -96,28 +91,6 @@ pub enum Policy {
     Skip,
     /// It waits; of several the newest.
     Queue,
-}
-
-/// Who is served first when the request budget is short.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
-#[expect(missing_docs, reason = "the names say it")]
-pub enum Priority {
-    High,
-    #[default]
-    Normal,
-    Low,
-}
-
-/// What a pipeline may ask of the site, within what the whole process may.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct Budget {
-    /// Who is served first.
-    pub priority: Priority,
-    /// Requests per second.
-    pub max_rps: Option<f64>,
-    /// Requests per run; reaching it ends a run as `warn`.
-    pub max_requests: Option<u64>,
 }
 
 /// Where results go.
@@ -203,7 +176,6 @@ impl Pipeline {
             group: None,
             timeout: None,
             retry: Retry::default(),
-            budget: Budget::default(),
             params: Params::default(),
             steps: vec![step],
             on_drift: Vec::new(),

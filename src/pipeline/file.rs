@@ -28,7 +28,6 @@ pub struct PipelineFile {
     #[serde(default, deserialize_with = "yaml::optional_duration")]
     pub timeout: Option<Duration>,
     pub retry: Option<RetryFile>,
-    pub budget: Option<BudgetFile>,
     #[serde(default)]
     pub params: BTreeMap<String, Param>,
     pub steps: Vec<StepFile>,
@@ -46,8 +45,6 @@ pub struct ContinuousFile {
     pub interval: Option<Duration>,
     #[serde(deserialize_with = "yaml::optional_duration")]
     pub max_interval: Option<Duration>,
-    #[serde(deserialize_with = "yaml::optional_duration")]
-    pub stall_after: Option<Duration>,
     pub restart: Option<RestartFile>,
 }
 
@@ -88,16 +85,6 @@ pub struct ScheduleFile {
 pub struct ConcurrencyFile {
     pub policy: Option<super::Policy>,
     pub group: Option<String>,
-}
-
-/// `budget`.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-#[expect(missing_docs, reason = "the shipped pipelines explain each key")]
-pub struct BudgetFile {
-    pub priority: Option<super::Priority>,
-    pub max_rps: Option<f64>,
-    pub max_requests: Option<u64>,
 }
 
 /// One entry of `steps`.
@@ -148,7 +135,6 @@ pub struct ElasticsearchOutputFile {
 const CONTINUOUS: &[Key] = &[
     optional("interval", Shape::Duration),
     optional("max_interval", Shape::Duration),
-    optional("stall_after", Shape::Duration),
     optional(
         "restart",
         Shape::Object(&[
@@ -193,14 +179,6 @@ pub const SHAPE: Shape = Shape::Object(&[
     ),
     optional("timeout", Shape::Duration),
     optional("retry", Shape::Object(RETRY_KEYS)),
-    optional(
-        "budget",
-        Shape::Object(&[
-            optional("priority", Shape::Choice(&["high", "normal", "low"])),
-            optional("max_rps", Shape::Number),
-            optional("max_requests", Shape::Integer(1, i64::MAX)),
-        ]),
-    ),
     optional("params", Shape::Map(&PARAM)),
     required("steps", Shape::List(&Shape::Object(STEP))),
     optional(

@@ -166,8 +166,6 @@ pub struct RebuildArgs {
 pub struct ValidateCountsArgs {
     /// Entity types; empty means every configured type.
     pub types: Vec<String>,
-    /// Whether retired entities are counted too.
-    pub retired: bool,
     /// Entities changed within this time are left out.
     #[serde(deserialize_with = "yaml::duration")]
     pub settle: Duration,
@@ -181,7 +179,6 @@ impl Default for ValidateCountsArgs {
     fn default() -> ValidateCountsArgs {
         ValidateCountsArgs {
             types: Vec::new(),
-            retired: false,
             settle: Duration::from_secs(60),
             locate: 200,
             repair: false,
@@ -350,9 +347,9 @@ impl Default for PurgeArgs {
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PruneReportsArgs {
-    /// Runs kept per pipeline.
+    /// Runs kept per pipeline; `None` means what `config.yaml` says.
     pub keep_runs: Option<u32>,
-    /// Days that runs are kept.
+    /// Days that runs are kept; `None` means what `config.yaml` says.
     pub keep_days: Option<u32>,
 }
 
@@ -364,7 +361,7 @@ const LOCATE: Key = optional("locate", Shape::Integer(0, 1_000_000));
 const SYNC: &[Key] = &[optional("batch_size", Shape::Integer(1, 500)), optional("once", Shape::Bool)];
 const IMPORT: &[Key] = &[TYPES];
 const REBUILD: &[Key] = &[TYPES];
-const VALIDATE_COUNTS: &[Key] = &[TYPES, optional("retired", Shape::Bool), SETTLE, LOCATE, MENDS];
+const VALIDATE_COUNTS: &[Key] = &[TYPES, SETTLE, LOCATE, MENDS];
 const VALIDATE_DATA: &[Key] = &[
     TYPES,
     optional("filters", Shape::Any),

@@ -9,9 +9,9 @@ use chrono_tz::Tz;
 use serde_json::Value;
 
 use super::context::{Context, RunFacts};
-use super::file::{BudgetFile, ContinuousFile, OutputsFile, PipelineFile, ReactionFile, SHAPE, ScheduleFile, StepFile};
+use super::file::{ContinuousFile, OutputsFile, PipelineFile, ReactionFile, SHAPE, ScheduleFile, StepFile};
 use super::{
-    Arguments, Budget, Continuous, Defaults, JobSpec, Outputs, Params, Pipeline, Schedule, Site, Start, Step,
+    Arguments, Continuous, Defaults, JobSpec, Outputs, Params, Pipeline, Schedule, Site, Start, Step,
     fingerprint,
 };
 use crate::report::{Status, StepResult, Trigger};
@@ -163,7 +163,6 @@ impl Resolver<'_> {
                 _ => Some(file.timeout.unwrap_or(defaults.timeout)),
             },
             retry: file.retry.unwrap_or_default().over(&defaults.retry),
-            budget: budget(file.budget.unwrap_or_default()),
             params,
             steps: steps?,
             on_drift: on_drift?,
@@ -487,15 +486,10 @@ fn continuous_of(file: ContinuousFile) -> Continuous {
     Continuous {
         interval,
         max_interval: file.max_interval.unwrap_or(built_in.max_interval).max(interval),
-        stall_after: file.stall_after.unwrap_or(built_in.stall_after),
         restart_initial: restart.initial.unwrap_or(built_in.restart_initial),
         restart_max: restart.max.unwrap_or(built_in.restart_max),
         reset_after: restart.reset_after.unwrap_or(built_in.reset_after),
     }
-}
-
-fn budget(file: BudgetFile) -> Budget {
-    Budget { priority: file.priority.unwrap_or_default(), max_rps: file.max_rps, max_requests: file.max_requests }
 }
 
 fn outputs(file: OutputsFile) -> Outputs {

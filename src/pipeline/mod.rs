@@ -12,6 +12,7 @@ mod defaults;
 mod definition;
 pub mod file;
 mod heartbeat;
+mod jobs;
 mod job;
 mod load;
 mod params;
@@ -25,9 +26,10 @@ pub use context::{Previous, Site};
 pub use daemon::{Command, Daemon, Event, Observer};
 pub use defaults::{CatchUp, DEFAULTS_KEYS, Defaults, DefaultsFile, ErrorClass, RETRY_KEYS, Retry, RetryFile};
 pub use definition::{
-    Arguments, Budget, Continuous, Detail, Outputs, Pipeline, Policy, Priority, Start, Step, fingerprint,
+    Arguments, Continuous, Detail, Outputs, Pipeline, Policy, Start, Step, fingerprint,
 };
 pub use heartbeat::Heartbeat;
+pub use jobs::{Following, Jobs};
 pub use job::{
     FilterOperator, GenerateArgs, GenerateMode, ImportArgs, JobSpec, PruneReportsArgs, PurgeArgs, RebuildArgs,
     RepairArgs, Sample, SampleMode, SyncArgs, ValidateCountsArgs, ValidateDataArgs,

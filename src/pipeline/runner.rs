@@ -46,7 +46,7 @@ impl JobError {
 pub struct JobContext {
     /// ULID of the run.
     pub run_id: String,
-    /// The pipeline: its budget, outputs and continuous settings.
+    /// The pipeline.
     pub pipeline: Arc<Pipeline>,
     /// Id of the step.
     pub step: String,

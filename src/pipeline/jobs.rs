@@ -1,0 +1,340 @@
+//! [`Jobs`]: what each job does, with the site, the store and the state at hand.
+//!
+//! The only place where pipelines meet sync and validation. A job of a schedule
+//! and one of the command line come through here alike.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::{
+    ErrorClass, Execute, FilterOperator, GenerateArgs, GenerateMode, JobContext, JobError, JobSpec, PurgeArgs,
+    PruneReportsArgs, RepairArgs, SampleMode, ValidateDataArgs,
+};
+use crate::entity::{EntityType, Timestamp};
+use crate::entity_config::{Exclusions, TypeLayout, refresh};
+use crate::filter::{Page, RawFilter, RawSort};
+use crate::report::StepResult;
+use crate::schema::Schema;
+use crate::shotgun;
+use crate::state::{StateError, TypeState};
+use crate::store::{PurgeScope, StoreError, StoreErrorKind};
+use crate::sync::{Follower, Replica, SyncError};
+use crate::validate::{DataCheck, Sample, Selection, ValidateError, Validator};
+
+/// Entities of a type that `validateData` compares when nothing is said.
+const LATEST: u32 = 500;
+/// How long to wait for a poll and for what it told of to be read.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// Everything that jobs work with.
+pub struct Jobs {
+    /// The site, the store and the state as one.
+    pub replica: Replica,
+    /// The follower, while this process follows the site.
+    pub following: Following,
+    /// Compares with the site.
+    pub validator: Validator,
+    /// The configured types.
+    pub layouts: Vec<TypeLayout>,
+    /// The schema of the site.
+    pub schema: Arc<Schema>,
+    /// What generated entity configs leave out.
+    pub exclusions: Exclusions,
+    /// Where entity configs are.
+    pub entity_config_dir: PathBuf,
+    /// How many runs of a pipeline are kept, whatever their age.
+    pub keep_runs: usize,
+    /// How long runs are kept.
+    pub keep_runs_for: Duration,
+}
+
+/// Where the follower of this process can be found while it works.
+#[derive(Clone, Default)]
+pub struct Following(Arc<Mutex<Option<Arc<Follower>>>>);
+
+impl Following {
+    /// Returns the follower, if this process follows the site now.
+    pub fn follower(&self) -> Option<Arc<Follower>> {
+        // A panic elsewhere cannot leave an option torn.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, follower: Option<Arc<Follower>>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = follower;
+    }
+}
+
+impl Jobs {
+    /// Returns the function that a runner calls.
+    pub fn execute(self: &Arc<Self>) -> Execute {
+        let jobs = Arc::clone(self);
+        Arc::new(move |spec, context| {
+            let jobs = Arc::clone(&jobs);
+            Box::pin(async move { jobs.run(spec, context).await })
+        })
+    }
+
+    async fn run(&self, spec: JobSpec, context: JobContext) -> Result<StepResult, JobError> {
+        match spec {
+            JobSpec::Sync(args) if args.once => self.catch_up(&context).await,
+            JobSpec::Sync(_) => self.follow(&context).await,
+            JobSpec::Import(_) => self.catch_up(&context).await,
+            JobSpec::Rebuild(args) => self.rebuild(&self.types(&args.types)?).await,
+            JobSpec::ValidateCounts(args) => {
+                let validator = self.validator.limited(args.settle, args.locate);
+                Ok(validator.counts(&self.types(&args.types)?, args.repair).await?)
+            }
+            JobSpec::ValidateData(args) => self.validate_data(args, &context).await,
+            JobSpec::Repair(args) => self.repair(&args, &context).await,
+            JobSpec::GenerateEntityConfigs(args) => self.generate(&args),
+            JobSpec::Purge(args) => self.purge(&args).await,
+            JobSpec::PruneReports(args) => self.prune_reports(&args),
+        }
+    }
+
+    /// Finds configured types by name; none named means all.
+    fn types(&self, names: &[String]) -> Result<Vec<TypeLayout>, JobError> {
+        if names.is_empty() {
+            return Ok(self.layouts.clone());
+        }
+        names.iter().map(|name| self.layout(name)).collect()
+    }
+
+    fn layout(&self, name: &str) -> Result<TypeLayout, JobError> {
+        let found = self.layouts.iter().find(|layout| layout.entity_type == *name);
+        found.cloned().ok_or_else(|| {
+            let known: Vec<_> = self.layouts.iter().map(|layout| layout.entity_type.as_str()).collect();
+            let hint = crate::yaml::did_you_mean(name, &known).map(|hint| format!("; {hint}")).unwrap_or_default();
+            invalid(format!("`{name}` is not a configured entity type{hint}"))
+        })
+    }
+
+    /// Follows the site until it is told to stop.
+    async fn follow(&self, context: &JobContext) -> Result<StepResult, JobError> {
+        let follower = Arc::new(Follower::start_up(self.replica.clone(), None).await?);
+        self.following.set(Some(Arc::clone(&follower)));
+        follower.run(context.cancel.clone()).await;
+        self.following.set(None);
+        Ok(StepResult::default())
+    }
+
+    /// Imports what is not complete and applies what the event log holds; where a
+    /// daemon does that already, waits for it.
+    async fn catch_up(&self, context: &JobContext) -> Result<StepResult, JobError> {
+        let before = self.rows()?;
+        match Follower::start_up(self.replica.clone(), None).await {
+            Ok(follower) => {
+                follower.import_pending().await?;
+                while !context.cancel.is_cancelled() && !self.all_live()? {
+                    follower.step(self.replica.now()).await?;
+                }
+            }
+            Err(SyncError::State(StateError::Locked { .. })) => {
+                while !context.cancel.is_cancelled() && !self.all_live()? {
+                    self.replica.advance(PATIENCE).await?;
+                }
+            }
+            Err(error) => return Err(error.into()),
+        }
+        self.replica.advance(PATIENCE).await?;
+        let mut result = StepResult::default();
+        for (name, rows) in self.rows()? {
+            let known = before.iter().find(|(before, _)| *before == name).map_or(0, |(_, rows)| *rows);
+            result.by_type.entry(name).or_default().written = rows.saturating_sub(known);
+        }
+        result.sum_up();
+        Ok(result)
+    }
+
+    fn rows(&self) -> Result<Vec<(String, u64)>, JobError> {
+        let count = |layout: &TypeLayout| {
+            Ok((layout.entity_type.to_string(), self.replica.state().active_count(&layout.entity_type)?))
+        };
+        self.layouts.iter().map(count).collect()
+    }
+
+    fn all_live(&self) -> Result<bool, JobError> {
+        let records = self.replica.state().types()?;
+        let live = |layout: &TypeLayout| {
+            let found = records.iter().find(|record| record.entity_type == layout.entity_type);
+            found.is_some_and(|record| record.state == TypeState::Live && record.layout_hash == layout.hash)
+        };
+        Ok(self.layouts.iter().all(live))
+    }
+
+    /// Reads every entity of live types again, in place.
+    async fn rebuild(&self, layouts: &[TypeLayout]) -> Result<StepResult, JobError> {
+        let mut result = StepResult::default();
+        for layout in layouts {
+            let record = self.replica.state().type_record(&layout.entity_type)?;
+            if !record.is_some_and(|record| matches!(record.state, TypeState::Live | TypeState::Degraded)) {
+                let ty = &layout.entity_type;
+                return Err(invalid(format!("{ty} is not imported yet: `sgcache pipelines run` or `sgcache job import` does that")));
+            }
+            let imported = self.replica.rebuild(&layout.entity_type, None).await?;
+            let ty = result.by_type.entry(layout.entity_type.to_string()).or_default();
+            ty.written = imported.rows;
+        }
+        self.replica.advance(PATIENCE).await?;
+        result.sum_up();
+        Ok(result)
+    }
+
+    async fn validate_data(&self, args: ValidateDataArgs, context: &JobContext) -> Result<StepResult, JobError> {
+        let layouts = self.types(&args.types)?;
+        let check = DataCheck {
+            sample: sample(&args, context)?,
+            fields: fields(&args, &layouts),
+            repair: args.repair,
+            schema: Arc::clone(&self.schema),
+        };
+        Ok(self.validator.limited(args.settle, args.locate).data(&layouts, &check).await?)
+    }
+
+    async fn repair(&self, args: &RepairArgs, context: &JobContext) -> Result<StepResult, JobError> {
+        let steps = context.results.iter().filter(|(step, _)| args.from.is_empty() || args.from.contains(step));
+        let found: Vec<_> = steps.flat_map(|(_, result)| result.mismatches.iter().cloned()).collect();
+        let most = usize::try_from(args.max_rows).unwrap_or(usize::MAX);
+        Ok(self.validator.repair_found(&self.layouts, &found, most).await?)
+    }
+
+    fn generate(&self, args: &GenerateArgs) -> Result<StepResult, JobError> {
+        let named: Vec<EntityType> = args.types.iter().map(EntityType::new).collect();
+        let types = if named.is_empty() { self.layouts.iter().map(|l| l.entity_type.clone()).collect() } else { named };
+        let write = args.mode == GenerateMode::Write;
+        let mut result = StepResult::default();
+        for entity_type in &types {
+            let change = refresh(&self.entity_config_dir, &self.schema, entity_type, &self.exclusions, write)
+                .map_err(|error| invalid(error.to_string()))?;
+            result.outputs.insert(entity_type.to_string(), Value::from(change.to_string()));
+        }
+        Ok(result)
+    }
+
+    async fn purge(&self, _args: &PurgeArgs) -> Result<StepResult, JobError> {
+        let keep = Duration::from_secs(7 * 24 * 3600);
+        let now = self.replica.now();
+        let older_than = now.before(keep).timestamp();
+        let purged = self.replica.store().purge(&PurgeScope::Tombstones { older_than }).await?;
+        self.replica.state().purge_tombstones(now, keep)?;
+        let mut result = StepResult::default();
+        result.outputs.insert("purged".into(), purged.into());
+        Ok(result)
+    }
+
+    fn prune_reports(&self, args: &PruneReportsArgs) -> Result<StepResult, JobError> {
+        let keep = args.keep_days.map_or(self.keep_runs_for, |days| Duration::from_secs(u64::from(days) * 86_400));
+        let keep_runs = args.keep_runs.map_or(self.keep_runs, |runs| runs as usize);
+        let age = i64::try_from(keep.as_secs()).unwrap_or(i64::MAX);
+        let before = Timestamp(Timestamp::from(chrono::Utc::now()).0.saturating_sub(age));
+        let pruned = self.replica.state().prune_runs(before, keep_runs)?;
+        let mut result = StepResult::default();
+        result.outputs.insert("pruned".into(), pruned.into());
+        Ok(result)
+    }
+}
+
+fn sample(args: &ValidateDataArgs, context: &JobContext) -> Result<Sample, JobError> {
+    let any = args.filter_operator == FilterOperator::Any;
+    let written = |what: &str, error: crate::filter::SyntaxError| invalid(format!("{what}: {error}"));
+    let filter = match &args.filters {
+        Value::Null => RawFilter::everything(),
+        Value::String(text) => RawFilter::parse(text, any).map_err(|error| written("filters", error))?,
+        lists => RawFilter::from_lists(lists, any).map_err(|error| written("filters", error))?,
+    };
+    let order = match &args.order {
+        Value::Null => Selection::latest(LATEST).order,
+        Value::String(text) => crate::filter::parse_order(text).map_err(|error| written("order", error))?,
+        list => RawSort::list(list).map_err(|error| written("order", error))?,
+    };
+    let page = Page { size: args.limit.unwrap_or(LATEST), number: args.page.unwrap_or(1) };
+    let query = |page| Sample::Query(Selection { filter: filter.clone(), order: order.clone(), page });
+    Ok(match &args.sample {
+        None => query(page),
+        Some(sample) => match sample.mode {
+            SampleMode::Latest => query(Page::first(sample.rows)),
+            SampleMode::Rotate => {
+                Sample::Rotate { rows: sample.rows, name: format!("{}/{}", context.pipeline.name, context.step) }
+            }
+            SampleMode::RandomPages => Sample::RandomPages {
+                pages: sample.pages,
+                page_size: sample.page_size,
+                seed: sample.seed_number().unwrap_or_else(rand::random),
+            },
+        },
+    })
+}
+
+/// Returns the fields to compare; `None` is all that are cached.
+fn fields(args: &ValidateDataArgs, layouts: &[TypeLayout]) -> Option<Vec<String>> {
+    if args.ignore_fields.is_empty() {
+        return (!args.fields.is_empty()).then(|| args.fields.clone());
+    }
+    let all = layouts.iter().flat_map(TypeLayout::field_names).collect();
+    let mut names: Vec<String> = if args.fields.is_empty() { all } else { args.fields.clone() };
+    names.sort();
+    names.dedup();
+    names.retain(|name| !args.ignore_fields.contains(name));
+    Some(names)
+}
+
+fn invalid(message: impl Into<String>) -> JobError {
+    JobError::new(ErrorClass::Invalid, message)
+}
+
+fn site_class(kind: shotgun::ErrorKind) -> ErrorClass {
+    use shotgun::ErrorKind;
+    match kind {
+        ErrorKind::RateLimited => ErrorClass::RateLimited,
+        ErrorKind::Timeout => ErrorClass::Timeout,
+        ErrorKind::Denied => ErrorClass::Denied,
+        ErrorKind::Fault | ErrorKind::Rejected | ErrorKind::Settings | ErrorKind::Tls => ErrorClass::Invalid,
+        ErrorKind::Unreachable | ErrorKind::Server | ErrorKind::Malformed => ErrorClass::Unavailable,
+    }
+}
+
+fn store_class(kind: StoreErrorKind) -> ErrorClass {
+    match kind {
+        StoreErrorKind::Unavailable | StoreErrorKind::Locked => ErrorClass::Unavailable,
+        StoreErrorKind::Unsupported | StoreErrorKind::UnknownType => ErrorClass::Invalid,
+        _ => ErrorClass::Store,
+    }
+}
+
+impl From<StateError> for JobError {
+    fn from(error: StateError) -> Self {
+        Self::new(ErrorClass::Store, error.to_string())
+    }
+}
+
+impl From<StoreError> for JobError {
+    fn from(error: StoreError) -> Self {
+        Self::new(store_class(error.kind()), error.to_string())
+    }
+}
+
+impl From<SyncError> for JobError {
+    fn from(error: SyncError) -> Self {
+        let class = match &error {
+            SyncError::Site(error) => site_class(error.kind()),
+            SyncError::Store(error) => store_class(error.kind()),
+            _ => ErrorClass::Internal,
+        };
+        Self::new(class, error.to_string())
+    }
+}
+
+impl From<ValidateError> for JobError {
+    fn from(error: ValidateError) -> Self {
+        match error {
+            ValidateError::Site(error) => Self::new(site_class(error.kind()), error.to_string()),
+            ValidateError::Store(error) => error.into(),
+            ValidateError::State(error) => error.into(),
+            ValidateError::Sync(error) => error.into(),
+            error @ (ValidateError::Selection(_) | ValidateError::NotImported) => invalid(error.to_string()),
+        }
+    }
+}
