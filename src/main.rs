@@ -1,3 +1,5 @@
 //! The `sgcache` program. All behaviour lives in the library.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    sgcache::cli::main()
+}

@@ -1,1 +1,128 @@
-//! The command line.
+//! The command line: what can be typed, and what is said in return.
+//!
+//! One file per command; the wiring of a site, a store and a state from
+//! `config.yaml` is in `context`. Data goes to stdout, everything said to a person
+//! to stderr. No rule of the business is decided here.
+
+mod context;
+mod corrupt;
+mod daemon;
+mod demo;
+mod engine;
+mod failure;
+mod find;
+mod job;
+mod output;
+mod pipelines;
+mod shipped;
+mod sim;
+mod snapshot;
+mod status;
+mod tasks;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+pub use failure::Failure;
+
+/// A live, checked, queryable replica of a Shotgun site.
+#[derive(Debug, Parser)]
+#[command(name = "sgcache", version, max_term_width = 100, arg_required_else_help = true)]
+struct Cli {
+    /// The directory with config.yaml, or that file [default: the working directory]
+    #[arg(short, long, global = true, env = "SGCACHE_CONFIG", value_name = "DIR|FILE")]
+    config: Option<PathBuf>,
+    /// Say more; twice for debugging
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+    /// Say only what went wrong
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+    /// The form of log lines
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Pretty)]
+    log_format: LogFormat,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum LogFormat {
+    Pretty,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show everything at once: a simulated site, the cache that follows it, its pipelines
+    Demo(demo::Args),
+    /// Run and inspect pipelines
+    #[command(subcommand)]
+    Pipelines(pipelines::Command),
+    /// Run one job now
+    Job(job::Args),
+    /// Read the cache, printed as shotgun_api3.find would return it
+    Find(find::Args),
+    /// Show what the daemon is doing
+    Status(status::Args),
+    /// Run a simulated Shotgun site
+    Sim(sim::Args),
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Runs the program and returns its exit code.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    start_log(&cli);
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return Failure::internal(format!("cannot start the runtime: {error}")).report(),
+    };
+    match runtime.block_on(run(cli)) {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => failure.report(),
+    }
+}
+
+async fn run(cli: Cli) -> Result<u8, Failure> {
+    let config = cli.config.as_deref();
+    match cli.command {
+        Command::Demo(args) => demo::run(args).await,
+        Command::Pipelines(command) => pipelines::run(command, config).await,
+        Command::Job(args) => job::run(args, config).await,
+        Command::Find(args) => find::run(args, config).await,
+        Command::Status(args) => status::run(args, config).await,
+        Command::Sim(args) => sim::run(args).await,
+        Command::Completions { shell } => {
+            let mut command = <Cli as clap::CommandFactory>::command();
+            clap_complete::generate(shell, &mut command, "sgcache", &mut std::io::stdout());
+            Ok(0)
+        }
+    }
+}
+
+fn start_log(cli: &Cli) {
+    use tracing_subscriber::layer::SubscriberExt;
+    use tracing_subscriber::util::SubscriberInitExt;
+
+    let level = match (cli.quiet, cli.verbose, &cli.command) {
+        (true, ..) => "error",
+        (_, 0, Command::Pipelines(pipelines::Command::Run(_))) => "sgcache=info,warn",
+        (_, 0, _) => "error",
+        (_, 1, _) => "sgcache=info,warn",
+        _ => "sgcache=debug,info",
+    };
+    let filter = tracing_subscriber::EnvFilter::try_from_env("SGCACHE_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let registry = tracing_subscriber::registry().with(filter);
+    match cli.log_format {
+        LogFormat::Pretty => registry.with(lines).init(),
+        LogFormat::Json => registry.with(lines.json()).init(),
+    }
+}

@@ -1,0 +1,226 @@
+//! From `config.yaml` to the things that commands work with.
+//!
+//! [`Offline`] is what can be had without the site: state, store, and the schema
+//! that the last contact with the site left in the state. [`Online`] asks the
+//! site for its schema first and checks the entity configs against it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::config::{self, Config, StoreSettings};
+use crate::entity::Timestamp;
+use crate::entity_config::{EntityConfigFile, TypeLayout};
+use crate::metrics::{Labels, Metrics};
+use crate::schema::Schema;
+use crate::shotgun::Client;
+use crate::state::State;
+use crate::store::Store;
+use crate::store::elasticsearch::ElasticsearchStore;
+use crate::store::embedded::{EmbeddedSettings, EmbeddedStore};
+
+use super::Failure;
+
+/// Reads `config.yaml` where `-c`, the environment or the working directory say.
+///
+/// # Errors
+///
+/// Every problem of the file, drawn.
+pub fn load_config(chosen: Option<&Path>) -> Result<Config, Failure> {
+    let environment: BTreeMap<String, String> = std::env::vars().collect();
+    let path = config::locate(chosen, &environment);
+    match Config::load(&path, &environment) {
+        Ok((config, warnings)) => {
+            if !warnings.is_empty() {
+                eprintln!("{warnings}");
+            }
+            Ok(config)
+        }
+        Err(problems) => Err(Failure::config(problems.to_string())),
+    }
+}
+
+/// Reads the entity configs beside `config.yaml`.
+///
+/// # Errors
+///
+/// Every problem of every file.
+pub fn entity_config_files(config: &Config) -> Result<Vec<EntityConfigFile>, Failure> {
+    let dir = config.entity_config_dir();
+    let hint = "`sgcache job generateEntityConfigs Asset Shot` writes some";
+    let (files, problems) =
+        EntityConfigFile::read_all(&dir).map_err(|error| Failure::config(format!("{error}: {hint}")))?;
+    if !problems.is_empty() {
+        let lines: Vec<_> = problems.iter().map(|problem| format!("error: {problem}")).collect();
+        return Err(Failure::config(lines.join("\n")));
+    }
+    if files.is_empty() {
+        return Err(Failure::config(format!("{} holds no entity config: {hint}", dir.display())));
+    }
+    Ok(files)
+}
+
+/// Checks entity configs against a schema.
+///
+/// # Errors
+///
+/// Every problem of every file.
+pub fn check_layouts(files: &[EntityConfigFile], schema: &Schema) -> Result<Vec<TypeLayout>, Failure> {
+    let (mut layouts, mut lines) = (Vec::new(), Vec::new());
+    for file in files {
+        match TypeLayout::check(file, schema) {
+            Ok(layout) => layouts.push(layout),
+            Err(problems) => lines.extend(problems.iter().map(|problem| format!("error: {problem}"))),
+        }
+    }
+    if lines.is_empty() { Ok(layouts) } else { Err(Failure::config(lines.join("\n"))) }
+}
+
+/// Makes the client of the configured site.
+///
+/// # Errors
+///
+/// When the certificate authority cannot be read.
+pub fn client(config: &Config, metrics: &Metrics) -> Result<Client, Failure> {
+    Ok(Client::new(config.shotgun.client(), metrics.clone())?)
+}
+
+/// Opens the configured store.
+///
+/// # Errors
+///
+/// When it is away, locked, or written by a newer version.
+pub async fn open_store(config: &Config) -> Result<Arc<dyn Store>, Failure> {
+    Ok(match &config.store {
+        StoreSettings::Embedded => Arc::new(EmbeddedStore::open(EmbeddedSettings::new(config.data_dir.join("store.sqlite")))?),
+        StoreSettings::Elasticsearch(settings) => {
+            Arc::new(ElasticsearchStore::open(&settings.transport(), &settings.prefix).await?)
+        }
+    })
+}
+
+/// What can be had without the site.
+pub struct Offline {
+    /// The rows.
+    pub store: Arc<dyn Store>,
+    /// The schema as the site last showed it.
+    pub schema: Schema,
+    /// The configured types.
+    pub layouts: Vec<TypeLayout>,
+}
+
+impl Offline {
+    /// Opens state and store of a data directory that a daemon or a job filled
+    /// before.
+    ///
+    /// # Errors
+    ///
+    /// Also when nothing was imported yet.
+    pub async fn open(chosen: Option<&Path>) -> Result<Self, Failure> {
+        let config = load_config(chosen)?;
+        let files = entity_config_files(&config)?;
+        if !config.data_dir.join("state.sqlite").exists() {
+            let dir = config.data_dir.display();
+            return Err(Failure::config(format!("nothing is cached in {dir} yet: start `sgcache pipelines run` first")));
+        }
+        let state = State::open(&config.data_dir)?;
+        let Some(schema) = kept_schema(&state)? else {
+            return Err(Failure::config("the site was never reached: start `sgcache pipelines run` first"));
+        };
+        let layouts = check_layouts(&files, &schema)?;
+        let store = open_store(&config).await?;
+        Ok(Self { store, schema, layouts })
+    }
+
+    /// Returns the time of the site as far as it is known without asking: windows
+    /// around now are answered as of the last poll.
+    pub fn now(&self) -> Timestamp {
+        Timestamp::from(chrono::Utc::now())
+    }
+}
+
+/// What is needed to follow or check the site.
+pub struct Online {
+    /// What `config.yaml` says.
+    pub config: Config,
+    /// What sync remembers.
+    pub state: State,
+    /// The rows.
+    pub store: Arc<dyn Store>,
+    /// The site.
+    pub client: Client,
+    /// The schema as the site shows it now.
+    pub schema: Schema,
+    /// The configured types.
+    pub layouts: Vec<TypeLayout>,
+    /// Every metric.
+    pub metrics: Metrics,
+}
+
+impl Online {
+    /// Asks the site for its schema and opens state and store.
+    ///
+    /// # Errors
+    ///
+    /// See the parts: each names what to change.
+    pub async fn open(config: Config) -> Result<Self, Failure> {
+        let files = entity_config_files(&config)?;
+        let metrics = Metrics::new(&Labels::new(files.iter().map(|file| &file.entity_type)));
+        Self::with(config, files, metrics).await
+    }
+
+    /// Does the same without entity configs, for the job that writes them.
+    ///
+    /// # Errors
+    ///
+    /// As [`Online::open`].
+    pub async fn without_layouts(config: Config) -> Result<Self, Failure> {
+        Self::with(config, Vec::new(), Metrics::default()).await
+    }
+
+    /// Does the same with entity configs and metrics that the caller has made.
+    ///
+    /// # Errors
+    ///
+    /// As [`Online::open`].
+    pub async fn with(config: Config, files: Vec<EntityConfigFile>, metrics: Metrics) -> Result<Self, Failure> {
+        let client = client(&config, &metrics)?;
+        let state = State::open(&config.data_dir)?;
+        let schema = schema(&client, &state).await?;
+        let layouts = check_layouts(&files, &schema)?;
+        let store = open_store(&config).await?;
+        Ok(Self { config, state, store, client, schema, layouts, metrics })
+    }
+}
+
+const SCHEMA: &str = "schema";
+
+/// Asks the site for its schema. While the site is away, the one that it last
+/// showed has to do: what is cached can be served and is not lost.
+async fn schema(client: &Client, state: &State) -> Result<Schema, Failure> {
+    match client.schema().await {
+        Ok(schema) => {
+            keep_schema(state, &schema)?;
+            Ok(schema)
+        }
+        Err(error) if error.kind().is_transient() => match kept_schema(state)? {
+            Some(schema) => {
+                tracing::warn!(%error, "the site is away, going on with its last schema");
+                Ok(schema)
+            }
+            None => Err(error.into()),
+        },
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn keep_schema(state: &State, schema: &Schema) -> Result<(), Failure> {
+    let both = serde_json::json!({"fields": schema.to_wire(), "entities": schema.entities_to_wire()});
+    Ok(state.keep(SCHEMA, &both)?)
+}
+
+fn kept_schema(state: &State) -> Result<Option<Schema>, Failure> {
+    let Some(both) = state.kept::<serde_json::Value>(SCHEMA)? else { return Ok(None) };
+    let read = Schema::from_wire(&both["fields"], &both["entities"]);
+    read.map(Some).map_err(|error| Failure::internal(error.to_string()))
+}

@@ -1,0 +1,54 @@
+//! `sgcache job corrupt`: spoils stored rows, so that a validation has something
+//! to find. Refused unless the site is a simulated one.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::Failure;
+use super::context::{Online, load_config};
+use crate::entity::{DataType, EntityRef};
+use crate::entity_config::TypeLayout;
+use crate::filter::{FieldPath, Page, Query, Sort};
+
+pub async fn run(config: Option<&Path>, rows: u32) -> Result<u8, Failure> {
+    let online = Online::open(load_config(config)?).await?;
+    if !online.client.info().await?.simulated {
+        let site = online.client.site();
+        return Err(Failure::usage(format!("{site} is no simulated site: rows are corrupted on purpose only there")));
+    }
+    let mut done = 0;
+    // One row of each type in turn, among those that the default validation
+    // looks at.
+    for round in 0..rows {
+        for layout in &online.layouts {
+            if done == rows {
+                return Ok(0);
+            }
+            if let Some((key, field)) = victim(&online, layout, round).await? {
+                let value = Value::from(format!("corrupted {}", done + 1));
+                online.store.corrupt(&key, &field, value).await?;
+                println!("{key} {field}");
+                done += 1;
+            }
+        }
+    }
+    Ok(0)
+}
+
+/// Returns a row that was updated some time ago but is among the latest, and a
+/// text field of it that nothing else follows from.
+async fn victim(online: &Online, layout: &TypeLayout, round: u32) -> Result<Option<(EntityRef, String)>, Failure> {
+    let text = |name: &&str| layout.field(name).is_some_and(|field| field.data_type == DataType::Text);
+    let names = ["description", "sg_description", "content", "login", "short_name"];
+    let Some(field) = names.into_iter().find(text) else {
+        return Ok(None);
+    };
+    let Some(updated) = layout.field("updated_at") else { return Ok(None) };
+    let path = FieldPath::local("updated_at", updated.data_type);
+    let order = vec![Sort { path, descending: true }];
+    let page = Page { size: 1, number: 100 + round };
+    let query = Query::all(layout.entity_type.clone()).order(order).page(page);
+    let found = online.store.find(&query).await?;
+    Ok(found.rows.first().map(|row| (row.key.clone(), field.to_owned())))
+}

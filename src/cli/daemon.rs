@@ -1,0 +1,323 @@
+//! The daemon behind `pipelines run` and `demo`: follower, scheduler, ops
+//! listener, reports; put together here and stopped in order.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::Failure;
+use super::context::{Online, entity_config_files};
+use super::engine::Engine;
+use super::snapshot::Snapshots;
+use super::tasks::TaskGauges;
+use crate::config::Config;
+use crate::metrics::{Labels, Metrics};
+use crate::pipeline::{self, Command, Event, Heartbeat, Outputs, Pipeline, PlanState, Previous};
+use crate::report::{self, RunReport, Trigger};
+use crate::server::{self, Bound, Control, Ops, RunsQuery, TriggerRefused, TriggerRequest};
+use crate::state::{State, StateError};
+use crate::sync;
+
+/// How long runs may take to end once the daemon is told to stop.
+const PATIENCE: Duration = Duration::from_secs(25);
+
+/// Everything that a daemon consists of.
+pub struct Daemon {
+    /// The parts that run jobs.
+    pub engine: Arc<Engine>,
+    /// What the status is made of.
+    pub snapshots: Arc<Snapshots>,
+    /// Where metrics and status are shown.
+    pub ops: std::net::SocketAddr,
+    control: Control,
+    tasks: Vec<JoinHandle<()>>,
+    loop_task: JoinHandle<bool>,
+}
+
+impl Daemon {
+    /// Takes the lead over the data directory and starts everything.
+    ///
+    /// # Errors
+    ///
+    /// When another daemon leads, an address is taken, the site cannot be reached
+    /// for the first time, or the store is away.
+    pub async fn start(config: Config, pipelines: Vec<Arc<Pipeline>>) -> Result<Self, Failure> {
+        let files = entity_config_files(&config)?;
+        check_lead(&config).await?;
+        let bound = Bound::open("listen.ops", &config.listen.ops.to_string())
+            .await
+            .map_err(|error| Failure::new(Failure::LOCKED, error.to_string()))?;
+        let metrics = Metrics::new(&labels(&files, &pipelines));
+        let settings = follow_settings(&pipelines);
+        let online = Online::with(config, files, metrics).await?;
+        let engine = Arc::new(Engine::new(online, settings)?);
+        Self::launch(engine, pipelines, bound)
+    }
+
+    fn launch(engine: Arc<Engine>, pipelines: Vec<Arc<Pipeline>>, bound: Bound) -> Result<Self, Failure> {
+        describe(&engine);
+        let state = engine.online.state.clone();
+        let control = Control::new(bound.address());
+        control.write(state.directory()).map_err(|error| Failure::internal(error.to_string()))?;
+        let (commands, command_receiver) = mpsc::channel(16);
+        let (beat_sender, beats) = mpsc::channel(1);
+        let stored: PlanState = state.plan()?.and_then(|plan| serde_json::from_value(plan).ok()).unwrap_or_default();
+        let previous = restore(&engine, &pipelines)?;
+        let snapshots = Arc::new(Snapshots::new(Arc::clone(&engine), &pipelines, &stored));
+        let heartbeat = server::Heartbeat::default();
+        let observer = observer(&engine, &pipelines, &stored, &snapshots, &heartbeat);
+        let daemon =
+            pipeline::Daemon::new(engine.runner.clone(), pipelines, &stored, Utc::now(), BTreeMap::new(), observer)
+                .with_previous(previous);
+        let mut tasks = vec![tokio::spawn(beat(beat_sender, engine.shutdown.clone()))];
+        let ops = bound.address();
+        tasks.push(tokio::spawn(serve(bound, router(&engine, &snapshots, &control, heartbeat, commands), &engine)));
+        if let Some(delivery) = engine.delivery.clone() {
+            let stop = engine.shutdown.clone();
+            tasks.push(tokio::spawn(async move { delivery.run(stop).await }));
+        }
+        let loop_task = tokio::spawn(daemon.run(beats, command_receiver, PATIENCE));
+        tracing::info!(site = engine.online.client.site(), %ops, "the daemon runs");
+        Ok(Self { engine, snapshots, ops, control, tasks, loop_task })
+    }
+
+    /// Runs until `stop` is done, then ends what runs, in order.
+    ///
+    /// # Errors
+    ///
+    /// Code 143 when something had to be broken off.
+    pub async fn run_until(self, stop: impl Future<Output = ()>) -> Result<(), Failure> {
+        stop.await;
+        self.stop().await
+    }
+
+    /// Ends what runs, in order.
+    ///
+    /// # Errors
+    ///
+    /// Code 143 when something had to be broken off.
+    pub async fn stop(self) -> Result<(), Failure> {
+        tracing::info!("stopping");
+        self.engine.shutdown.cancel();
+        let ended = tokio::select! {
+            ended = self.loop_task => ended.unwrap_or(false),
+            () = interrupted() => false,
+        };
+        for task in self.tasks {
+            // A task that panicked has said so; there is nothing left to undo.
+            let _ = tokio::time::timeout(Duration::from_secs(5), task).await;
+        }
+        self.control.remove(self.engine.online.state.directory());
+        if ended { Ok(()) } else { Err(Failure::new(143, "stopped before every run had ended")) }
+    }
+}
+
+/// Fails when another daemon follows the site for this directory. A job that
+/// polls for itself holds the lead only for moments, so it is waited for.
+async fn check_lead(config: &Config) -> Result<(), Failure> {
+    let state = State::open(&config.data_dir)?;
+    let mut tries = 0;
+    loop {
+        match state.lead() {
+            Ok(_) => return Ok(()),
+            Err(StateError::Locked { .. }) if tries < 30 => tries += 1,
+            Err(error) => return Err(error.into()),
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Waits for Ctrl-C or SIGTERM.
+pub async fn interrupted() {
+    use tokio::signal::unix::{SignalKind, signal};
+    match signal(SignalKind::terminate()) {
+        Ok(mut terminate) => {
+            tokio::select! {
+                _ = tokio::signal::ctrl_c() => {}
+                _ = terminate.recv() => {}
+            }
+        }
+        // Without a handler for the one signal, the other has to do.
+        Err(_) => {
+            let _ = tokio::signal::ctrl_c().await;
+        }
+    }
+}
+
+fn labels(files: &[crate::entity_config::EntityConfigFile], pipelines: &[Arc<Pipeline>]) -> Labels {
+    let mut labels = Labels::new(files.iter().map(|file| &file.entity_type));
+    for pipeline in pipelines {
+        for step in pipeline.steps.iter().chain(&pipeline.on_drift) {
+            labels = labels.with_task(&pipeline.name, &step.id);
+        }
+    }
+    labels
+}
+
+/// Shows what runs here in the metrics.
+fn describe(engine: &Engine) {
+    let config = &engine.online.config;
+    let metrics = &engine.online.metrics;
+    let text = std::fs::read_to_string(&config.path).unwrap_or_default();
+    metrics.about.config_info.set_info(&[&format!("{:016x}", pipeline::fingerprint(&text))]);
+    let backend = match &config.store {
+        crate::config::StoreSettings::Embedded => "embedded",
+        crate::config::StoreSettings::Elasticsearch(_) => "elasticsearch",
+    };
+    metrics.store.info.set_info(&[backend, "", ""]);
+}
+
+/// The continuous pipeline says how the event log is followed.
+fn follow_settings(pipelines: &[Arc<Pipeline>]) -> sync::Settings {
+    let mut settings = sync::Settings::default();
+    if let Some(continuous) = pipelines.iter().find_map(|pipeline| pipeline.continuous()) {
+        settings.poll_min = continuous.interval;
+        settings.poll_max = continuous.max_interval;
+    }
+    settings
+}
+
+/// Fills the gauges about last runs from the history, and tells how the last run
+/// of each pipeline ended.
+fn restore(engine: &Engine, pipelines: &[Arc<Pipeline>]) -> Result<BTreeMap<String, Previous>, Failure> {
+    let mut previous = BTreeMap::new();
+    for pipeline in pipelines {
+        let rows = engine.online.state.runs(1, Some(&pipeline.name))?;
+        let Some(mut report) = rows.into_iter().find_map(|row| serde_json::from_value::<RunReport>(row.report).ok())
+        else {
+            continue;
+        };
+        match report.finished_at {
+            Some(finished_at) => {
+                report::prometheus::restore(&engine.online.metrics, &report);
+                previous.insert(pipeline.name.clone(), Previous { status: report.status, finished_at });
+            }
+            None => {
+                // It ran when the process before this one died.
+                report.finished_at = Some(Utc::now());
+                report.reason = Some("the daemon ended before the run did".to_owned());
+                engine.remember(&report)?;
+            }
+        }
+    }
+    Ok(previous)
+}
+
+fn observer(
+    engine: &Arc<Engine>,
+    pipelines: &[Arc<Pipeline>],
+    plan: &PlanState,
+    snapshots: &Arc<Snapshots>,
+    heartbeat: &server::Heartbeat,
+) -> pipeline::Observer {
+    let (engine, snapshots, heartbeat) = (Arc::clone(engine), Arc::clone(snapshots), heartbeat.clone());
+    let gauges = TaskGauges::new(engine.online.metrics.clone(), pipelines, plan);
+    let outputs: BTreeMap<String, Outputs> = pipelines.iter().map(|p| (p.name.clone(), p.outputs)).collect();
+    Arc::new(move |event| {
+        if let Err(failure) = observe(&engine, &outputs, &heartbeat, &event) {
+            tracing::error!(error = %failure.message, "the history could not be written");
+        }
+        gauges.note(&event);
+        snapshots.note(&event);
+    })
+}
+
+fn observe(
+    engine: &Engine,
+    outputs: &BTreeMap<String, Outputs>,
+    heartbeat: &server::Heartbeat,
+    event: &Event,
+) -> Result<(), Failure> {
+    match event {
+        Event::Started(report) => engine.remember(report)?,
+        Event::Ended(report) => {
+            engine.keep(report, outputs.get(&report.pipeline).copied().unwrap_or_default())?;
+        }
+        Event::Skipped { .. } | Event::Queued { .. } | Event::ClockJump(_) => {}
+        Event::Beat(_) => heartbeat.beat(),
+        Event::Planned(plan) => {
+            let plan = serde_json::to_value(plan).map_err(|error| Failure::internal(error.to_string()))?;
+            engine.online.state.set_plan(&plan)?;
+        }
+    }
+    Ok(())
+}
+
+async fn beat(beats: mpsc::Sender<DateTime<Utc>>, stop: CancellationToken) {
+    let mut heartbeat = match Heartbeat::start().await {
+        Ok(heartbeat) => heartbeat,
+        Err(error) => return tracing::error!(%error, "nothing will be scheduled: the heartbeat does not start"),
+    };
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => break,
+            now = heartbeat.next() => match now {
+                // A full channel means that the loop is busy with the last beat.
+                Some(now) => { let _ = beats.try_send(now); }
+                None => break,
+            },
+        }
+    }
+    heartbeat.stop().await;
+}
+
+fn serve(bound: Bound, router: axum::Router, engine: &Engine) -> impl Future<Output = ()> + use<> {
+    let stop = engine.shutdown.clone();
+    async move {
+        if let Err(error) = bound.serve(router, stop).await {
+            tracing::error!(%error, "the ops listener ended");
+        }
+    }
+}
+
+fn router(
+    engine: &Arc<Engine>,
+    snapshots: &Arc<Snapshots>,
+    control: &Control,
+    heartbeat: server::Heartbeat,
+    commands: mpsc::Sender<Command>,
+) -> axum::Router {
+    let snapshots = Arc::clone(snapshots);
+    let state = engine.online.state.clone();
+    Ops::new(engine.online.metrics.clone(), control.clone(), move || {
+        let snapshots = Arc::clone(&snapshots);
+        async move { snapshots.take().await }
+    })
+    .with_heartbeat(heartbeat)
+    .with_runs(move |query| std::future::ready(runs(&state, &query)))
+    .with_trigger(move |request| trigger(commands.clone(), request))
+    .router()
+}
+
+fn runs(state: &State, query: &RunsQuery) -> Vec<RunReport> {
+    let rows = match &query.run_id {
+        Some(run_id) => state.run(run_id).map(|row| row.into_iter().collect()),
+        None => state.runs(1000, query.pipeline.as_deref()),
+    };
+    let rows = rows.unwrap_or_else(|error| {
+        tracing::error!(%error, "the history could not be read");
+        Vec::new()
+    });
+    let reports = rows.into_iter().filter_map(|row| serde_json::from_value::<RunReport>(row.report).ok());
+    let wanted = reports.filter(|report| query.status.is_none_or(|status| report.status == status));
+    wanted.take(query.limit.unwrap_or(50)).collect()
+}
+
+async fn trigger(commands: mpsc::Sender<Command>, request: TriggerRequest) -> Result<String, TriggerRefused> {
+    let written = |value: Value| match value {
+        Value::String(text) => text,
+        other => other.to_string(),
+    };
+    let set = request.params.into_iter().map(|(name, value)| (name, written(value))).collect();
+    let (answer, answered) = oneshot::channel();
+    let command = Command::Trigger { pipeline: request.pipeline.clone(), set, trigger: Trigger::Api, answer };
+    let stopping = |_| TriggerRefused::Unavailable("the daemon is stopping".to_owned());
+    commands.send(command).await.map_err(|_| TriggerRefused::Unavailable("the daemon is stopping".to_owned()))?;
+    answered.await.map_err(stopping)?.map_err(TriggerRefused::BadParams)
+}

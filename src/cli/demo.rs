@@ -1,0 +1,246 @@
+//! `sgcache demo`: a simulated site with live edits, the cache that follows it,
+//! and its pipelines, all in one process and one directory.
+
+use std::fs;
+use std::io::IsTerminal;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+
+use super::Failure;
+use super::context::load_config;
+use super::daemon::{Daemon, interrupted};
+use super::output;
+use crate::server::{StatusSnapshot, TypeState};
+use crate::sim::{Sim, SimSettings};
+
+/// The files that a demo starts from, as they are shipped.
+const SHIPPED: &[(&str, &str)] = &[
+    ("config.yaml", include_str!("../../config.yaml")),
+    ("pipelines/sync.yaml", include_str!("../../pipelines/sync.yaml")),
+    ("pipelines/nightly-counts.yaml", include_str!("../../pipelines/nightly-counts.yaml")),
+    ("pipelines/sampled-data.yaml", include_str!("../../pipelines/sampled-data.yaml")),
+    ("pipelines/weekly-rebuild.yaml", include_str!("../../pipelines/weekly-rebuild.yaml")),
+];
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Where the simulated site listens
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8190")]
+    listen: SocketAddr,
+    /// Where metrics and status are shown
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9187")]
+    ops: SocketAddr,
+    /// How many entities the site has
+    #[arg(long, value_name = "N", default_value_t = 50_000)]
+    entities: usize,
+    /// Edits per second by simulated artists
+    #[arg(long, value_name = "RATE_PER_S", default_value_t = 3.0)]
+    edits: f64,
+    /// How long the site takes to answer, such as 330ms
+    #[arg(long, value_name = "DURATION", default_value = "20ms", value_parser = humantime::parse_duration)]
+    latency: Duration,
+    /// The same seed gives the same site
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+    /// End by itself after this time, with a summary
+    #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    duration: Option<Duration>,
+    /// Where everything is written
+    #[arg(long, value_name = "DIR", default_value = "sgcache-demo")]
+    data_dir: PathBuf,
+    /// Where rows are kept
+    #[arg(long, value_enum, default_value_t = StoreKind::Embedded)]
+    store: StoreKind,
+    /// The server of `--store elasticsearch`
+    #[arg(long, value_name = "URL", required_if_eq("store", "elasticsearch"))]
+    elasticsearch_url: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum StoreKind {
+    Embedded,
+    Elasticsearch,
+}
+
+pub async fn run(args: Args) -> Result<u8, Failure> {
+    let started = std::time::Instant::now();
+    prepare(&args)?;
+    let sim = start_site(&args).await?;
+    eprintln!("site      http://{} ({} entities, {} edits/s)", sim.addr(), output::number(args.entities as u64), args.edits);
+    let config = load_config(Some(&args.data_dir))?;
+    let pipelines = super::pipelines::load(&config)?;
+    let daemon = Daemon::start(config, pipelines).await?;
+    eprintln!("data      {} (nothing is written elsewhere)", args.data_dir.display());
+    eprintln!("metrics   http://{}/metrics", daemon.ops);
+    eprintln!("status    http://{}/ (or: sgcache -c {} status)", daemon.ops, args.data_dir.display());
+    let watch = tokio::spawn(watch(Arc::clone(&daemon.snapshots)));
+    let ended = async {
+        match args.duration {
+            Some(duration) => {
+                tokio::select! {
+                    () = tokio::time::sleep(duration.saturating_sub(started.elapsed())) => {}
+                    () = interrupted() => {}
+                }
+            }
+            None => interrupted().await,
+        }
+    };
+    ended.await;
+    watch.abort();
+    let last = daemon.snapshots.take().await;
+    let stopped = daemon.stop().await;
+    sim.shutdown().await;
+    eprintln!();
+    super::status::print(&last);
+    stopped.map(|()| 0)
+}
+
+async fn start_site(args: &Args) -> Result<crate::sim::SimHandle, Failure> {
+    let settings = SimSettings {
+        listen: args.listen,
+        entities: args.entities,
+        seed: args.seed,
+        edits_per_second: args.edits,
+        latency: args.latency,
+        ..SimSettings::default()
+    };
+    Sim::start(settings).await.map_err(|error| {
+        Failure::new(Failure::LOCKED, format!("the simulated site on {}: {error}; choose another with --listen", args.listen))
+    })
+}
+
+/// Writes the shipped files into the directory, changed where a demo differs. A
+/// site that is generated anew has another history, so the cache begins anew.
+fn prepare(args: &Args) -> Result<(), Failure> {
+    let dir = &args.data_dir;
+    let failed = |path: &Path, error: std::io::Error| Failure::internal(format!("cannot write {}: {error}", path.display()));
+    let marker = dir.join(".sgcache-demo");
+    if dir.exists() && !marker.exists() && fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some()) {
+        let path = dir.display();
+        return Err(Failure::usage(format!("{path} is not empty and not from a demo: choose another with --data-dir")));
+    }
+    if dir.exists() {
+        // A daemon that still runs there keeps its files.
+        let state = crate::state::State::open(&dir.join("data"))?;
+        drop(state.lead()?);
+        drop(state);
+        fs::remove_dir_all(dir).map_err(|error| failed(dir, error))?;
+    }
+    for sub in ["pipelines", "entityConfig"] {
+        let path = dir.join(sub);
+        fs::create_dir_all(&path).map_err(|error| failed(&path, error))?;
+    }
+    fs::write(&marker, "").map_err(|error| failed(&marker, error))?;
+    let entity_configs = super::shipped::ENTITY_CONFIGS.iter().map(|(name, text)| (format!("entityConfig/{name}"), *text));
+    let others = SHIPPED.iter().map(|(name, text)| ((*name).to_owned(), *text));
+    for (name, text) in others.chain(entity_configs) {
+        let path = dir.join(&name);
+        fs::write(&path, adapted(&name, text, args)).map_err(|error| failed(&path, error))?;
+    }
+    Ok(())
+}
+
+/// Changes what a demo does differently: addresses, the store, and schedules of
+/// once a minute in place of nightly ones.
+fn adapted(name: &str, text: &str, args: &Args) -> String {
+    match name {
+        "config.yaml" => adapted_config(text, args),
+        "pipelines/nightly-counts.yaml" => every_minute(text, 20),
+        "pipelines/sampled-data.yaml" => every_minute(text, 40),
+        _ => text.to_owned(),
+    }
+}
+
+fn adapted_config(text: &str, args: &Args) -> String {
+    let mut lines = Vec::new();
+    let mut in_store = false;
+    for line in text.lines() {
+        let top = !line.starts_with([' ', '#']) && !line.is_empty();
+        if top {
+            in_store = line.starts_with("store:") && args.store == StoreKind::Elasticsearch;
+            if in_store {
+                let url = args.elasticsearch_url.as_deref().unwrap_or_default();
+                lines.push(format!("store: {{ kind: elasticsearch, url: \"{url}\", prefix: sgcache-demo }}"));
+            }
+        }
+        if in_store && (top || line.starts_with(' ')) {
+            continue;
+        }
+        lines.push(
+            line.replace("http://127.0.0.1:8190", &format!("http://{}", args.listen))
+                .replace("127.0.0.1:9187", &args.ops.to_string()),
+        );
+    }
+    lines.join("\n") + "\n"
+}
+
+fn every_minute(text: &str, second: u32) -> String {
+    let mut lines = Vec::new();
+    for line in text.lines() {
+        let trimmed = line.trim_start();
+        if trimmed.starts_with("cron:") {
+            lines.push(format!("  cron: \"{second} * * * * *\""));
+            lines.push("  seconds: true".to_owned());
+        } else if !trimmed.starts_with("jitter:") {
+            lines.push(line.to_owned());
+        }
+    }
+    lines.join("\n") + "\n"
+}
+
+/// Draws a bar per type while it is imported, then one live line.
+async fn watch(snapshots: Arc<super::snapshot::Snapshots>) {
+    let bars = MultiProgress::new();
+    let style = ProgressStyle::with_template("{prefix:16} {bar:40} {pos:>8}/{len:8} {msg}")
+        .unwrap_or_else(|_| ProgressStyle::default_bar());
+    let mut shown: std::collections::BTreeMap<String, ProgressBar> = std::collections::BTreeMap::new();
+    let terminal = std::io::stderr().is_terminal();
+    let live = bars.add(ProgressBar::new_spinner());
+    let mut every = tokio::time::interval(Duration::from_millis(if terminal { 250 } else { 10_000 }));
+    loop {
+        every.tick().await;
+        let status = snapshots.take().await;
+        if !terminal {
+            eprintln!("{}", line(&status));
+            continue;
+        }
+        for ty in &status.types {
+            let Some(import) = ty.import else {
+                if let Some(bar) = shown.remove(&ty.entity_type) {
+                    bar.set_position(bar.length().unwrap_or(ty.rows));
+                    bar.finish_with_message("imported");
+                }
+                continue;
+            };
+            let bar = shown.entry(ty.entity_type.clone()).or_insert_with(|| {
+                let bar = bars.insert_before(&live, ProgressBar::new(import.total).with_style(style.clone()));
+                bar.with_prefix(ty.entity_type.clone())
+            });
+            bar.set_length(import.total.max(import.done));
+            bar.set_position(import.done);
+        }
+        live.set_message(line(&status));
+        live.tick();
+    }
+}
+
+fn line(status: &StatusSnapshot) -> String {
+    let live = status.types.iter().filter(|ty| ty.state == TypeState::Live).count();
+    let rows: u64 = status.types.iter().map(|ty| ty.rows).sum();
+    let checked = status.runs.iter().find(|run| run.checked > 0 && run.finished_at.is_some());
+    let validation = checked.map_or_else(
+        || "none yet".to_owned(),
+        |run| format!("{} {} ({} checked, {} drift)", run.pipeline, run.status, output::number(run.checked), run.drift),
+    );
+    format!(
+        "{live}/{} types live, {} rows, lag {:.1} s, {} events, last validation: {validation}",
+        status.types.len(),
+        output::number(rows),
+        status.sync.lag_seconds,
+        output::number(status.sync.events_received),
+    )
+}

@@ -1,0 +1,171 @@
+//! Everything that runs jobs, put together: follower, validator, runner, and the
+//! places where reports go.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::Failure;
+use super::context::Online;
+use crate::config::Config;
+use crate::elastic;
+use crate::pipeline::{Detail, Following, Jobs, Outputs, Pipeline, RunOrder, Runner, Site, Surroundings};
+use crate::report::{Delivery, Outbox, RunReport, Sink, Wording};
+use crate::state::{RunRow, State};
+use crate::sync::{self, Replica};
+use crate::validate::Validator;
+use crate::yaml::Templates;
+
+/// Documents that wait at most while the report cluster is away.
+const OUTBOX_LIMIT: u64 = 100_000;
+
+/// A site, a store, and what runs jobs over them.
+pub struct Engine {
+    /// The site, the store, the state.
+    pub online: Online,
+    /// The site, the store and the state as one.
+    pub replica: Replica,
+    /// The follower, while this process follows the site.
+    pub following: Following,
+    /// Runs pipelines.
+    pub runner: Runner,
+    /// Cancelled when everything is to stop.
+    pub shutdown: CancellationToken,
+    /// Sends reports to a cluster, where one is configured.
+    pub delivery: Option<Arc<Delivery>>,
+    sinks: Vec<Sink>,
+}
+
+/// Leaves out of a report what its pipeline does not want in the cluster.
+fn shortened(report: &RunReport, detail: Detail) -> RunReport {
+    let mut report = report.clone();
+    if detail == Detail::Summary {
+        report.steps.iter_mut().for_each(|step| step.result.mismatches.clear());
+    }
+    report
+}
+
+/// Returns what pipelines are resolved against.
+pub fn surroundings(config: &Config) -> Surroundings {
+    let site = Site { name: config.shotgun.name().to_owned(), url: config.shotgun.site.clone() };
+    let templates = Templates::new(&std::env::vars().collect());
+    Surroundings { timezone: config.timezone, defaults: config.pipelines.defaults.clone(), site, templates }
+}
+
+/// Names host and process in reports.
+pub fn instance() -> String {
+    let host = std::env::var("HOSTNAME").ok().or_else(|| std::fs::read_to_string("/etc/hostname").ok());
+    let host = host.map(|name| name.trim().to_owned()).filter(|name| !name.is_empty());
+    format!("{}:{}", host.unwrap_or_else(|| "localhost".to_owned()), std::process::id())
+}
+
+impl Engine {
+    /// Puts everything together; nothing runs yet.
+    ///
+    /// # Errors
+    ///
+    /// When the settings of the report cluster cannot work, or its outbox cannot
+    /// be opened.
+    pub fn new(online: Online, settings: sync::Settings) -> Result<Self, Failure> {
+        let shutdown = CancellationToken::new();
+        let replica = Replica::new(
+            online.client.clone(),
+            Arc::clone(&online.store),
+            online.state.clone(),
+            online.layouts.clone(),
+            online.metrics.clone(),
+            settings,
+        );
+        let following = Following::default();
+        let config = &online.config;
+        let jobs = Arc::new(Jobs {
+            validator: Validator::new(replica.clone()),
+            replica: replica.clone(),
+            following: following.clone(),
+            layouts: online.layouts.clone(),
+            schema: Arc::new(online.schema.clone()),
+            exclusions: config.generate.clone(),
+            entity_config_dir: config.entity_config_dir(),
+            keep_runs: config.pipelines.history.keep_runs as usize,
+            keep_runs_for: Duration::from_secs(u64::from(config.pipelines.history.keep_days) * 86_400),
+        });
+        let runner = Runner::new(jobs.execute(), &surroundings(config), instance(), shutdown.clone());
+        let (sinks, delivery) = sinks(&online)?;
+        Ok(Self { online, replica, following, runner, shutdown, delivery, sinks })
+    }
+
+    /// Runs a pipeline, and keeps and sends its report.
+    ///
+    /// # Errors
+    ///
+    /// When the state cannot be written.
+    pub async fn run(&self, pipeline: &Arc<Pipeline>, order: RunOrder) -> Result<RunReport, Failure> {
+        self.remember(&self.runner.begin(pipeline, &order))?;
+        let report = self.runner.run(pipeline, order).await;
+        self.keep(&report, pipeline.outputs)?;
+        Ok(report)
+    }
+
+    /// Writes a report into the history.
+    ///
+    /// # Errors
+    ///
+    /// When the state cannot be written.
+    pub fn remember(&self, report: &RunReport) -> Result<(), Failure> {
+        remember(&self.online.state, report)
+    }
+
+    /// Writes a finished report into the history and hands it to every sink.
+    ///
+    /// # Errors
+    ///
+    /// When the state cannot be written; the sinks have it all the same.
+    pub fn keep(&self, report: &RunReport, outputs: Outputs) -> Result<(), Failure> {
+        for sink in &self.sinks {
+            match sink {
+                Sink::Prometheus(_) if !outputs.prometheus => {}
+                Sink::Elasticsearch(..) => sink.deliver(&shortened(report, outputs.elasticsearch)),
+                _ => sink.deliver(report),
+            }
+        }
+        self.remember(report)
+    }
+
+    /// Stops, and sends the reports that wait, for a few seconds.
+    pub async fn finish(&self) {
+        self.shutdown.cancel();
+        if let Some(delivery) = &self.delivery {
+            delivery.flush(Duration::from_secs(5)).await;
+        }
+    }
+}
+
+fn remember(state: &State, report: &RunReport) -> Result<(), Failure> {
+    let text = serde_json::to_value(report).map_err(|error| Failure::internal(error.to_string()))?;
+    let row = RunRow {
+        run_id: report.run_id.clone(),
+        pipeline: report.pipeline.clone(),
+        status: report.finished_at.map_or_else(|| "running".to_owned(), |_| report.status.to_string()),
+        started_at: report.started_at.into(),
+        finished_at: report.finished_at.map(Into::into),
+        report: text,
+    };
+    Ok(state.insert_run(&row)?)
+}
+
+fn sinks(online: &Online) -> Result<(Vec<Sink>, Option<Arc<Delivery>>), Failure> {
+    let mut sinks = vec![Sink::Log, Sink::Prometheus(online.metrics.clone())];
+    let Some(settings) = &online.config.reports.elasticsearch else {
+        return Ok((sinks, None));
+    };
+    let path = online.config.data_dir.join("state.sqlite");
+    let outbox = Outbox::open(&path, OUTBOX_LIMIT, online.metrics.clone())
+        .map_err(|error| Failure::internal(format!("the outbox of reports in {}: {error}", path.display())))?;
+    let outbox = Arc::new(outbox);
+    let wording = Wording::new(online.config.shotgun.name());
+    sinks.push(Sink::Elasticsearch(Arc::clone(&outbox), wording));
+    let client = elastic::Client::new(&settings.transport())
+        .map_err(|error| Failure::config(format!("reports.elasticsearch: {error}")))?;
+    Ok((sinks, Some(Arc::new(Delivery::new(client, &settings.prefix, outbox)))))
+}

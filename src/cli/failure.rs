@@ -1,0 +1,120 @@
+//! How a command fails: an exit code and words for a person.
+
+use std::fmt;
+use std::process::ExitCode;
+
+use crate::shotgun;
+use crate::state::StateError;
+use crate::store::{StoreError, StoreErrorKind};
+
+/// A command that could not do its work.
+#[derive(Debug)]
+pub struct Failure {
+    /// The exit code; the list is in the README.
+    pub code: u8,
+    /// What went wrong, several lines when there are several things.
+    pub message: String,
+}
+
+impl Failure {
+    /// The program itself is wrong.
+    pub const INTERNAL: u8 = 1;
+    /// The command line is wrong.
+    pub const USAGE: u8 = 2;
+    /// The site or the store is away.
+    pub const UNAVAILABLE: u8 = 69;
+    /// Another process holds what is needed.
+    pub const LOCKED: u8 = 75;
+    /// The credentials were refused.
+    pub const DENIED: u8 = 77;
+    /// The configuration is wrong.
+    pub const CONFIG: u8 = 78;
+
+    /// Makes a failure.
+    pub fn new(code: u8, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+
+    /// Makes a failure of the program itself.
+    pub fn internal(message: impl Into<String>) -> Self {
+        Self::new(Self::INTERNAL, message)
+    }
+
+    /// Makes a failure of the command line.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self::new(Self::USAGE, message)
+    }
+
+    /// Makes a failure of the configuration.
+    pub fn config(message: impl Into<String>) -> Self {
+        Self::new(Self::CONFIG, message)
+    }
+
+    /// Prints the message and returns the exit code.
+    pub fn report(&self) -> ExitCode {
+        eprintln!("{self}");
+        ExitCode::from(self.code)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Diagnostics that were drawn already begin with their own `error`.
+        if self.message.starts_with("error") {
+            return f.write_str(self.message.trim_end());
+        }
+        write!(f, "error: {}", self.message)
+    }
+}
+
+impl From<shotgun::Error> for Failure {
+    fn from(error: shotgun::Error) -> Self {
+        use shotgun::ErrorKind::{Denied, Fault, Settings, Tls};
+        let code = match error.kind() {
+            Denied => Self::DENIED,
+            Settings | Tls => Self::CONFIG,
+            Fault => Self::INTERNAL,
+            _ => Self::UNAVAILABLE,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<StateError> for Failure {
+    fn from(error: StateError) -> Self {
+        let code = match error {
+            StateError::Locked { .. } => Self::LOCKED,
+            StateError::Newer { .. } => Self::CONFIG,
+            _ => Self::INTERNAL,
+        };
+        Self::new(code, with_causes(&error))
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        let code = match error.kind() {
+            StoreErrorKind::Unavailable => Self::UNAVAILABLE,
+            StoreErrorKind::Locked => Self::LOCKED,
+            StoreErrorKind::Newer => Self::CONFIG,
+            StoreErrorKind::Unsupported | StoreErrorKind::UnknownType => Self::USAGE,
+            _ => Self::INTERNAL,
+        };
+        Self::new(code, with_causes(&error))
+    }
+}
+
+/// Joins an error with its causes, leaving out those it repeats.
+pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut words = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_words = cause.to_string();
+        if !words.contains(&cause_words) {
+            words.push_str(": ");
+            words.push_str(&cause_words);
+        }
+        source = cause.source();
+    }
+    words
+}

@@ -1,0 +1,273 @@
+//! `sgcache job`: one job now, over the same state and store and through the
+//! same runner as a scheduled one.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::Failure;
+use super::context::{Online, load_config};
+use super::corrupt;
+use super::engine::Engine;
+use super::find::Selection;
+use super::output::{self, Output};
+use crate::pipeline::{
+    FilterOperator, GenerateArgs, GenerateMode, ImportArgs, JobSpec, Pipeline, PruneReportsArgs, PurgeArgs,
+    RebuildArgs, RunOrder, Sample, SampleMode, SyncArgs, ValidateCountsArgs, ValidateDataArgs, exit_code,
+};
+use crate::sync;
+use crate::report::{RunReport, Status, StepReport, Trigger};
+
+#[derive(Debug, clap::Args)]
+#[command(arg_required_else_help = true)]
+pub struct Args {
+    #[command(subcommand)]
+    job: Job,
+    /// The form of the output
+    #[arg(short, long, value_enum, default_value_t, global = true)]
+    output: Output,
+    /// End with 11 when a `--warn-when` holds
+    #[arg(long, global = true)]
+    deny_warnings: bool,
+}
+
+#[derive(Debug, clap::Subcommand)]
+#[command(rename_all = "camelCase")]
+enum Job {
+    /// Compare the numbers of entities with the site
+    #[command(alias = "validate-counts")]
+    ValidateCounts(Counts),
+    /// Compare field values with the site: by default the 500 entities of each type updated last
+    #[command(alias = "validate-data", alias = "validateFields", alias = "validate-fields")]
+    ValidateData(Data),
+    /// Read every entity of these types again, in place
+    Rebuild(Types),
+    /// Import the types that are not complete yet
+    Import(Types),
+    /// Apply what the event log holds, then stop
+    Sync,
+    /// Write entity configs that fit the schema of the site
+    #[command(alias = "generate-entity-configs", alias = "createEntityConfigs", alias = "create-entity-configs")]
+    GenerateEntityConfigs(Generate),
+    /// Remove what was deleted on the site more than a week ago
+    Purge,
+    /// Remove old run reports
+    #[command(alias = "prune-reports", alias = "resetStats")]
+    PruneReports,
+    /// Change stored rows behind the back of the cache (simulated site only)
+    #[command(hide = true)]
+    Corrupt {
+        /// How many rows
+        #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        rows: u32,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct Types {
+    /// Entity types; none is every configured one
+    types: Vec<String>,
+}
+
+#[derive(Debug, clap::Args)]
+struct Generate {
+    /// Entity types; none is every configured one
+    types: Vec<String>,
+    /// Only say what would change
+    #[arg(long)]
+    check: bool,
+}
+
+#[derive(Debug, clap::Args)]
+struct Judgement {
+    /// Mend what differs, and look again
+    #[arg(long)]
+    repair: bool,
+    /// When the result is drift [default: result.drift > 0]
+    #[arg(long, value_name = "EXPR")]
+    fail_when: Option<String>,
+    /// When the result is a warning
+    #[arg(long, value_name = "EXPR")]
+    warn_when: Option<String>,
+}
+
+#[derive(Debug, clap::Args)]
+struct Counts {
+    /// Entity types; none is every configured one
+    types: Vec<String>,
+    #[command(flatten)]
+    judgement: Judgement,
+}
+
+#[derive(Debug, clap::Args)]
+struct Data {
+    /// Entity types; none is every configured one
+    types: Vec<String>,
+    #[command(flatten)]
+    selection: Selection,
+    /// Fields that are not compared
+    #[arg(long, value_name = "FIELDS", value_delimiter = ',')]
+    ignore_fields: Vec<String>,
+    /// Choose by id instead of by a query: the next ones, or pages drawn at random
+    #[arg(long, value_name = "rotate|random_pages", value_parser = ["rotate", "random_pages"])]
+    sample: Option<String>,
+    /// The same seed draws the same pages
+    #[arg(long, value_name = "TEXT", requires = "sample")]
+    seed: Option<String>,
+    #[command(flatten)]
+    judgement: Judgement,
+}
+
+pub async fn run(args: Args, config: Option<&Path>) -> Result<u8, Failure> {
+    if let Job::Corrupt { rows } = args.job {
+        return corrupt::run(config, rows).await;
+    }
+    let (spec, fail_when, warn_when) = args.job.into_spec()?;
+    let config = load_config(config)?;
+    let generates = matches!(spec, JobSpec::GenerateEntityConfigs(_));
+    let online = if generates { Online::without_layouts(config).await? } else { Online::open(config).await? };
+    let engine = Engine::new(online, sync::Settings::default())?;
+    let pipeline = Arc::new(Pipeline::single(spec, fail_when, warn_when));
+    let report = engine.run(&pipeline, RunOrder::new(Trigger::Cli)).await?;
+    engine.finish().await;
+    print(&report, args.output)?;
+    Ok(exit_code(&report, args.deny_warnings))
+}
+
+impl Job {
+    fn into_spec(self) -> Result<(JobSpec, Option<String>, Option<String>), Failure> {
+        let plain = |spec| Ok((spec, None, None));
+        match self {
+            Self::ValidateCounts(Counts { types, judgement }) => {
+                let args = ValidateCountsArgs { types, repair: judgement.repair, ..ValidateCountsArgs::default() };
+                Ok((JobSpec::ValidateCounts(args), judgement.fail_when, judgement.warn_when))
+            }
+            Self::ValidateData(data) => data.into_spec(),
+            Self::Rebuild(Types { types }) => plain(JobSpec::Rebuild(RebuildArgs { types })),
+            Self::Import(Types { types }) => plain(JobSpec::Import(ImportArgs { types })),
+            Self::Sync => plain(JobSpec::Sync(SyncArgs { once: true, ..SyncArgs::default() })),
+            Self::GenerateEntityConfigs(Generate { types, check }) => {
+                let mode = if check { GenerateMode::Check } else { GenerateMode::Write };
+                plain(JobSpec::GenerateEntityConfigs(GenerateArgs { types, mode }))
+            }
+            Self::Purge => plain(JobSpec::Purge(PurgeArgs::default())),
+            Self::PruneReports => plain(JobSpec::PruneReports(PruneReportsArgs::default())),
+            Self::Corrupt { .. } => Err(Failure::internal("corrupt is no job of a runner")),
+        }
+    }
+}
+
+impl Data {
+    fn into_spec(self) -> Result<(JobSpec, Option<String>, Option<String>), Failure> {
+        // Read once here, so that a mistake points into what was typed.
+        self.selection.raw_filter()?;
+        self.selection.raw_order()?;
+        let fields = self.selection.field_names()?.unwrap_or_default();
+        let any = self.selection.filter_operator == "any";
+        let sample = self.sample.as_deref().map(|mode| Sample {
+            mode: if mode == "rotate" { SampleMode::Rotate } else { SampleMode::RandomPages },
+            rows: self.selection.limit.unwrap_or(2000),
+            pages: self.selection.limit.unwrap_or(1000).div_ceil(250),
+            page_size: 250,
+            seed: self.seed.clone(),
+        });
+        let args = ValidateDataArgs {
+            types: self.types,
+            filters: self.selection.filters.map_or(Value::Null, Value::String),
+            filter_operator: if any { FilterOperator::Any } else { FilterOperator::All },
+            order: self.selection.order.map_or(Value::Null, Value::String),
+            fields,
+            ignore_fields: self.ignore_fields,
+            limit: self.selection.limit,
+            page: self.selection.page,
+            sample,
+            repair: self.judgement.repair,
+            ..ValidateDataArgs::default()
+        };
+        Ok((JobSpec::ValidateData(args), self.judgement.fail_when, self.judgement.warn_when))
+    }
+}
+
+/// Prints the report of a run.
+///
+/// # Errors
+///
+/// Never in practice: a report is plain data.
+pub fn print(report: &RunReport, form: Output) -> Result<(), Failure> {
+    if form != Output::Table {
+        let text = serde_json::to_string(report).map_err(|error| Failure::internal(error.to_string()))?;
+        println!("{text}");
+        return Ok(());
+    }
+    for step in &report.steps {
+        print_step(step);
+    }
+    let took = report.finished_at.map_or(0.0, |end| (end - report.started_at).as_seconds_f64());
+    eprintln!("{}: {} in {took:.1} s, {} requests (run {})", report.pipeline, report.status, report.requests, report.run_id);
+    Ok(())
+}
+
+fn print_step(step: &StepReport) {
+    let result = &step.result;
+    if result.kind.is_some() || result.repaired + result.unresolved > 0 {
+        print_types(step);
+    } else if !result.by_type.is_empty() {
+        let mut table = output::table(["type", "rows written"]);
+        for (name, ty) in &result.by_type {
+            table.add_row([name.clone(), output::number(ty.written)]);
+        }
+        println!("{table}");
+    }
+    for (name, value) in &result.outputs {
+        println!("{name}: {}", output::cell(value));
+    }
+    if !result.mismatches.is_empty() {
+        print_mismatches(step);
+    }
+    if let Some(bound) = result.stale_ratio_upper95 {
+        eprintln!("with 95 % confidence at most {:.3} % of the rows are stale", bound * 100.0);
+    }
+    if let Some(error) = step.error.as_ref().filter(|_| step.status != Status::Ok) {
+        eprintln!("error: {}: {}", step.id, error.message);
+    }
+}
+
+fn print_types(step: &StepReport) {
+    let counts = step.result.by_type.values().any(|ty| ty.site_count.is_some());
+    let mut table = output::table(["type", "verdict", "checked", "missing", "extra", "differs", "touched", "repaired"]);
+    if counts {
+        table.set_header(["type", "verdict", "site", "cache", "missing", "extra", "differs", "touched", "repaired"]);
+    }
+    for (name, ty) in &step.result.by_type {
+        let verdict = serde_json::to_value(ty.verdict).ok().and_then(|v| v.as_str().map(str::to_owned));
+        let mut cells = vec![name.clone(), verdict.unwrap_or_default()];
+        if counts {
+            let shown = |count: Option<u64>| count.map_or_else(|| "-".to_owned(), output::number);
+            cells.extend([shown(ty.site_count), shown(ty.cache_count)]);
+        } else {
+            cells.push(output::number(ty.checked));
+        }
+        cells.extend([ty.missing, ty.extra, ty.differs, ty.touched, ty.repaired].map(output::number));
+        table.add_row(cells);
+    }
+    println!("{table}");
+}
+
+fn print_mismatches(step: &StepReport) {
+    let mut table = output::table(["entity", "field", "cache", "shotgun", "class", "action"]);
+    for mismatch in &step.result.mismatches {
+        table.add_row([
+            format!("{} {}", mismatch.entity_type, mismatch.id),
+            mismatch.field.clone().unwrap_or_else(|| mismatch.kind.as_str().to_owned()),
+            output::short(&output::cell(&mismatch.cached), 60),
+            output::short(&output::cell(&mismatch.shotgun), 60),
+            mismatch.class.map_or("-", |class| class.as_str()).to_owned(),
+            mismatch.action.as_str().to_owned(),
+        ]);
+    }
+    println!("{table}");
+    if step.result.truncated {
+        eprintln!("there are more mismatches than these");
+    }
+}

@@ -1,0 +1,240 @@
+//! What the daemon says about itself, collected from its parts.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::engine::{Engine, instance};
+use crate::entity_config::TypeLayout;
+use crate::pipeline::{Event, Pipeline, PlanState};
+use crate::report::{RunReport, Status};
+use crate::server::{
+    ImportProgress, LagPoint, PipelineStatus, RunSummary, StatusSnapshot, StoreStatus, SyncStatus, TypeState,
+    TypeStatus,
+};
+use crate::state::{self, StateError, TypeRecord};
+
+/// Runs that the status shows.
+const RUNS: usize = 30;
+/// Points of the lag that the status shows.
+const LAGS: usize = 300;
+
+/// Collects snapshots.
+pub struct Snapshots {
+    engine: Arc<Engine>,
+    started_at: DateTime<Utc>,
+    noted: Mutex<Noted>,
+}
+
+/// What only passes by once.
+struct Noted {
+    pipelines: BTreeMap<String, PipelineStatus>,
+    runs: VecDeque<RunSummary>,
+    drift: BTreeMap<String, (f64, DateTime<Utc>)>,
+    lags: VecDeque<LagPoint>,
+}
+
+impl Snapshots {
+    /// Begins to collect.
+    pub fn new(engine: Arc<Engine>, pipelines: &[Arc<Pipeline>], plan: &PlanState) -> Self {
+        let named = pipelines.iter().map(|pipeline| (pipeline.name.clone(), first_status(pipeline)));
+        let mut noted = Noted {
+            pipelines: named.collect(),
+            runs: VecDeque::new(),
+            drift: BTreeMap::new(),
+            lags: VecDeque::new(),
+        };
+        let history = engine.online.state.runs(RUNS, None).unwrap_or_default();
+        for row in history.into_iter().rev() {
+            if let Ok(report) = serde_json::from_value::<RunReport>(row.report) {
+                noted.ended(&report);
+            }
+        }
+        noted.planned(plan);
+        Self { engine, started_at: Utc::now(), noted: Mutex::new(noted) }
+    }
+
+    /// Takes note of what happened in the loop.
+    pub fn note(&self, event: &Event) {
+        let mut noted = self.noted();
+        match event {
+            Event::Started(report) => noted.running(&report.pipeline, true),
+            Event::Ended(report) => noted.ended(report),
+            Event::Planned(plan) => noted.planned(plan),
+            Event::Beat(now) => {
+                let seconds = self.lag(*now);
+                noted.lags.push_back(LagPoint { at: *now, seconds });
+                if noted.lags.len() > LAGS {
+                    noted.lags.pop_front();
+                }
+            }
+            Event::Skipped { .. } | Event::Queued { .. } | Event::ClockJump(_) => {}
+        }
+    }
+
+    /// Returns a snapshot of now.
+    pub async fn take(&self) -> StatusSnapshot {
+        let now = Utc::now();
+        let mut snapshot = StatusSnapshot::empty(now);
+        snapshot.started_at = self.started_at;
+        snapshot.instance = instance();
+        self.engine.online.client.site().clone_into(&mut snapshot.site);
+        snapshot.store = self.store().await;
+        if let Err(error) = self.fill(&mut snapshot) {
+            snapshot.sync.last_error = Some(error.to_string());
+        }
+        {
+            let noted = self.noted();
+            snapshot.pipelines = noted.pipelines.values().cloned().collect();
+            snapshot.runs = noted.runs.iter().rev().cloned().collect();
+            snapshot.sync.lag_history = noted.lags.iter().copied().collect();
+            for ty in &mut snapshot.types {
+                let drift = noted.drift.get(&ty.entity_type);
+                ty.drift_ratio = drift.map(|(ratio, _)| *ratio);
+                ty.validated_at = drift.map(|(_, at)| *at);
+            }
+        }
+        snapshot.judge();
+        snapshot
+    }
+
+    fn fill(&self, snapshot: &mut StatusSnapshot) -> Result<(), StateError> {
+        let state = &self.engine.online.state;
+        let metrics = &self.engine.online.metrics;
+        let stream = state.stream()?;
+        let poll = self.engine.following.follower().and_then(|follower| follower.status().ok()?.poll);
+        let site_now = self.engine.replica.now();
+        let age = |at: state::SiteTime| TimeDelta::from_std(site_now.since(at)).unwrap_or_default();
+        snapshot.sync = SyncStatus {
+            following: poll.is_some(),
+            last_poll_at: poll.as_ref().and_then(|poll| poll.last_success).map(|at| snapshot.now - age(at)),
+            last_error: poll.and_then(|poll| poll.error),
+            lag_seconds: self.lag(snapshot.now),
+            lag_history: Vec::new(),
+            event_id: stream.frontier.map(|id| id.0),
+            visible_event_id: stream.frontier.map(|id| id.0),
+            events_received: metrics.sync.events_received.get(),
+            marks: state.mark_counts()?.into_iter().map(|(kind, count)| (kind.to_owned(), count)).collect(),
+            gaps_open: state.gaps()?.len() as u64,
+            dead_letters: state.dead_counts()?.into_iter().map(|(kind, n)| (kind.as_str().to_owned(), n)).collect(),
+            epoch: stream.epoch,
+        };
+        let records = state.types()?;
+        for layout in &self.engine.online.layouts {
+            let record = records.iter().find(|record| record.entity_type == layout.entity_type);
+            snapshot.types.push(self.type_status(layout, record)?);
+        }
+        Ok(())
+    }
+
+    fn type_status(&self, layout: &TypeLayout, record: Option<&TypeRecord>) -> Result<TypeStatus, StateError> {
+        let state = &self.engine.online.state;
+        let fresh = state.fresh_as_of_type(&layout.entity_type)?;
+        let newest = state.stream()?.complete_as_of;
+        let lag = match (fresh, newest) {
+            (Some(fresh), Some(newest)) => newest.since(fresh).as_secs_f64(),
+            _ => 0.0,
+        };
+        let import = record.and_then(|record| record.import.as_ref());
+        let progress =
+            import.map(|import| ImportProgress { done: import.rows, total: import.expected.unwrap_or(import.rows) });
+        let breaker = record.and_then(|record| record.breaker_since);
+        Ok(TypeStatus {
+            entity_type: layout.entity_type.to_string(),
+            state: type_state(record),
+            rows: state.active_count(&layout.entity_type)?,
+            fresh_as_of: fresh.map(|fresh| fresh.timestamp().to_chrono()),
+            lag_seconds: lag,
+            import: progress,
+            drift_ratio: None,
+            validated_at: None,
+            problem: breaker.map(|_| "deletions are held: too many entities vanished at once".to_owned()),
+        })
+    }
+
+    async fn store(&self) -> StoreStatus {
+        let health = self.engine.online.store.health().await;
+        let config = &self.engine.online.config;
+        let (kind, location) = match &config.store {
+            crate::config::StoreSettings::Embedded => ("embedded", config.data_dir.display().to_string()),
+            crate::config::StoreSettings::Elasticsearch(settings) => ("elasticsearch", settings.urls.join(", ")),
+        };
+        self.engine.online.metrics.store.up.set(if health.ok { 1.0 } else { 0.0 });
+        StoreStatus {
+            kind: kind.to_owned(),
+            location,
+            version: String::new(),
+            up: health.ok,
+            problem: (!health.ok).then_some(health.message),
+            size_bytes: health.bytes,
+            reports_waiting: 0,
+        }
+    }
+
+    /// Returns the age of the oldest event whose row is not stored yet.
+    fn lag(&self, now: DateTime<Utc>) -> f64 {
+        let oldest = self.engine.online.state.oldest_open_event().ok().flatten();
+        oldest.map_or(0.0, |created| state::SiteTime(now.timestamp_millis()).since(created).as_secs_f64())
+    }
+
+    fn noted(&self) -> MutexGuard<'_, Noted> {
+        // Plain data: a panic elsewhere cannot leave it torn.
+        self.noted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Noted {
+    fn running(&mut self, pipeline: &str, running: bool) {
+        if let Some(status) = self.pipelines.get_mut(pipeline) {
+            status.running = running;
+        }
+    }
+
+    fn ended(&mut self, report: &RunReport) {
+        if let Some(status) = self.pipelines.get_mut(&report.pipeline) {
+            status.running = false;
+            status.last_status = Some(report.status);
+            status.last_finished_at = report.finished_at;
+        }
+        let Some(finished_at) = report.finished_at else { return };
+        for step in report.steps.iter().filter(|step| step.result.kind.is_some()) {
+            for (name, ty) in step.result.by_type.iter().filter(|(_, ty)| ty.checked > 0) {
+                let open = if step.status == Status::Repaired { 0.0 } else { ty.drift_ratio };
+                self.drift.insert(name.clone(), (open, finished_at));
+            }
+        }
+        self.runs.push_back(RunSummary::from(report));
+        if self.runs.len() > RUNS {
+            self.runs.pop_front();
+        }
+    }
+
+    fn planned(&mut self, plan: &PlanState) {
+        for (name, entry) in &plan.pipelines {
+            if let Some(status) = self.pipelines.get_mut(name) {
+                status.next_run = entry.next_at;
+            }
+        }
+    }
+}
+
+fn first_status(pipeline: &Arc<Pipeline>) -> PipelineStatus {
+    PipelineStatus {
+        name: pipeline.name.clone(),
+        schedule: Some(pipeline.starts()),
+        next_run: pipeline.next_runs(Utc::now(), 1).first().copied(),
+        ..PipelineStatus::default()
+    }
+}
+
+fn type_state(record: Option<&TypeRecord>) -> TypeState {
+    let Some(record) = record else { return TypeState::New };
+    match record.state {
+        state::TypeState::Absent => TypeState::New,
+        state::TypeState::Importing => TypeState::Importing,
+        state::TypeState::Live => TypeState::Live,
+        state::TypeState::Degraded => TypeState::Reimporting,
+        state::TypeState::Untracked => TypeState::Untracked,
+    }
+}

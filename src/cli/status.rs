@@ -1,0 +1,91 @@
+//! `sgcache status`: what the daemon of this data directory is doing.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::context::load_config;
+use super::output::{self, Output};
+use super::Failure;
+use crate::server::{Control, StatusSnapshot};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The form of the output
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Output,
+}
+
+pub async fn run(args: Args, config: Option<&Path>) -> Result<u8, Failure> {
+    let config = load_config(config)?;
+    let snapshot = fetch(&config.data_dir).await?;
+    match args.output {
+        Output::Table => print(&snapshot),
+        Output::Json | Output::Ndjson => {
+            let text = serde_json::to_string(&snapshot).map_err(|error| Failure::internal(error.to_string()))?;
+            println!("{text}");
+        }
+    }
+    Ok(0)
+}
+
+async fn fetch(data_dir: &Path) -> Result<StatusSnapshot, Failure> {
+    let dir = data_dir.display();
+    let control = Control::read(data_dir).map_err(|error| match error.is_missing() {
+        true => Failure::new(Failure::UNAVAILABLE, format!("no daemon runs on {dir}: start `sgcache pipelines run`")),
+        false => Failure::internal(error.to_string()),
+    })?;
+    let url = format!("http://{}/api/v1/status", control.address);
+    let away = |error: reqwest::Error| {
+        let pid = control.pid;
+        Failure::new(
+            Failure::UNAVAILABLE,
+            format!("the daemon of {dir} (process {pid}) does not answer on {}: {}", control.address, error.without_url()),
+        )
+    };
+    let client = reqwest::Client::builder().timeout(Duration::from_secs(10)).no_proxy().build().map_err(away)?;
+    client.get(url).send().await.map_err(away)?.json().await.map_err(away)
+}
+
+/// Prints a snapshot for people.
+pub fn print(status: &StatusSnapshot) {
+    let ready = if status.ready { "ready" } else { "not ready" };
+    println!("{ready}: {} follows {}", status.instance, status.site);
+    for reason in &status.reasons {
+        println!("  {}", reason.message);
+    }
+    let sync = &status.sync;
+    let event = sync.event_id.map_or_else(|| "-".to_owned(), |id| id.to_string());
+    println!(
+        "event {event}, lag {:.1} s, {} marks, {} gaps, {} events since the start",
+        sync.lag_seconds,
+        sync.marks.values().sum::<u64>(),
+        sync.gaps_open,
+        output::number(sync.events_received),
+    );
+    let store = &status.store;
+    let size = store.size_bytes.map_or_else(String::new, |bytes| format!(", {:.1} MB", bytes as f64 / 1e6));
+    println!("store {} at {}{size}", store.kind, store.location);
+    let mut types = output::table(["type", "state", "rows", "fresh as of", "lag", "drift"]);
+    for ty in &status.types {
+        let fresh = ty.fresh_as_of.map_or_else(|| "-".to_owned(), |at| at.format("%Y-%m-%d %H:%M:%S UTC").to_string());
+        let drift = ty.drift_ratio.filter(|ratio| !ratio.is_nan());
+        let drift = drift.map_or_else(|| "-".to_owned(), |ratio| format!("{:.3} %", ratio * 100.0));
+        let lag = format!("{:.1} s", ty.lag_seconds);
+        types.add_row([ty.entity_type.clone(), ty.state.as_str().into(), output::number(ty.rows), fresh, lag, drift]);
+    }
+    println!("{types}");
+    let mut pipelines = output::table(["pipeline", "schedule", "last", "ended", "next"]);
+    for pipeline in &status.pipelines {
+        let at = |moment: Option<chrono::DateTime<chrono::Utc>>| {
+            moment.map_or_else(|| "-".to_owned(), |at| at.format("%m-%d %H:%M:%S").to_string())
+        };
+        let last = match (pipeline.running, pipeline.last_status) {
+            (true, _) => "running".to_owned(),
+            (false, Some(status)) => status.to_string(),
+            (false, None) => "-".to_owned(),
+        };
+        let schedule = pipeline.schedule.clone().unwrap_or_default();
+        pipelines.add_row([pipeline.name.clone(), schedule, last, at(pipeline.last_finished_at), at(pipeline.next_run)]);
+    }
+    println!("{pipelines}");
+}
