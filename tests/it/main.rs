@@ -1,5 +1,7 @@
 //! The integration tests, one binary.
 
+mod cli_errors;
+mod cli_flow;
 mod elastic_agreement;
 mod elastic_cluster;
 mod elastic_conformance;
@@ -13,11 +15,13 @@ mod metrics_live;
 mod metrics_rules;
 mod ops_listener;
 mod pipelines_shipped;
+mod program;
 mod prometheus;
 mod report_elastic;
 mod scenarios;
 mod servers;
 mod sim_http;
+mod sim_python;
 mod store_conformance;
 mod store_embedded;
 mod store_property;

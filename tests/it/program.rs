@@ -1,0 +1,174 @@
+//! The built program, run as a user runs it: in a directory of its own, with
+//! real processes on loopback, stopped by process id.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use serde_json::Value;
+
+/// A directory with the shipped configuration, adapted to free ports.
+pub struct Place {
+    pub dir: tempfile::TempDir,
+    pub site: String,
+    pub ops: String,
+}
+
+/// A process that is stopped when dropped.
+pub struct Running {
+    child: Child,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended by itself; then there is nothing to stop.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Running {
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends SIGTERM and waits for the end; returns the exit code and what was
+    /// said on stderr.
+    pub fn terminate(mut self) -> (Option<i32>, String) {
+        let pid = self.child.id().to_string();
+        Command::new("kill").args(["-TERM", &pid]).status().expect("kill");
+        let status = self.child.wait().expect("the process ends");
+        let mut said = String::new();
+        if let Some(mut stderr) = self.child.stderr.take() {
+            stderr.read_to_string(&mut said).expect("text");
+        }
+        (status.code(), said)
+    }
+}
+
+/// Returns an address that was free a moment ago.
+pub fn free_address() -> String {
+    TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").to_string()
+}
+
+impl Place {
+    /// Copies the shipped configuration and changes nothing but the ports.
+    pub fn new() -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (site, ops) = (free_address(), free_address());
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        for sub in ["pipelines", "entityConfig"] {
+            copy_dir(&root.join(sub), &dir.path().join(sub));
+        }
+        let config = std::fs::read_to_string(root.join("config.yaml")).expect("config.yaml");
+        let config = config.replace("127.0.0.1:8190", &site).replace("127.0.0.1:9187", &ops);
+        std::fs::write(dir.path().join("config.yaml"), config).expect("a file");
+        Self { dir, site, ops }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Replaces a text in a file of the place, which must occur.
+    pub fn edit(&self, name: &str, from: &str, to: &str) {
+        let path = self.path(name);
+        let text = std::fs::read_to_string(&path).expect("a file");
+        assert!(text.contains(from), "{name} holds no `{from}`");
+        std::fs::write(path, text.replacen(from, to, 1)).expect("a file");
+    }
+
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sgcache"));
+        command.args(args).current_dir(self.dir.path()).env_remove("SGCACHE_CONFIG").env_remove("SGCACHE_LOG");
+        command.stdin(Stdio::null());
+        command
+    }
+
+    pub fn run(&self, args: &[&str]) -> Ended {
+        Ended::from(self.command(args).output().expect("the program runs"))
+    }
+
+    /// Starts the simulated site and waits for its line.
+    pub fn sim(&self, entities: u32, edits: f64) -> Running {
+        let (entities, edits) = (entities.to_string(), edits.to_string());
+        let args = ["sim", "--listen", &self.site, "--entities", &entities, "--edits", &edits];
+        let mut child = self.command(&args).stdout(Stdio::piped()).spawn().expect("the program runs");
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().expect("stdout")).read_line(&mut line).expect("a line");
+        assert!(line.contains("ready"), "{line}");
+        Running { child }
+    }
+
+    /// Starts the daemon and waits until it is ready.
+    pub fn daemon(&self) -> Running {
+        let child = self.command(&["pipelines", "run"]).stderr(Stdio::piped()).spawn().expect("the program runs");
+        let mut running = Running { child };
+        let url = format!("http://{}/readyz", self.ops);
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(120);
+        loop {
+            if let Some(status) = running.child.try_wait().expect("a status") {
+                let (_, said) = running.terminate();
+                panic!("the daemon ended with {status}: {said}");
+            }
+            let answer = get(&url);
+            if answer.as_ref().is_some_and(|(status, _)| *status == 200) {
+                return running;
+            }
+            assert!(std::time::Instant::now() < deadline, "not ready in time: {answer:?}");
+            std::thread::yield_now();
+        }
+    }
+}
+
+/// How a command ended.
+#[derive(Debug)]
+pub struct Ended {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl From<Output> for Ended {
+    fn from(output: Output) -> Self {
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
+        Self { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+    }
+}
+
+impl Ended {
+    /// Returns stdout as JSON.
+    #[track_caller]
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    #[track_caller]
+    pub fn expect_code(self, code: i32) -> Self {
+        assert_eq!(self.code, Some(code), "{}\n{}", self.stdout, self.stderr);
+        self
+    }
+}
+
+/// Asks a listener of ours; `None` when nobody answers.
+pub fn get(url: &str) -> Option<(u16, String)> {
+    let rest = url.strip_prefix("http://")?;
+    let (host, path) = rest.split_once('/')?;
+    let mut stream = std::net::TcpStream::connect(host).ok()?;
+    let request = format!("GET /{path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+    std::io::Write::write_all(&mut stream, request.as_bytes()).ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let status = answer.split(' ').nth(1)?.parse().ok()?;
+    let body = answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned())?;
+    Some((status, body))
+}
+
+fn copy_dir(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a directory");
+    for entry in std::fs::read_dir(from).expect("a directory") {
+        let path = entry.expect("an entry").path();
+        std::fs::copy(&path, to.join(path.file_name().expect("a name"))).expect("a copy");
+    }
+}
