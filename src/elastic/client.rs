@@ -330,7 +330,7 @@ mod tests {
     }
 
     fn failure(status: u16, body: &str) -> Failure {
-        judge(answer(status, body), &Call::get("/x"), None).err().expect("a failure")
+        judge(answer(status, body), &Call::get("/x"), None).expect_err("a failure")
     }
 
     #[test]

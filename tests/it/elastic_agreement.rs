@@ -108,7 +108,7 @@ impl Dice {
 
     fn needle(&mut self) -> String {
         let needles = ["a", "ab", "*", "?", "\\", "é", "Σ", "İ", "b", "tail", "_", "%", "ß", "zz", "X"];
-        let needle: &str = *self.pick(&needles);
+        let needle: &&str = self.pick(&needles);
         fold(needle)
     }
 

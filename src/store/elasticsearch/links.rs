@@ -70,6 +70,7 @@ impl Inner {
             return Ok(Relinked { stale: true, ..Relinked::default() });
         }
         self.write_names(std::slice::from_ref(target), Entry::Told).await?;
+        super::search::refresh(&self.client, [self.names.display_names()]).await?;
         let name = self.targets(&keys).await?.remove(&target.key).and_then(|known| known.name);
         let change = LinkChange { target: target.key.clone(), name, dead: target.state.is_dead() };
         self.rewrite(vec![change]).await
@@ -170,14 +171,16 @@ impl Inner {
         for key in keys {
             by_type.entry(&key.entity_type).or_default().push(key.id);
         }
-        for (entity_type, ids) in by_type {
-            if !self.is_open(entity_type) {
-                continue;
-            }
+        by_type.retain(|entity_type, _| self.is_open(entity_type));
+        let searches = by_type.into_iter().map(|(entity_type, ids)| async move {
             let query = dsl::all(vec![json!({"terms": {"_sg.state": states}}), dsl::ids(&ids)]);
             let body = json!({"query": query, "_source": false, "size": ids.len().min(90_000)});
             let hits = search(&self.client, &self.names.write(entity_type), &body).await?;
-            suspects.extend(hits.iter().map(|hit| EntityRef::new(entity_type.clone(), hit.entity_id())));
+            let keys = hits.iter().map(|hit| EntityRef::new(entity_type.clone(), hit.entity_id()));
+            Ok::<_, super::super::StoreError>(keys.collect::<Vec<_>>())
+        });
+        for found in futures::future::try_join_all(searches).await? {
+            suspects.extend(found);
         }
         let told: Vec<String> = keys.iter().map(|key| Entry::Told.id(key)).collect();
         for some in told.chunks(5000) {

@@ -137,11 +137,13 @@ impl Inner {
         Ok(known)
     }
 
-    /// Remembers names that links of an answer of the site showed.
-    pub(super) async fn learn_names(&self, shown: HashMap<EntityRef, (String, ReadVersion)>) -> Result<()> {
+    /// Remembers names that links of an answer of the site showed, and tells whether any was new.
+    ///
+    /// They are not visible to searches before the next refresh of the index of names.
+    pub(super) async fn learn_names(&self, shown: HashMap<EntityRef, (String, ReadVersion)>) -> Result<bool> {
         let news = self.not_known_yet(shown);
         if news.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         self.write_names(&news, Entry::Shown).await?;
         let mut known = self.known_names.lock().unwrap_or_else(PoisonError::into_inner);
@@ -149,7 +151,7 @@ impl Inner {
             known.clear();
         }
         known.extend(news.into_iter().filter_map(|target| Some((target.key, (target.name?, target.rv)))));
-        Ok(())
+        Ok(true)
     }
 
     /// Leaves out what the index holds already, and remembers that it was shown again.
@@ -166,7 +168,7 @@ impl Inner {
         news
     }
 
-    /// Writes entries of the index of names; older ones lose.
+    /// Writes entries of the index of names; older ones lose. Not visible before a refresh.
     pub(super) async fn write_names(&self, targets: &[LinkTarget], entry: Entry) -> Result<()> {
         let index = self.names.display_names();
         let writes: Vec<BulkOp> = targets
@@ -184,7 +186,7 @@ impl Inner {
                 return Err(fault::item_fault(&reason));
             }
         }
-        super::search::refresh(&self.client, [index]).await
+        Ok(())
     }
 }
 

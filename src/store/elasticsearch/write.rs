@@ -27,9 +27,20 @@ impl Inner {
             }
         }
         let outcomes = self.write_rows(rows, &types).await?;
-        let touched: BTreeSet<String> = types.keys().map(|entity_type| self.names.write(entity_type)).collect();
+        let written = select(rows, &outcomes, |outcome| *outcome == PutOutcome::Written);
+        let shown = shown_names(&written, &types);
+        let names = shown.into_iter().filter_map(|(key, (name, rv))| Some((key, (name?, rv)))).collect();
+
+        let mut touched: BTreeSet<String> = types.keys().map(|entity_type| self.names.write(entity_type)).collect();
+        if self.learn_names(names).await? {
+            touched.insert(self.names.display_names());
+        }
         super::search::refresh(&self.client, touched).await?;
-        self.follow_up(rows, &outcomes, &types).await?;
+        // Stale rows too: an earlier attempt may have written them and got no further.
+        let looked_at = select(rows, &outcomes, |outcome| !matches!(outcome, PutOutcome::Refused(_)));
+        let mut targets: BTreeSet<EntityRef> = shown_names(&looked_at, &types).into_keys().collect();
+        targets.extend(looked_at.iter().filter(|row| row.state().is_dead()).map(|row| row.key().clone()));
+        self.follow_up(&looked_at, &targets).await?;
         Ok(outcomes)
     }
 
@@ -66,28 +77,8 @@ impl Inner {
     }
 
     /// Brings links in line with what the rows show.
-    ///
-    /// Rows that were stale are looked at too: an earlier attempt may have written
-    /// them and got no further.
-    async fn follow_up(
-        &self,
-        rows: &[FetchedRow],
-        outcomes: &[PutOutcome],
-        types: &HashMap<&EntityType, OpenType>,
-    ) -> Result<()> {
-        let with = |wanted: fn(&PutOutcome) -> bool| -> Vec<&FetchedRow> {
-            rows.iter().zip(outcomes).filter(|(_, outcome)| wanted(outcome)).map(|(row, _)| row).collect()
-        };
-        let written = with(|outcome| *outcome == PutOutcome::Written);
-        let rows = with(|outcome| !matches!(outcome, PutOutcome::Refused(_)));
-        let shown = shown_names(&written, types);
-        let mut looked_at: BTreeSet<EntityRef> = shown.keys().cloned().collect();
-        looked_at.extend(rows.iter().filter(|row| row.state().is_dead()).map(|row| row.key().clone()));
-        let names = shown.into_iter().filter_map(|(key, (name, rv))| Some((key, (name?, rv)))).collect();
-        self.learn_names(names).await?;
-
-        let dead = self.dead_among(&looked_at).await?;
-        let risen = self.risen_among(&rows).await?;
+    async fn follow_up(&self, rows: &[&FetchedRow], targets: &BTreeSet<EntityRef>) -> Result<()> {
+        let (dead, risen) = futures::future::try_join(self.dead_among(targets), self.risen_among(rows)).await?;
         let bury = dead.into_iter().map(|target| LinkChange { target, name: None, dead: true });
         let raise = risen.into_iter().map(|target| LinkChange { target, name: None, dead: false });
         self.rewrite(bury.chain(raise).collect()).await?;
@@ -118,6 +109,10 @@ impl Inner {
         let known = self.targets(&candidates).await?;
         Ok(candidates.into_iter().filter(|key| known.get(key).is_some_and(|target| !target.is_dead())).collect())
     }
+}
+
+fn select<'a>(rows: &'a [FetchedRow], outcomes: &[PutOutcome], wanted: fn(&PutOutcome) -> bool) -> Vec<&'a FetchedRow> {
+    rows.iter().zip(outcomes).filter(|(_, outcome)| wanted(outcome)).map(|(row, _)| row).collect()
 }
 
 /// Returns every entity that the rows link to, with the newest name that a link showed.
