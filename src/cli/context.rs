@@ -92,7 +92,9 @@ pub fn client(config: &Config, metrics: &Metrics) -> Result<Client, Failure> {
 /// When it is away, locked, or written by a newer version.
 pub async fn open_store(config: &Config) -> Result<Arc<dyn Store>, Failure> {
     Ok(match &config.store {
-        StoreSettings::Embedded => Arc::new(EmbeddedStore::open(EmbeddedSettings::new(config.data_dir.join("store.sqlite")))?),
+        StoreSettings::Embedded => {
+            Arc::new(EmbeddedStore::open(EmbeddedSettings::new(config.data_dir.join("store.sqlite")))?)
+        }
         StoreSettings::Elasticsearch(settings) => {
             Arc::new(ElasticsearchStore::open(&settings.transport(), &settings.prefix).await?)
         }
@@ -121,7 +123,9 @@ impl Offline {
         let files = entity_config_files(&config)?;
         if !config.data_dir.join("state.sqlite").exists() {
             let dir = config.data_dir.display();
-            return Err(Failure::config(format!("nothing is cached in {dir} yet: start `sgcache pipelines run` first")));
+            return Err(Failure::config(format!(
+                "nothing is cached in {dir} yet: start `sgcache pipelines run` first"
+            )));
         }
         let state = State::open(&config.data_dir)?;
         let Some(schema) = kept_schema(&state)? else {

@@ -70,7 +70,12 @@ pub async fn run(args: Args) -> Result<u8, Failure> {
     let started = std::time::Instant::now();
     prepare(&args)?;
     let sim = start_site(&args).await?;
-    eprintln!("site      http://{} ({} entities, {} edits/s)", sim.addr(), output::number(args.entities as u64), args.edits);
+    eprintln!(
+        "site      http://{} ({} entities, {} edits/s)",
+        sim.addr(),
+        output::number(args.entities as u64),
+        args.edits
+    );
     let config = load_config(Some(&args.data_dir))?;
     let pipelines = super::pipelines::load(&config)?;
     let daemon = Daemon::start(config, pipelines).await?;
@@ -109,7 +114,10 @@ async fn start_site(args: &Args) -> Result<crate::sim::SimHandle, Failure> {
         ..SimSettings::default()
     };
     Sim::start(settings).await.map_err(|error| {
-        Failure::new(Failure::LOCKED, format!("the simulated site on {}: {error}; choose another with --listen", args.listen))
+        Failure::new(
+            Failure::LOCKED,
+            format!("the simulated site on {}: {error}; choose another with --listen", args.listen),
+        )
     })
 }
 
@@ -117,7 +125,8 @@ async fn start_site(args: &Args) -> Result<crate::sim::SimHandle, Failure> {
 /// site that is generated anew has another history, so the cache begins anew.
 fn prepare(args: &Args) -> Result<(), Failure> {
     let dir = &args.data_dir;
-    let failed = |path: &Path, error: std::io::Error| Failure::internal(format!("cannot write {}: {error}", path.display()));
+    let failed =
+        |path: &Path, error: std::io::Error| Failure::internal(format!("cannot write {}: {error}", path.display()));
     let marker = dir.join(".sgcache-demo");
     if dir.exists() && !marker.exists() && fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some()) {
         let path = dir.display();
@@ -135,7 +144,8 @@ fn prepare(args: &Args) -> Result<(), Failure> {
         fs::create_dir_all(&path).map_err(|error| failed(&path, error))?;
     }
     fs::write(&marker, "").map_err(|error| failed(&marker, error))?;
-    let entity_configs = super::shipped::ENTITY_CONFIGS.iter().map(|(name, text)| (format!("entityConfig/{name}"), *text));
+    let entity_configs =
+        super::shipped::ENTITY_CONFIGS.iter().map(|(name, text)| (format!("entityConfig/{name}"), *text));
     let others = SHIPPED.iter().map(|(name, text)| ((*name).to_owned(), *text));
     for (name, text) in others.chain(entity_configs) {
         let path = dir.join(&name);

@@ -4,9 +4,9 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
+use super::Failure;
 use super::context::Offline;
 use super::output::{self, Output};
-use super::Failure;
 use crate::entity::EntityType;
 use crate::filter::{Only, Page, Query, RawFilter, RawSort, parse_fields, parse_order};
 use crate::schema::Schema;
@@ -178,7 +178,8 @@ fn print(rows: &[Map<String, Value>], columns: &[String], form: Output) {
             table.set_header(std::iter::once("id").chain(columns.iter().map(String::as_str)));
             for row in rows {
                 let cells = std::iter::once("id").chain(columns.iter().map(String::as_str));
-                table.add_row(cells.map(|name| output::short(&output::cell(row.get(name).unwrap_or(&Value::Null)), 60)));
+                table
+                    .add_row(cells.map(|name| output::short(&output::cell(row.get(name).unwrap_or(&Value::Null)), 60)));
             }
             println!("{table}");
             eprintln!("{} rows", rows.len());

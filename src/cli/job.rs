@@ -16,8 +16,8 @@ use crate::pipeline::{
     FilterOperator, GenerateArgs, GenerateMode, ImportArgs, JobSpec, Pipeline, PruneReportsArgs, PurgeArgs,
     RebuildArgs, RunOrder, Sample, SampleMode, SyncArgs, ValidateCountsArgs, ValidateDataArgs, exit_code,
 };
-use crate::sync;
 use crate::report::{RunReport, Status, StepReport, Trigger};
+use crate::sync;
 
 #[derive(Debug, clap::Args)]
 #[command(arg_required_else_help = true)]
@@ -204,7 +204,10 @@ pub fn print(report: &RunReport, form: Output) -> Result<(), Failure> {
         print_step(step);
     }
     let took = report.finished_at.map_or(0.0, |end| (end - report.started_at).as_seconds_f64());
-    eprintln!("{}: {} in {took:.1} s, {} requests (run {})", report.pipeline, report.status, report.requests, report.run_id);
+    eprintln!(
+        "{}: {} in {took:.1} s, {} requests (run {})",
+        report.pipeline, report.status, report.requests, report.run_id
+    );
     Ok(())
 }
 

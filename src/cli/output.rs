@@ -67,7 +67,10 @@ mod tests {
 
     #[test]
     fn links_show_their_names() {
-        assert_eq!(cell(&json!([{"type": "Asset", "id": 1, "name": "Bunny"}, {"type": "Asset", "id": 2}])), "Bunny, Asset 2");
+        assert_eq!(
+            cell(&json!([{"type": "Asset", "id": 1, "name": "Bunny"}, {"type": "Asset", "id": 2}])),
+            "Bunny, Asset 2"
+        );
         assert_eq!(cell(&Value::Null), "-");
     }
 

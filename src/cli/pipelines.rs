@@ -126,7 +126,8 @@ async fn once(args: RunArgs, config: Option<&Path>) -> Result<u8, Failure> {
     let config = load_config(config)?;
     let pipelines = selected(load(&config)?, &args.names)?;
     let overrides = pipeline::parse_overrides(&args.set).map_err(Failure::usage)?;
-    let engine = super::engine::Engine::new(super::context::Online::open(config).await?, crate::sync::Settings::default())?;
+    let engine =
+        super::engine::Engine::new(super::context::Online::open(config).await?, crate::sync::Settings::default())?;
     let mut reports: Vec<RunReport> = Vec::new();
     for pipeline in &pipelines {
         let params = resolve_params(pipeline, &overrides)?;
@@ -231,7 +232,8 @@ fn history(args: &HistoryArgs, config: Option<&Path>) -> Result<u8, Failure> {
         return Ok(0);
     }
     let reports = rows.into_iter().filter_map(|row| serde_json::from_value::<RunReport>(row.report).ok());
-    let mut table = output::table(["run", "pipeline", "by", "started", "took", "status", "checked", "drift", "repaired"]);
+    let mut table =
+        output::table(["run", "pipeline", "by", "started", "took", "status", "checked", "drift", "repaired"]);
     for report in reports {
         let sum = |of: fn(&crate::report::StepResult) -> u64| {
             output::number(report.steps.iter().map(|step| of(&step.result)).sum())
@@ -264,7 +266,10 @@ async fn trigger(args: TriggerArgs, config: Option<&Path>) -> Result<u8, Failure
     let control = Control::read(&config.data_dir).map_err(|error| {
         let dir = config.data_dir.display();
         let words = if error.is_missing() { format!("no daemon runs on {dir}") } else { error.to_string() };
-        Failure::new(Failure::UNAVAILABLE, format!("{words}; `sgcache pipelines run --once {}` runs it here", args.name))
+        Failure::new(
+            Failure::UNAVAILABLE,
+            format!("{words}; `sgcache pipelines run --once {}` runs it here", args.name),
+        )
     })?;
     let run_id = post_trigger(&control, &args.name, &changed).await?;
     if args.detach {

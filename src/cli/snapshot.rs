@@ -39,12 +39,8 @@ impl Snapshots {
     /// Begins to collect.
     pub fn new(engine: Arc<Engine>, pipelines: &[Arc<Pipeline>], plan: &PlanState) -> Self {
         let named = pipelines.iter().map(|pipeline| (pipeline.name.clone(), first_status(pipeline)));
-        let mut noted = Noted {
-            pipelines: named.collect(),
-            runs: VecDeque::new(),
-            drift: BTreeMap::new(),
-            lags: VecDeque::new(),
-        };
+        let mut noted =
+            Noted { pipelines: named.collect(), runs: VecDeque::new(), drift: BTreeMap::new(), lags: VecDeque::new() };
         let history = engine.online.state.runs(RUNS, None).unwrap_or_default();
         for row in history.into_iter().rev() {
             if let Ok(report) = serde_json::from_value::<RunReport>(row.report) {

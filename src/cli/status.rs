@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::time::Duration;
 
+use super::Failure;
 use super::context::load_config;
 use super::output::{self, Output};
-use super::Failure;
 use crate::server::{Control, StatusSnapshot};
 
 #[derive(Debug, clap::Args)]
@@ -39,7 +39,11 @@ async fn fetch(data_dir: &Path) -> Result<StatusSnapshot, Failure> {
         let pid = control.pid;
         Failure::new(
             Failure::UNAVAILABLE,
-            format!("the daemon of {dir} (process {pid}) does not answer on {}: {}", control.address, error.without_url()),
+            format!(
+                "the daemon of {dir} (process {pid}) does not answer on {}: {}",
+                control.address,
+                error.without_url()
+            ),
         )
     };
     let client = reqwest::Client::builder().timeout(Duration::from_secs(10)).no_proxy().build().map_err(away)?;
@@ -85,7 +89,13 @@ pub fn print(status: &StatusSnapshot) {
             (false, None) => "-".to_owned(),
         };
         let schedule = pipeline.schedule.clone().unwrap_or_default();
-        pipelines.add_row([pipeline.name.clone(), schedule, last, at(pipeline.last_finished_at), at(pipeline.next_run)]);
+        pipelines.add_row([
+            pipeline.name.clone(),
+            schedule,
+            last,
+            at(pipeline.last_finished_at),
+            at(pipeline.next_run),
+        ]);
     }
     println!("{pipelines}");
 }

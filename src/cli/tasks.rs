@@ -18,7 +18,8 @@ pub struct TaskGauges {
 impl TaskGauges {
     /// Sets what the definitions tell.
     pub fn new(metrics: Metrics, pipelines: &[Arc<Pipeline>], plan: &PlanState) -> Self {
-        let ids = |pipeline: &Pipeline| pipeline.steps.iter().chain(&pipeline.on_drift).map(|step| step.id.clone()).collect();
+        let ids =
+            |pipeline: &Pipeline| pipeline.steps.iter().chain(&pipeline.on_drift).map(|step| step.id.clone()).collect();
         let steps = pipelines.iter().map(|pipeline| (pipeline.name.clone(), ids(pipeline))).collect();
         let gauges = Self { metrics, steps };
         for pipeline in pipelines {

@@ -177,12 +177,7 @@ pub struct ValidateCountsArgs {
 
 impl Default for ValidateCountsArgs {
     fn default() -> ValidateCountsArgs {
-        ValidateCountsArgs {
-            types: Vec::new(),
-            settle: Duration::from_secs(60),
-            locate: 200,
-            repair: false,
-        }
+        ValidateCountsArgs { types: Vec::new(), settle: Duration::from_secs(60), locate: 200, repair: false }
     }
 }
 

@@ -10,8 +10,8 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::{
-    ErrorClass, Execute, FilterOperator, GenerateArgs, GenerateMode, JobContext, JobError, JobSpec, PurgeArgs,
-    PruneReportsArgs, RepairArgs, SampleMode, ValidateDataArgs,
+    ErrorClass, Execute, FilterOperator, GenerateArgs, GenerateMode, JobContext, JobError, JobSpec, PruneReportsArgs,
+    PurgeArgs, RepairArgs, SampleMode, ValidateDataArgs,
 };
 use crate::entity::{EntityType, Timestamp};
 use crate::entity_config::{Exclusions, TypeLayout, refresh};
@@ -172,7 +172,9 @@ impl Jobs {
             let record = self.replica.state().type_record(&layout.entity_type)?;
             if !record.is_some_and(|record| matches!(record.state, TypeState::Live | TypeState::Degraded)) {
                 let ty = &layout.entity_type;
-                return Err(invalid(format!("{ty} is not imported yet: `sgcache pipelines run` or `sgcache job import` does that")));
+                return Err(invalid(format!(
+                    "{ty} is not imported yet: `sgcache pipelines run` or `sgcache job import` does that"
+                )));
             }
             let imported = self.replica.rebuild(&layout.entity_type, None).await?;
             let ty = result.by_type.entry(layout.entity_type.to_string()).or_default();

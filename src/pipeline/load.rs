@@ -11,8 +11,7 @@ use serde_json::Value;
 use super::context::{Context, RunFacts};
 use super::file::{ContinuousFile, OutputsFile, PipelineFile, ReactionFile, SHAPE, ScheduleFile, StepFile};
 use super::{
-    Arguments, Continuous, Defaults, JobSpec, Outputs, Params, Pipeline, Schedule, Site, Start, Step,
-    fingerprint,
+    Arguments, Continuous, Defaults, JobSpec, Outputs, Params, Pipeline, Schedule, Site, Start, Step, fingerprint,
 };
 use crate::report::{Status, StepResult, Trigger};
 use crate::yaml::{Diagnostic, Document, Problems, Templates, did_you_mean, has_template, join, nearest};

@@ -12,8 +12,8 @@ mod defaults;
 mod definition;
 pub mod file;
 mod heartbeat;
-mod jobs;
 mod job;
+mod jobs;
 mod load;
 mod params;
 mod planner;
@@ -25,15 +25,13 @@ mod supervisor;
 pub use context::{Previous, Site};
 pub use daemon::{Command, Daemon, Event, Observer};
 pub use defaults::{CatchUp, DEFAULTS_KEYS, Defaults, DefaultsFile, ErrorClass, RETRY_KEYS, Retry, RetryFile};
-pub use definition::{
-    Arguments, Continuous, Detail, Outputs, Pipeline, Policy, Start, Step, fingerprint,
-};
+pub use definition::{Arguments, Continuous, Detail, Outputs, Pipeline, Policy, Start, Step, fingerprint};
 pub use heartbeat::Heartbeat;
-pub use jobs::{Following, Jobs};
 pub use job::{
     FilterOperator, GenerateArgs, GenerateMode, ImportArgs, JobSpec, PruneReportsArgs, PurgeArgs, RebuildArgs,
     RepairArgs, Sample, SampleMode, SyncArgs, ValidateCountsArgs, ValidateDataArgs,
 };
+pub use jobs::{Following, Jobs};
 pub use load::{Surroundings, find, load, load_directory, parse_overrides, resolve};
 pub use params::{Param, ParamError, ParamType, Params};
 pub use planner::{Decision, PlanEntry, PlanState, Planner, SkipReason};

@@ -73,7 +73,8 @@ impl Validator {
             all.into_iter().filter(|bucket| remembered.get(bucket) != stored.get(bucket)).collect();
         let label = layout.entity_type.as_str();
         self.metrics.validation.bucket_mismatches.add(&[label], forgotten.len() as u64);
-        let cache = digest.iter().filter(|bucket| bucket.count > 0).map(|bucket| (bucket.number, bucket.count)).collect();
+        let cache =
+            digest.iter().filter(|bucket| bucket.count > 0).map(|bucket| (bucket.number, bucket.count)).collect();
         Ok(Buckets { site: site?, cache, forgotten })
     }
 
@@ -194,7 +195,8 @@ mod tests {
 
     #[test]
     fn groups_are_read_by_their_first_id() {
-        let group = |value: Value, count: u64| json!({"group_name": "x", "group_value": value, "summaries": {"id": count}});
+        let group =
+            |value: Value, count: u64| json!({"group_name": "x", "group_value": value, "summaries": {"id": count}});
         let answer = json!({"groups": [group(json!(0), 3), group(json!("2000-2999"), 4)], "summaries": {"id": 7}});
         assert_eq!(grouped_counts(&answer), Some(Counts::from([(0, 3), (2, 4)])));
     }

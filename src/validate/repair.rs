@@ -189,8 +189,7 @@ fn mismatches(layout: &TypeLayout, id: i64, found: Difference, rv: Option<i64>) 
         cache_rv: rv,
         action: Action::Reported,
     };
-    let membership =
-        if layout.filter.is_everything() { MismatchClass::NoEvent } else { MismatchClass::Membership };
+    let membership = if layout.filter.is_everything() { MismatchClass::NoEvent } else { MismatchClass::Membership };
     match found {
         Difference::Missing(site) => {
             let mut mismatch = whole(MismatchKind::Missing, membership, Value::Null, label(layout, &site));

@@ -79,7 +79,8 @@ impl Validator {
             Sample::RandomPages { pages, page_size, seed } => {
                 let highest = self.highest_id(layout).await?;
                 // Each type draws its own numbers from the one seed.
-                let salt = layout.entity_type.as_str().bytes().fold(*seed, |sum, b| sum.wrapping_mul(31) + u64::from(b));
+                let salt =
+                    layout.entity_type.as_str().bytes().fold(*seed, |sum, b| sum.wrapping_mul(31) + u64::from(b));
                 let mut random = StdRng::seed_from_u64(salt);
                 let mut ids = BTreeSet::new();
                 for _ in 0..*pages {
@@ -117,10 +118,8 @@ impl Validator {
     /// Reads the ids of the selection, in pages that the site allows: a larger
     /// page of ours is cut into several of the site.
     async fn site_page(&self, layout: &TypeLayout, selection: &Selection) -> Result<BTreeSet<i64>> {
-        let filter = RawFilter::Group {
-            any: false,
-            conditions: vec![selection.filter.clone(), layout.raw_filter.clone()],
-        };
+        let filter =
+            RawFilter::Group { any: false, conditions: vec![selection.filter.clone(), layout.raw_filter.clone()] };
         let size = selection.page.size.min(self.client.page_size());
         let mut read = Read::new(layout.entity_type.clone(), filter, size);
         read.order = selection.order.clone();
@@ -130,8 +129,7 @@ impl Validator {
         let mut ids = BTreeSet::new();
         let mut page = first / u64::from(size);
         while page * u64::from(size) < last {
-            read.paging =
-                Paging { entities_per_page: size, current_page: u32::try_from(page + 1).unwrap_or(u32::MAX) };
+            read.paging = Paging { entities_per_page: size, current_page: u32::try_from(page + 1).unwrap_or(u32::MAX) };
             self.count_request();
             let answer = self.client.read(&read, Purpose::Validate).await?;
             let rows = answer.rows.iter().enumerate().filter_map(|(index, row)| {

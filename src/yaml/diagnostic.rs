@@ -130,9 +130,7 @@ impl Problems {
 
     /// Makes the text of a file known, so that places in it can be drawn.
     pub fn know(&mut self, file: &str, text: &Arc<str>) {
-        self.texts
-            .entry(file.to_owned())
-            .or_insert_with(|| text.clone());
+        self.texts.entry(file.to_owned()).or_insert_with(|| text.clone());
     }
 
     /// Takes over everything from another collection.
@@ -162,10 +160,7 @@ impl Problems {
 
     /// Returns the number of errors.
     pub fn errors(&self) -> usize {
-        self.list
-            .iter()
-            .filter(|d| d.severity == Severity::Error)
-            .count()
+        self.list.iter().filter(|d| d.severity == Severity::Error).count()
     }
 
     /// Returns the number of warnings.
@@ -188,11 +183,8 @@ impl Problems {
             false => Renderer::plain(),
         };
         let sorted = self.sorted();
-        let mut drawn: Vec<String> = sorted
-            .iter()
-            .take(SHOWN)
-            .map(|diagnostic| self.draw(diagnostic, &renderer))
-            .collect();
+        let mut drawn: Vec<String> =
+            sorted.iter().take(SHOWN).map(|diagnostic| self.draw(diagnostic, &renderer)).collect();
         if sorted.len() > SHOWN {
             drawn.push(format!("... and {} more", sorted.len() - SHOWN));
         }
@@ -204,20 +196,12 @@ impl Problems {
             Severity::Error => Level::ERROR,
             Severity::Warning => Level::WARNING,
         };
-        let title = level
-            .primary_title(diagnostic.message.as_str())
-            .id(diagnostic.code);
+        let title = level.primary_title(diagnostic.message.as_str()).id(diagnostic.code);
         let text = self.texts.get(&diagnostic.file);
         let mut group = match (text, &diagnostic.span) {
             (Some(text), Some(span)) => {
-                let annotation = AnnotationKind::Primary
-                    .span(span.clone())
-                    .label(diagnostic.label.as_str());
-                title.element(
-                    Snippet::source(&**text)
-                        .path(diagnostic.file.as_str())
-                        .annotation(annotation),
-                )
+                let annotation = AnnotationKind::Primary.span(span.clone()).label(diagnostic.label.as_str());
+                title.element(Snippet::source(&**text).path(diagnostic.file.as_str()).annotation(annotation))
             }
             _ => title.element(annotate_snippets::Origin::path(diagnostic.file.as_str())),
         };
@@ -245,9 +229,6 @@ impl std::error::Error for Problems {}
 
 impl From<Diagnostic> for Problems {
     fn from(diagnostic: Diagnostic) -> Problems {
-        Problems {
-            list: vec![diagnostic],
-            texts: BTreeMap::new(),
-        }
+        Problems { list: vec![diagnostic], texts: BTreeMap::new() }
     }
 }

@@ -58,9 +58,8 @@ impl Document {
     ///
     /// `SG0100` when it cannot be read, otherwise those of [`Document::yaml`].
     pub fn read(path: &Path, name: &str) -> Result<Document, Problems> {
-        let bytes = std::fs::read(path).map_err(|error| {
-            Diagnostic::about_file("SG0100", name, format!("cannot be read: {error}"))
-        })?;
+        let bytes = std::fs::read(path)
+            .map_err(|error| Diagnostic::about_file("SG0100", name, format!("cannot be read: {error}")))?;
         match path.extension().is_some_and(|end| end == "json") {
             true => Document::json(name, &bytes),
             false => Document::yaml(name, &bytes),
@@ -74,8 +73,8 @@ impl Document {
     /// `SG0101` (size, depth, encoding) and `SG0102` (syntax, duplicate keys).
     pub fn yaml(name: &str, bytes: &[u8]) -> Result<Document, Problems> {
         let text = checked_text(name, bytes)?;
-        let parsed = serde_yaml::from_str::<serde_yaml::Value>(&text)
-            .and_then(|mut value| value.apply_merge().map(|()| value));
+        let parsed =
+            serde_yaml::from_str::<serde_yaml::Value>(&text).and_then(|mut value| value.apply_merge().map(|()| value));
         let value = match parsed {
             Ok(value) => value,
             Err(error) => return Err(yaml_problem(name, &text, &error)),
@@ -104,12 +103,7 @@ impl Document {
             let message = format!("values are nested deeper than {MAX_DEPTH} levels");
             return Err(Diagnostic::about_file("SG0101", name, message).into());
         }
-        Ok(Document {
-            name: name.to_owned(),
-            text,
-            value,
-            spans: OnceLock::new(),
-        })
+        Ok(Document { name: name.to_owned(), text, value, spans: OnceLock::new() })
     }
 
     /// Returns the name of the file in messages.
@@ -131,12 +125,7 @@ impl Document {
     ///
     /// `value` may be the rendered form of what is written there. A failure
     /// goes to `problems` as `SG0202` with its place.
-    pub fn decode<T: DeserializeOwned>(
-        &self,
-        pointer: &str,
-        value: &Value,
-        problems: &mut Problems,
-    ) -> Option<T> {
+    pub fn decode<T: DeserializeOwned>(&self, pointer: &str, value: &Value, problems: &mut Problems) -> Option<T> {
         let error = match serde_path_to_error::deserialize(value) {
             Ok(typed) => return Some(typed),
             Err(error) => error,
@@ -149,10 +138,7 @@ impl Document {
                 Segment::Unknown => place,
             };
         }
-        self.report(
-            problems,
-            self.at(&place, "SG0202", error.inner().to_string()),
-        );
+        self.report(problems, self.at(&place, "SG0202", error.inner().to_string()));
         None
     }
 
@@ -168,16 +154,8 @@ impl Document {
     }
 
     /// Returns an error that points at the key that leads to `pointer`.
-    pub fn at_key(
-        &self,
-        pointer: &str,
-        code: &'static str,
-        message: impl Into<String>,
-    ) -> Diagnostic {
-        let span = self
-            .spans()
-            .key(pointer)
-            .or_else(|| self.value_span(pointer));
+    pub fn at_key(&self, pointer: &str, code: &'static str, message: impl Into<String>) -> Diagnostic {
+        let span = self.spans().key(pointer).or_else(|| self.value_span(pointer));
         self.diagnostic(code, message.into(), span)
     }
 
@@ -205,9 +183,7 @@ impl Document {
         written: &str,
         candidates: &[&str],
     ) -> Diagnostic {
-        self.at(pointer, code, message)
-            .label("unknown")
-            .help(did_you_mean(written, candidates))
+        self.at(pointer, code, message).label("unknown").help(did_you_mean(written, candidates))
     }
 
     /// Returns where the value at `pointer` stands.
@@ -217,10 +193,7 @@ impl Document {
 
     /// Returns where the key that leads to `pointer` stands.
     pub fn key_place(&self, pointer: &str) -> Place {
-        let span = self
-            .spans()
-            .key(pointer)
-            .or_else(|| self.value_span(pointer));
+        let span = self.spans().key(pointer).or_else(|| self.value_span(pointer));
         self.place_of(span)
     }
 
@@ -271,19 +244,10 @@ impl Document {
             Some(span) => line_and_column(&self.text, span.start),
             None => (0, 0),
         };
-        Place {
-            file: self.name.clone(),
-            line,
-            column,
-        }
+        Place { file: self.name.clone(), line, column }
     }
 
-    fn diagnostic(
-        &self,
-        code: &'static str,
-        message: String,
-        span: Option<Range<usize>>,
-    ) -> Diagnostic {
+    fn diagnostic(&self, code: &'static str, message: String, span: Option<Range<usize>>) -> Diagnostic {
         let place = self.place_of(span.clone());
         Diagnostic {
             code,
@@ -335,9 +299,7 @@ fn yaml_problem(name: &str, text: &Arc<str>, error: &serde_yaml::Error) -> Probl
             .help("one file is one document: remove the line `---`".to_owned());
         return problem.into();
     }
-    let (line, column) = error
-        .location()
-        .map_or((0, 0), |place| (place.line(), place.column()));
+    let (line, column) = error.location().map_or((0, 0), |place| (place.line(), place.column()));
     // The position is drawn, so it is not repeated in words.
     let reason = message.split(" at line ").next().unwrap_or(&message);
     let help = yaml_help(text, line);
@@ -363,10 +325,7 @@ fn yaml_help(text: &str, line: usize) -> Option<String> {
     let lines: Vec<&str> = text.lines().collect();
     let from = line.saturating_sub(2);
     let near = lines.get(from..line.min(lines.len()))?.join("\n");
-    let advice = if near
-        .lines()
-        .any(|l| l.trim_start_matches(' ').starts_with('\t'))
-    {
+    let advice = if near.lines().any(|l| l.trim_start_matches(' ').starts_with('\t')) {
         "YAML is indented with spaces, never with tabs"
     } else if near.contains(": *") {
         "a value that starts with `*` is an alias: put quotes around it (\"* * * * *\")"
@@ -407,10 +366,7 @@ fn byte_span(text: &str, line: usize, column: usize) -> Option<Range<usize>> {
     let index = line.checked_sub(1)?;
     let start: usize = text.split_inclusive('\n').take(index).map(str::len).sum();
     let rest = text.get(start..)?;
-    let within = rest
-        .char_indices()
-        .nth(column.saturating_sub(1))
-        .map_or(rest.len(), |(at, _)| at);
+    let within = rest.char_indices().nth(column.saturating_sub(1)).map_or(rest.len(), |(at, _)| at);
     let from = (start + within).min(text.len());
     let length = text[from..].chars().next().map_or(0, char::len_utf8);
     Some(from..from + length)

@@ -15,18 +15,12 @@ use serde::{Deserialize, Deserializer, de::Error};
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let trimmed = text.trim();
     let calendar = trimmed.contains('M')
-        || ["month", "year", "y"]
-            .iter()
-            .any(|unit| trimmed.contains(unit) && !trimmed.contains("day"));
+        || ["month", "year", "y"].iter().any(|unit| trimmed.contains(unit) && !trimmed.contains("day"));
     if calendar {
-        return Err(format!(
-            "`{text}` uses months or years, which have no fixed length (`m` is minutes)"
-        ));
+        return Err(format!("`{text}` uses months or years, which have no fixed length (`m` is minutes)"));
     }
     if trimmed != "0" && trimmed.parse::<f64>().is_ok() {
-        return Err(format!(
-            "`{text}` has no unit: write `{trimmed}s`, `{trimmed}m`, ..."
-        ));
+        return Err(format!("`{text}` has no unit: write `{trimmed}s`, `{trimmed}m`, ..."));
     }
     humantime::parse_duration(trimmed)
         .map_err(|_| format!("`{text}` is not a duration such as `30s`, `5m` or `1h 30m`"))
@@ -44,9 +38,7 @@ pub fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, 
 }
 
 /// Deserializes a duration that may be missing; wants `#[serde(default)]` too.
-pub fn optional_duration<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Option<Duration>, D::Error> {
+pub fn optional_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
     match Option::<String>::deserialize(deserializer)? {
         Some(text) => parse_duration(&text).map(Some).map_err(D::Error::custom),
         None => Ok(None),

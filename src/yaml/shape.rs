@@ -52,32 +52,18 @@ pub struct Key {
 
 /// Returns a key that must be there.
 pub const fn required(name: &'static str, shape: Shape) -> Key {
-    Key {
-        name,
-        shape,
-        required: true,
-    }
+    Key { name, shape, required: true }
 }
 
 /// Returns a key that may be left out; `null` counts as left out.
 pub const fn optional(name: &'static str, shape: Shape) -> Key {
-    Key {
-        name,
-        shape,
-        required: false,
-    }
+    Key { name, shape, required: false }
 }
 
 impl Shape {
     /// Compares `value`, which stands at `pointer`, and reports every
     /// difference. Returns whether there was none.
-    pub fn check(
-        &self,
-        document: &Document,
-        pointer: &str,
-        value: &Value,
-        problems: &mut Problems,
-    ) -> bool {
+    pub fn check(&self, document: &Document, pointer: &str, value: &Value, problems: &mut Problems) -> bool {
         let before = problems.errors();
         self.walk(document, pointer, value, problems);
         problems.errors() == before
@@ -103,20 +89,11 @@ impl Shape {
         }
     }
 
-    fn walk_scalar(
-        &self,
-        document: &Document,
-        pointer: &str,
-        value: &Value,
-        problems: &mut Problems,
-    ) {
+    fn walk_scalar(&self, document: &Document, pointer: &str, value: &Value, problems: &mut Problems) {
         let Some((message, help)) = self.objection(value) else {
             return;
         };
-        let diagnostic = document
-            .at(pointer, "SG0202", message)
-            .label(self.expected())
-            .help(help);
+        let diagnostic = document.at(pointer, "SG0202", message).label(self.expected()).help(help);
         document.report(problems, diagnostic);
     }
 
@@ -174,9 +151,7 @@ impl Shape {
         let yes_or_no = ["yes", "no", "on", "off"].contains(&text.to_lowercase().as_str());
         match self {
             Shape::Bool if yes_or_no => Some("write `true` or `false`".to_owned()),
-            Shape::Integer(..) | Shape::Number if text.parse::<f64>().is_ok() => {
-                Some("remove the quotes".to_owned())
-            }
+            Shape::Integer(..) | Shape::Number if text.parse::<f64>().is_ok() => Some("remove the quotes".to_owned()),
             _ => None,
         }
     }
@@ -229,10 +204,7 @@ fn walk_object(
                 true => document.at(pointer, "SG0203", message),
                 false => document.at_key(pointer, "SG0203", message),
             };
-            document.report(
-                problems,
-                diagnostic.label(format!("`{}` missing here", key.name)),
-            );
+            document.report(problems, diagnostic.label(format!("`{}` missing here", key.name)));
         }
     }
 }

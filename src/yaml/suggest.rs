@@ -7,10 +7,7 @@ const LISTED: usize = 12;
 ///
 /// Near means a Jaro-Winkler similarity of 0.8 or at most two edits, and case
 /// never counts.
-pub fn nearest<'a>(
-    written: &str,
-    candidates: impl IntoIterator<Item = &'a str>,
-) -> Option<&'a str> {
+pub fn nearest<'a>(written: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let folded = written.to_lowercase();
     let mut best: Option<(f64, &str)> = None;
     for candidate in candidates {

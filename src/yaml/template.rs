@@ -58,9 +58,7 @@ impl TemplateError {
     }
 
     fn moved_by(mut self, offset: usize) -> TemplateError {
-        self.range = self
-            .range
-            .map(|range| range.start + offset..range.end + offset);
+        self.range = self.range.map(|range| range.start + offset..range.end + offset);
         self
     }
 }
@@ -88,12 +86,8 @@ impl Templates {
         engine.set_undefined_behavior(UndefinedBehavior::Strict);
         engine.set_fuel(Some(FUEL));
         engine.set_debug(false);
-        engine.add_function("env", move |name: String, default: Option<String>| {
-            read_public(&public, &name, default)
-        });
-        Templates {
-            environment: engine,
-        }
+        engine.add_function("env", move |name: String, default: Option<String>| read_public(&public, &name, default));
+        Templates { environment: engine }
     }
 
     /// Evaluates a bare expression, such as `result.missing > params.max`.
@@ -102,18 +96,14 @@ impl Templates {
     ///
     /// `SG0301` for an undefined name, `SG0302` for anything else.
     pub fn evaluate(&self, expression: &str, context: &Value) -> Result<Value, TemplateError> {
-        let compiled = self
-            .environment
-            .compile_expression_owned(expression.to_owned())
-            .map_err(|error| engine_error(&error))?;
+        let compiled =
+            self.environment.compile_expression_owned(expression.to_owned()).map_err(|error| engine_error(&error))?;
         let mut names: Vec<String> = compiled.undeclared_variables(true).into_iter().collect();
         names.sort();
         for name in names {
             self.look_up(expression, &name, context)?;
         }
-        let value = compiled
-            .eval(minijinja::Value::from(Serde(context)))
-            .map_err(|error| engine_error(&error))?;
+        let value = compiled.eval(minijinja::Value::from(Serde(context))).map_err(|error| engine_error(&error))?;
         if value.is_undefined() {
             return Err(TemplateError {
                 code: "SG0301",
@@ -160,12 +150,7 @@ impl Templates {
     ///
     /// Every error found, each with the JSON pointer of its text, which starts
     /// with `pointer`.
-    pub fn render(
-        &self,
-        pointer: &str,
-        value: &Value,
-        context: &Value,
-    ) -> Result<Value, Vec<(String, TemplateError)>> {
+    pub fn render(&self, pointer: &str, value: &Value, context: &Value) -> Result<Value, Vec<(String, TemplateError)>> {
         let mut errors = Vec::new();
         let rendered = self.render_all(pointer, value, context, &mut errors);
         match errors.is_empty() {
@@ -182,18 +167,14 @@ impl Templates {
         errors: &mut Vec<(String, TemplateError)>,
     ) -> Value {
         match value {
-            Value::String(text) if has_template(text) => {
-                self.render_text(text, context).unwrap_or_else(|error| {
-                    errors.push((pointer.to_owned(), error));
-                    Value::Null
-                })
-            }
+            Value::String(text) if has_template(text) => self.render_text(text, context).unwrap_or_else(|error| {
+                errors.push((pointer.to_owned(), error));
+                Value::Null
+            }),
             Value::Array(items) => items
                 .iter()
                 .enumerate()
-                .map(|(at, item)| {
-                    self.render_all(&join(pointer, &at.to_string()), item, context, errors)
-                })
+                .map(|(at, item)| self.render_all(&join(pointer, &at.to_string()), item, context, errors))
                 .collect(),
             Value::Object(map) => map
                 .iter()
@@ -207,14 +188,8 @@ impl Templates {
         }
     }
 
-    fn evaluate_part(
-        &self,
-        text: &str,
-        range: &Range<usize>,
-        context: &Value,
-    ) -> Result<Value, TemplateError> {
-        self.evaluate(&text[range.clone()], context)
-            .map_err(|error| error.moved_by(range.start))
+    fn evaluate_part(&self, text: &str, range: &Range<usize>, context: &Value) -> Result<Value, TemplateError> {
+        self.evaluate(&text[range.clone()], context).map_err(|error| error.moved_by(range.start))
     }
 
     /// Checks that a dotted name leads somewhere in the context.
@@ -278,15 +253,9 @@ fn undefined(
         None => None,
     };
     let missing = format!("{walked}{segment}");
-    let range = position_of(expression, name)
-        .map(|start| start..start + missing.len())
-        .or(Some(trimmed_range(expression)));
-    TemplateError {
-        code: "SG0301",
-        message: format!("`{missing}` is not defined"),
-        range,
-        help,
-    }
+    let range =
+        position_of(expression, name).map(|start| start..start + missing.len()).or(Some(trimmed_range(expression)));
+    TemplateError { code: "SG0301", message: format!("`{missing}` is not defined"), range, help }
 }
 
 /// Finds a dotted name in an expression, as a whole word.
@@ -314,12 +283,7 @@ fn engine_error(error: &minijinja::Error) -> TemplateError {
         ErrorKind::UndefinedError => format!("a name is not defined: {reason}"),
         _ => format!("the expression cannot be evaluated: {reason}"),
     };
-    TemplateError {
-        code: "SG0302",
-        message,
-        range: error.range(),
-        help: None,
-    }
+    TemplateError { code: "SG0302", message, range: error.range(), help: None }
 }
 
 fn as_text(value: &Value, range: Range<usize>) -> Result<String, TemplateError> {

@@ -29,13 +29,11 @@ fn context() -> serde_json::Value {
 }
 
 fn rendered(text: &str) -> Result<serde_json::Value, String> {
-    templates()
-        .render_text(text, &context())
-        .map_err(|error| match (&error.range, &error.help) {
-            (Some(range), Some(help)) => format!("{error} at `{}`; {help}", &text[range.clone()]),
-            (Some(range), None) => format!("{error} at `{}`", &text[range.clone()]),
-            (None, _) => error.to_string(),
-        })
+    templates().render_text(text, &context()).map_err(|error| match (&error.range, &error.help) {
+        (Some(range), Some(help)) => format!("{error} at `{}`; {help}", &text[range.clone()]),
+        (Some(range), None) => format!("{error} at `{}`", &text[range.clone()]),
+        (None, _) => error.to_string(),
+    })
 }
 
 #[test]
@@ -44,10 +42,7 @@ fn a_sole_expression_keeps_its_type() {
     assert_eq!(rendered("${{ params.limit * 2 }}"), Ok(json!(10)));
     assert_eq!(rendered("${{ params.types }}"), Ok(json!(["Shot", "Task"])));
     assert_eq!(rendered("${{ params.on }}"), Ok(json!(true)));
-    assert_eq!(
-        rendered("${{ {'a': {'b': 1}} }}"),
-        Ok(json!({"a": {"b": 1}}))
-    );
+    assert_eq!(rendered("${{ {'a': {'b': 1}} }}"), Ok(json!({"a": {"b": 1}})));
 }
 
 #[test]
@@ -71,10 +66,7 @@ fn an_undefined_name_is_found_with_its_place_and_the_nearest_one() {
 
 #[test]
 fn broken_and_endless_expressions_are_refused() {
-    assert_eq!(
-        rendered("a ${{ params.limit"),
-        Err("`${{` has no closing `}}` at `${{`".into())
-    );
+    assert_eq!(rendered("a ${{ params.limit"), Err("`${{` has no closing `}}` at `${{`".into()));
     assert!(rendered("${{ params.limit + }}").is_err());
     assert!(rendered("${{ params.limit|nosuch }}").is_err());
     assert!(rendered("x${{ params.none }}").is_err());
@@ -94,35 +86,20 @@ fn only_public_environment_variables_can_be_read() {
 fn places_are_those_of_the_text() {
     let document = parse("steps:\n  - id: a\n    with: { limit: \"x\" }\nname: 'ü b'\n");
     assert_eq!(document.place("/steps/0/id").to_string(), "demo.yaml:2:9");
-    assert_eq!(
-        document.key_place("/steps/0/id").to_string(),
-        "demo.yaml:2:5"
-    );
-    assert_eq!(
-        document.place("/steps/0/with/limit").to_string(),
-        "demo.yaml:3:20"
-    );
+    assert_eq!(document.key_place("/steps/0/id").to_string(), "demo.yaml:2:5");
+    assert_eq!(document.place("/steps/0/with/limit").to_string(), "demo.yaml:3:20");
     assert_eq!(document.within("/name", 3..4, "SG0000", "").column, 10);
     // What has no place of its own is shown at what is around it.
-    assert_eq!(
-        document.place("/steps/0/with/page").to_string(),
-        "demo.yaml:3:11"
-    );
+    assert_eq!(document.place("/steps/0/with/page").to_string(), "demo.yaml:3:11");
 }
 
 #[test]
 fn json_files_have_places_too() {
     let text = "{\n  \"fields\": {\n    \"codee\": {}\n  }\n}\n";
     let document = Document::json("Shot.json", text.as_bytes()).expect("valid JSON");
-    assert_eq!(
-        document.key_place("/fields/codee").to_string(),
-        "Shot.json:3:5"
-    );
+    assert_eq!(document.key_place("/fields/codee").to_string(), "Shot.json:3:5");
     let broken = Document::json("Shot.json", b"{\n  \"a\": 1,\n}").expect_err("a comma too many");
-    assert_eq!(
-        broken.to_string(),
-        "Shot.json:3:1: error[SG0102]: trailing comma"
-    );
+    assert_eq!(broken.to_string(), "Shot.json:3:1: error[SG0102]: trailing comma");
 }
 
 #[test]
@@ -180,13 +157,8 @@ fn objections(text: &str) -> Vec<String> {
 
 #[test]
 fn every_mistake_of_a_file_is_found_in_one_pass() {
-    assert_eq!(
-        objections("name: a\ntimeout: 1h 30m\ncron: [a, b]\n"),
-        [""; 0]
-    );
-    let all = objections(
-        "nme: a\ntimeout: 5\nlimit: 0\nenabled: yes\nmode: chek\ncron: [1]\ntimeuot: 5s\n",
-    );
+    assert_eq!(objections("name: a\ntimeout: 1h 30m\ncron: [a, b]\n"), [""; 0]);
+    let all = objections("nme: a\ntimeout: 5\nlimit: 0\nenabled: yes\nmode: chek\ncron: [1]\ntimeuot: 5s\n");
     assert_eq!(
         all,
         [
@@ -239,10 +211,5 @@ fn a_decoding_error_has_a_place() {
     let mut problems = Problems::new();
     let decoded: Option<Settings> = document.decode("", document.value(), &mut problems);
     assert!(decoded.is_none());
-    assert!(
-        problems
-            .to_string()
-            .starts_with("demo.yaml:3:5: error[SG0202]"),
-        "{problems}"
-    );
+    assert!(problems.to_string().starts_with("demo.yaml:3:5: error[SG0202]"), "{problems}");
 }

@@ -27,7 +27,8 @@ fn every_problem_of_every_file_is_shown_in_one_pass() {
     place.edit("pipelines/sync.yaml", "job: sync", "job: snyc");
     place.edit("pipelines/nightly-counts.yaml", "timeout:", "timeuot:");
     std::fs::write(place.path("entityConfig/Shot.json"), "{\"feilds\": {}}").expect("a file");
-    let words = ["snyc", "sync.yaml", "did you mean `sync`", "timeuot", "nightly-counts.yaml", "Shot.json:1:9", "feilds"];
+    let words =
+        ["snyc", "sync.yaml", "did you mean `sync`", "timeuot", "nightly-counts.yaml", "Shot.json:1:9", "feilds"];
     check(&place, &["pipelines", "validate"], 78, &words);
 }
 
@@ -76,7 +77,8 @@ fn a_page_of_html_is_not_taken_for_a_site() {
             let mut stream = stream.expect("a connection");
             let _ = std::io::Read::read(&mut stream, &mut [0; 4096]);
             let page = "<html><title>Welcome</title></html>";
-            let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{page}", page.len());
+            let answer =
+                format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{page}", page.len());
             let _ = std::io::Write::write_all(&mut stream, answer.as_bytes());
         }
     });
@@ -89,7 +91,12 @@ fn fields_and_types_that_the_site_lacks_are_named_with_the_nearest() {
     let _sim = place.sim(200, 0.0);
     std::fs::write(place.path("entityConfig/Shot.json"), "{\"fields\": {\n  \"cod\": {}\n}}").expect("a file");
     std::fs::write(place.path("entityConfig/Shott.json"), "{\"fields\": {}}").expect("a file");
-    let words = ["Shot.json:2: Shot has no field `cod`", "did you mean `code`?", "no entity type `Shott`", "did you mean `Shot`?"];
+    let words = [
+        "Shot.json:2: Shot has no field `cod`",
+        "did you mean `code`?",
+        "no entity type `Shott`",
+        "did you mean `Shot`?",
+    ];
     check(&place, &["job", "validateCounts"], 78, &words);
 }
 
@@ -97,7 +104,12 @@ fn fields_and_types_that_the_site_lacks_are_named_with_the_nearest() {
 fn an_unknown_type_on_the_command_line_is_answered_with_the_nearest() {
     let place = Place::new();
     let _sim = place.sim(200, 0.0);
-    check(&place, &["job", "validateCounts", "Shott"], 1, &["`Shott` is not a configured entity type", "did you mean `Shot`?"]);
+    check(
+        &place,
+        &["job", "validateCounts", "Shott"],
+        1,
+        &["`Shott` is not a configured entity type", "did you mean `Shot`?"],
+    );
 }
 
 #[test]
@@ -119,6 +131,10 @@ fn an_elasticsearch_that_is_down_at_the_start_is_named() {
     let place = Place::new();
     let _sim = place.sim(200, 0.0);
     let address = free_address();
-    place.edit("config.yaml", "store:\n  kind: embedded", &format!("store:\n  kind: elasticsearch\n  url: http://{address}"));
+    place.edit(
+        "config.yaml",
+        "store:\n  kind: embedded",
+        &format!("store:\n  kind: elasticsearch\n  url: http://{address}"),
+    );
     check(&place, &["job", "validateCounts"], 69, &[&address]);
 }

@@ -20,11 +20,27 @@ fn every_command_works_beside_a_running_daemon() {
     assert!(status["types"].as_array().is_some_and(|types| types.len() == 14), "{status}");
 
     let filters = r#"[["sg_status_list","is","ip"]]"#;
-    let args = ["find", "Shot", "--filters", filters, "--fields", "code,sg_status_list,assets", "--order", "-updated_at", "--limit", "5", "-o", "json"];
+    let args = [
+        "find",
+        "Shot",
+        "--filters",
+        filters,
+        "--fields",
+        "code,sg_status_list,assets",
+        "--order",
+        "-updated_at",
+        "--limit",
+        "5",
+        "-o",
+        "json",
+    ];
     let found = place.run(&args).expect_code(0).json();
     let rows = found.as_array().expect("an array");
     assert!(!rows.is_empty() && rows.len() <= 5, "{found}");
-    assert!(rows.iter().all(|row| row["sg_status_list"] == "ip" && row["type"] == "Shot" && row["id"].is_i64()), "{found}");
+    assert!(
+        rows.iter().all(|row| row["sg_status_list"] == "ip" && row["type"] == "Shot" && row["id"].is_i64()),
+        "{found}"
+    );
     assert!(rows.iter().all(|row| row["assets"].is_array() && row["code"].is_string()), "{found}");
 
     let report = counts(&place);
@@ -35,7 +51,22 @@ fn every_command_works_beside_a_running_daemon() {
     place.run(&["job", "validateData", "--limit", "1000"]).expect_code(0);
     let filters = "[['id','greater_than',10],['id','less_than',4000]]";
     let order = "[{'field_name':'created_at','direction':'asc'}]";
-    let args = ["job", "validateData", "Shot", "Asset", "--filters", filters, "--order", order, "--fields", "['id','code']", "--limit", "50", "--page", "2"];
+    let args = [
+        "job",
+        "validateData",
+        "Shot",
+        "Asset",
+        "--filters",
+        filters,
+        "--order",
+        order,
+        "--fields",
+        "['id','code']",
+        "--limit",
+        "50",
+        "--page",
+        "2",
+    ];
     place.run(&args).expect_code(0);
     place.run(&["job", "rebuild", "Asset", "Shot"]).expect_code(0);
     place.run(&["job", "generateEntityConfigs", "Asset", "Shot"]).expect_code(0);
@@ -76,7 +107,11 @@ fn a_fault_made_by_hand_is_found_named_and_mended() {
         .collect();
     found.sort();
     assert_eq!(found, expected);
-    assert!(mismatches.iter().all(|m| m["cached"].as_str().is_some_and(|v| v.starts_with("corrupted")) && m["kind"] == "differs"));
+    assert!(
+        mismatches
+            .iter()
+            .all(|m| m["cached"].as_str().is_some_and(|v| v.starts_with("corrupted")) && m["kind"] == "differs")
+    );
 
     let mended = place.run(&["job", "validateData", "--repair", "-o", "json"]).expect_code(0).json();
     assert_eq!(mended["steps"][0]["result"]["repaired"], json!(3), "{mended}");

@@ -29,10 +29,6 @@ impl Drop for Running {
 }
 
 impl Running {
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
     /// Sends SIGTERM and waits for the end; returns the exit code and what was
     /// said on stderr.
     pub fn terminate(mut self) -> (Option<i32>, String) {
