@@ -1,5 +1,5 @@
-//! What others keep here: runs, the plan of the scheduler, cursors, documents
-//! that wait to be delivered. Nothing in it means anything to sync.
+//! What others keep here: runs, the plan of the scheduler, cursors. Nothing in it
+//! means anything to sync.
 
 use rusqlite::{OptionalExtension, Row, params};
 use serde::Serialize;
@@ -24,19 +24,6 @@ pub struct RunRow {
     pub finished_at: Option<Timestamp>,
     /// The whole report.
     pub report: Value,
-}
-
-/// A document that waits to be delivered.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OutboxItem {
-    /// Its number; smaller ones are delivered first.
-    pub serial: i64,
-    /// Where it goes.
-    pub destination: String,
-    /// The document, as JSON.
-    pub document: String,
-    /// How often its delivery failed.
-    pub attempts: u32,
 }
 
 impl State {
@@ -120,59 +107,6 @@ impl State {
     /// Keeps where a rotation stands.
     pub fn set_rotation(&self, name: &str, cursor: &Value) -> Result<()> {
         self.keep(&format!("rotation/{name}"), cursor)
-    }
-
-    /// Adds documents to deliver; beyond `capacity` the oldest ones go, and their
-    /// number is returned.
-    pub fn outbox_push(&self, documents: &[(String, Value)], capacity: usize) -> Result<u64> {
-        self.write(|transaction| {
-            for (destination, document) in documents {
-                let sql = "INSERT INTO outbox (destination, document) VALUES (?1, ?2)";
-                transaction.prepare_cached(sql)?.execute([destination, &document.to_string()])?;
-            }
-            let sql = "DELETE FROM outbox WHERE serial <= (SELECT max(serial) FROM (
-                SELECT serial FROM outbox ORDER BY serial DESC LIMIT -1 OFFSET ?1))";
-            Ok(transaction.execute(sql, [capacity as i64])? as u64)
-        })
-    }
-
-    /// Returns the documents to deliver next.
-    pub fn outbox(&self, limit: usize) -> Result<Vec<OutboxItem>> {
-        self.read(|connection| {
-            let sql = "SELECT serial, destination, document, attempts FROM outbox ORDER BY serial LIMIT ?1";
-            let mut statement = connection.prepare_cached(sql)?;
-            let rows = statement.query_map([limit as i64], |row| {
-                Ok(OutboxItem {
-                    serial: row.get(0)?,
-                    destination: row.get(1)?,
-                    document: row.get(2)?,
-                    attempts: row.get(3)?,
-                })
-            })?;
-            Ok(rows.collect::<rusqlite::Result<_>>()?)
-        })
-    }
-
-    /// Deletes delivered documents and counts an attempt for those that failed.
-    pub fn outbox_done(&self, delivered: &[i64], failed: &[i64]) -> Result<()> {
-        self.write(|transaction| {
-            for serial in delivered {
-                transaction.prepare_cached("DELETE FROM outbox WHERE serial = ?1")?.execute([serial])?;
-            }
-            for serial in failed {
-                let sql = "UPDATE outbox SET attempts = attempts + 1 WHERE serial = ?1";
-                transaction.prepare_cached(sql)?.execute([serial])?;
-            }
-            Ok(())
-        })
-    }
-
-    /// Returns the number of documents to deliver.
-    pub fn outbox_len(&self) -> Result<u64> {
-        self.read(|connection| {
-            let count: i64 = connection.query_row("SELECT count(*) FROM outbox", [], |row| row.get(0))?;
-            Ok(count as u64)
-        })
     }
 }
 

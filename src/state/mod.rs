@@ -31,7 +31,7 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 pub use dead::{Dead, DeadKind, NewDead};
 pub use error::StateError;
 pub use gaps::{Gap, Gaps};
-pub use history::{OutboxItem, RunRow};
+pub use history::RunRow;
 pub use leader::LeaderLock;
 pub use marks::{Expected, Kinds, Mark, MarkRequest, Postponed};
 pub use poll::{PollCommit, PollCommitted, PollStart, Sweep};

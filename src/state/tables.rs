@@ -61,8 +61,6 @@ CREATE TABLE runs (run_id TEXT PRIMARY KEY, pipeline TEXT NOT NULL, status TEXT 
     finished_at INTEGER, report TEXT NOT NULL) STRICT;
 CREATE INDEX runs_by_pipeline ON runs (pipeline, started_at);
 CREATE INDEX runs_by_start ON runs (started_at);
-CREATE TABLE outbox (serial INTEGER PRIMARY KEY, destination TEXT NOT NULL, document TEXT NOT NULL,
-    attempts INTEGER NOT NULL DEFAULT 0) STRICT;
 ";
 
 /// Brings a file to the newest format.

@@ -359,19 +359,6 @@ fn runs_are_listed_newest_first_and_pruned_by_age() {
     assert_eq!(ids(None), ["c", "b"]);
 }
 
-#[test]
-fn the_outbox_keeps_order_and_drops_the_oldest_beyond_its_capacity() {
-    let test = fixture();
-    let documents: Vec<_> = (0..5).map(|n| ("runs".to_owned(), serde_json::json!(n))).collect();
-    assert_eq!(test.state.outbox_push(&documents, 3).expect("a number"), 2);
-    let items = test.state.outbox(10).expect("items");
-    assert_eq!(items.iter().map(|item| item.document.as_str()).collect::<Vec<_>>(), ["2", "3", "4"]);
-    test.state.outbox_done(&[items[0].serial], &[items[1].serial]).expect("done");
-    let items = test.state.outbox(10).expect("items");
-    assert_eq!((items.len(), items[0].attempts), (2, 1));
-    assert_eq!(test.state.outbox_len().expect("a number"), 2);
-}
-
 /// One step of a random history of one type.
 #[derive(Clone, Debug)]
 enum Step {

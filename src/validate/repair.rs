@@ -247,8 +247,8 @@ impl Validator {
                 continue;
             }
             left -= ids.len();
-            let mut findings = TypeFindings::default();
-            findings.mismatches = mine.filter(|mismatch| ids.contains(&mismatch.id)).cloned().collect();
+            let mismatches = mine.filter(|mismatch| ids.contains(&mismatch.id)).cloned().collect();
+            let mut findings = TypeFindings { mismatches, ..TypeFindings::default() };
             self.repair(layout, &ids, &mut findings).await?;
             result.by_type.insert(name.to_owned(), findings.result);
             result.mismatches.extend(findings.mismatches);
