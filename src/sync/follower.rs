@@ -60,7 +60,8 @@ impl Follower {
         let epoch = replica.state().begin_epoch(replica.now())?;
         replica.metrics().leader.epoch.set(epoch as f64);
         replica.step("start: led")?;
-        replica.reconcile_types().await?;
+        replica.make_room().await?;
+        replica.forget_untracked().await?;
         Ok(Self {
             replica,
             _lock: lock,
@@ -134,7 +135,11 @@ impl Follower {
         let mut pause = settings.poll_min;
         let mut failures = 0;
         while !stop.is_cancelled() {
-            let polled = self.replica.poll().await;
+            // Whatever a dropped poll or fetch left undone is still marked.
+            let polled = tokio::select! {
+                polled = self.replica.poll() => polled,
+                () = stop.cancelled() => return,
+            };
             self.note_poll(&polled);
             match polled {
                 Ok(polled) => {
@@ -178,7 +183,11 @@ impl Follower {
     async fn fetch_loop(&self, stop: &CancellationToken) {
         let mut failures = 0;
         while !stop.is_cancelled() {
-            match self.replica.fetch_due().await {
+            let fetched = tokio::select! {
+                fetched = self.replica.fetch_due() => fetched,
+                () = stop.cancelled() => return,
+            };
+            match fetched {
                 Ok(fetched) => {
                     failures = 0;
                     if fetched.read == 0 {

@@ -7,21 +7,25 @@ use crate::state::TypeState;
 use crate::store::PurgeScope;
 
 impl Replica {
-    /// Makes room for every followed type, and puts types aside that no entity
-    /// config names any more: their rows go after a period in which a mistake can
-    /// be undone.
-    pub(super) async fn reconcile_types(&self) -> Result<()> {
-        let tracked = self.tracked();
+    /// Makes room in the store for every followed type.
+    pub(super) async fn make_room(&self) -> Result<()> {
         let known = self.state().types()?;
-        for layout in tracked.layouts() {
+        for layout in self.tracked().layouts() {
             let record = known.iter().find(|record| record.entity_type == layout.entity_type);
             // A changed layout gets its room when its import begins.
             if record.is_none_or(|record| record.layout_hash == layout.hash) {
                 self.store().ensure_type(layout).await?;
             }
         }
+        Ok(())
+    }
+
+    /// Puts types aside that no entity config names any more: their rows go after
+    /// a period in which a mistake can be undone.
+    pub(super) async fn forget_untracked(&self) -> Result<()> {
+        let tracked = self.tracked();
         let now = self.now();
-        for record in known.iter().filter(|record| !tracked.follows(&record.entity_type)) {
+        for record in self.state().types()?.iter().filter(|record| !tracked.follows(&record.entity_type)) {
             let entity_type = &record.entity_type;
             self.state().set_untracked(entity_type, now)?;
             let since = record.untracked_since.unwrap_or(now);

@@ -10,12 +10,14 @@ use crate::store::PurgeScope;
 
 /// A filter around now moves with the clock of the site.
 const TIME_FILTERS_EVERY: Duration = Duration::from_secs(3600);
+const UNTRACKED_EVERY: Duration = Duration::from_secs(60);
 const TOMBSTONES_EVERY: Duration = Duration::from_secs(3600);
 const STREAM_EVERY: Duration = Duration::from_secs(600);
 
 /// When the regular work was done last.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Upkeep {
+    untracked: Option<SiteTime>,
     schema: Option<SiteTime>,
     time_filters: Option<SiteTime>,
     light: Option<SiteTime>,
@@ -45,7 +47,9 @@ impl Replica {
             self.sweep(&sweep).await?;
         }
         self.conclude_imports()?;
-        self.reconcile_types().await?;
+        if is_due(&mut upkeep.untracked, UNTRACKED_EVERY, now) {
+            self.forget_untracked().await?;
+        }
         let schema_due = is_due(&mut upkeep.schema, self.settings().schema_every, now);
         if schema_due || self.state().stream()?.schema_due {
             self.check_schema().await?;

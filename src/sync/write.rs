@@ -111,7 +111,7 @@ impl Replica {
             .map(|(index, _)| sorted.rows[*index].key().id)
             .collect();
         let mut finish = Finish { segment: read.segment, ..Finish::new(read.ticket.clone(), self.now()) };
-        self.follow_links(&sorted, &known, &stale, &mut finish).await?;
+        self.follow_links(&sorted, &known, &stale, read.marks, &mut finish).await?;
         self.step("write: links follow")?;
         self.conclude(&read, &sorted, &stale, &mut finish);
         let finished = self.finish(finish).await?;
@@ -222,6 +222,7 @@ impl Replica {
         sorted: &Sorted,
         known: &BTreeMap<i64, RowMeta>,
         stale: &BTreeSet<i64>,
+        marks: &[Mark],
         finish: &mut Finish,
     ) -> Result<()> {
         for index in &sorted.put {
@@ -241,7 +242,7 @@ impl Replica {
             }
             if turned && row.state().is_dead() {
                 self.mark_referrers(row.key(), finish).await?;
-            } else if before.is_some_and(|meta| meta.state == state::RowState::Retired) && turned {
+            } else if has_come_back(before, row, marks) {
                 self.mark_revived_links(row.key(), finish).await?;
             }
         }
@@ -351,6 +352,19 @@ impl Replica {
                 sync.last_event_created.set(created.timestamp().0 as f64);
             }
         }
+    }
+}
+
+/// Tells whether an active row was retired before. One that was retired before
+/// its type was imported is not known at all: then only a creation explains it
+/// in another way.
+fn has_come_back(before: Option<&RowMeta>, row: &FetchedRow, marks: &[Mark]) -> bool {
+    if row.state() != RowState::Active {
+        return false;
+    }
+    match before {
+        Some(meta) => meta.state == state::RowState::Retired,
+        None => marks.iter().any(|mark| mark.key == *row.key() && !mark.kinds.any(Kinds::NEW)),
     }
 }
 

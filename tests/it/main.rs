@@ -2,6 +2,7 @@
 
 mod cli_errors;
 mod cli_flow;
+mod crash;
 mod elastic_agreement;
 mod elastic_cluster;
 mod elastic_conformance;
@@ -28,3 +29,4 @@ mod store_property;
 mod store_world;
 mod sync_cache;
 mod sync_follow;
+mod sync_random;

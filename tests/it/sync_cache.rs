@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 use sgcache::api3::Auth;
+use sgcache::elastic;
 use sgcache::entity::{Timestamp, canonical_json};
 use sgcache::entity_config::{EntityConfigFile, TypeLayout};
 use sgcache::filter::Query;
@@ -20,6 +21,7 @@ use sgcache::shotgun::{self, Client};
 use sgcache::sim::{Sim, SimHandle, SimSettings, Site};
 use sgcache::state::{SiteTime, State, TypeState};
 use sgcache::store::Store;
+use sgcache::store::elasticsearch::ElasticsearchStore;
 use sgcache::store::embedded::{EmbeddedSettings, EmbeddedStore};
 use sgcache::sync::{Follower, Replica, Settings, Steps, SyncError};
 
@@ -51,22 +53,35 @@ pub const CONFIGS: &[(&str, &str)] = &[
     ),
 ];
 
-/// Opens the store that a test runs on, again after a crash.
-pub type OpenStore = Arc<dyn Fn(&Path) -> Arc<dyn Store> + Send + Sync>;
+/// The store that a test runs on; opened again after a crash.
+#[derive(Clone)]
+pub enum TestStore {
+    /// In the data directory.
+    Embedded,
+    /// At this server, under this prefix.
+    Elasticsearch(String, String),
+}
 
-/// Opens the embedded store in the data directory.
-pub fn embedded() -> OpenStore {
-    Arc::new(|directory| {
-        let settings = EmbeddedSettings::new(directory.join("store.sqlite"));
-        Arc::new(EmbeddedStore::open(settings).expect("a store"))
-    })
+impl TestStore {
+    async fn open(&self, directory: &Path) -> Arc<dyn Store> {
+        match self {
+            Self::Embedded => {
+                let settings = EmbeddedSettings::new(directory.join("store.sqlite"));
+                Arc::new(EmbeddedStore::open(settings).expect("a store"))
+            }
+            Self::Elasticsearch(url, prefix) => {
+                let settings = elastic::Settings::new([url.as_str()]);
+                Arc::new(ElasticsearchStore::open(&settings, prefix).await.expect("a store"))
+            }
+        }
+    }
 }
 
 /// A site and its cache.
 pub struct Cache {
     sim: SimHandle,
     directory: tempfile::TempDir,
-    open_store: OpenStore,
+    kind: TestStore,
     store: Option<Arc<dyn Store>>,
     follower: Option<Follower>,
     layouts: Vec<TypeLayout>,
@@ -85,17 +100,16 @@ pub fn empty_site() -> Arc<Site> {
 impl Cache {
     /// Starts a site over HTTP, without a follower yet.
     pub async fn of(site: Arc<Site>) -> Self {
-        Self::on(site, embedded()).await
+        Self::on(site, TestStore::Embedded).await
     }
 
     /// As [`Cache::of`], on another store.
-    pub async fn on(site: Arc<Site>, open_store: OpenStore) -> Self {
+    pub async fn on(site: Arc<Site>, kind: TestStore) -> Self {
         let sim = Sim::serve(site, &SimSettings::default()).await.expect("a site");
         let directory = tempfile::tempdir().expect("a directory");
         let now = AtomicI64::new(BEGIN * 1000);
         let metrics = Metrics::default();
-        let mut cache =
-            Self { sim, directory, open_store, store: None, follower: None, layouts: Vec::new(), metrics, now };
+        let mut cache = Self { sim, directory, kind, store: None, follower: None, layouts: Vec::new(), metrics, now };
         cache.configure(CONFIGS).await;
         cache
     }
@@ -139,7 +153,7 @@ impl Cache {
     /// Starts a follower with other settings and page size.
     pub async fn start_with(&mut self, steps: Steps, settings: Settings, page_size: u32) -> Result<(), SyncError> {
         self.stop();
-        let store = (self.open_store)(self.directory.path());
+        let store = self.kind.open(self.directory.path()).await;
         self.store = Some(store.clone());
         let state = State::open(self.directory.path()).expect("a state");
         let (layouts, metrics) = (self.layouts.clone(), self.metrics.clone());
@@ -148,6 +162,15 @@ impl Cache {
         replica.clock().hold(SiteTime(self.now.load(Ordering::Relaxed)));
         self.follower = Some(Follower::start_up(replica, None).await?);
         Ok(())
+    }
+
+    /// Starts a follower on the real clock and hands it out.
+    pub async fn detached(&mut self, settings: Settings) -> Arc<Follower> {
+        let store = self.kind.open(self.directory.path()).await;
+        let state = State::open(self.directory.path()).expect("a state");
+        let (layouts, metrics) = (self.layouts.clone(), self.metrics.clone());
+        let replica = Replica::new(self.client(), store, state, layouts, metrics, settings);
+        Arc::new(Follower::start_up(replica, None).await.expect("a start"))
     }
 
     /// Lets go of everything in memory.
@@ -194,7 +217,7 @@ impl Cache {
 
     /// Steps until no mark, no sweep and no import is left.
     pub async fn quiesce(&self) {
-        for _ in 0..60 {
+        for _ in 0..200 {
             let step = self.follower().step(self.tick(Duration::from_secs(7))).await.expect("a step");
             let marks = self.state().marks(1).expect("marks");
             let sweeps = self.state().due_sweeps(SiteTime(i64::MAX)).expect("sweeps");

@@ -1,0 +1,117 @@
+//! Random histories of a site: whatever happens, in whatever order it becomes
+//! visible, and wherever the follower dies, the cache ends as the site.
+
+use std::time::Duration;
+
+use rand::rngs::SmallRng;
+use rand::seq::IndexedRandom;
+use rand::{Rng, SeedableRng};
+use serde_json::json;
+use sgcache::sim::{Site, Transaction, Trouble};
+use sgcache::sync::{Settings, Steps, Stopped};
+
+use crate::sync_cache::{Cache, create, empty_site, to};
+
+/// The ids that were ever made.
+#[derive(Default)]
+struct Known {
+    shots: Vec<i64>,
+    assets: Vec<i64>,
+    sequences: Vec<i64>,
+}
+
+/// Does one thing that people do. What the site refuses was no change.
+fn edit(site: &Site, known: &mut Known, rng: &mut SmallRng) {
+    let pick = |ids: &[i64], rng: &mut SmallRng| ids.choose(rng).copied().unwrap_or(1);
+    let (shot, asset) = (pick(&known.shots, rng), pick(&known.assets, rng));
+    let sequence = pick(&known.sequences, rng);
+    let status = *["wtg", "ip", "fin", "omt"].choose(rng).expect("a status");
+    match rng.random_range(0..12) {
+        0 => known.shots.push(create(site, "Shot", json!({"code": format!("s{}", rng.random::<u16>())}))),
+        1 => known.assets.push(create(site, "Asset", json!({"code": format!("a{}", rng.random::<u16>())}))),
+        2 => known.sequences.push(create(site, "Sequence", json!({"code": "q"}))),
+        3 => {
+            drop(site.create("Version", json!({"code": "v", "project": to("Project", 1), "entity": to("Shot", shot)})))
+        }
+        4 => {
+            drop(site.create("Task", json!({"content": "t", "project": to("Project", 1), "entity": to("Shot", shot)})))
+        }
+        5 => drop(site.update("Shot", shot, json!({"sg_cut_in": rng.random::<u8>(), "code": "renamed"}))),
+        6 => drop(site.update("Shot", shot, json!({"sg_sequence": to("Sequence", sequence)}))),
+        7 => drop(site.update("Shot", shot, json!({"assets": [to("Asset", asset)]}))),
+        8 => drop(site.update("Asset", asset, json!({"sg_status_list": status}))),
+        9 => drop(site.update("Sequence", sequence, json!({"sg_status_list": "omt"}))),
+        10 => drop(site.retire("Shot", shot)),
+        _ => drop(site.revive("Shot", shot)),
+    }
+}
+
+/// Writes something that nobody sees until its transaction ends.
+fn hold(site: &std::sync::Arc<Site>, known: &Known, rng: &mut SmallRng) -> Transaction {
+    let mut held = site.begin(site.script());
+    if let Some(shot) = known.shots.choose(rng) {
+        // Of a retired Shot the transaction stays empty and ends all the same.
+        drop(held.update("Shot", *shot, json!({"description": format!("held {}", rng.random::<u16>())})));
+    }
+    drop(held.create("Asset", json!({"code": "held", "project": to("Project", 1)})));
+    held
+}
+
+async fn live_through(seed: u64) {
+    let mut rng = SmallRng::seed_from_u64(seed);
+    let site = empty_site();
+    let mut known = Known::default();
+    for _ in 0..10 {
+        edit(&site, &mut known, &mut rng);
+    }
+    let mut cache = Cache::of(site).await;
+    let page = rng.random_range(5..40);
+    cache.start_with(Steps::default(), Settings::default(), page).await.expect("a start");
+    cache.follower().import_pending().await.expect("an import");
+    let mut held: Vec<Transaction> = Vec::new();
+    for _ in 0..40 {
+        for _ in 0..rng.random_range(0..4) {
+            edit(cache.site(), &mut known, &mut rng);
+        }
+        match rng.random_range(0..10) {
+            0 => held.push(hold(cache.site(), &known, &mut rng)),
+            1 if !held.is_empty() => drop(held.remove(0).commit()),
+            2 if !held.is_empty() => held.remove(0).roll_back(),
+            3 => cache.site().troubles.next(1, Trouble::Dropped),
+            4 => {
+                // The process dies somewhere in the next step and is started again.
+                let left = std::sync::atomic::AtomicI64::new(rng.random_range(0..20));
+                let steps = Steps::with(move |name| {
+                    let alive = left.fetch_sub(1, std::sync::atomic::Ordering::Relaxed) > 0;
+                    if alive { Ok(()) } else { Err(Stopped(name)) }
+                });
+                let started = cache.start_with(steps, Settings::default(), page).await;
+                if started.is_ok() {
+                    drop(cache.follower().step(cache.tick(Duration::from_secs(3))).await);
+                }
+                cache.site().troubles.clear();
+                cache.start_with(Steps::default(), Settings::default(), page).await.expect("a start");
+            }
+            _ => {}
+        }
+        // A step that meets trouble is made again with the next round.
+        drop(cache.step().await);
+    }
+    cache.site().troubles.clear();
+    for transaction in held {
+        drop(transaction.commit());
+    }
+    cache.follower().import_pending().await.expect("an import");
+    cache.quiesce().await;
+    // Shown when the comparison fails.
+    println!("seed {seed}");
+    cache.assert_equal_to_site().await;
+}
+
+#[tokio::test]
+async fn every_random_history_ends_with_a_cache_that_equals_the_site() {
+    let seeds = std::env::var("SGCACHE_TEST_SEEDS").ok().and_then(|count| count.parse().ok()).unwrap_or(12);
+    for seed in 0..seeds {
+        live_through(seed).await;
+    }
+}
