@@ -27,10 +27,10 @@ pub struct Selection {
     #[arg(long, value_name = "ORDER", allow_hyphen_values = true)]
     pub order: Option<String>,
     /// The most rows; the size of a page when --page is given
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub limit: Option<u32>,
     /// Which page, from 1
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..))]
     pub page: Option<u32>,
 }
 

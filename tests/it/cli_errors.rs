@@ -107,7 +107,7 @@ fn an_unknown_type_on_the_command_line_is_answered_with_the_nearest() {
     check(
         &place,
         &["job", "validateCounts", "Shott"],
-        1,
+        78,
         &["`Shott` is not a configured entity type", "did you mean `Shot`?"],
     );
 }
