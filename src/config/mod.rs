@@ -1,6 +1,6 @@
 //! `config.yaml` and the environment, read into a [`Config`].
 //!
-//! What was written ([`file`]) and what was resolved ([`settings`]) are two
+//! What was written (`file`) and what was resolved (`settings`) are two
 //! sets of types. Every problem of the file is found in one pass, each with
 //! its place. Nothing here behaves: others take the settings they need.
 //!

@@ -3,7 +3,7 @@
 //! A filter arrives as a [`RawFilter`] (the wire form or the list syntax of the
 //! Python client), is checked against the schema by `schema`, and is from then on
 //! a [`Filter`]: a tree that cannot name an unknown field or relation. Three
-//! readers evaluate the same tree: [`eval`] here, SQL and Elasticsearch in
+//! readers evaluate the same tree: `eval` here, SQL and Elasticsearch in
 //! `store`. This module knows neither backends nor HTTP.
 //!
 //! Every negative relation of Shotgun is the complement of its positive one,

@@ -4,8 +4,8 @@
 //! orders use, a table with the documents as JSON text, and a table with the
 //! elements of its lists of links; one table for all types holds what is known
 //! of link targets (name, dead or alive). A filter becomes ids in the first and
-//! third ([`plan`]); documents are touched only after the page is chosen
-//! ([`fetch`]).
+//! third (`plan`); documents are touched only after the page is chosen
+//! (`fetch`).
 //!
 //! One thread owns the only connection that writes, and makes checkpoints when it
 //! has nothing else to do: an automatic checkpoint inside of a commit takes up to
