@@ -189,7 +189,8 @@ impl Jobs {
         let layouts = self.types(&args.types)?;
         let check = DataCheck {
             sample: sample(&args, context)?,
-            fields: fields(&args, &layouts),
+            fields: (!args.fields.is_empty()).then(|| args.fields.clone()),
+            ignored: args.ignore_fields.clone(),
             repair: args.repair,
             schema: Arc::clone(&self.schema),
         };
@@ -268,19 +269,6 @@ fn sample(args: &ValidateDataArgs, context: &JobContext) -> Result<Sample, JobEr
             },
         },
     })
-}
-
-/// Returns the fields to compare; `None` is all that are cached.
-fn fields(args: &ValidateDataArgs, layouts: &[TypeLayout]) -> Option<Vec<String>> {
-    if args.ignore_fields.is_empty() {
-        return (!args.fields.is_empty()).then(|| args.fields.clone());
-    }
-    let all = layouts.iter().flat_map(TypeLayout::field_names).collect();
-    let mut names: Vec<String> = if args.fields.is_empty() { all } else { args.fields.clone() };
-    names.sort();
-    names.dedup();
-    names.retain(|name| !args.ignore_fields.contains(name));
-    Some(names)
 }
 
 fn invalid(message: impl Into<String>) -> JobError {

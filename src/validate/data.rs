@@ -18,10 +18,23 @@ pub struct DataCheck {
     pub sample: Sample,
     /// Which fields; `None` is all that are cached.
     pub fields: Option<Vec<String>>,
+    /// Which of these are left out.
+    pub ignored: Vec<String>,
     /// Whether what differs is repaired.
     pub repair: bool,
     /// The schema that filters and orders are checked against.
     pub schema: Arc<Schema>,
+}
+
+impl DataCheck {
+    /// Returns the fields of a type to compare; `None` is all that are cached.
+    fn fields_of(&self, layout: &TypeLayout) -> Option<Vec<String>> {
+        if self.ignored.is_empty() {
+            return self.fields.clone();
+        }
+        let fields = self.fields.clone().unwrap_or_else(|| layout.field_names());
+        Some(fields.into_iter().filter(|name| !self.ignored.contains(name)).collect())
+    }
 }
 
 impl Validator {
@@ -32,7 +45,8 @@ impl Validator {
         if !self.is_live(layout)? {
             return Ok(TypeFindings::inconclusive());
         }
-        let only = check.fields.as_deref();
+        let only = check.fields_of(layout);
+        let only = only.as_deref();
         let mut findings = TypeFindings::default();
         let mut ids = self.choose(layout, &check.schema, &check.sample).await?;
         let mut suspects = Vec::new();
@@ -78,6 +92,6 @@ fn check_fields(layout: &TypeLayout, fields: &[String]) -> Result<()> {
     let missing = fields.iter().find(|name| !matches!(name.as_str(), "id" | "type") && layout.field(name).is_none());
     let Some(missing) = missing else { return Ok(()) };
     let known: Vec<_> = layout.fields.iter().map(|field| field.name.as_str()).collect();
-    let hint = crate::yaml::did_you_mean(missing, &known).unwrap_or_default();
+    let hint = crate::yaml::did_you_mean(missing, &known).map(|hint| format!("; {hint}")).unwrap_or_default();
     Err(ValidateError::Selection(format!("{}.{missing} is not cached{hint}", layout.entity_type)))
 }

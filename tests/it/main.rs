@@ -30,3 +30,4 @@ mod store_world;
 mod sync_cache;
 mod sync_follow;
 mod sync_random;
+mod validate_site;

@@ -272,6 +272,11 @@ impl Cache {
         }
     }
 
+    /// Returns the layouts of all types.
+    pub fn layouts(&self) -> &[TypeLayout] {
+        &self.layouts
+    }
+
     /// Returns the layout of a type.
     pub fn layout(&self, name: &str) -> &TypeLayout {
         self.layouts.iter().find(|layout| layout.entity_type == *name).expect("a configured type")
