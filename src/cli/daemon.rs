@@ -26,6 +26,8 @@ use crate::sync;
 
 /// How long runs may take to end once the daemon is told to stop.
 const PATIENCE: Duration = Duration::from_secs(25);
+/// How often the store is asked how it is.
+const MEASURE_EVERY: Duration = Duration::from_secs(10);
 
 /// Everything that a daemon consists of.
 pub struct Daemon {
@@ -78,6 +80,7 @@ impl Daemon {
         let mut tasks = vec![tokio::spawn(beat(beat_sender, engine.shutdown.clone()))];
         let ops = bound.address();
         tasks.push(tokio::spawn(serve(bound, router(&engine, &snapshots, &control, heartbeat, commands), &engine)));
+        tasks.push(tokio::spawn(measure(Arc::clone(&snapshots), engine.shutdown.clone())));
         if let Some(delivery) = engine.delivery.clone() {
             let stop = engine.shutdown.clone();
             tasks.push(tokio::spawn(async move { delivery.run(stop).await }));
@@ -265,6 +268,19 @@ async fn beat(beats: mpsc::Sender<DateTime<Utc>>, stop: CancellationToken) {
         }
     }
     heartbeat.stop().await;
+}
+
+/// Shows in the metrics how the store is, also while nobody asks for a status.
+async fn measure(snapshots: Arc<Snapshots>, stop: CancellationToken) {
+    loop {
+        let measured = async {
+            snapshots.measure_store().await;
+            tokio::time::sleep(MEASURE_EVERY).await;
+        };
+        if stop.run_until_cancelled(measured).await.is_none() {
+            return;
+        }
+    }
 }
 
 fn serve(bound: Bound, router: axum::Router, engine: &Engine) -> impl Future<Output = ()> + use<> {

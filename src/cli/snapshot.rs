@@ -14,6 +14,7 @@ use crate::server::{
     TypeStatus,
 };
 use crate::state::{self, StateError, TypeRecord};
+use crate::store::Health;
 
 /// Runs that the status shows.
 const RUNS: usize = 30;
@@ -150,13 +151,12 @@ impl Snapshots {
     }
 
     async fn store(&self) -> StoreStatus {
-        let health = self.engine.online.store.health().await;
+        let health = self.measure_store().await;
         let config = &self.engine.online.config;
         let (kind, location) = match &config.store {
             crate::config::StoreSettings::Embedded => ("embedded", config.data_dir.display().to_string()),
             crate::config::StoreSettings::Elasticsearch(settings) => ("elasticsearch", settings.urls.join(", ")),
         };
-        self.engine.online.metrics.store.up.set(if health.ok { 1.0 } else { 0.0 });
         StoreStatus {
             kind: kind.to_owned(),
             location,
@@ -166,6 +166,17 @@ impl Snapshots {
             size_bytes: health.bytes,
             reports_waiting: 0,
         }
+    }
+
+    /// Asks the store how it is and shows it in the metrics.
+    pub async fn measure_store(&self) -> Health {
+        let health = self.engine.online.store.health().await;
+        let metrics = &self.engine.online.metrics.store;
+        metrics.up.set(if health.ok { 1.0 } else { 0.0 });
+        if let Some(bytes) = health.bytes {
+            metrics.size.set(bytes as f64);
+        }
+        health
     }
 
     /// Returns the age of the oldest event whose row is not stored yet.
