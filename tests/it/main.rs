@@ -11,6 +11,8 @@ mod elastic_secured;
 mod elastic_store;
 mod elastic_transport;
 mod layers;
+mod live_dashboard;
+mod live_elasticsearch;
 mod metrics_dashboard;
 mod metrics_live;
 mod metrics_rules;
