@@ -35,10 +35,11 @@ pub async fn run(options: &Options) -> anyhow::Result<()> {
     let (parts, taken) = import(&site, &room, options).await?;
     let rate = taken.rows as f64 / taken.seconds;
     println!(
-        "import {store}: {} rows in {:.1} s, {rate:.0} rows/s; peak RSS {} MB; CPU {:.1} s ({:.0} us a row), the site's {:.1} s",
+        "import {store}: {} rows in {:.1} s, {rate:.0} rows/s; peak RSS {} MB ({} MB at the end without mapped files); CPU {:.1} s ({:.0} us a row), the site's {:.1} s",
         taken.rows,
         taken.seconds,
         taken.cost.peak_mb,
+        taken.cost.own_mb,
         taken.cost.cpu_seconds,
         taken.cost.cpu_seconds * 1e6 / taken.rows as f64,
         taken.site_cpu,

@@ -64,6 +64,8 @@ impl Drop for Site {
 #[derive(Clone, Copy, Default)]
 pub struct Cost {
     pub peak_mb: u64,
+    /// What is held now apart from mapped files, whose pages count as resident.
+    pub own_mb: u64,
     pub cpu_seconds: f64,
 }
 
@@ -72,13 +74,15 @@ impl Cost {
     pub fn of(process: &str) -> Self {
         let read = |file: &str| std::fs::read_to_string(format!("/proc/{process}/{file}")).unwrap_or_default();
         let status = read("status");
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
-        let peak_kb: u64 = peak.split_whitespace().next().and_then(|kb| kb.parse().ok()).unwrap_or_default();
+        let megabytes = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+            line.split_whitespace().next().and_then(|kb| kb.parse::<u64>().ok()).unwrap_or_default() / 1024
+        };
         // The name of the program may hold spaces; it ends with a parenthesis.
         let stat = read("stat");
         let numbers = stat.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11).take(2);
         let ticks: f64 = numbers.filter_map(|number| number.parse::<f64>().ok()).sum();
-        Self { peak_mb: peak_kb / 1024, cpu_seconds: ticks / 100.0 }
+        Self { peak_mb: megabytes("VmHWM:"), own_mb: megabytes("RssAnon:"), cpu_seconds: ticks / 100.0 }
     }
 
     pub fn own() -> Self {
