@@ -5,6 +5,7 @@
 //! whole column empty, so a [`FetchedRow`] cannot be made of such a row.
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
@@ -90,7 +91,8 @@ pub struct FetchedRow {
     key: EntityRef,
     rv: ReadVersion,
     state: RowState,
-    doc: Map<String, Value>,
+    /// Shared: a row is handed from sync to a store and to its writer.
+    doc: Arc<Map<String, Value>>,
     hash: RowHash,
     fetched_at: Timestamp,
     last_event: Option<EventId>,
@@ -140,15 +142,12 @@ impl FetchedRow {
             return Ok(Self::without_document(key, rv, state, fetched_at, last_event));
         }
         check_key(&key, &row)?;
-        let mut doc = Map::new();
-        for field in &layout.fields {
-            let Some(value) = row.remove(&field.name) else {
-                return Err(RowError::MissingField { key, field: field.name.clone() });
-            };
-            doc.insert(field.name.clone(), value);
+        if let Some(field) = layout.fields.iter().find(|field| !row.contains_key(&field.name)) {
+            return Err(RowError::MissingField { key, field: field.name.clone() });
         }
-        let hash = layout.row_hash(&doc);
-        Ok(Self { key, rv, state, doc, hash, fetched_at, last_event })
+        row.retain(|name, _| layout.field(name).is_some());
+        let hash = layout.row_hash(&row);
+        Ok(Self { key, rv, state, doc: Arc::new(row), hash, fetched_at, last_event })
     }
 
     /// Makes the row of an entity that the site has neither active nor retired.
@@ -168,7 +167,7 @@ impl FetchedRow {
         fetched_at: Timestamp,
         last_event: Option<EventId>,
     ) -> Self {
-        Self { key, rv, state, doc: Map::new(), hash: RowHash(0), fetched_at, last_event }
+        Self { key, rv, state, doc: Arc::default(), hash: RowHash(0), fetched_at, last_event }
     }
 
     /// Returns the type and the id.
