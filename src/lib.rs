@@ -5,24 +5,24 @@
 //! those above it and never those below. `tests/it/layers.rs` checks that;
 //! `docs/ARCHITECTURE.md` shows the picture.
 
-pub mod api3;
-pub mod budget;
-pub mod cli;
-pub mod config;
-pub mod elastic;
 pub mod entity;
-pub mod entity_config;
 pub mod filter;
-pub mod metrics;
-pub mod pipeline;
-pub mod report;
-pub mod retry;
 pub mod schema;
-pub mod server;
+pub mod entity_config;
+pub mod api3;
+pub mod metrics;
+pub mod yaml;
+pub mod retry;
+pub mod budget;
+pub mod elastic;
 pub mod shotgun;
-pub mod sim;
 pub mod state;
 pub mod store;
+pub mod sim;
 pub mod sync;
+pub mod report;
 pub mod validate;
-pub mod yaml;
+pub mod pipeline;
+pub mod server;
+pub mod config;
+pub mod cli;
