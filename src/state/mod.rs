@@ -105,6 +105,9 @@ impl State {
         std::fs::create_dir_all(directory)
             .map_err(|source| StateError::Directory { path: directory.to_owned(), source })?;
         let path = directory.join("state.sqlite");
+        if path.exists() {
+            tables::refuse_newer(&path)?;
+        }
         let mut writer = connect(&path)?;
         tables::migrate(&mut writer, &path)?;
         let reader = connect(&path)?;

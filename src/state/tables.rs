@@ -4,8 +4,9 @@
 //! newer one is refused, because writing to it could lose what it knows.
 
 use std::path::Path;
+use std::time::Duration;
 
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use super::{Result, StateError};
 
@@ -62,6 +63,19 @@ CREATE TABLE runs (run_id TEXT PRIMARY KEY, pipeline TEXT NOT NULL, status TEXT 
 CREATE INDEX runs_by_pipeline ON runs (pipeline, started_at);
 CREATE INDEX runs_by_start ON runs (started_at);
 ";
+
+/// Refuses a file of a newer format before anything is written to it, even the
+/// journal mode.
+pub(super) fn refuse_newer(path: &Path) -> Result<()> {
+    let open = |source| StateError::Open { path: path.to_owned(), source };
+    let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(open)?;
+    connection.busy_timeout(Duration::from_secs(20)).map_err(open)?;
+    let known = FORMATS.len() as i64;
+    match version(&connection)? {
+        found if found > known => Err(StateError::Newer { path: path.to_owned(), found, known }),
+        _ => Ok(()),
+    }
+}
 
 /// Brings a file to the newest format.
 pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<()> {
