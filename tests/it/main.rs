@@ -32,4 +32,5 @@ mod store_world;
 mod sync_cache;
 mod sync_follow;
 mod sync_random;
+mod sync_upheaval;
 mod validate_site;

@@ -1,0 +1,264 @@
+//! A cache that outlives upheavals: mass disappearance, changed configs, another
+//! history of the site, an absent site, and the loop as a whole.
+
+use std::time::Duration;
+
+use serde_json::json;
+use sgcache::entity::{EntityRef, EntityType};
+use sgcache::sim::Trouble;
+use sgcache::state::{SiteTime, TypeState};
+use sgcache::sync::{KeyOutcome, Settings, Steps, SyncError};
+
+use crate::sync_cache::{CONFIGS, Cache, create, empty_site};
+
+fn shot() -> EntityType {
+    EntityType::new("Shot")
+}
+
+/// Row 36 of mass disappearance: too many rows vanish at once.
+#[tokio::test]
+async fn a_mass_disappearance_waits_for_an_operator_and_ends_when_the_rows_return() {
+    let site = empty_site();
+    for index in 0..120 {
+        create(&site, "Shot", json!({"code": format!("s{index}")}));
+    }
+    let cache = Cache::live(site).await;
+    let marks: Vec<_> = cache
+        .ids("Shot")
+        .await
+        .into_iter()
+        .map(|id| sgcache::state::MarkRequest::new(EntityRef::new("Shot", id), sgcache::state::Kinds::CHANGE))
+        .collect();
+    cache.state().mark(&marks, cache.tick(Duration::ZERO)).expect("marks");
+    // Both lists are empty, three times: the first two are not believed.
+    cache.site().troubles.next_of("read Shot", 6, Trouble::NoRows);
+    for _ in 0..3 {
+        cache.follower().step(cache.tick(Duration::from_secs(6))).await.expect("a step");
+    }
+    assert_eq!(cache.ids("Shot").await.len(), 120, "nothing is deleted");
+    let record = cache.state().type_record(&shot()).expect("a record").expect("a type");
+    assert!(record.breaker_since.is_some(), "the breaker is open");
+    for _ in 0..12 {
+        cache.follower().step(cache.tick(Duration::from_secs(10))).await.expect("a step");
+    }
+    cache.quiesce().await;
+    let record = cache.state().type_record(&shot()).expect("a record").expect("a type");
+    assert_eq!(record.breaker_since, None, "the rows are back");
+    cache.assert_equal_to_site().await;
+}
+
+/// Row 41: an import is interrupted, the config changes, the import goes on.
+#[tokio::test]
+async fn a_changed_config_imports_only_its_type_again_and_in_place() {
+    let site = empty_site();
+    for index in 0..20 {
+        create(&site, "Shot", json!({"code": format!("s{index}"), "sg_cut_in": index}));
+        create(&site, "Task", json!({"content": format!("t{index}")}));
+    }
+    let mut cache = Cache::live(site).await;
+    let mut configs = CONFIGS.to_vec();
+    for (name, text) in &mut configs {
+        if *name == "Shot" {
+            *text = r#"{"fields": {"code": {}, "sg_cut_out": {}, "sg_cut_in": {}},
+                "filters": [["sg_cut_in", "less_than", 10]]}"#;
+        }
+    }
+    cache.configure(&configs).await;
+    cache.site().requests.reset();
+    cache.start(Steps::default()).await.expect("a start");
+    assert_eq!(cache.replica().pending_imports().expect("types"), [shot()]);
+    cache.follower().import_pending().await.expect("an import");
+    cache.quiesce().await;
+    assert_eq!(cache.ids("Shot").await.len(), 10);
+    assert_eq!(cache.site().requests.of("read Task"), 0);
+    cache.assert_equal_to_site().await;
+}
+
+/// Rows 42 and 43: the type changes while it is imported.
+#[tokio::test]
+async fn changes_during_an_import_are_neither_lost_nor_undone() {
+    let site = empty_site();
+    let ids: Vec<i64> = (0..60).map(|n| create(&site, "Shot", json!({"code": format!("s{n}")}))).collect();
+    let gone = ids[3];
+    site.retire("Shot", gone).expect("a retirement");
+    let mut cache = Cache::of(site).await;
+    let (writer, pages) = (cache.site().clone(), std::sync::atomic::AtomicUsize::new(0));
+    let edited = ids.clone();
+    let steps = Steps::with(move |name| {
+        // Between the read of each page and its write, the site changes.
+        if name == "write: before the store" {
+            let page = pages.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            match page {
+                1 => drop(writer.retire("Shot", edited[0])),
+                2 => drop(writer.revive("Shot", gone)),
+                3..=9 => drop(writer.update("Shot", edited[page], json!({"description": format!("{page}")}))),
+                _ => {}
+            }
+        }
+        Ok(())
+    });
+    cache.start_with(steps, Settings::default(), 7).await.expect("a start");
+    cache.follower().import_pending().await.expect("an import");
+    cache.quiesce().await;
+    cache.assert_equal_to_site().await;
+}
+
+#[tokio::test]
+async fn a_type_without_a_config_keeps_its_rows_for_a_day() {
+    let site = empty_site();
+    create(&site, "Task", json!({"content": "anim"}));
+    let mut cache = Cache::live(site).await;
+    let configs: Vec<_> = CONFIGS.iter().copied().filter(|(name, _)| *name != "Task").collect();
+    cache.configure(&configs).await;
+    cache.start(Steps::default()).await.expect("a start");
+    let task = EntityType::new("Task");
+    cache.quiesce().await;
+    let state = |cache: &Cache| cache.state().type_record(&task).expect("a record").map(|record| record.state);
+    assert_eq!(state(&cache), Some(TypeState::Untracked));
+    cache.tick(Duration::from_secs(25 * 3600));
+    cache.step().await.expect("a step");
+    assert_eq!(state(&cache), None);
+    assert!(cache.store().types().await.expect("types").iter().all(|one| one.entity_type != task));
+}
+
+#[tokio::test]
+async fn a_type_that_is_configured_again_is_imported_again() {
+    let site = empty_site();
+    let id = create(&site, "Task", json!({"content": "anim"}));
+    let mut cache = Cache::live(site).await;
+    let without: Vec<_> = CONFIGS.iter().copied().filter(|(name, _)| *name != "Task").collect();
+    cache.configure(&without).await;
+    cache.start(Steps::default()).await.expect("a start");
+    cache.site().update("Task", id, json!({"content": "comp"})).expect("an update");
+    cache.quiesce().await;
+    cache.configure(CONFIGS).await;
+    cache.start(Steps::default()).await.expect("a start");
+    cache.follower().import_pending().await.expect("an import");
+    cache.quiesce().await;
+    cache.assert_equal_to_site().await;
+}
+
+#[tokio::test]
+async fn a_directory_of_another_site_is_refused() {
+    let mut cache = Cache::live(empty_site()).await;
+    let position = cache.state().stream().expect("a stream");
+    let frontier = position.frontier.expect("a position");
+    cache.state().begin_stream("https://other.example.com", frontier, None, &[], None, SiteTime(0)).expect("a stream");
+    let refused = cache.start(Steps::default()).await.expect_err("another site");
+    assert!(matches!(refused, SyncError::OtherSite { .. }));
+    assert!(
+        refused.to_string().starts_with("this data directory follows https://other.example.com, not http://"),
+        "{refused}"
+    );
+}
+
+/// Row 50: another history under the same ids.
+#[tokio::test]
+async fn a_site_restored_from_a_backup_is_imported_again_in_place() {
+    let site = empty_site();
+    create(&site, "Shot", json!({"code": "a"}));
+    let mut cache = Cache::live(site).await;
+    let url = cache.client().site().to_owned();
+    let frontier = cache.state().stream().expect("a stream").frontier.expect("a position");
+    let later = sgcache::entity::EventId(frontier.0 + 500);
+    cache.state().begin_stream(&url, later, None, &[], None, SiteTime(0)).expect("a stream");
+    cache.start(Steps::default()).await.expect("a start");
+    assert_eq!(cache.state().stream().expect("a stream").incarnation, 2);
+    assert_eq!(cache.ids("Shot").await.len(), 1, "rows stay until they are read again");
+    cache.follower().import_pending().await.expect("an import");
+    cache.quiesce().await;
+    cache.assert_equal_to_site().await;
+}
+
+#[tokio::test]
+async fn a_site_that_is_away_costs_nothing_but_time() {
+    let site = empty_site();
+    let id = create(&site, "Shot", json!({"code": "a"}));
+    let cache = Cache::live(site).await;
+    cache.site().update("Shot", id, json!({"code": "b"})).expect("an update");
+    let fresh = cache.state().fresh_as_of().expect("a moment");
+    for trouble in [Trouble::Status(503), Trouble::Html, Trouble::Truncated, Trouble::Dropped] {
+        cache.site().troubles.next(1, trouble);
+        cache.step().await.expect_err("the site is away");
+    }
+    assert_eq!(cache.state().fresh_as_of().expect("a moment"), fresh, "it does not pretend");
+    cache.quiesce().await;
+    cache.assert_equal_to_site().await;
+    assert!(cache.metrics().value("sgcache_sync_poll_errors_total", &[("reason", "decode")]) >= Some(2.0));
+}
+
+#[tokio::test]
+async fn a_job_beside_nobody_catches_up_by_itself() {
+    let site = empty_site();
+    let id = create(&site, "Shot", json!({"code": "a"}));
+    let mut cache = Cache::live(site).await;
+    let replica = cache.replica().clone();
+    cache.site().update("Shot", id, json!({"code": "b"})).expect("an update");
+    cache.tick(Duration::from_secs(2));
+    replica.clock().hold(cache.tick(Duration::ZERO));
+    let led = replica.advance(Duration::ZERO).await.expect_err("the follower leads and does not move");
+    assert!(matches!(led, SyncError::TimedOut(_)), "{led}");
+    cache.stop();
+    replica.advance(Duration::from_secs(60)).await.expect("nobody leads");
+    drop(replica);
+    cache.start(Steps::default()).await.expect("a start");
+    cache.quiesce().await;
+    cache.assert_equal_to_site().await;
+}
+
+#[tokio::test]
+async fn a_repair_writes_even_what_seems_unchanged() {
+    let site = empty_site();
+    let id = create(&site, "Shot", json!({"code": "a"}));
+    let cache = Cache::live(site).await;
+    let key = EntityRef::new("Shot", id);
+    cache.store().corrupt(&key, "code", json!("broken")).await.expect("a fault by hand");
+    cache.site().update("Shot", id, json!({"code": "a"})).expect("an update");
+    let changes = cache.replica().refetch(&[key]).await.expect("a read");
+    assert_eq!(changes[0].outcome, KeyOutcome::Same, "the state knew the right row all along");
+    cache.assert_equal_to_site().await;
+}
+
+#[tokio::test]
+async fn a_rebuild_reads_everything_again_while_the_type_stays_live() {
+    let site = empty_site();
+    let ids: Vec<i64> = (0..40).map(|n| create(&site, "Shot", json!({"code": format!("s{n}")}))).collect();
+    let cache = Cache::live(site).await;
+    for id in &ids {
+        cache.store().corrupt(&EntityRef::new("Shot", *id), "code", json!("broken")).await.expect("a fault by hand");
+    }
+    let rebuilt = cache.replica().rebuild(&shot(), None).await.expect("a rebuild");
+    assert_eq!((rebuilt.rows, rebuilt.unmet), (40, 0));
+    cache.assert_equal_to_site().await;
+}
+
+#[tokio::test]
+async fn the_loop_imports_follows_and_ends_when_it_is_told_to() {
+    let site = empty_site();
+    let id = create(&site, "Shot", json!({"code": "a"}));
+    site.clock.run(0);
+    let mut cache = Cache::of(site).await;
+    let settings =
+        Settings { poll_min: Duration::from_millis(10), poll_max: Duration::from_millis(20), ..Settings::default() };
+    let (follower, stop) = (cache.detached(settings).await, tokio_util::sync::CancellationToken::new());
+    let running = tokio::spawn({
+        let (follower, stop) = (follower.clone(), stop.clone());
+        async move { follower.run(stop).await }
+    });
+    let replica = follower.replica().clone();
+    let live = |name: &str| {
+        let record = replica.state().type_record(&EntityType::new(name)).expect("a record");
+        record.is_some_and(|record| record.state == TypeState::Live)
+    };
+    while !CONFIGS.iter().all(|(name, _)| live(name)) {
+        tokio::task::yield_now().await;
+    }
+    cache.site().update("Shot", id, json!({"code": "b"})).expect("an update");
+    replica.advance(Duration::from_secs(60)).await.expect("the loop follows");
+    let rows = replica.store().get(&[EntityRef::new("Shot", id)], &sgcache::store::Fields::All).await.expect("a row");
+    assert_eq!(rows[0].get("code"), Some(json!("b")));
+    let status = follower.status().expect("a status");
+    assert!(status.fresh_as_of.is_some() && status.poll.is_some_and(|poll| poll.polls > 0));
+    stop.cancel();
+    running.await.expect("a clean end");
+}
