@@ -15,7 +15,7 @@ fn series(metrics: &Metrics) -> BTreeSet<String> {
     lines.filter_map(|line| line.rsplit_once(' ')).map(|(series, _)| series.to_owned()).collect()
 }
 
-/// Set by the lead when they are known, and bounded by the configuration.
+/// Set at the start, when they are known, and bounded by the configuration.
 const ON_DEMAND: [&str; 3] = ["sgcache_store_info", "sgcache_config_info", "sgcache_validation_rotation_cycle_seconds"];
 
 #[test]
