@@ -138,3 +138,14 @@ fn an_elasticsearch_that_is_down_at_the_start_is_named() {
     );
     check(&place, &["job", "validateCounts"], 69, &[&address]);
 }
+
+#[test]
+fn a_reader_that_goes_away_early_is_no_failure_of_ours() {
+    let place = Place::new();
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let ended = place.command(&["pipelines", "list"]).stdout(writer).output().expect("the program runs");
+    let said = String::from_utf8(ended.stderr).expect("text");
+    assert_eq!(ended.status.code(), Some(141), "{said}");
+    assert!(!said.contains("panicked"), "{said}");
+}
