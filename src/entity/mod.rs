@@ -7,6 +7,7 @@
 
 mod canonical;
 mod data_type;
+mod row_state;
 mod time;
 mod value;
 
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 pub use canonical::{RowHash, canonical_json, row_hash};
 pub use data_type::{DataType, Shape};
+pub use row_state::RowState;
 pub use time::{Day, Timestamp};
 pub use value::{FieldValue, Link, ValueError};
 

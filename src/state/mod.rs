@@ -36,7 +36,9 @@ pub use leader::LeaderLock;
 pub use marks::{Expected, Kinds, Mark, MarkRequest, Postponed};
 pub use poll::{PollCommit, PollCommitted, PollStart, Sweep};
 pub use reads::{Cleared, Finish, Finished, RowDone, RowOutcome, SegmentStep, Ticket};
-pub use rows::{BucketCount, RowMeta, RowState};
+pub use rows::{BucketCount, RowMeta};
+
+pub use crate::entity::RowState;
 pub use stream::{Fingerprint, Stream};
 pub use types::{ImportState, Segment, TypeRecord, TypeState};
 

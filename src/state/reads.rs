@@ -13,10 +13,10 @@ use rusqlite::{OptionalExtension, Transaction, params};
 use super::dead::{NewDead, forget_dead, put_dead};
 use super::marks::{Kinds, MarkRequest, Marking, Postponed, next_gen, put_marks, put_off};
 use super::poll::{put_sweep, since_of_new_marks};
-use super::rows::{BucketChange, RowMeta, RowState, change_buckets, load_meta, store_meta};
+use super::rows::{BucketChange, RowMeta, change_buckets, load_meta, store_meta};
 use super::types::{self, ImportState};
 use super::{Result, SiteTime, State};
-use crate::entity::{EntityRef, EntityType, EventId, RowHash, Timestamp};
+use crate::entity::{EntityRef, EntityType, EventId, RowHash, RowState, Timestamp};
 
 /// Reads that never finished are forgotten after this time.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(24 * 3600);

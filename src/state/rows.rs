@@ -9,51 +9,27 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use super::{Result, SiteTime, State};
-use crate::entity::{EntityType, EventId, RowHash, Timestamp};
+use crate::entity::{EntityType, EventId, RowHash, RowState, Timestamp};
 
 /// The ids in one bucket.
 const BUCKET: i64 = 1000;
 
-/// What the site said about an entity.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum RowState {
-    /// It is there.
-    Active,
-    /// It is retired.
-    Retired,
-    /// The site does not know it, or hides it from us.
-    Absent,
-    /// It is there, and the filter of the entity config leaves it out.
-    Filtered,
+/// The number under which a state is kept in the file.
+fn code(state: RowState) -> i64 {
+    match state {
+        RowState::Active => 0,
+        RowState::Retired => 1,
+        RowState::Absent => 2,
+        RowState::Filtered => 3,
+    }
 }
 
-impl RowState {
-    fn code(self) -> i64 {
-        match self {
-            Self::Active => 0,
-            Self::Retired => 1,
-            Self::Absent => 2,
-            Self::Filtered => 3,
-        }
-    }
-
-    fn from_code(code: i64) -> Self {
-        match code {
-            0 => Self::Active,
-            1 => Self::Retired,
-            2 => Self::Absent,
-            _ => Self::Filtered,
-        }
-    }
-
-    /// Returns the word used in documents and reports.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Active => "active",
-            Self::Retired => "retired",
-            Self::Absent => "absent",
-            Self::Filtered => "filtered",
-        }
+fn from_code(code: i64) -> RowState {
+    match code {
+        0 => RowState::Active,
+        1 => RowState::Retired,
+        2 => RowState::Absent,
+        _ => RowState::Filtered,
     }
 }
 
@@ -276,7 +252,7 @@ pub(super) fn store_meta(
         entity_type.as_str(),
         id,
         meta.rv,
-        meta.state.code(),
+        code(meta.state),
         meta.updated_at.map(|moment| moment.0),
         meta.hash.0.to_be_bytes(),
         meta.last_event.map(|event| event.0),
@@ -289,7 +265,7 @@ pub(super) fn store_meta(
 fn from_row(row: &Row<'_>) -> rusqlite::Result<RowMeta> {
     Ok(RowMeta {
         rv: row.get(0)?,
-        state: RowState::from_code(row.get(1)?),
+        state: from_code(row.get(1)?),
         updated_at: row.get::<_, Option<i64>>(2)?.map(Timestamp),
         hash: RowHash(u128::from_be_bytes(row.get(3)?)),
         last_event: row.get::<_, Option<i64>>(4)?.map(EventId),

@@ -37,7 +37,9 @@ pub use answer::{
 };
 pub use catalogue::{CachedType, Catalogue};
 pub use error::{Result, StoreError, StoreErrorKind};
-pub use row::{FetchedRow, ReadVersion, Row, RowError, RowState, display_name};
+pub use row::{FetchedRow, ReadVersion, Row, RowError, display_name};
+
+pub use crate::entity::RowState;
 
 /// A replica of rows of the site.
 ///

@@ -14,7 +14,7 @@ use crate::entity::{EntityRef, EntityType};
 use crate::entity_config::TypeLayout;
 use crate::filter::{Only, RawFilter};
 use crate::shotgun::{self, Answer, ErrorKind, Purpose};
-use crate::state::{DeadKind, Finish, Kinds, Mark, Postponed, RowState as KnownState, TypeState};
+use crate::state::{DeadKind, Finish, Kinds, Mark, Postponed, TypeState};
 use crate::store::RowState;
 
 /// An empty answer for fewer keys than this may well be true.
@@ -174,7 +174,7 @@ impl Replica {
         }
         let ids: Vec<i64> = said.iter().map(|(id, _)| *id).collect();
         let known = self.state().rows(&layout.entity_type, &ids)?;
-        let active = known.values().filter(|meta| meta.state == KnownState::Active).count();
+        let active = known.values().filter(|meta| meta.state == RowState::Active).count();
         Ok(active >= EMPTY_IS_ODD)
     }
 

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{Replica, Result};
 use crate::api3::Read;
-use crate::entity::{EntityRef, EntityType, Timestamp};
+use crate::entity::{EntityRef, EntityType, RowState, Timestamp};
 use crate::entity_config::TypeLayout;
 use crate::filter::{RawFilter, RawLeaf};
 use crate::shotgun::{Answer, Purpose};
@@ -115,7 +115,7 @@ impl Replica {
             let page = self.heard(self.client().read_after(&read, last_id, Purpose::Scan).await?);
             let ids: Vec<i64> = page.rows.iter().filter_map(Answer::id).collect();
             let mut known = self.state().rows(entity_type, &ids)?;
-            known.retain(|_, meta| meta.state == crate::state::RowState::Active);
+            known.retain(|_, meta| meta.state == RowState::Active);
             let differing = compare(&layout, &page, &known, false, &mut scanned);
             let mark = |id| MarkRequest::new(EntityRef::new(entity_type.clone(), id), Kinds::SCAN);
             marks.extend(differing.into_iter().map(mark));

@@ -13,7 +13,7 @@ use super::settle::{Settle, settle};
 use super::{Replica, Result, SyncError};
 use crate::entity::{EntityRef, EntityType};
 use crate::entity_config::TypeLayout;
-use crate::state::{self, Dead, DeadKind, Finish, Finished, Kinds, Mark, MarkRequest, NewDead, Postponed, RowDone};
+use crate::state::{Dead, DeadKind, Finish, Finished, Kinds, Mark, MarkRequest, NewDead, Postponed, RowDone};
 use crate::state::{RowMeta, RowOutcome, SegmentStep, Ticket};
 use crate::store::{FetchedRow, LinkTarget, PutOutcome, ReadVersion, RowError, RowState, StoreErrorKind};
 
@@ -164,7 +164,7 @@ impl Replica {
 
     /// Returns the active rows that would vanish although too many do.
     fn held(&self, read: &Written<'_>, known: &BTreeMap<i64, RowMeta>) -> Result<Vec<i64>> {
-        let active = |id: &i64| known.get(id).is_some_and(|meta| meta.state == state::RowState::Active);
+        let active = |id: &i64| known.get(id).is_some_and(|meta| meta.state == RowState::Active);
         let vanish: Vec<i64> =
             read.said.iter().filter(|(id, said)| *said == Said::Absent && active(id)).map(|(id, _)| *id).collect();
         if vanish.is_empty() {
@@ -188,9 +188,8 @@ impl Replica {
         let safe = if read.suppress { self.state().may_suppress(&read.ticket, &ids)? } else { BTreeMap::new() };
         for (index, row) in sorted.rows.iter().enumerate() {
             let id = row.key().id;
-            let same = |meta: &RowMeta| {
-                meta.hash == row.hash() && meta.state == to_state(row.state()) && meta.name == name_hash(row)
-            };
+            let same =
+                |meta: &RowMeta| meta.hash == row.hash() && meta.state == row.state() && meta.name == name_hash(row);
             if safe.get(&id).is_some_and(same) {
                 sorted.unchanged.insert(id);
             } else {
@@ -232,7 +231,7 @@ impl Replica {
                 continue;
             }
             let before = known.get(&id);
-            let was_dead = before.is_some_and(|meta| is_dead(meta.state));
+            let was_dead = before.is_some_and(|meta| meta.state.is_dead());
             let turned = before.is_some() && was_dead != row.state().is_dead();
             let renamed = before.is_some_and(|meta| meta.name != name_hash(row)) && row.state().has_document();
             if turned || renamed || (before.is_none() && row.state().is_dead()) {
@@ -282,7 +281,7 @@ impl Replica {
                     () if sorted.unchanged.contains(&id) => RowOutcome::Unchanged,
                     () => RowOutcome::Written,
                 },
-                state: to_state(row.state()),
+                state: row.state(),
                 updated_at: row.updated_at(),
                 hash: row.hash(),
                 name: name_hash(row),
@@ -291,7 +290,7 @@ impl Replica {
                 continue;
             };
             let doc = Some(row.doc()).filter(|_| row.state().has_document());
-            match settle(read.layout, mark, to_state(row.state()), doc) {
+            match settle(read.layout, mark, row.state(), doc) {
                 Settle::Settled => {}
                 Settle::Again(request) => finish.marks.push(*request),
                 Settle::GivenUp => self.metrics().sync.settle_unresolved.inc(),
@@ -363,7 +362,7 @@ fn has_come_back(before: Option<&RowMeta>, row: &FetchedRow, marks: &[Mark]) -> 
         return false;
     }
     match before {
-        Some(meta) => meta.state == state::RowState::Retired,
+        Some(meta) => meta.state == RowState::Retired,
         None => marks.iter().any(|mark| mark.key == *row.key() && !mark.kinds.any(Kinds::NEW)),
     }
 }
@@ -404,7 +403,7 @@ fn changes(
             (None, None) => KeyOutcome::Held,
             (Some(_), None) if stale.contains(id) => KeyOutcome::Stale,
             (Some(row), None) => match &before {
-                Some(meta) if meta.hash == row.hash() && meta.state == to_state(state) => KeyOutcome::Same,
+                Some(meta) if meta.hash == row.hash() && meta.state == state => KeyOutcome::Same,
                 _ => KeyOutcome::Changed,
             },
         };
@@ -418,19 +417,6 @@ fn payload(said: &Said) -> String {
         Said::Row(_, row) => Value::Object(row.clone()).to_string(),
         Said::Filtered | Said::Absent => String::new(),
     }
-}
-
-fn to_state(state: RowState) -> state::RowState {
-    match state {
-        RowState::Active => state::RowState::Active,
-        RowState::Retired => state::RowState::Retired,
-        RowState::Absent => state::RowState::Absent,
-        RowState::Filtered => state::RowState::Filtered,
-    }
-}
-
-fn is_dead(state: state::RowState) -> bool {
-    matches!(state, state::RowState::Retired | state::RowState::Absent)
 }
 
 /// FNV-1a over the display name; zero without one.
