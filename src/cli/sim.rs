@@ -1,16 +1,34 @@
 //! `sgcache sim`: a simulated site as a process of its own.
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::Failure;
-use crate::sim::{Sim, SimSettings};
+use crate::entity::Timestamp;
+use crate::sim::{Plan, Sim, SimHandle, SimSettings};
+use crate::yaml::Document;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Where to listen
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8190")]
     listen: SocketAddr,
+    /// Listen on this port of 127.0.0.1; 0 takes a free one
+    #[arg(long, value_name = "PORT", conflicts_with = "listen")]
+    port: Option<u16>,
+    /// Write the addresses to this file, as JSON, when the site is ready
+    #[arg(long, value_name = "PATH")]
+    ready_file: Option<PathBuf>,
+    /// Listen here for what tests order (faults, time, reset); on this machine only
+    #[arg(long, value_name = "ADDR")]
+    admin: Option<SocketAddr>,
+    /// What goes wrong, and when: a YAML file, described in docs/SIM.md
+    #[arg(long, value_name = "FILE")]
+    faults: Option<PathBuf>,
+    /// Stop the clock of the site at this moment, such as 2026-01-01T00:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    clock: Option<Timestamp>,
     /// How many entities to generate
     #[arg(long, value_name = "N", default_value_t = 50_000)]
     entities: usize,
@@ -33,18 +51,46 @@ pub struct Args {
 
 pub async fn run(args: Args) -> Result<u8, Failure> {
     let settings = SimSettings {
-        listen: args.listen,
+        listen: args.port.map_or(args.listen, |port| SocketAddr::from(([127, 0, 0, 1], port))),
         entities: args.entities,
         seed: args.seed,
         edits_per_second: args.edits,
         latency: args.latency,
         script: args.script.clone(),
-        key: args.key,
+        key: args.key.clone(),
+        admin: args.admin,
+        clock: args.clock,
+        plan: args.faults.as_deref().map(plan).transpose()?.unwrap_or_default(),
         ..SimSettings::default()
     };
     let sim = Sim::start(settings).await.map_err(|error| Failure::new(Failure::UNAVAILABLE, error.to_string()))?;
     println!("simulated site ready on http://{} ({} entities, script `{}`)", sim.addr(), args.entities, args.script);
+    if let Some(admin) = sim.admin_url() {
+        println!("admin endpoint on {admin}");
+    }
+    if let Some(path) = &args.ready_file {
+        tell_ready(path, &sim, &args)?;
+    }
     super::daemon::interrupted().await;
     sim.shutdown().await;
     Ok(0)
+}
+
+fn moment(text: &str) -> Result<Timestamp, String> {
+    Timestamp::parse(text).ok_or_else(|| format!("`{text}` is not a moment such as 2026-01-01T00:00:00Z"))
+}
+
+fn plan(path: &Path) -> Result<Plan, Failure> {
+    let read = Document::read(path, &path.display().to_string()).and_then(|document| Plan::of(&document));
+    read.map_err(|problems| Failure::config(problems.render(false)))
+}
+
+/// Writes the addresses of the site: whoever waits for the file finds it whole.
+fn tell_ready(path: &Path, sim: &SimHandle, args: &Args) -> Result<(), Failure> {
+    let ready = serde_json::json!({
+        "url": sim.url(), "admin": sim.admin_url(), "script": args.script, "key": args.key,
+        "pid": std::process::id(), "entities": sim.site().entities()});
+    let partial = path.with_extension("partial");
+    let written = std::fs::write(&partial, format!("{ready}\n")).and_then(|()| std::fs::rename(&partial, path));
+    written.map_err(|error| Failure::usage(format!("cannot write {}: {error}", path.display())))
 }

@@ -11,8 +11,9 @@ use crate::entity::Timestamp;
 #[derive(Debug, Default)]
 pub struct SiteClock(Mutex<Mode>);
 
+/// How the clock goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Mode {
+pub(super) enum Mode {
     /// The clock of the machine, so many seconds ahead.
     Real(i64),
     /// Standing still.
@@ -26,13 +27,23 @@ impl Default for Mode {
 }
 
 impl SiteClock {
-    fn mode(&self) -> std::sync::MutexGuard<'_, Mode> {
+    fn held(&self) -> std::sync::MutexGuard<'_, Mode> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns how the clock goes.
+    pub(super) fn mode(&self) -> Mode {
+        *self.held()
+    }
+
+    /// Lets the clock go as it went before.
+    pub(super) fn set_mode(&self, mode: Mode) {
+        *self.held() = mode;
     }
 
     /// Returns the time of the site.
     pub fn now(&self) -> Timestamp {
-        match *self.mode() {
+        match self.mode() {
             Mode::Real(ahead) => Timestamp(Utc::now().timestamp() + ahead),
             Mode::Still(now) => now,
         }
@@ -40,13 +51,13 @@ impl SiteClock {
 
     /// Stops the clock at a moment.
     pub fn set(&self, now: Timestamp) {
-        *self.mode() = Mode::Still(now);
+        self.set_mode(Mode::Still(now));
     }
 
     /// Moves the clock on, whether it runs or stands still.
     pub fn advance(&self, by: Duration) {
         let seconds = i64::try_from(by.as_secs()).unwrap_or(0);
-        let mut mode = self.mode();
+        let mut mode = self.held();
         *mode = match *mode {
             Mode::Real(ahead) => Mode::Real(ahead + seconds),
             Mode::Still(now) => Mode::Still(Timestamp(now.0 + seconds)),
@@ -55,6 +66,6 @@ impl SiteClock {
 
     /// Lets the clock run again, with the real time and this many seconds.
     pub fn run(&self, ahead_seconds: i64) {
-        *self.mode() = Mode::Real(ahead_seconds);
+        self.set_mode(Mode::Real(ahead_seconds));
     }
 }

@@ -231,7 +231,7 @@ pub fn store(world: &mut World, entries: Vec<Entry>, ids: &[u32], actor: &Actor,
 
 /// The ids of the event log: each worker of the site takes them in blocks, ahead
 /// of their use, as real sites do.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct EventIds {
     next_block: u32,
     block: u32,
@@ -243,6 +243,12 @@ impl EventIds {
     /// Starts after `last` with this many workers and ids per block.
     pub fn new(last: u32, workers: usize, block: u32) -> Self {
         Self { next_block: last + 1, block: block.max(1), workers: vec![(0, 0); workers.max(1)], turn: 0 }
+    }
+
+    /// Changes the number of workers and the ids per block; what the workers hold
+    /// of their blocks stays unused.
+    pub fn reshape(&mut self, workers: usize, block: u32) {
+        *self = Self::new(self.next_block - 1, workers, block);
     }
 
     /// Returns the worker that handles the next write: one after the other.

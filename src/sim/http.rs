@@ -20,20 +20,14 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::faults::{Asked, Trouble};
 use super::site::Site;
-use super::trouble::Trouble;
 use crate::api3::{Fault, PATH, Request};
 
 /// The longest request that is read.
 const LONGEST_REQUEST: usize = 64 << 20;
 /// How long a request in progress may take when the site is shut down.
 const GRACE: Duration = Duration::from_secs(1);
-
-/// What the listener needs to know.
-struct Shared {
-    site: Arc<Site>,
-    latency: Duration,
-}
 
 /// A running listener.
 pub(super) struct Listener {
@@ -44,7 +38,7 @@ pub(super) struct Listener {
 
 impl Listener {
     /// Begins to listen.
-    pub async fn start(listen: SocketAddr, site: Arc<Site>, latency: Duration) -> io::Result<Self> {
+    pub async fn start(listen: SocketAddr, site: Arc<Site>) -> io::Result<Self> {
         let listener = TcpListener::bind(listen).await?;
         let addr = listener.local_addr()?;
         site.rows_mut().media_host = format!("http://{addr}");
@@ -52,7 +46,7 @@ impl Listener {
             // Without it answers still arrive, only later.
             let _ = stream.set_nodelay(true);
         });
-        let app = Router::new().fallback(handle).with_state(Arc::new(Shared { site, latency }));
+        let app = Router::new().fallback(handle).with_state(site);
         let (stop, mut stopped) = watch::channel(false);
         let until = async move {
             let _ = stopped.wait_for(|stopped| *stopped).await;
@@ -70,7 +64,7 @@ impl Listener {
     }
 }
 
-async fn handle(State(shared): State<Arc<Shared>>, request: HttpRequest<Body>) -> Response<Body> {
+async fn handle(State(site): State<Arc<Site>>, request: HttpRequest<Body>) -> Response<Body> {
     if !request.uri().path().ends_with(PATH) {
         return page(StatusCode::NOT_FOUND, "not found");
     }
@@ -82,15 +76,20 @@ async fn handle(State(shared): State<Arc<Shared>>, request: HttpRequest<Body>) -
     };
     let request = Request::parse(&body);
     let (method, entity_type) = names(&request);
-    shared.site.requests.note(&method, entity_type.as_deref());
-    if !shared.latency.is_zero() {
-        tokio::time::sleep(shared.latency).await;
+    site.requests.note(&method, entity_type.as_deref());
+    site.catch_up();
+    let latency = site.troubles.latency();
+    if !latency.is_zero() {
+        tokio::time::sleep(latency).await;
     }
-    let mut response = match shared.site.troubles.take(&method, entity_type.as_deref()) {
-        None => json(answer(&shared.site, request).await),
-        Some(trouble) => troubled(&shared.site, request, trouble).await,
+    let page = request.as_ref().ok().and_then(|request| request.argument["paging"]["entities_per_page"].as_u64());
+    let (entity_type, now) = (entity_type.as_deref(), site.clock.now());
+    let asked = Asked { method: &method, entity_type, page, now, answer: None };
+    let mut response = match site.troubles.take(&asked) {
+        None => untroubled(&site, request, asked).await,
+        Some(trouble) => troubled(&site, request, trouble).await,
     };
-    let now = shared.site.clock.now().to_chrono().format("%a, %d %b %Y %H:%M:%S GMT").to_string();
+    let now = site.clock.now().to_chrono().format("%a, %d %b %Y %H:%M:%S GMT").to_string();
     if let Ok(now) = HeaderValue::from_str(&now) {
         response.headers_mut().insert(header::DATE, now);
     }
@@ -116,9 +115,27 @@ async fn answer(site: &Arc<Site>, request: Result<Request, Fault>) -> Vec<u8> {
     })
 }
 
+/// Answers, unless the answer itself is what meets trouble.
+async fn untroubled(site: &Arc<Site>, request: Result<Request, Fault>, asked: Asked<'_>) -> Response<Body> {
+    let body = answer(site, request.clone()).await;
+    if site.troubles.look_at_answers()
+        && let Ok(answer) = serde_json::from_slice::<Value>(&body)
+        && let Some(trouble) = site.troubles.take(&Asked { answer: Some(&answer), ..asked })
+    {
+        return troubled(site, request, trouble).await;
+    }
+    json(body)
+}
+
 async fn troubled(site: &Arc<Site>, request: Result<Request, Fault>, trouble: Trouble) -> Response<Body> {
     match trouble {
         Trouble::Status(code) => page(StatusCode::from_u16(code).unwrap_or(StatusCode::BAD_GATEWAY), "try again later"),
+        Trouble::Busy { status, retry_after } => {
+            let status = StatusCode::from_u16(status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+            let mut response = page(status, "too many requests");
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(retry_after.as_secs()));
+            response
+        }
         Trouble::Html => page(StatusCode::OK, "down for maintenance"),
         Trouble::Truncated => {
             let whole = answer(site, request).await;
@@ -126,20 +143,25 @@ async fn troubled(site: &Arc<Site>, request: Result<Request, Fault>, trouble: Tr
         }
         Trouble::Dropped => {
             let whole = answer(site, request).await;
-            let half = Bytes::from(whole[..whole.len() / 2].to_vec());
-            let parts = [Ok(half), Err(io::Error::from(io::ErrorKind::ConnectionReset))];
-            let mut response = json(Vec::new());
-            response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(whole.len()));
-            *response.body_mut() = Body::from_stream(stream::iter(parts));
-            response
+            broken_off(whole[..whole.len() / 2].to_vec(), whole.len())
         }
-        Trouble::Slow(by) => {
-            tokio::time::sleep(by).await;
+        Trouble::DroppedBefore => broken_off(Vec::new(), 100),
+        Trouble::Slow(latency) => {
+            tokio::time::sleep(site.troubles.draw(latency)).await;
             json(answer(site, request).await)
         }
         Trouble::Fault(code, words) => json(Fault::new(code, words).to_wire().to_string().into_bytes()),
         Trouble::NoRows => json(br#"{"results":{"entities":[],"paging_info":{"has_next_page":false}}}"#.to_vec()),
     }
+}
+
+/// A connection that is closed before the whole of an answer was sent.
+fn broken_off(sent: Vec<u8>, whole: usize) -> Response<Body> {
+    let parts = [Ok(Bytes::from(sent)), Err(io::Error::from(io::ErrorKind::ConnectionReset))];
+    let mut response = json(Vec::new());
+    response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(whole));
+    *response.body_mut() = Body::from_stream(stream::iter(parts));
+    response
 }
 
 fn json(body: Vec<u8>) -> Response<Body> {

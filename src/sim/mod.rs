@@ -11,24 +11,28 @@
 //! `updated_at`; connection rows stay when one end is retired; a delete of a
 //! Project that has entities is refused.
 
+mod admin;
 mod cell;
 mod clock;
 mod edits;
 mod encode;
 mod event;
+pub mod faults;
 mod generate;
 mod http;
+mod journal;
 mod links;
 mod plan;
 mod read;
+mod requests;
 mod retire;
 mod rpc;
+pub mod scenario;
 mod schema;
 mod site;
 mod summarize;
 mod table;
 mod transaction;
-mod trouble;
 mod value;
 mod world;
 mod write;
@@ -41,12 +45,16 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
+use crate::entity::Timestamp;
+
 pub use clock::SiteClock;
 pub use edits::Edits;
 pub use event::Actor;
+pub use faults::{Rule, Trouble, Troubles};
+pub use requests::Requests;
+pub use scenario::{Action, ActionError, Plan, Step};
 pub use site::{Site, SiteSettings};
 pub use transaction::Transaction;
-pub use trouble::{Requests, Trouble, Troubles};
 
 /// How a simulated site is started.
 #[derive(Clone, Debug)]
@@ -67,6 +75,12 @@ pub struct SimSettings {
     pub key: String,
     /// The most rows that one page may have.
     pub page_limit: u32,
+    /// Where the admin endpoint listens, on this machine only; `None` for none.
+    pub admin: Option<SocketAddr>,
+    /// The clock stands still at this moment; `None` for the real time.
+    pub clock: Option<Timestamp>,
+    /// What goes wrong from the start.
+    pub plan: Plan,
 }
 
 impl Default for SimSettings {
@@ -80,6 +94,9 @@ impl Default for SimSettings {
             script: "sgcache".into(),
             key: "sgcache-sim".into(),
             page_limit: 500,
+            admin: None,
+            clock: None,
+            plan: Plan::default(),
         }
     }
 }
@@ -111,10 +128,23 @@ impl Sim {
     ///
     /// When the address cannot be listened on.
     pub async fn serve(site: Arc<Site>, settings: &SimSettings) -> io::Result<SimHandle> {
-        let listener = http::Listener::start(settings.listen, Arc::clone(&site), settings.latency).await?;
+        if let Some(at) = settings.clock {
+            site.clock.set(at);
+        }
+        let mut plan = settings.plan.clone();
+        plan.latency = plan.latency.or(Some(settings.latency.into()));
+        if settings.admin.is_some() || settings.plan != Plan::default() {
+            site.set_start(plan.clone());
+        }
+        site.follow(plan);
+        let listener = http::Listener::start(settings.listen, Arc::clone(&site)).await?;
+        let admin = match settings.admin {
+            Some(at) => Some(admin::Endpoint::start(at, Arc::clone(&site)).await?),
+            None => None,
+        };
         let edits = (settings.edits_per_second > 0.0)
             .then(|| tokio::spawn(work(Arc::clone(&site), settings.seed, settings.edits_per_second)));
-        Ok(SimHandle { site, listener, edits })
+        Ok(SimHandle { site, admin, listener, edits })
     }
 }
 
@@ -144,6 +174,7 @@ async fn work(site: Arc<Site>, seed: u64, per_second: f64) {
 /// A running site.
 pub struct SimHandle {
     site: Arc<Site>,
+    admin: Option<admin::Endpoint>,
     listener: http::Listener,
     edits: Option<JoinHandle<()>>,
 }
@@ -159,6 +190,11 @@ impl SimHandle {
         format!("http://{}", self.addr())
     }
 
+    /// Returns the address of the admin endpoint.
+    pub fn admin_url(&self) -> Option<String> {
+        self.admin.as_ref().map(|admin| format!("http://{}", admin.addr))
+    }
+
     /// Returns the site, to reach into it.
     pub fn site(&self) -> &Arc<Site> {
         &self.site
@@ -168,6 +204,9 @@ impl SimHandle {
     pub async fn shutdown(self) {
         if let Some(edits) = self.edits {
             edits.abort();
+        }
+        if let Some(admin) = self.admin {
+            admin.shutdown().await;
         }
         self.listener.shutdown().await;
     }

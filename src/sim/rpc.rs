@@ -38,10 +38,19 @@ impl Site {
             return Ok(self.info().to_string().into_bytes());
         }
         let auth = request.auth.as_ref().ok_or_else(|| Fault::new(Fault::AUTHENTICATION, "Authentication required"))?;
-        let actor = self.authenticate(auth)?;
+        self.run_as(self.authenticate(auth)?, request)
+    }
+
+    /// Answers a request of somebody who is known.
+    pub(super) fn run_as(&self, actor: Actor, request: &Request) -> Result<Vec<u8>, Fault> {
+        let request = &*self.permitted(&actor, request)?;
         let results = match request.method.as_str() {
             "read" => self.run_read(&request.argument, self.page_limit)?,
-            "summarize" => summarize::run(&self.rows(), &request.argument, self.clock.now())?,
+            "summarize" => summarize::run(
+                &self.view(request.argument["type"].as_str().unwrap_or_default()),
+                &request.argument,
+                self.clock.now(),
+            )?,
             "create" => self.run_create(actor, &Create::from_wire(&request.argument)?)?,
             "update" => self.run_update(actor, &Update::from_wire(&request.argument)?)?,
             "batch" => self.run_batch(actor, &BatchItem::list(&request.argument)?)?,
@@ -89,7 +98,7 @@ impl Site {
             let words = format!("'paging' 'entities_per_page' must be at most {limit}: {size}");
             return Err(Fault::malformed("read", words));
         }
-        let world = self.rows();
+        let world = self.view(read.entity_type.as_str());
         let ty = type_id(&world, "read", &read.entity_type)?;
         let filter = world.schema.filter(&read.entity_type, &read.filter).map_err(|fault| refused("read", fault))?;
         let query = Query {

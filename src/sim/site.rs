@@ -14,10 +14,12 @@ use super::cell::Key;
 use super::clock::SiteClock;
 use super::edits::Edits;
 use super::event::{Actor, EventIds, store};
+use super::faults::Troubles;
 use super::generate::{END, generate};
+use super::requests::Requests;
+use super::scenario::Scenario;
 use super::schema::SiteSchema;
 use super::transaction::Transaction;
-use super::trouble::{Requests, Troubles};
 use super::world::{FIRST_EVENT, World};
 use super::write::{Writer, plain};
 use crate::api3::{Create, Fault, FieldWrite, Update};
@@ -36,6 +38,8 @@ pub struct Site {
     pub requests: Requests,
     /// The most rows that one page may have.
     pub page_limit: u32,
+    /// What is made to happen to its data.
+    pub(super) scenario: Scenario,
     /// The script that in-process writes are made as.
     script: Key,
 }
@@ -109,6 +113,7 @@ impl Site {
             troubles: Troubles::default(),
             requests: Requests::default(),
             page_limit: settings.page_limit.max(1),
+            scenario: Scenario::default(),
             script,
         })
     }
@@ -172,8 +177,9 @@ impl Site {
         let more = entries.len().saturating_sub(taken.len());
         taken.extend(self.event_ids().take(worker, more));
         if outcome.is_ok() {
-            world.keep();
             store(&mut world, entries, &taken, &actor, now);
+            let touched = world.keep();
+            self.scenario.replica.note(&world, &touched, self.clock.now());
         } else {
             world.roll_back();
         }

@@ -27,16 +27,30 @@ pub struct Transaction {
     event_ids: Vec<u32>,
 }
 
+/// One write of a transaction.
 #[derive(Clone)]
-enum Write {
+pub(super) enum Write {
+    /// A creation under an id that was taken before.
     Create(Create, u32),
+    /// A change.
     Update(Update),
+    /// A retirement.
     Retire(EntityType, i64),
+    /// A revival.
     Revive(EntityType, i64),
 }
 
 impl Write {
-    fn run(&self, writer: &mut Writer<'_>) -> Result<(), Fault> {
+    /// Returns the id that the write creates.
+    pub fn created(&self) -> Option<u32> {
+        match self {
+            Self::Create(_, id) => Some(*id),
+            _ => None,
+        }
+    }
+
+    /// Makes the write.
+    pub fn run(&self, writer: &mut Writer<'_>) -> Result<(), Fault> {
         match self {
             Self::Create(request, id) => writer.create(request, Some(*id)).map(|_| ()),
             Self::Update(request) => writer.update(request).map(|_| ()),
@@ -98,7 +112,19 @@ impl Transaction {
     }
 
     fn attempt(&mut self, write: Write) -> Result<(), Fault> {
-        self.writes.push(write);
+        self.attempt_all(vec![write])
+    }
+
+    /// Takes event ids before there is anything to write, of a worker if it is said.
+    pub(super) fn reserve(&mut self, worker: Option<usize>, ids: usize) {
+        self.worker = worker.unwrap_or(self.worker);
+        self.event_ids.extend(self.site.event_ids().take(self.worker, ids));
+    }
+
+    /// Tries writes, all or none.
+    pub(super) fn attempt_all(&mut self, more: Vec<Write>) -> Result<(), Fault> {
+        let before = self.writes.len();
+        self.writes.extend(more);
         let writes = &self.writes;
         let rehearsed =
             self.site.rehearse(self.began, self.actor.clone(), |writer| writes.iter().try_for_each(|w| w.run(writer)));
@@ -110,7 +136,7 @@ impl Transaction {
                 Ok(())
             }
             Err(fault) => {
-                self.writes.pop();
+                self.writes.truncate(before);
                 Err(fault)
             }
         }

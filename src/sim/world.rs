@@ -6,27 +6,22 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use super::cell::{Cell, Key};
+use super::journal::{Journal, Mark, Undo};
 use super::schema::{FieldId, Layout, Role, SiteSchema, TypeId};
 use super::table::{Row, Table};
 use crate::entity::{DataType, EntityRef, FieldValue, Link};
 use crate::filter::Rows;
 use crate::schema::Schema;
 
-/// How to take back one change.
-enum Undo {
-    Inserted(Key),
-    Set(Key, FieldId, Cell),
-    Retired(Key, bool),
-    RetiredWith(Key, Option<Key>),
-}
-
 /// Who points to a row through one link field: ids in order.
 type Referrers = HashMap<Key, Vec<u32>>;
 
 /// The rows of the site.
+#[derive(Clone)]
 pub struct World {
     /// What the site tells about its types.
     pub schema: Schema,
@@ -37,13 +32,13 @@ pub struct World {
     referrers: Vec<Vec<Referrers>>,
     /// Rows that were retired together with another one.
     retired_with: HashMap<Key, Key>,
-    undo: Option<Vec<Undo>>,
+    journal: Journal,
     /// The type of the event log.
     pub event_type: TypeId,
     /// Where pictures are said to be.
     pub media_host: String,
     /// The number of addresses that were signed.
-    pub signatures: AtomicU64,
+    pub signatures: Arc<AtomicU64>,
 }
 
 /// The id of the first entry of the event log.
@@ -63,10 +58,10 @@ impl World {
             tables,
             referrers,
             retired_with: HashMap::new(),
-            undo: None,
+            journal: Journal::default(),
             event_type,
             media_host: "https://media.example.com".to_owned(),
-            signatures: AtomicU64::new(1),
+            signatures: Arc::new(AtomicU64::new(1)),
         }
     }
 
@@ -254,41 +249,86 @@ impl World {
     }
 
     fn remember(&mut self, change: Undo) {
-        if let Some(undo) = &mut self.undo {
-            undo.push(change);
-        }
+        self.journal.note(change);
     }
 
     /// Begins to note every change.
     pub fn begin(&mut self) {
-        self.undo = Some(Vec::new());
+        self.journal.begin();
     }
 
-    /// Keeps the changes since [`Self::begin`].
-    pub fn keep(&mut self) {
-        self.undo = None;
+    /// Keeps the changes since [`Self::begin`] and returns the rows they touched.
+    pub fn keep(&mut self) -> Vec<Key> {
+        self.journal.end()
     }
 
     /// Takes back the changes since [`Self::begin`]. Ids that were taken stay so.
     pub fn roll_back(&mut self) {
-        for change in self.undo.take().unwrap_or_default().into_iter().rev() {
+        let changes = self.journal.abandon();
+        self.take_back(changes);
+    }
+
+    /// Marks this moment, to return to it later.
+    pub(super) fn mark(&mut self) -> Mark {
+        self.journal.keeps = true;
+        let schema = SiteSchema { public: self.schema.clone(), layout: self.layout.clone() };
+        Mark { at: self.journal.len(), next: self.tables.iter().map(|table| table.next).collect(), schema }
+    }
+
+    /// Makes it as if nothing had happened since a mark: ids are used again.
+    pub(super) fn rewind(&mut self, mark: &Mark) {
+        let changes = self.journal.take_from(mark.at);
+        self.take_back(changes);
+        for (table, next) in self.tables.iter_mut().zip(&mark.next) {
+            table.next = *next;
+        }
+        (self.schema, self.layout) = (mark.schema.public.clone(), mark.schema.layout.clone());
+    }
+
+    /// Returns the number of changes that are remembered.
+    pub(super) fn changes(&self) -> usize {
+        self.journal.len()
+    }
+
+    /// Takes back changes, newest first, without noting that.
+    fn take_back(&mut self, changes: Vec<Undo>) {
+        let mut journal = std::mem::take(&mut self.journal);
+        for change in changes {
             match change {
-                Undo::Inserted(key) => self.remove(key),
+                Undo::Inserted(key) => drop(self.remove(key)),
+                Undo::Removed(key, row) => self.insert(key, *row),
                 Undo::Set(key, field, old) => drop(self.set(key, field, old)),
                 Undo::Retired(key, retired) => drop(self.retire(key, retired)),
                 Undo::RetiredWith(key, parent) => self.set_retired_with(key, parent),
             }
         }
+        std::mem::swap(&mut self.journal, &mut journal);
     }
 
-    /// Makes it as if the row had never been.
-    fn remove(&mut self, key: Key) {
-        let Some(row) = self.tables[usize::from(key.ty)].take(key.id) else { return };
+    /// Makes it as if the row had never been, but for its id; returns the row.
+    pub fn remove(&mut self, key: Key) -> Option<Row> {
+        let row = self.tables[usize::from(key.ty)].take(key.id)?;
         for slot in row.slots() {
             for target in slot.cell.keys() {
                 drop_referrer(&mut self.referrers[usize::from(key.ty)][usize::from(slot.field)], *target, key.id);
             }
         }
+        self.remember(Undo::Removed(key, Box::new(row.clone())));
+        Some(row)
+    }
+
+    /// Puts the row of another state of the site in the place of this one.
+    pub(super) fn replace(&mut self, key: Key, row: Option<Row>, retired_with: Option<Key>) {
+        self.remove(key);
+        if let Some(row) = row {
+            self.insert(key, row);
+        }
+        self.set_retired_with(key, retired_with);
+    }
+
+    /// Returns with what a row was retired.
+    pub(super) fn parent_in_retirement(&self, key: Key) -> Option<Key> {
+        self.retired_with.get(&key).copied()
     }
 
     /// Returns the number of rows that are not retired.

@@ -23,6 +23,7 @@ mod prometheus;
 mod report_elastic;
 mod scenarios;
 mod servers;
+mod sim_admin;
 mod sim_http;
 mod sim_python;
 mod store_conformance;

@@ -95,7 +95,7 @@ async fn trouble_comes_when_it_was_ordered_and_then_ends() {
     assert!(dropped);
 
     troubles.next_of("read EventLogEntry", 1, Trouble::Fault(104, "no".into()));
-    troubles.next_of("read", 1, Trouble::Slow(Duration::from_millis(1)));
+    troubles.next_of("read", 1, Trouble::Slow(Duration::from_millis(1).into()));
     assert_eq!(post(&sim, read("Shot")).await.expect("an answer").status(), 200);
     let fault: Value = post(&sim, read("EventLogEntry")).await.expect("an answer").json().await.expect("JSON");
     assert_eq!(fault["message"], "no");

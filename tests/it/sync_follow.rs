@@ -388,7 +388,7 @@ async fn a_key_that_makes_every_read_fail_is_put_aside_alone_and_returns() {
     for _ in 0..4 {
         let words = "API read() something is wrong with this row";
         cache.site().troubles.next_of("read Shot", 1, Trouble::Fault(104, words.into()));
-        cache.site().troubles.next_of("read Shot", 1, Trouble::Slow(Duration::ZERO));
+        cache.site().troubles.next_of("read Shot", 1, Trouble::Slow(Duration::ZERO.into()));
     }
     cache.step().await.expect("a step");
     assert_eq!(cache.state().quarantined(&shot()).expect("ids"), [ids[0]]);

@@ -1,0 +1,142 @@
+//! A second copy of the rows that is behind the first one.
+//!
+//! A real site reads from replicas of its database: an event can be seen before
+//! the row that it is about, or a row before its event. One copy answers for the
+//! event log and the other for everything else.
+
+use std::collections::VecDeque;
+use std::ops::Deref;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::entity::Timestamp;
+use crate::sim::cell::Key;
+use crate::sim::site::Site;
+use crate::sim::table::Row;
+use crate::sim::world::World;
+use crate::yaml::duration;
+
+/// What is shown late.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Lagging {
+    /// Everything but the event log.
+    Rows,
+    /// The event log.
+    Events,
+}
+
+/// How far a part of the site is behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lag {
+    /// The part.
+    pub of: Lagging,
+    /// How far, by the clock of the site; zero ends the lag.
+    #[serde(deserialize_with = "duration")]
+    pub by: Duration,
+}
+
+/// One row as it is after a transaction: its values and with what it was retired.
+type Copied = (Key, Option<Row>, Option<Key>);
+
+/// The copy that is behind.
+#[derive(Default)]
+pub(in crate::sim) struct Replica {
+    active: AtomicBool,
+    behind: RwLock<Option<Behind>>,
+}
+
+pub(in crate::sim) struct Behind {
+    lag: Lag,
+    world: World,
+    /// Transactions that the copy does not know yet, with their time.
+    waiting: VecDeque<(Timestamp, Vec<Copied>)>,
+}
+
+impl Behind {
+    fn catch_up(&mut self, now: Timestamp) {
+        let by = i64::try_from(self.lag.by.as_secs()).unwrap_or(i64::MAX);
+        while self.waiting.front().is_some_and(|(at, _)| at.0.saturating_add(by) <= now.0) {
+            for (key, row, parent) in self.waiting.pop_front().map(|(_, rows)| rows).unwrap_or_default() {
+                self.world.replace(key, row, parent);
+            }
+        }
+    }
+}
+
+impl Replica {
+    /// Begins a lag from the present state, or ends it.
+    pub fn set(&self, lag: Lag, world: &World) {
+        let behind = (!lag.by.is_zero()).then(|| Behind { lag, world: world.clone(), waiting: VecDeque::new() });
+        self.active.store(behind.is_some(), Ordering::Relaxed);
+        *self.behind.write().unwrap_or_else(PoisonError::into_inner) = behind;
+    }
+
+    /// Ends the lag.
+    pub fn end(&self) {
+        self.active.store(false, Ordering::Relaxed);
+        *self.behind.write().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Begins anew from a state that no transaction led to.
+    pub fn start_over(&self, world: &World) {
+        if self.active.load(Ordering::Relaxed)
+            && let Some(behind) = &mut *self.behind.write().unwrap_or_else(PoisonError::into_inner)
+        {
+            behind.world = world.clone();
+            behind.waiting.clear();
+        }
+    }
+
+    /// Takes note of a transaction.
+    pub fn note(&self, world: &World, keys: &[Key], at: Timestamp) {
+        if !self.active.load(Ordering::Relaxed) {
+            return;
+        }
+        if let Some(behind) = &mut *self.behind.write().unwrap_or_else(PoisonError::into_inner) {
+            let copy = |key: &Key| (*key, world.row(*key).cloned(), world.parent_in_retirement(*key));
+            behind.waiting.push_back((at, keys.iter().map(copy).collect()));
+        }
+    }
+}
+
+/// The rows that a question is answered from.
+pub(in crate::sim) enum View<'s> {
+    /// The rows as they are.
+    Present(RwLockReadGuard<'s, World>),
+    /// The rows of the copy that is behind.
+    Past(RwLockReadGuard<'s, Option<Behind>>),
+}
+
+impl Deref for View<'_> {
+    type Target = World;
+
+    fn deref(&self) -> &World {
+        match self {
+            Self::Present(world) => world,
+            Self::Past(behind) => &behind.as_ref().expect("a view is made only of a copy that exists").world,
+        }
+    }
+}
+
+impl Site {
+    /// Returns the rows that questions about a type are answered from.
+    pub(in crate::sim) fn view(&self, entity_type: &str) -> View<'_> {
+        let replica = &self.scenario.replica;
+        if replica.active.load(Ordering::Relaxed) {
+            if let Some(behind) = &mut *replica.behind.write().unwrap_or_else(PoisonError::into_inner) {
+                behind.catch_up(self.clock.now());
+            }
+            let behind = replica.behind.read().unwrap_or_else(PoisonError::into_inner);
+            let log = entity_type == "EventLogEntry";
+            if behind.as_ref().is_some_and(|behind| (behind.lag.of == Lagging::Events) == log) {
+                return View::Past(behind);
+            }
+        }
+        View::Present(self.rows())
+    }
+}
