@@ -24,5 +24,6 @@ pub mod report;
 pub mod validate;
 pub mod pipeline;
 pub mod server;
+pub mod proxy;
 pub mod config;
 pub mod cli;

@@ -9,6 +9,7 @@ mod corrupt;
 mod daemon;
 mod demo;
 mod engine;
+mod explain;
 mod failure;
 mod find;
 mod job;
@@ -64,6 +65,8 @@ enum Command {
     Job(job::Args),
     /// Read the cache, printed as shotgun_api3.find would return it
     Find(find::Args),
+    /// Say what the proxy would do with a request, why, and what to change
+    Explain(explain::Args),
     /// Show what the daemon is doing
     Status(status::Args),
     /// Run a simulated Shotgun site
@@ -110,6 +113,7 @@ async fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Pipelines(command) => pipelines::run(command, config).await,
         Command::Job(args) => job::run(args, config).await,
         Command::Find(args) => find::run(args, config).await,
+        Command::Explain(args) => explain::run(args, config).await,
         Command::Status(args) => status::run(args, config).await,
         Command::Sim(args) => sim::run(args).await,
         Command::Completions { shell } => {

@@ -6,10 +6,61 @@
 //! the oldest of them. Changes without events have a guarantee of their own: the
 //! periods of scans.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use rusqlite::{Connection, params};
 
 use super::{Kinds, Result, SiteTime, State, TypeState};
 use crate::entity::EntityType;
+
+/// What can be said about every type at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// Everything that was visible at this moment is marked or stored.
+    pub complete_as_of: Option<SiteTime>,
+    /// The followed types.
+    pub types: BTreeMap<EntityType, TypeStanding>,
+    /// Types with open marks that an event or a write led to: everything visible
+    /// at the given moment is in their rows.
+    pub marked: BTreeMap<EntityType, SiteTime>,
+    /// Whether an event told of a change of the schema that was not read yet.
+    pub schema_due: bool,
+}
+
+/// What can be said about one type.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TypeStanding {
+    /// Its state.
+    pub state: TypeState,
+    /// The layout that its rows have.
+    pub layout_hash: String,
+    /// Whether its deletions wait for an operator.
+    pub breaker: bool,
+    /// Keys that the cache does not vouch for.
+    pub quarantined: BTreeSet<i64>,
+}
+
+impl TypeStanding {
+    /// Tells whether every row follows the site, with every field.
+    pub fn is_live(&self) -> bool {
+        self.state == TypeState::Live
+    }
+}
+
+impl Standing {
+    /// Returns the moment up to which rows of a type, or the names of uncached
+    /// entities of a type, equal the site.
+    pub fn fresh_as_of(&self, entity_type: &EntityType) -> Option<SiteTime> {
+        let complete = self.complete_as_of?;
+        Some(self.marked.get(entity_type).map_or(complete, |since| complete.min(*since)))
+    }
+
+    /// Tells whether an event or a write marked keys of a type that are not read
+    /// again yet.
+    pub fn is_marked(&self, entity_type: &EntityType) -> bool {
+        self.marked.contains_key(entity_type)
+    }
+}
 
 impl State {
     /// Returns the moment up to which everything that is live equals the site, or
@@ -45,6 +96,21 @@ impl State {
         })
     }
 
+    /// Returns what can be said about every type now.
+    pub fn standing(&self) -> Result<Standing> {
+        self.read(|connection| {
+            let sql = "SELECT complete_as_of, schema_due FROM stream";
+            let (complete, schema_due): (Option<i64>, bool) =
+                connection.prepare_cached(sql)?.query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            Ok(Standing {
+                complete_as_of: complete.map(SiteTime),
+                types: type_standings(connection)?,
+                marked: marked_types(connection)?,
+                schema_due,
+            })
+        })
+    }
+
     /// Returns when the oldest event whose row is not stored yet was created.
     pub fn oldest_open_event(&self) -> Result<Option<SiteTime>> {
         self.read(|connection| {
@@ -54,6 +120,40 @@ impl State {
             Ok(oldest.map(SiteTime))
         })
     }
+}
+
+fn type_standings(connection: &Connection) -> Result<BTreeMap<EntityType, TypeStanding>> {
+    let mut types = BTreeMap::new();
+    let mut statement = connection.prepare_cached("SELECT type, state, layout_hash, breaker_since FROM types")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let standing = TypeStanding {
+            state: TypeState::parse(&row.get::<_, String>(1)?),
+            layout_hash: row.get(2)?,
+            breaker: row.get::<_, Option<i64>>(3)?.is_some(),
+            quarantined: BTreeSet::new(),
+        };
+        types.insert(EntityType::new(row.get::<_, String>(0)?), standing);
+    }
+    let mut statement = connection.prepare_cached("SELECT DISTINCT type, id FROM dead WHERE kind <> 'event'")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        if let Some(standing) = types.get_mut(row.get::<_, String>(0)?.as_str()) {
+            standing.quarantined.insert(row.get(1)?);
+        }
+    }
+    Ok(types)
+}
+
+fn marked_types(connection: &Connection) -> Result<BTreeMap<EntityType, SiteTime>> {
+    let sql = "SELECT type, min(since) FROM (
+        SELECT type, since FROM marks WHERE kinds & ?1 <> 0 AND kinds & ?2 = 0
+        UNION ALL SELECT type, since FROM sweeps) GROUP BY type";
+    let mut statement = connection.prepare_cached(sql)?;
+    let rows = statement.query_map(params![Kinds::TOLD.0, Kinds::QUARANTINED.0], |row| {
+        Ok((EntityType::new(row.get::<_, String>(0)?), SiteTime(row.get(1)?)))
+    })?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
 fn bounded(connection: &Connection, oldest_mark: Option<i64>) -> Result<Option<SiteTime>> {

@@ -30,6 +30,7 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 pub use dead::{Dead, DeadKind, NewDead};
 pub use error::StateError;
+pub use fresh::{Standing, TypeStanding};
 pub use gaps::{Gap, Gaps};
 pub use history::RunRow;
 pub use leader::LeaderLock;

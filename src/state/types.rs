@@ -34,7 +34,7 @@ impl TypeState {
         }
     }
 
-    fn parse(word: &str) -> Self {
+    pub(super) fn parse(word: &str) -> Self {
         let all = [Self::Importing, Self::Live, Self::Degraded, Self::Untracked];
         all.into_iter().find(|state| state.as_str() == word).unwrap_or(Self::Absent)
     }

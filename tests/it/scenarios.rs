@@ -266,6 +266,36 @@ fn every_relation_that_a_site_accepts_has_a_scenario() {
     }
 }
 
+#[test]
+fn the_proxy_answers_nothing_that_no_scenario_proves() {
+    use sgcache::proxy::proven::{Column, Form, is_proven_form};
+    let mut shown = BTreeSet::new();
+    for path in paths() {
+        let file = read(&path);
+        let world = file.world();
+        for case in &file.cases {
+            let entity_type = EntityType::new(case.of.as_deref().unwrap_or(&file.of));
+            for leaf in leaves(&case.raw_filter()) {
+                let path = world.schema.path(&entity_type, &leaf.path).expect("a path of the schema");
+                let relation: Relation = leaf.relation.parse().expect("a relation");
+                let column = Column::of(path.data_type);
+                shown.extend(leaf.values.iter().map(|value| (column, relation, Form::of(value))));
+            }
+        }
+    }
+    let columns = DataType::names().filter_map(|name| Column::of(name.parse().expect("a name")));
+    let forms = [Form::Null, Form::Empty, Form::Text, Form::Number, Form::Bool, Form::Link, Form::Other];
+    let mut missing = BTreeSet::new();
+    for column in columns {
+        for relation in Relation::EVERY {
+            let claimed = forms.iter().filter(|form| is_proven_form(column, *relation, **form));
+            let unshown = claimed.filter(|form| !shown.contains(&(Some(column), *relation, **form)));
+            missing.extend(unshown.map(|form| format!("{relation} on {column:?} with {form:?}")));
+        }
+    }
+    assert!(missing.is_empty(), "no scenario for: {missing:#?}");
+}
+
 fn leaves(filter: &RawFilter) -> Vec<RawLeaf> {
     match filter {
         RawFilter::Group { conditions, .. } => conditions.iter().flat_map(leaves).collect(),

@@ -1,0 +1,57 @@
+//! `sgcache explain`: what the proxy would do with a request, and why.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::Failure;
+use super::context::{Offline, load_config};
+use super::output::Output;
+use crate::proxy::{self, Asked, Catalogue, Decision, Held, Scope, explain};
+use crate::state::{SiteTime, State};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The body of a request to /api3/json; `-` is stdin
+    #[arg(long, value_name = "FILE|-")]
+    request: PathBuf,
+    /// The form of the output
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Output,
+}
+
+pub async fn run(args: Args, chosen: Option<&Path>) -> Result<u8, Failure> {
+    let body = read(&args.request)?;
+    let settings = load_config(chosen)?;
+    let offline = Offline::open(chosen).await?;
+    let state = State::open(&settings.data_dir)?;
+    let catalogue = Catalogue {
+        stored: Arc::new(proxy::catalogue::stored(&offline.layouts)),
+        standing: Arc::new(state.standing()?),
+        now: SiteTime::from(offline.now()),
+        schema: Arc::new(offline.schema),
+        held: Held::default(),
+        settings: Arc::default(),
+        max_page: u32::MAX,
+        site_is_down: false,
+    };
+    let asked = Asked::parse(&body);
+    let decision = match &asked {
+        Ok(asked) => proxy::decide(asked, &Scope::Full, &catalogue),
+        Err(pass) => Decision::Pass(pass.clone()),
+    };
+    match args.output {
+        Output::Table => println!("{}", explain::words(asked.as_ref().ok(), &decision)),
+        Output::Json | Output::Ndjson => println!("{}", explain::document(&decision)),
+    }
+    Ok(0)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+    let mut body = Vec::new();
+    let read = match path.to_str() {
+        Some("-") => std::io::stdin().read_to_end(&mut body).map(|_| ()),
+        _ => std::fs::read(path).map(|read| body = read),
+    };
+    read.map(|()| body).map_err(|error| Failure::usage(format!("--request {}: {error}", path.display())))
+}

@@ -1,0 +1,71 @@
+//! What a decision depends on besides the request: the schema, what is stored,
+//! how fresh it is, what writes are not read again yet. One moment of it all.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::settings::Settings;
+use crate::entity::EntityType;
+use crate::entity_config::TypeLayout;
+use crate::schema::Schema;
+use crate::state::{SiteTime, Standing};
+use crate::store;
+
+/// Everything that a decision depends on, at one moment.
+#[derive(Clone, Debug)]
+pub struct Catalogue {
+    /// The schema of the site, as last read.
+    pub schema: Arc<Schema>,
+    /// The types and fields that are stored.
+    pub stored: Arc<store::Catalogue>,
+    /// What can be said about the stored rows.
+    pub standing: Arc<Standing>,
+    /// Writes that went through, by the types that they may have changed.
+    pub held: Held,
+    /// The time of the site.
+    pub now: SiteTime,
+    /// What can be set.
+    pub settings: Arc<Settings>,
+    /// The most rows that a page of the site may have.
+    pub max_page: u32,
+    /// Whether the site is down, so that older answers are better than none.
+    pub site_is_down: bool,
+}
+
+impl Catalogue {
+    /// Returns the oldest answer about a type that may be given now.
+    pub fn max_age(&self, entity_type: &EntityType) -> Duration {
+        if self.site_is_down { self.settings.stale_if_error(entity_type) } else { self.settings.max_age }
+    }
+}
+
+/// Returns what a store that has these layouts can answer.
+pub fn stored<'a>(layouts: impl IntoIterator<Item = &'a TypeLayout>) -> store::Catalogue {
+    let cached = layouts.into_iter().map(|layout| (layout.entity_type.clone(), store::CachedType::of(layout)));
+    store::Catalogue { types: cached.collect() }
+}
+
+/// When writes were acknowledged that may have changed a type: rows read before
+/// that moment may lack them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    /// The last write that may have changed rows of the type.
+    pub rows: BTreeMap<EntityType, SiteTime>,
+    /// The last write that may have changed what links to the type show.
+    pub names: BTreeMap<EntityType, SiteTime>,
+    /// The last write of which nobody knows what it changed.
+    pub all: Option<SiteTime>,
+}
+
+impl Held {
+    /// Returns the last write that may have changed rows of a type.
+    pub fn rows_of(&self, entity_type: &EntityType) -> Option<SiteTime> {
+        self.rows.get(entity_type).copied().max(self.all)
+    }
+
+    /// Returns the last write that may have changed what links to a type show.
+    pub fn names_of(&self, entity_type: &EntityType) -> Option<SiteTime> {
+        self.names.get(entity_type).copied().max(self.all)
+    }
+}

@@ -1,0 +1,294 @@
+//! Decides whether the cache answers a request: one pure function.
+//!
+//! What cannot change by itself comes first (what is asked, what is cached), then
+//! what the caller may see, then what a moment can change (freshness, writes on
+//! their way), so that the reason shown is the one that lasts longest.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use super::catalogue::Catalogue;
+use super::question::{self, Needs, Question, Reader};
+use super::reason::{Advice, Pass, Reason};
+use super::settings::{Limits, OnMarked};
+use super::summary;
+use crate::api3::{Auth, PagingInfo, Request};
+use crate::entity::{DataType, EntityRef, EntityType, Shape};
+use crate::filter::{FieldPath, Filter, Leaf, Query, Test};
+use crate::state::SiteTime;
+
+pub use super::summary::SummaryPlan;
+
+/// A request as it arrived.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Asked {
+    /// The request.
+    pub request: Request,
+    /// Whether it had keys or parameters that nothing here knows.
+    pub odd: bool,
+}
+
+impl Asked {
+    /// Reads a body.
+    ///
+    /// # Errors
+    ///
+    /// A pass: whatever is wrong with it, the site says so in its own words.
+    pub fn parse(body: &[u8]) -> Result<Self, Pass> {
+        let body: Value =
+            serde_json::from_slice(body).map_err(|error| Pass::new(Reason::Malformed, error.to_string()))?;
+        let Value::Object(mut object) = body else {
+            return Err(Pass::new(Reason::Malformed, "the request is no object"));
+        };
+        let (method, params) = (object.remove("method_name"), object.remove("params"));
+        let (Some(Value::String(method)), Some(Value::Array(params))) = (method, params) else {
+            return Err(Pass::new(Reason::Malformed, "a request has `method_name` and `params`"));
+        };
+        let odd = !object.is_empty() || params.len() > 2;
+        let mut params = params.into_iter();
+        let auth = params.next().map(|auth| Auth::from_wire(&auth)).transpose();
+        let auth = auth.map_err(|words| Pass::new(Reason::Malformed, words))?;
+        let argument = params.next().unwrap_or_default();
+        Ok(Self { request: Request { method, auth, argument }, odd })
+    }
+}
+
+/// How much of the cache a caller sees.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Everything: the credentials are the cache's own.
+    Full,
+    /// A part.
+    Limited(Limits),
+    /// Nothing.
+    Nothing(Pass),
+}
+
+/// What becomes of a request.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Decision {
+    /// The cache answers.
+    Serve(Serve),
+    /// The site answers.
+    Pass(Pass),
+}
+
+/// What the cache answers.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Serve {
+    /// What the site is.
+    Info,
+    /// A page of rows.
+    Read(ReadPlan),
+    /// Aggregates.
+    Summarize(SummaryPlan),
+    /// The schema, as the site answered this very question before.
+    Schema,
+}
+
+/// How to answer a `read`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ReadPlan {
+    /// The rows.
+    pub query: Query,
+    /// What the answer says about the paging.
+    pub paging_info: PagingInfo,
+    /// Fields with addresses: a row with a signed one makes the request pass.
+    pub addresses: Vec<String>,
+    /// Everything visible at this moment is in the answer.
+    pub fresh_as_of: SiteTime,
+}
+
+/// Methods that change nothing and that only the site can answer.
+const UNCACHEABLE: &[&str] = &[
+    "get_session_token",
+    "activity_stream",
+    "note_thread_contents",
+    "query_display_name_cache",
+    "nav_expand",
+    "nav_search",
+    "preferences_read",
+    "followers",
+    "following",
+    "work_schedule_read",
+    "user_subscriptions_read",
+    "export_page",
+];
+/// Methods that change something, in ways that are known.
+const WRITES: &[&str] = &["create", "update", "delete", "revive", "batch"];
+
+/// Decides whether the cache answers.
+pub fn decide(asked: &Asked, scope: &Scope, catalogue: &Catalogue) -> Decision {
+    match serve(asked, scope, catalogue) {
+        Ok(serve) => Decision::Serve(serve),
+        Err(pass) => Decision::Pass(pass),
+    }
+}
+
+fn serve(asked: &Asked, scope: &Scope, catalogue: &Catalogue) -> Result<Serve, Pass> {
+    let Asked { request, odd } = asked;
+    let method = request.method.as_str();
+    if WRITES.contains(&method) {
+        return Err(Pass::new(Reason::Write, format!("`{method}` changes the site")));
+    }
+    if UNCACHEABLE.contains(&method) {
+        return Err(Pass::new(Reason::Uncacheable, format!("only the site can answer `{method}`")));
+    }
+    if !matches!(method, "info" | "read" | "summarize" | "schema_read" | "schema_entity_read" | "schema_field_read") {
+        return Err(Pass::new(Reason::UnknownMethod, format!("`{method}` is not known here")));
+    }
+    if *odd {
+        return Err(question::unknown("the request has more parts than the client sends"));
+    }
+    match (method, &request.auth) {
+        ("info", None) => Ok(Serve::Info),
+        ("info", Some(_)) => Err(question::unknown("`info` has no parameters")),
+        (_, None) => Err(Pass::new(Reason::Unmapped, "the request has no credentials")),
+        ("read", Some(_)) => read(&request.argument, scope, catalogue),
+        ("summarize", Some(_)) => {
+            let (plan, question) = summary::plan(&request.argument, catalogue)?;
+            let (question, fresh_as_of) = allowed(question, scope, catalogue)?;
+            Ok(Serve::Summarize(SummaryPlan { query: question.query, fresh_as_of, ..plan }))
+        }
+        _ => schema(&request.argument, scope),
+    }
+}
+
+fn read(argument: &Value, scope: &Scope, catalogue: &Catalogue) -> Result<Serve, Pass> {
+    let (read, question) = question::read(argument, catalogue)?;
+    let (question, fresh_as_of) = allowed(question, scope, catalogue)?;
+    Ok(Serve::Read(ReadPlan {
+        query: question.query,
+        paging_info: read.paging_info,
+        addresses: question.addresses,
+        fresh_as_of,
+    }))
+}
+
+/// Schemas depend on what the reader may see, so only the cache's own credentials
+/// get one that was read before.
+fn schema(argument: &Value, scope: &Scope) -> Result<Serve, Pass> {
+    if !argument.is_null() {
+        question::strict(argument, &["type", "field_name", "project"])?;
+    }
+    match scope {
+        Scope::Full => Ok(Serve::Schema),
+        Scope::Limited(_) => {
+            Err(Pass::new(Reason::Scope, "the schema that a limited caller sees is the site's matter"))
+        }
+        Scope::Nothing(pass) => Err(pass.clone()),
+    }
+}
+
+fn allowed(question: Question, scope: &Scope, catalogue: &Catalogue) -> Result<(Question, SiteTime), Pass> {
+    let question = match scope {
+        Scope::Full => question,
+        Scope::Limited(limits) => limit(question, limits, catalogue)?,
+        Scope::Nothing(pass) => return Err(pass.clone()),
+    };
+    let fresh_as_of = vouch(&question.needs, catalogue)?;
+    Ok((question, fresh_as_of))
+}
+
+/// Applies the scope of a caller before anything is looked at.
+///
+/// Types and fields outside of it may not even be asked about. A caller of some
+/// projects gets the condition added, and may not look through links at entities
+/// of other projects: only at the project itself.
+fn limit(mut question: Question, limits: &Limits, catalogue: &Catalogue) -> Result<Question, Pass> {
+    let hidden =
+        |what: &dyn std::fmt::Display| Err(Pass::new(Reason::Scope, format!("the caller does not see {what}")));
+    let root = question.query.entity_type.clone();
+    if let Some(ty) = question.needs.rows.iter().chain(&question.needs.names).find(|ty| !limits.sees_type(ty)) {
+        return hidden(&format!("`{ty}`"));
+    }
+    for path in &question.needs.paths {
+        let mut owner = &root;
+        for hop in &path.hops {
+            if !limits.sees_field(owner, &hop.field) {
+                return hidden(&format!("`{owner}.{}`", hop.field));
+            }
+            owner = &hop.entity_type;
+        }
+        if !limits.sees_field(owner, &path.field) {
+            return hidden(&format!("`{owner}.{}`", path.field));
+        }
+    }
+    let Some(projects) = &limits.projects else { return Ok(question) };
+    for path in &question.needs.paths {
+        let first = path.hops.first().map_or(&path.field, |hop| &hop.field);
+        let links = matches!(path.data_type.shape(), Shape::Link | Shape::Links) || !path.is_local();
+        if links && (first != "project" || path.hops.len() > 1) {
+            return hidden(&format!("entities of other projects, which `{path}` may show"));
+        }
+    }
+    let filter = project_filter(&root, projects, catalogue)?;
+    question.query.filter = filter.and(question.query.filter);
+    Ok(question)
+}
+
+fn project_filter(root: &EntityType, projects: &BTreeSet<i64>, catalogue: &Catalogue) -> Result<Filter, Pass> {
+    if *root == "Project" {
+        return Ok(Filter::ids(projects.iter().copied()));
+    }
+    let Some(path) = catalogue.schema.path(root, "project").filter(|path| path.data_type == DataType::Entity) else {
+        return Err(Pass::new(Reason::Scope, format!("`{root}` belongs to no project")));
+    };
+    Reader::new(root, catalogue)?.cached(&path)?;
+    let targets = projects.iter().map(|id| EntityRef::new("Project", *id)).collect();
+    Ok(Filter::Leaf(Leaf { path: FieldPath { ..path }, negated: false, test: Test::LinkTo(targets) }))
+}
+
+/// Checks that everything that an answer depends on follows the site closely
+/// enough, and returns the moment up to which it does.
+fn vouch(needs: &Needs, catalogue: &Catalogue) -> Result<SiteTime, Pass> {
+    let standing = &catalogue.standing;
+    let mut fresh_as_of = SiteTime(i64::MAX);
+    let every: BTreeSet<&EntityType> = needs.rows.iter().chain(&needs.names).collect();
+    for ty in every {
+        if let Some(cached) = catalogue.stored.types.get(ty) {
+            let wait = |pass: Pass| Err(pass.advise(Advice::Wait));
+            match standing.types.get(ty) {
+                Some(known) if known.is_live() && known.layout_hash == cached.hash => {
+                    if known.breaker || !known.quarantined.is_empty() {
+                        let detail = format!("some rows of `{ty}` cannot be vouched for");
+                        return wait(Pass::new(Reason::Unsure, detail));
+                    }
+                }
+                _ => return wait(Pass::new(Reason::NotLive, format!("`{ty}` does not follow the site yet"))),
+            }
+        }
+        let Some(fresh) = standing.fresh_as_of(ty) else {
+            return Err(Pass::new(Reason::NotLive, "the event log was not read to its end yet").advise(Advice::Wait));
+        };
+        let age = catalogue.now.since(fresh);
+        if age > catalogue.max_age(ty) {
+            let detail = format!("`{ty}` is as it was {} s ago", age.as_secs());
+            return Err(Pass::new(Reason::Stale, detail).advise(Advice::Wait));
+        }
+        if catalogue.settings.on_marked != OnMarked::Serve && standing.is_marked(ty) {
+            return Err(Pass::new(Reason::Marked, format!("events marked rows of `{ty}`")).advise(Advice::Wait));
+        }
+        fresh_as_of = fresh_as_of.min(fresh);
+    }
+    released(needs, catalogue)?;
+    Ok(fresh_as_of)
+}
+
+/// Checks that every write that went through here before is read again.
+///
+/// A poll of the event log that began after the write was acknowledged, and whose
+/// keys are all read again, has shown everything that the write changed.
+fn released(needs: &Needs, catalogue: &Catalogue) -> Result<(), Pass> {
+    let rows = needs.rows.iter().map(|ty| (ty, catalogue.held.rows_of(ty)));
+    let names = needs.names.iter().map(|ty| (ty, catalogue.held.names_of(ty)));
+    for (ty, write) in rows.chain(names) {
+        let Some(write) = write else { continue };
+        if catalogue.standing.fresh_as_of(ty).is_none_or(|fresh| fresh <= write) {
+            let detail = format!("a write to `{ty}` is not read again yet");
+            return Err(Pass::new(Reason::Held, detail).advise(Advice::Wait));
+        }
+    }
+    Ok(())
+}

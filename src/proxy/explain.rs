@@ -1,0 +1,61 @@
+//! A decision in words, with what to change.
+
+use std::fmt::Write;
+
+use serde_json::{Value, json};
+
+use super::decide::{Asked, Decision, Serve};
+
+/// Returns a decision as a person reads it; `request` is `None` when the text was
+/// no request at all.
+pub fn words(asked: Option<&Asked>, decision: &Decision) -> String {
+    let mut text = match asked {
+        Some(asked) => format!("{}\n", subject(asked)),
+        None => "a text that is no request\n".to_owned(),
+    };
+    match decision {
+        Decision::Serve(serve) => {
+            let _ = write!(text, "  answered from the cache{}", served(serve));
+        }
+        Decision::Pass(pass) => {
+            let _ = write!(text, "  goes to the site: {}\n  {}", pass.reason, pass.detail);
+            if let Some(advice) = &pass.advice {
+                let _ = write!(text, "\n  to answer it next time: {advice}");
+            }
+        }
+    }
+    text
+}
+
+fn served(serve: &Serve) -> String {
+    match serve {
+        Serve::Info => ", with the site's own values".to_owned(),
+        Serve::Schema => ", once it was read through the proxy".to_owned(),
+        Serve::Read(plan) => format!(", as of {}\n  filter: {}", plan.fresh_as_of.timestamp(), plan.query.filter),
+        Serve::Summarize(plan) => {
+            format!(", as of {}\n  filter: {}", plan.fresh_as_of.timestamp(), plan.query.filter)
+        }
+    }
+}
+
+fn subject(asked: &Asked) -> String {
+    let ty = asked.request.argument.get("type").and_then(Value::as_str);
+    ty.map_or_else(|| asked.request.method.clone(), |ty| format!("{} {ty}", asked.request.method))
+}
+
+/// Returns a decision as a program reads it.
+pub fn document(decision: &Decision) -> Value {
+    match decision {
+        Decision::Serve(Serve::Read(plan)) => {
+            json!({"decision": "serve", "fresh_as_of": plan.fresh_as_of.timestamp(), "filter": plan.query.filter.to_string()})
+        }
+        Decision::Serve(Serve::Summarize(plan)) => {
+            json!({"decision": "serve", "fresh_as_of": plan.fresh_as_of.timestamp(), "filter": plan.query.filter.to_string()})
+        }
+        Decision::Serve(_) => json!({"decision": "serve"}),
+        Decision::Pass(pass) => json!({
+            "decision": "pass", "reason": pass.reason.as_str(), "detail": pass.detail,
+            "advice": pass.advice.as_ref().map(ToString::to_string),
+        }),
+    }
+}
