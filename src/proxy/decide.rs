@@ -69,7 +69,7 @@ pub enum Scope {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Decision {
     /// The cache answers.
-    Serve(Serve),
+    Serve(Box<Serve>),
     /// The site answers.
     Pass(Pass),
 }
@@ -121,7 +121,7 @@ const WRITES: &[&str] = &["create", "update", "delete", "revive", "batch"];
 /// Decides whether the cache answers.
 pub fn decide(asked: &Asked, scope: &Scope, catalogue: &Catalogue) -> Decision {
     match serve(asked, scope, catalogue) {
-        Ok(serve) => Decision::Serve(serve),
+        Ok(serve) => Decision::Serve(Box::new(serve)),
         Err(pass) => Decision::Pass(pass),
     }
 }
@@ -285,7 +285,7 @@ fn released(needs: &Needs, catalogue: &Catalogue) -> Result<(), Pass> {
     let names = needs.names.iter().map(|ty| (ty, catalogue.held.names_of(ty)));
     for (ty, write) in rows.chain(names) {
         let Some(write) = write else { continue };
-        if catalogue.standing.fresh_as_of(ty).is_none_or(|fresh| fresh <= write) {
+        if catalogue.standing.read_as_of(ty).is_none_or(|fresh| fresh <= write) {
             let detail = format!("a write to `{ty}` is not read again yet");
             return Err(Pass::new(Reason::Held, detail).advise(Advice::Wait));
         }

@@ -45,17 +45,18 @@ fn subject(asked: &Asked) -> String {
 
 /// Returns a decision as a program reads it.
 pub fn document(decision: &Decision) -> Value {
-    match decision {
-        Decision::Serve(Serve::Read(plan)) => {
-            json!({"decision": "serve", "fresh_as_of": plan.fresh_as_of.timestamp(), "filter": plan.query.filter.to_string()})
+    let (query, fresh_as_of) = match decision {
+        Decision::Serve(serve) => match &**serve {
+            Serve::Read(plan) => (&plan.query, plan.fresh_as_of),
+            Serve::Summarize(plan) => (&plan.query, plan.fresh_as_of),
+            Serve::Info | Serve::Schema => return json!({"decision": "serve"}),
+        },
+        Decision::Pass(pass) => {
+            let advice = pass.advice.as_ref().map(ToString::to_string);
+            return json!({
+                "decision": "pass", "reason": pass.reason.as_str(), "detail": pass.detail, "advice": advice,
+            });
         }
-        Decision::Serve(Serve::Summarize(plan)) => {
-            json!({"decision": "serve", "fresh_as_of": plan.fresh_as_of.timestamp(), "filter": plan.query.filter.to_string()})
-        }
-        Decision::Serve(_) => json!({"decision": "serve"}),
-        Decision::Pass(pass) => json!({
-            "decision": "pass", "reason": pass.reason.as_str(), "detail": pass.detail,
-            "advice": pass.advice.as_ref().map(ToString::to_string),
-        }),
-    }
+    };
+    json!({"decision": "serve", "fresh_as_of": fresh_as_of.timestamp(), "filter": query.filter.to_string()})
 }

@@ -138,6 +138,8 @@ pub fn reading(path: &FieldPath, relation: Relation, values: &[Value]) -> Option
         {
             Some(Reading::RelativeDays)
         }
+        // Whether it holds for rows without a value is disputed in every unit.
+        Relation::NotInNext => Some(Reading::RelativeDays),
         Relation::InCalendarWeek => Some(Reading::Week),
         Relation::IsNot if null && path.is_multi() => Some(Reading::ListNotNull),
         _ if deep && path.data_type == DataType::Checkbox && !is_surely_true(relation, values) => {

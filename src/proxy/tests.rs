@@ -13,7 +13,10 @@ use crate::state::{SiteTime, Standing, TypeStanding, TypeState};
 use crate::store::CachedType;
 
 const NOW: SiteTime = SiteTime(1_700_000_000_000);
-const TYPES: &[(&str, &[(&str, &str, &str)])] = &[
+/// The name of a field, its data type, and what a link in it points to.
+type Field = (&'static str, &'static str, &'static str);
+
+const TYPES: &[(&str, &[Field])] = &[
     (
         "Shot",
         &[
@@ -287,12 +290,12 @@ fn a_cache_that_cannot_vouch_for_a_type_passes() {
     );
     assert_eq!(with(&|standing| drop(standing.types.remove("Project"))), "serve");
     assert_eq!(with(&|standing| standing.types.get_mut("Shot").expect("a type").breaker = true), "unsure");
-    assert_eq!(with(&|standing| drop(standing.types.get_mut("Shot").expect("a type").quarantined.insert(1))), "unsure");
+    assert_eq!(with(&|standing| standing.types.get_mut("Shot").expect("a type").quarantined.extend([1])), "unsure");
     assert_eq!(with(&|standing| standing.complete_as_of = Some(NOW.before(Duration::from_secs(31)))), "stale");
     let recent = NOW.before(Duration::from_secs(5));
-    assert_eq!(with(&|standing| drop(standing.marked.insert(shot.clone(), recent))), "serve");
+    assert_eq!(with(&|standing| standing.marked.extend([(shot.clone(), recent)])), "serve");
     let old = NOW.before(Duration::from_secs(40));
-    assert_eq!(with(&|standing| drop(standing.marked.insert(shot.clone(), old))), "stale");
+    assert_eq!(with(&|standing| standing.marked.extend([(shot.clone(), old)])), "stale");
     assert_eq!(with(&|standing| standing.complete_as_of = None), "not_live");
 }
 
@@ -373,8 +376,10 @@ fn a_scope_hides_before_anything_is_looked_at() {
 fn the_projects_of_a_scope_are_part_of_the_filter() {
     let scope = limited(&["Shot", "Project"], Some(&[7]));
     let asked = asked("read", find("Shot", json!([["code", "is", "a"]]), json!([])));
-    match decide(&asked, &scope, &catalogue()) {
-        Decision::Serve(Serve::Read(plan)) => {
+    let decision = decide(&asked, &scope, &catalogue());
+    match &decision {
+        Decision::Serve(serve) => {
+            let Serve::Read(plan) = &**serve else { panic!("{serve:?}") };
             assert_eq!(plan.query.filter.to_string(), r#"(project LinkTo([Project:7]) and (code OneOf([Text("a")])))"#);
         }
         other => panic!("{other:?}"),

@@ -23,6 +23,8 @@ pub struct Standing {
     /// Types with open marks that an event or a write led to: everything visible
     /// at the given moment is in their rows.
     pub marked: BTreeMap<EntityType, SiteTime>,
+    /// The same, with the marks of entities that are linked to a changed one.
+    pub unread: BTreeMap<EntityType, SiteTime>,
     /// Whether an event told of a change of the schema that was not read yet.
     pub schema_due: bool,
 }
@@ -53,6 +55,13 @@ impl Standing {
     pub fn fresh_as_of(&self, entity_type: &EntityType) -> Option<SiteTime> {
         let complete = self.complete_as_of?;
         Some(self.marked.get(entity_type).map_or(complete, |since| complete.min(*since)))
+    }
+
+    /// Returns the moment up to which rows of a type, also of those that only link
+    /// to what was changed, equal the site.
+    pub fn read_as_of(&self, entity_type: &EntityType) -> Option<SiteTime> {
+        let complete = self.complete_as_of?;
+        Some(self.unread.get(entity_type).map_or(complete, |since| complete.min(*since)))
     }
 
     /// Tells whether an event or a write marked keys of a type that are not read
@@ -105,7 +114,8 @@ impl State {
             Ok(Standing {
                 complete_as_of: complete.map(SiteTime),
                 types: type_standings(connection)?,
-                marked: marked_types(connection)?,
+                marked: marked_types(connection, Kinds::TOLD)?,
+                unread: marked_types(connection, Kinds::TOLD | Kinds::INVERSE)?,
                 schema_due,
             })
         })
@@ -145,12 +155,12 @@ fn type_standings(connection: &Connection) -> Result<BTreeMap<EntityType, TypeSt
     Ok(types)
 }
 
-fn marked_types(connection: &Connection) -> Result<BTreeMap<EntityType, SiteTime>> {
+fn marked_types(connection: &Connection, kinds: Kinds) -> Result<BTreeMap<EntityType, SiteTime>> {
     let sql = "SELECT type, min(since) FROM (
         SELECT type, since FROM marks WHERE kinds & ?1 <> 0 AND kinds & ?2 = 0
         UNION ALL SELECT type, since FROM sweeps) GROUP BY type";
     let mut statement = connection.prepare_cached(sql)?;
-    let rows = statement.query_map(params![Kinds::TOLD.0, Kinds::QUARANTINED.0], |row| {
+    let rows = statement.query_map(params![kinds.0, Kinds::QUARANTINED.0], |row| {
         Ok((EntityType::new(row.get::<_, String>(0)?), SiteTime(row.get(1)?)))
     })?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
