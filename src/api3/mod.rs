@@ -62,6 +62,12 @@ impl Fault {
     pub fn is_authentication(&self) -> bool {
         self.code == Self::AUTHENTICATION
     }
+
+    /// Tells whether who asked was known and may not do this. Sites have no code of
+    /// its own for it; they name the rule that forbids it.
+    pub fn is_permission(&self) -> bool {
+        ["PermissionRule", " by this user", "does not have permission"].iter().any(|words| self.message.contains(words))
+    }
 }
 
 /// A request as a site receives it.

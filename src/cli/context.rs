@@ -15,9 +15,9 @@ use crate::metrics::{Labels, Metrics};
 use crate::schema::Schema;
 use crate::shotgun::Client;
 use crate::state::State;
-use crate::store::Store;
 use crate::store::elasticsearch::ElasticsearchStore;
 use crate::store::embedded::{EmbeddedSettings, EmbeddedStore};
+use crate::store::{Store, TimedStore};
 
 use super::Failure;
 
@@ -90,15 +90,16 @@ pub fn client(config: &Config, metrics: &Metrics) -> Result<Client, Failure> {
 /// # Errors
 ///
 /// When it is away, locked, or written by a newer version.
-pub async fn open_store(config: &Config) -> Result<Arc<dyn Store>, Failure> {
-    Ok(match &config.store {
+pub async fn open_store(config: &Config, metrics: &Metrics) -> Result<Arc<dyn Store>, Failure> {
+    let store: Arc<dyn Store> = match &config.store {
         StoreSettings::Embedded => {
             Arc::new(EmbeddedStore::open(EmbeddedSettings::new(config.data_dir.join("store.sqlite")))?)
         }
         StoreSettings::Elasticsearch(settings) => {
             Arc::new(ElasticsearchStore::open(&settings.transport(), &settings.prefix).await?)
         }
-    })
+    };
+    Ok(Arc::new(TimedStore::new(store, metrics.clone())))
 }
 
 /// What can be had without the site.
@@ -132,7 +133,7 @@ impl Offline {
             return Err(Failure::config("the site was never reached: start `sgcache pipelines run` first"));
         };
         let layouts = check_layouts(&files, &schema)?;
-        let store = open_store(&config).await?;
+        let store = open_store(&config, &Metrics::default()).await?;
         Ok(Self { store, schema, layouts })
     }
 
@@ -192,7 +193,7 @@ impl Online {
         let state = State::open(&config.data_dir)?;
         let schema = schema(&client, &state).await?;
         let layouts = check_layouts(&files, &schema)?;
-        let store = open_store(&config).await?;
+        let store = open_store(&config, &metrics).await?;
         Ok(Self { config, state, store, client, schema, layouts, metrics })
     }
 }

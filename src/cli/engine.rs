@@ -91,7 +91,8 @@ impl Engine {
             keep_runs_for: Duration::from_secs(u64::from(config.pipelines.history.keep_days) * 86_400),
         });
         let runner = Runner::new(jobs.execute(), &surroundings(config), instance(), shutdown.clone());
-        let (sinks, delivery) = sinks(&online)?;
+        let delivery = delivery(&online)?;
+        let sinks = sinks(&online, delivery.as_deref());
         Ok(Self { online, replica, following, runner, shutdown, delivery, sinks })
     }
 
@@ -132,6 +133,19 @@ impl Engine {
         self.remember(report)
     }
 
+    /// Returns how many documents about runs wait to be delivered, those of jobs
+    /// beside this process included.
+    pub fn reports_waiting(&self) -> u64 {
+        let waiting = self.delivery.as_ref().map(|delivery| delivery.outbox().len());
+        waiting
+            .transpose()
+            .unwrap_or_else(|error| {
+                tracing::warn!(%error, "the outbox of reports cannot be read");
+                None
+            })
+            .unwrap_or_default()
+    }
+
     /// Stops, and sends the reports that wait, for a few seconds.
     pub async fn finish(&self) {
         self.shutdown.cancel();
@@ -154,18 +168,22 @@ fn remember(state: &State, report: &RunReport) -> Result<(), Failure> {
     Ok(state.insert_run(&row)?)
 }
 
-fn sinks(online: &Online) -> Result<(Vec<Sink>, Option<Arc<Delivery>>), Failure> {
+fn sinks(online: &Online, delivery: Option<&Delivery>) -> Vec<Sink> {
     let mut sinks = vec![Sink::Log, Sink::Prometheus(online.metrics.clone())];
-    let Some(settings) = &online.config.reports.elasticsearch else {
-        return Ok((sinks, None));
-    };
+    if let Some(delivery) = delivery {
+        let wording = Wording::new(online.config.shotgun.name());
+        sinks.push(Sink::Elasticsearch(Arc::clone(delivery.outbox()), wording));
+    }
+    sinks
+}
+
+/// The way of reports to a cluster, where one is configured.
+fn delivery(online: &Online) -> Result<Option<Arc<Delivery>>, Failure> {
+    let Some(settings) = &online.config.reports.elasticsearch else { return Ok(None) };
     let path = online.config.data_dir.join("state.sqlite");
     let outbox = Outbox::open(&path, OUTBOX_LIMIT, online.metrics.clone())
         .map_err(|error| Failure::internal(format!("the outbox of reports in {}: {error}", path.display())))?;
-    let outbox = Arc::new(outbox);
-    let wording = Wording::new(online.config.shotgun.name());
-    sinks.push(Sink::Elasticsearch(Arc::clone(&outbox), wording));
     let client = elastic::Client::new(&settings.transport())
         .map_err(|error| Failure::config(format!("reports.elasticsearch: {error}")))?;
-    Ok((sinks, Some(Arc::new(Delivery::new(client, &settings.prefix, outbox)))))
+    Ok(Some(Arc::new(Delivery::new(client, &settings.prefix, Arc::new(outbox)))))
 }

@@ -72,6 +72,7 @@ impl From<shotgun::Error> for Failure {
         use shotgun::ErrorKind::{Denied, Fault, Settings, Tls};
         let code = match error.kind() {
             Denied => Self::DENIED,
+            _ if error.is_forbidden() => Self::DENIED,
             Settings | Tls => Self::CONFIG,
             Fault => Self::INTERNAL,
             _ => Self::UNAVAILABLE,
@@ -83,8 +84,9 @@ impl From<shotgun::Error> for Failure {
 impl From<StateError> for Failure {
     fn from(error: StateError) -> Self {
         let code = match error {
-            StateError::Locked { .. } => Self::LOCKED,
-            StateError::Newer { .. } => Self::CONFIG,
+            _ if error.is_locked() => Self::LOCKED,
+            StateError::Newer { .. } | StateError::Directory { .. } => Self::CONFIG,
+            StateError::Open { .. } | StateError::Sqlite(_) => Self::UNAVAILABLE,
             _ => Self::INTERNAL,
         };
         Self::new(code, with_causes(&error))
@@ -94,11 +96,14 @@ impl From<StateError> for Failure {
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
         let code = match error.kind() {
-            StoreErrorKind::Unavailable => Self::UNAVAILABLE,
+            StoreErrorKind::Unavailable
+            | StoreErrorKind::Full
+            | StoreErrorKind::Refused
+            | StoreErrorKind::Corrupt
+            | StoreErrorKind::Fault => Self::UNAVAILABLE,
             StoreErrorKind::Locked => Self::LOCKED,
             StoreErrorKind::Newer => Self::CONFIG,
             StoreErrorKind::Unsupported | StoreErrorKind::UnknownType => Self::USAGE,
-            _ => Self::INTERNAL,
         };
         Self::new(code, with_causes(&error))
     }

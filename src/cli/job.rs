@@ -16,8 +16,11 @@ use crate::pipeline::{
     FilterOperator, GenerateArgs, GenerateMode, ImportArgs, JobSpec, Pipeline, PruneReportsArgs, PurgeArgs,
     RebuildArgs, RunOrder, Sample, SampleMode, SyncArgs, ValidateCountsArgs, ValidateDataArgs, exit_code,
 };
-use crate::report::{RunReport, Status, StepReport, Trigger};
+use crate::report::{RunReport, StepReport, Trigger};
 use crate::sync;
+
+/// Dead letters that are named after a job.
+const SHOWN_DEAD_LETTERS: usize = 10;
 
 #[derive(Debug, clap::Args)]
 #[command(arg_required_else_help = true)]
@@ -132,7 +135,22 @@ pub async fn run(args: Args, config: Option<&Path>) -> Result<u8, Failure> {
     let report = engine.run(&pipeline, RunOrder::new(Trigger::Cli)).await?;
     engine.finish().await;
     print(&report, args.output)?;
+    name_dead_letters(&engine)?;
     Ok(exit_code(&report, args.deny_warnings))
+}
+
+/// Names what the cache does not hold, because it cannot be read or written.
+fn name_dead_letters(engine: &Engine) -> Result<(), Failure> {
+    let state = &engine.online.state;
+    let dead = state.dead(SHOWN_DEAD_LETTERS)?;
+    for one in &dead {
+        eprintln!("warning: {} is put aside and tried again later: {}", one.key, one.error);
+    }
+    let all: u64 = state.dead_counts()?.iter().map(|(_, count)| count).sum();
+    if all > dead.len() as u64 {
+        eprintln!("warning: {all} dead letters in all");
+    }
+    Ok(())
 }
 
 impl Job {
@@ -231,8 +249,10 @@ fn print_step(step: &StepReport) {
     if let Some(bound) = result.stale_ratio_upper95 {
         eprintln!("with 95 % confidence at most {:.3} % of the rows are stale", bound * 100.0);
     }
-    if let Some(error) = step.error.as_ref().filter(|_| step.status != Status::Ok) {
-        eprintln!("error: {}: {}", step.id, error.message);
+    match (&step.error, &step.reason) {
+        (Some(error), _) => eprintln!("error: {}: {}", step.id, error.message),
+        (None, Some(reason)) => eprintln!("{}: {}: {reason}", step.id, step.status),
+        (None, None) => {}
     }
 }
 

@@ -164,7 +164,7 @@ impl Snapshots {
             up: health.ok,
             problem: (!health.ok).then_some(health.message),
             size_bytes: health.bytes,
-            reports_waiting: 0,
+            reports_waiting: self.engine.reports_waiting(),
         }
     }
 
@@ -175,6 +175,14 @@ impl Snapshots {
         metrics.up.set(if health.ok { 1.0 } else { 0.0 });
         if let Some(bytes) = health.bytes {
             metrics.size.set(bytes as f64);
+        }
+        if let Ok(stored) = self.engine.online.store.types().await {
+            for layout in &self.engine.online.layouts {
+                let other =
+                    stored.iter().any(|one| one.entity_type == layout.entity_type && one.layout_hash != layout.hash);
+                let ty = layout.entity_type.as_str();
+                metrics.schema_mismatch.set(&[ty], f64::from(u8::from(other)));
+            }
         }
         health
     }

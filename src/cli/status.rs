@@ -66,9 +66,17 @@ pub fn print(status: &StatusSnapshot) {
         sync.gaps_open,
         output::number(sync.events_received),
     );
+    let dead: u64 = sync.dead_letters.values().sum();
+    if dead > 0 {
+        let kinds = sync.dead_letters.iter().filter(|(_, count)| **count > 0).map(|(kind, n)| format!("{n} {kind}"));
+        println!("{dead} dead letters are put aside and tried again: {}", kinds.collect::<Vec<_>>().join(", "));
+    }
     let store = &status.store;
     let size = store.size_bytes.map_or_else(String::new, |bytes| format!(", {:.1} MB", bytes as f64 / 1e6));
     println!("store {} at {}{size}", store.kind, store.location);
+    if store.reports_waiting > 0 {
+        println!("{} documents about runs wait to be delivered", output::number(store.reports_waiting));
+    }
     let mut types = output::table(["type", "state", "rows", "fresh as of", "lag", "drift"]);
     for ty in &status.types {
         let fresh = ty.fresh_as_of.map_or_else(|| "-".to_owned(), |at| at.format("%Y-%m-%d %H:%M:%S UTC").to_string());

@@ -46,9 +46,8 @@ const GAP_RESOLUTION: Axis = Axis::Fixed("resolution", &["arrived", "retired", "
 const QUEUE: Axis = Axis::Fixed("queue", &["fetch", "write", "fanout", "report"]);
 const DEAD_KIND: Axis = Axis::Fixed("kind", &["event", "row", "read", "write"]);
 const STORE_OPERATION: Axis = Axis::Fixed("operation", &["get", "search", "count", "bulk", "refresh", "scan", "other"]);
-const STORE_REASON: Axis =
-    Axis::Fixed("reason", &["backpressure", "conflict", "mapping", "unavailable", "timeout", "other"]);
-const BULK_RESULT: Axis = Axis::Fixed("result", &["created", "updated", "deleted", "stale", "retried", "dead"]);
+const STORE_REASON: Axis = Axis::Fixed("reason", &["unavailable", "full", "refused", "other"]);
+const BULK_RESULT: Axis = Axis::Fixed("result", &["written", "stale", "refused"]);
 const CHECK: Axis = Axis::Fixed("kind", &["count", "sample", "full"]);
 const MISMATCH: Axis = Axis::Fixed("kind", &["missing_in_cache", "missing_in_source", "field_diff"]);
 const MISMATCH_CLASS: Axis =
@@ -195,7 +194,7 @@ metrics! {
         /// How long operations on the store took.
         duration: Histograms = histograms(
             "sgcache_store_operation_duration_seconds", &[STORE_OPERATION], STORE_SECONDS);
-        /// Items of bulk writes, by their result.
+        /// Rows handed to the store, by what became of them.
         bulk_items: Counters = counters("sgcache_store_bulk_items_total", &[BULK_RESULT]);
         /// Whether the store's layout of a type is not the configured one.
         schema_mismatch: Gauges = gauges(

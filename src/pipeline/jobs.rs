@@ -275,9 +275,10 @@ fn invalid(message: impl Into<String>) -> JobError {
     JobError::new(ErrorClass::Invalid, message)
 }
 
-fn site_class(kind: shotgun::ErrorKind) -> ErrorClass {
+fn site_class(error: &shotgun::Error) -> ErrorClass {
     use shotgun::ErrorKind;
-    match kind {
+    match error.kind() {
+        _ if error.is_forbidden() => ErrorClass::Denied,
         ErrorKind::RateLimited => ErrorClass::RateLimited,
         ErrorKind::Timeout => ErrorClass::Timeout,
         ErrorKind::Denied => ErrorClass::Denied,
@@ -294,9 +295,13 @@ fn store_class(kind: StoreErrorKind) -> ErrorClass {
     }
 }
 
+fn state_class(error: &StateError) -> ErrorClass {
+    if error.is_locked() { ErrorClass::Unavailable } else { ErrorClass::Store }
+}
+
 impl From<StateError> for JobError {
     fn from(error: StateError) -> Self {
-        Self::new(ErrorClass::Store, error.to_string())
+        Self::new(state_class(&error), error.to_string())
     }
 }
 
@@ -309,8 +314,9 @@ impl From<StoreError> for JobError {
 impl From<SyncError> for JobError {
     fn from(error: SyncError) -> Self {
         let class = match &error {
-            SyncError::Site(error) => site_class(error.kind()),
+            SyncError::Site(error) => site_class(error),
             SyncError::Store(error) => store_class(error.kind()),
+            SyncError::State(error) => state_class(error),
             _ => ErrorClass::Internal,
         };
         Self::new(class, error.to_string())
@@ -320,7 +326,7 @@ impl From<SyncError> for JobError {
 impl From<ValidateError> for JobError {
     fn from(error: ValidateError) -> Self {
         match error {
-            ValidateError::Site(error) => Self::new(site_class(error.kind()), error.to_string()),
+            ValidateError::Site(error) => Self::new(site_class(&error), error.to_string()),
             ValidateError::Store(error) => error.into(),
             ValidateError::State(error) => error.into(),
             ValidateError::Sync(error) => error.into(),

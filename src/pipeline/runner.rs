@@ -201,10 +201,10 @@ pub fn exit_code(report: &RunReport, deny_warnings: bool) -> u8 {
             let broken = report.steps.iter().find(|step| step.status == Status::Error);
             let error = broken.and_then(|step| step.error.as_ref());
             match error.map(|error| ErrorClass::from_name(&error.class)) {
-                Some(ErrorClass::Unavailable | ErrorClass::RateLimited | ErrorClass::Timeout) => 69,
+                Some(ErrorClass::Unavailable | ErrorClass::RateLimited | ErrorClass::Timeout | ErrorClass::Store) => 69,
                 Some(ErrorClass::Denied) => 77,
                 Some(ErrorClass::Invalid) => 78,
-                Some(ErrorClass::Store | ErrorClass::Internal) | None => 1,
+                Some(ErrorClass::Internal) | None => 1,
             }
         }
     }

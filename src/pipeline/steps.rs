@@ -96,6 +96,7 @@ impl<'a> Run<'a> {
             status: end.status,
             attempts: end.attempts,
             duration_seconds,
+            reason: end.reason,
             error: end.error,
             result: end.result,
         });

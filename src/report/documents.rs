@@ -274,6 +274,7 @@ mod tests {
             status,
             attempts: 1,
             duration_seconds: 8.0,
+            reason: None,
             error,
             result,
         };

@@ -66,6 +66,11 @@ impl Delivery {
         Self { client, prefix: prefix.into(), outbox, layout: Mutex::new(None) }
     }
 
+    /// Returns what waits to be delivered.
+    pub fn outbox(&self) -> &Arc<Outbox> {
+        &self.outbox
+    }
+
     /// Delivers for as long as the process runs, and once more, briefly, when it is told to stop.
     pub async fn run(&self, stop: CancellationToken) {
         let mut failures = 0_u32;

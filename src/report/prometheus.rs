@@ -152,6 +152,7 @@ mod tests {
             status,
             attempts: 1,
             duration_seconds: 8.5,
+            reason: None,
             error,
             result,
         };

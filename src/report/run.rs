@@ -270,6 +270,9 @@ pub struct StepReport {
     pub attempts: u32,
     /// How long it took, all attempts together.
     pub duration_seconds: f64,
+    /// Why it ended as it did, or why it did not run; `None` when there is nothing to say.
+    #[serde(default)]
+    pub reason: Option<String>,
     /// What broke it; `None` unless it broke.
     pub error: Option<StepError>,
     /// What it found and did; all zero when it did not get that far.

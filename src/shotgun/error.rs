@@ -13,6 +13,8 @@ pub struct Error {
     attempts: u32,
     /// What went wrong, with the words of the site where it sent some.
     detail: String,
+    /// The script is known and may not do this.
+    forbidden: bool,
     /// How long the site asked us to wait.
     pub(super) retry_after: Option<std::time::Duration>,
 }
@@ -68,7 +70,15 @@ impl ErrorKind {
 impl Error {
     pub(super) fn new(kind: ErrorKind, detail: impl Into<String>) -> Self {
         let detail = detail.into();
-        Self { kind, site: String::new(), method: String::new(), attempts: 1, detail, retry_after: None }
+        Self {
+            kind,
+            site: String::new(),
+            method: String::new(),
+            attempts: 1,
+            detail,
+            forbidden: false,
+            retry_after: None,
+        }
     }
 
     pub(super) fn at(self, site: &str, method: &str, attempts: u32) -> Self {
@@ -77,7 +87,8 @@ impl Error {
 
     pub(super) fn from_fault(fault: Fault) -> Self {
         let kind = if fault.is_authentication() { ErrorKind::Denied } else { ErrorKind::Fault };
-        Self::new(kind, fault.message)
+        let forbidden = fault.is_permission();
+        Self { forbidden, ..Self::new(kind, fault.message) }
     }
 
     pub(super) fn from_reqwest(error: &reqwest::Error) -> Self {
@@ -102,8 +113,15 @@ impl Error {
         &self.detail
     }
 
+    /// Tells whether the script lacks the right to do this; other requests of it
+    /// may well be answered.
+    pub fn is_forbidden(&self) -> bool {
+        self.forbidden
+    }
+
     fn hint(&self) -> &'static str {
         match self.kind {
+            _ if self.forbidden => "; check the rights of the script on the site: its permission role must allow this",
             ErrorKind::Unreachable => "; is `shotgun.site` right, and is the site up?",
             ErrorKind::Tls => "; give a private certificate authority as `shotgun.ca_certificate`",
             ErrorKind::Denied => "; check `shotgun.script` and `shotgun.key`, and the rights of the script",

@@ -2,11 +2,13 @@
 
 use std::path::PathBuf;
 
+use rusqlite::ErrorCode;
+
 /// Why the state could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
     /// The data directory cannot be used.
-    #[error("cannot use the data directory {path}")]
+    #[error("cannot use the data directory {path} (`data_dir`)")]
     Directory {
         /// The directory.
         path: PathBuf,
@@ -51,7 +53,7 @@ pub enum StateError {
         message: String,
     },
     /// SQLite failed.
-    #[error("the state cannot be read or written")]
+    #[error("state.sqlite cannot be read or written: {}", words(.0))]
     Sqlite(#[from] rusqlite::Error),
 }
 
@@ -61,10 +63,38 @@ impl StateError {
         let (Self::Sqlite(source) | Self::Open { source, .. }) = self else {
             return false;
         };
-        source.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull)
+        source.sqlite_error_code() == Some(ErrorCode::DiskFull)
+    }
+
+    /// Tells whether another process has it.
+    pub fn is_locked(&self) -> bool {
+        match self {
+            Self::Locked { .. } => true,
+            Self::Sqlite(source) | Self::Open { source, .. } => {
+                matches!(source.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
+            }
+            _ => false,
+        }
     }
 
     pub(super) fn malformed(what: &'static str, error: impl std::fmt::Display) -> Self {
         Self::Malformed { what, message: error.to_string() }
     }
+}
+
+/// Says what SQLite means, and what can be done about it.
+fn words(error: &rusqlite::Error) -> String {
+    let meaning = match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => {
+            "there is no room left on the disk of `data_dir`; make room, nothing stored is lost"
+        }
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            "another process is writing to it; stop it, or try again"
+        }
+        Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::CannotOpen) => {
+            "this user may not write to `data_dir`"
+        }
+        _ => return error.to_string(),
+    };
+    format!("{meaning} ({error})")
 }

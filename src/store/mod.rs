@@ -23,6 +23,7 @@ pub mod elasticsearch;
 pub mod embedded;
 mod error;
 mod row;
+mod timed;
 
 use async_trait::async_trait;
 use serde_json::Value;
@@ -38,6 +39,7 @@ pub use answer::{
 pub use catalogue::{CachedType, Catalogue};
 pub use error::{Result, StoreError, StoreErrorKind};
 pub use row::{FetchedRow, ReadVersion, Row, RowError, display_name};
+pub use timed::TimedStore;
 
 pub use crate::entity::RowState;
 

@@ -5,7 +5,7 @@
 //! read is repeated, and its version makes the repetition harmless.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Map, Value};
 
@@ -204,14 +204,7 @@ impl Replica {
             return Ok(Vec::new());
         }
         let rows: Vec<FetchedRow> = sorted.put.iter().map(|index| sorted.rows[*index].clone()).collect();
-        let started = Instant::now();
-        let outcome = self.store().put(&rows).await;
-        let metrics = &self.metrics().store;
-        match &outcome {
-            Ok(_) => metrics.worked("bulk", started.elapsed()),
-            Err(error) => metrics.failed("bulk", store_reason(error.kind()), started.elapsed()),
-        }
-        Ok(outcome?)
+        Ok(self.store().put(&rows).await?)
     }
 
     /// Brings a new name or state of an entity into the links to it, and marks the
@@ -423,11 +416,4 @@ fn payload(said: &Said) -> String {
 fn name_hash(row: &FetchedRow) -> u32 {
     let step = |hash: u32, byte: u8| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
     row.display_name().map_or(0, |name| name.bytes().fold(0x811c_9dc5, step))
-}
-
-fn store_reason(kind: StoreErrorKind) -> &'static str {
-    match kind {
-        StoreErrorKind::Unavailable | StoreErrorKind::Locked => "unavailable",
-        _ => "other",
-    }
 }

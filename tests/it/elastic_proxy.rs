@@ -3,6 +3,7 @@
 //! A fault is planned for the next request whose path contains a text; everything
 //! else is forwarded. No fake server: a fake agrees with whoever wrote it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
@@ -43,6 +44,7 @@ struct Shared {
     client: reqwest::Client,
     plan: Mutex<Vec<Planned>>,
     log: Mutex<Vec<String>>,
+    away: AtomicBool,
 }
 
 struct Planned {
@@ -61,6 +63,7 @@ impl Proxy {
             client: reqwest::Client::builder().no_proxy().build().unwrap(),
             plan: Mutex::default(),
             log: Mutex::default(),
+            away: AtomicBool::new(false),
         });
         let router = Router::new().fallback(handle).with_state(shared.clone());
         let task = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
@@ -70,6 +73,11 @@ impl Proxy {
     /// Plans `fault` for the next `times` requests whose path contains `path`.
     pub fn plan(&self, path: &'static str, times: usize, fault: Fault) {
         self.shared.plan.lock().unwrap().push(Planned { path, fault, times });
+    }
+
+    /// Breaks every connection without an answer, until told otherwise.
+    pub fn set_away(&self, away: bool) {
+        self.shared.away.store(away, Ordering::Relaxed);
     }
 
     /// Returns one line per request: method, path, number of lines of the body, fault.
@@ -110,6 +118,9 @@ impl Shared {
 }
 
 async fn handle(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    if shared.away.load(Ordering::Relaxed) {
+        return broken(Bytes::new());
+    }
     let (parts, body) = request.into_parts();
     let body = to_bytes(body, usize::MAX).await.unwrap();
     let lines = body.iter().filter(|&&byte| byte == b'\n').count();

@@ -114,6 +114,8 @@ async fn a_dead_report_cluster_fails_no_run_and_loses_no_record() {
     let triggered = place.run(&["pipelines", "trigger", "nightly-counts", "-o", "json"]).expect_code(0).json();
     let history = place.run(&["pipelines", "history", "nightly-counts", "-o", "json"]).expect_code(0).json();
     assert_eq!(history[0]["run_id"], triggered["run_id"], "{history}");
+    let status = place.run(&["status", "-o", "json"]).expect_code(0).json();
+    assert!(status["store"]["reports_waiting"].as_u64() >= Some(2), "{status}");
     let (code, said) = daemon.terminate();
     assert_eq!(code, Some(0), "{said}");
 

@@ -1,6 +1,8 @@
 //! The integration tests, one binary.
 
+mod cli_elastic;
 mod cli_errors;
+mod cli_faults;
 mod cli_flow;
 mod crash;
 mod elastic_agreement;

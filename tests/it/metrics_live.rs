@@ -27,6 +27,7 @@ fn work(metrics: &Metrics, step: u64) {
     metrics.source.throttle_wait.inc_by(0.01);
     metrics.source.event_id.set(1000.0 + step as f64);
     metrics.sync.visible_event_id.set(998.0 + step as f64);
+    metrics.leader.active.set(1.0);
     metrics.sync.polled(now, 3);
     metrics.sync.lag.observe(1.3);
     metrics.sync.lag_current.set(0.4);
@@ -98,6 +99,7 @@ fn run(metrics: &Metrics) -> RunReport {
         status: Status::Drift,
         attempts: 1,
         duration_seconds: 2.0,
+        reason: None,
         error: None,
         result,
     };

@@ -101,18 +101,27 @@ impl Place {
     pub fn daemon(&self) -> Running {
         let child = self.command(&["pipelines", "run"]).stderr(Stdio::piped()).spawn().expect("the program runs");
         let mut running = Running { child };
-        let url = format!("http://{}/readyz", self.ops);
+        self.until("/readyz", |status, answer| {
+            if let Some(status) = running.child.try_wait().expect("a status") {
+                let mut said = String::new();
+                running.child.stderr.take().expect("stderr").read_to_string(&mut said).expect("text");
+                panic!("the daemon ended with {status}: {said}; last answer: {answer}");
+            }
+            status == 200
+        });
+        running
+    }
+
+    /// Asks the ops listener until `enough(status, body)`; status 0 is no answer.
+    pub fn until(&self, path: &str, mut enough: impl FnMut(u16, &str) -> bool) -> String {
+        let url = format!("http://{}{path}", self.ops);
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(120);
         loop {
-            if let Some(status) = running.child.try_wait().expect("a status") {
-                let (_, said) = running.terminate();
-                panic!("the daemon ended with {status}: {said}");
+            let (status, body) = get(&url).unwrap_or_default();
+            if enough(status, &body) {
+                return body;
             }
-            let answer = get(&url);
-            if answer.as_ref().is_some_and(|(status, _)| *status == 200) {
-                return running;
-            }
-            assert!(std::time::Instant::now() < deadline, "not ready in time: {answer:?}");
+            assert!(std::time::Instant::now() < deadline, "{path} never said so: {status} {body}");
             std::thread::yield_now();
         }
     }
@@ -138,6 +147,16 @@ impl Ended {
     #[track_caller]
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    /// Fails unless each of these words was said on stderr, or when the key was.
+    #[track_caller]
+    pub fn says(self, words: &[&str]) -> Self {
+        for word in words {
+            assert!(self.stderr.contains(word), "`{word}` is not in:\n{}", self.stderr);
+        }
+        assert!(!self.stderr.contains("sgcache-sim"), "the key was printed:\n{}", self.stderr);
+        self
     }
 
     #[track_caller]

@@ -110,6 +110,7 @@ fn report(run_id: &str) -> RunReport {
         status: Status::Repaired,
         attempts: 1,
         duration_seconds: 8.0,
+        reason: None,
         error: None,
         result,
     };

@@ -27,6 +27,7 @@ fn step(status: Status) -> StepReport {
         status,
         attempts: 1,
         duration_seconds: 1.5,
+        reason: None,
         error: None,
         result: StepResult { requests: 3, ..StepResult::default() },
     }

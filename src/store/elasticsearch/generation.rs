@@ -67,7 +67,8 @@ pub(super) fn check_format(index: &str, meta: &Meta) -> Result<()> {
         return Ok(());
     }
     let message = format!(
-        "elasticsearch: index {index} was written by a newer version of sgcache (format {}, this one knows {FORMAT})",
+        "elasticsearch: index {index} was written by a newer sgcache (format {}, this one knows {FORMAT}): use that version, or another \
+         `prefix`",
         meta.format
     );
     Err(StoreError::new(StoreErrorKind::Newer, message))

@@ -12,8 +12,8 @@ pub(super) fn wrap(action: &'static str) -> impl Fn(rusqlite::Error) -> StoreErr
 fn convert(action: &str, error: rusqlite::Error) -> StoreError {
     let kind = kind_of(&error);
     let reason = match kind {
-        StoreErrorKind::Full => "there is no room left",
-        StoreErrorKind::Locked => "another process is writing to it",
+        StoreErrorKind::Full => "there is no room left; make room on its disk, nothing stored is lost",
+        StoreErrorKind::Locked => "another process is writing to it; stop it, or try again",
         StoreErrorKind::Refused => "its files cannot be written or opened",
         StoreErrorKind::Corrupt => "its file is damaged or no database",
         _ => "SQLite failed",

@@ -1,0 +1,177 @@
+//! Faults of the site, the disk and the data directory, met at the command line:
+//! each is named with its remedy, and what is stored stays.
+
+use std::net::TcpListener;
+use std::process::{Command, Stdio};
+
+use sgcache::sim::{Sim, SimHandle, SimSettings, Trouble};
+
+use crate::program::{Ended, Place};
+use crate::servers::skipped;
+
+/// A filled site on the address that the place is configured for, in this process.
+async fn site(place: &Place) -> SimHandle {
+    let settings =
+        SimSettings { listen: place.site.parse().expect("an address"), entities: 1500, ..Default::default() };
+    Sim::start(settings).await.expect("a site")
+}
+
+/// The shots that `find` prints.
+#[track_caller]
+fn shots(place: &Place) -> usize {
+    let found = place.run(&["find", "Shot", "--fields", "code", "--limit", "500", "-o", "json"]).expect_code(0).json();
+    found.as_array().expect("an array").len()
+}
+
+#[test]
+fn a_certificate_that_nobody_signed_is_named_with_the_setting_for_a_private_authority() {
+    let place = Place::new();
+    let (key, certificate) = (place.path("key.pem"), place.path("certificate.pem"));
+    let made = Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"])
+        .args(["-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE"])
+        .arg("-keyout")
+        .arg(&key)
+        .arg("-out")
+        .arg(&certificate)
+        .stderr(Stdio::null())
+        .status();
+    if !made.is_ok_and(|status| status.success()) {
+        return skipped("cli_faults", "openssl is not installed");
+    }
+    let mut server = Command::new("openssl")
+        .args(["s_server", "-quiet", "-www", "-accept", &place.site, "-key"])
+        .arg(&key)
+        .arg("-cert")
+        .arg(&certificate)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("openssl runs");
+    while std::net::TcpStream::connect(&place.site).is_err() {
+        assert!(server.try_wait().expect("a status").is_none(), "openssl ended early");
+    }
+    place.edit("config.yaml", "site: http://", "site: https://");
+    let ended = place.run(&["job", "validateCounts"]);
+    server.kill().expect("openssl stops");
+    server.wait().expect("openssl ends");
+    ended.expect_code(78).says(&[&place.site, "certificate", "shotgun.ca_certificate"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_script_without_rights_to_a_type_is_told_which_and_nothing_is_taken_for_gone() {
+    let place = Place::new();
+    let site = site(&place).await;
+    place.run(&["job", "import"]).expect_code(0);
+    let before = shots(&place);
+    assert!(before > 0);
+
+    let words = "API read() CRUD ERROR #6: Entity Shot can not be read by this user. \
+                 Rule: Followers -- PermissionRule 315: read_permission FOR entity_type => Shot";
+    let refused = |method: &str| site.site().troubles.next_of(method, 1000, Trouble::Fault(104, words.into()));
+    refused("read Shot");
+    refused("summarize Shot");
+    let said = ["Shot can not be read", "PermissionRule 315", "the rights of the script"];
+    for job in ["validateData", "validateCounts", "rebuild"] {
+        place.run(&["job", job, "Shot"]).expect_code(77).says(&said);
+    }
+    assert_eq!(shots(&place), before);
+    site.site().troubles.clear();
+    place.run(&["job", "validateData", "Shot"]).expect_code(0);
+}
+
+/// Runs a shell in a name space of its own, where a disk of a few megabytes lies
+/// under `data`: nothing outside can be filled up.
+fn on_a_small_disk(place: &Place, script: &str) -> Option<Ended> {
+    let mounted = |script: &str| {
+        let script = format!("mount -t tmpfs -o size=24m none data && {script}");
+        let mut command = Command::new("unshare");
+        command.args(["--user", "--map-root-user", "--mount", "sh", "-c", &script]).current_dir(place.dir.path());
+        command.env("SGCACHE", env!("CARGO_BIN_EXE_sgcache")).stdin(Stdio::null()).output()
+    };
+    std::fs::create_dir_all(place.path("data")).expect("a directory");
+    if !mounted("true").is_ok_and(|output| output.status.success()) {
+        skipped("cli_faults", "a small disk cannot be mounted here (`unshare --user --mount` is refused)");
+        return None;
+    }
+    Some(Ended::from(mounted(script).expect("unshare runs")))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_is_named_and_what_is_stored_stays_readable() {
+    let place = Place::new();
+    let _site = site(&place).await;
+    let script = r#"
+        "$SGCACHE" job import >&2 || exit 90
+        "$SGCACHE" find Shot --fields code -o json > before.json || exit 91
+        dd if=/dev/zero of=data/filler bs=4096 2>/dev/null
+        # Opening a database takes some pages; a rebuild takes more.
+        truncate -s -196608 data/filler
+        "$SGCACHE" job rebuild Shot 2> full.txt; echo $? > full.code
+        "$SGCACHE" find Shot --fields code -o json > full.json || exit 92
+        rm data/filler
+        "$SGCACHE" job rebuild Shot >&2 || exit 93
+        "$SGCACHE" job validateData >&2 || exit 94
+        "$SGCACHE" find Shot --fields code -o json > after.json"#;
+    let Some(ended) = on_a_small_disk(&place, script) else { return };
+    let ended = ended.expect_code(0);
+    let read = |name: &str| std::fs::read_to_string(place.path(name)).expect("a file");
+    let said = read("full.txt");
+    assert!(said.contains("no room left") && said.contains("data"), "{said}\n{}", ended.stderr);
+    assert_eq!(read("full.code").trim(), "69", "{said}");
+    assert_eq!((read("full.json"), read("after.json")), (read("before.json"), read("before.json")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_another_program_holds_is_named_and_left_alone() {
+    let place = Place::new();
+    let _site = site(&place).await;
+    place.run(&["job", "import"]).expect_code(0);
+    let before = shots(&place);
+
+    for name in ["store.sqlite", "state.sqlite"] {
+        let holder = rusqlite::Connection::open(place.path("data").join(name)).expect("a database");
+        holder.execute_batch("BEGIN IMMEDIATE").expect("a lock");
+        let said = [name, "another process is writing to it", "stop it, or try again"];
+        place.run(&["job", "rebuild", "Shot"]).expect_code(75).says(&said);
+        drop(holder);
+    }
+    place.run(&["job", "validateData"]).expect_code(0);
+    assert_eq!(shots(&place), before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_of_a_newer_version_is_left_alone() {
+    let place = Place::new();
+    let _site = site(&place).await;
+    place.run(&["job", "import"]).expect_code(0);
+    let before = shots(&place);
+    let version = |number: i64| {
+        let connection = rusqlite::Connection::open(place.path("data/store.sqlite")).expect("a database");
+        connection.pragma_update(None, "user_version", number).expect("a version");
+    };
+    version(9999);
+    let said = ["store.sqlite", "newer sgcache", "format 9999", "another data_dir"];
+    place.run(&["job", "validateCounts"]).expect_code(78).says(&said);
+    place.run(&["find", "Shot"]).expect_code(78).says(&said);
+    version(1);
+    assert_eq!(shots(&place), before);
+}
+
+#[test]
+fn a_data_directory_that_may_not_be_written_is_named() {
+    let place = Place::new();
+    // A file where the directory should be: refused for every user, root too.
+    std::fs::write(place.path("data"), "mine").expect("a file");
+    place.run(&["pipelines", "run"]).expect_code(78).says(&["data", "data_dir"]);
+    assert_eq!(std::fs::read_to_string(place.path("data")).expect("a file"), "mine");
+}
+
+#[test]
+fn an_address_that_is_taken_is_named_with_its_setting() {
+    let place = Place::new();
+    let _sim = place.sim(100, 0.0);
+    let _taken = TcpListener::bind(&place.ops).expect("the port is free");
+    place.run(&["pipelines", "run"]).expect_code(75).says(&[&place.ops, "listen.ops"]);
+}
