@@ -136,8 +136,9 @@ impl Bench {
 async fn last_id(parts: &Parts) -> anyhow::Result<i64> {
     use sgcache::api3::Read;
     use sgcache::filter::{RawFilter, RawSort};
-    use sgcache::shotgun::Purpose;
+    use sgcache::shotgun::{Answer, Purpose};
     let order = vec![RawSort { path: "id".into(), descending: true }];
     let read = Read { order, ..Read::new(VICTIMS, RawFilter::everything(), 1) };
-    Ok(parts.client.read(&read, Purpose::Validate).await?.last_id().unwrap_or(1))
+    let newest: Answer = parts.client.read(&read, Purpose::Validate).await?;
+    Ok(newest.last_id().unwrap_or(1))
 }

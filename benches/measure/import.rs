@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 use futures::stream::{self, StreamExt, TryStreamExt};
 use serde_json::Value;
-use sgcache::api3::{Read, Summarize};
+use sgcache::api3::{Read, RowText, Summarize};
 use sgcache::entity_config::TypeLayout;
 use sgcache::filter::{RawFilter, RawLeaf, RawSort};
-use sgcache::shotgun::{Client, Purpose};
+use sgcache::shotgun::{Answer, Client, Purpose};
 use sgcache::state::State;
 use sgcache::sync::{Follower, Settings};
 use tokio::sync::Semaphore;
@@ -103,7 +103,8 @@ async fn read_type(client: &Client, layout: &TypeLayout, slots: &Semaphore) -> a
         order: vec![RawSort { path: "id".into(), descending: true }],
         ..Read::new(layout.entity_type.clone(), layout.raw_filter.clone(), 1)
     };
-    let last = client.read(&newest, Purpose::Import).await?.last_id().unwrap_or(0);
+    let newest: Answer = client.read(&newest, Purpose::Import).await?;
+    let last = newest.last_id().unwrap_or(0);
     let parts = (count / (i64::from(client.page_size()) * 2)).clamp(1, 32);
     let segments = (0..parts).map(|part| (last * part / parts, (part + 1 < parts).then(|| last * (part + 1) / parts)));
     let walks = stream::iter(segments).map(|(after, end)| walk(client, layout, after, end, slots));
@@ -128,7 +129,7 @@ async fn walk(
     let mut rows = 0;
     loop {
         let slot = slots.acquire().await?;
-        let page = client.read_after(&read, after, Purpose::Import).await?;
+        let page: Answer<RowText> = client.read_after(&read, after, Purpose::Import).await?;
         drop(slot);
         rows += page.rows.len() as u64;
         after = page.last_id().unwrap_or(after);

@@ -7,6 +7,7 @@
 
 mod auth;
 mod read;
+mod row;
 mod summarize;
 mod write;
 
@@ -14,6 +15,7 @@ use serde_json::{Value, json};
 
 pub use auth::Auth;
 pub use read::{Paging, PagingInfo, Read, ReadAnswer};
+pub use row::{AnswerRow, RowText};
 pub use summarize::{Grouping, Summarize, SummaryField};
 pub use write::{BatchItem, Create, Delete, FieldWrite, Revive, Update, UpdateMode};
 

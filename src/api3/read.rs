@@ -163,9 +163,9 @@ impl PagingInfo {
 
 /// The answer of `read`.
 #[derive(Clone, Debug, PartialEq, Default)]
-pub struct ReadAnswer {
+pub struct ReadAnswer<R = Map<String, Value>> {
     /// The rows, each with `type` and `id`.
-    pub entities: Vec<Map<String, Value>>,
+    pub entities: Vec<R>,
     /// What was said about the paging.
     pub paging_info: Option<Value>,
 }
@@ -191,6 +191,9 @@ impl ReadAnswer {
         Ok(Self { entities: rows.collect::<Result<_, _>>()?, paging_info: results.remove("paging_info") })
     }
 
+}
+
+impl<R> ReadAnswer<R> {
     /// Tells whether a further page exists, as far as the site said so.
     pub fn has_next_page(&self) -> Option<bool> {
         self.paging_info.as_ref()?.get("has_next_page")?.as_bool()

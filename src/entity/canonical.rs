@@ -11,7 +11,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{DataType, FieldValue, Link};
+use super::{DataType, EntityRef, FieldValue, Link};
 
 /// 128 bits over the canonical form of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -63,10 +63,7 @@ pub fn canonical_json(data_type: DataType, value: &Value) -> Value {
                 links.dedup_by(|a, b| a.target == b.target);
                 links.iter().map(bare).collect()
             }
-            Ok(FieldValue::Float(number)) => {
-                let rounded = (number * 1e6).round() / 1e6;
-                FieldValue::Float(if rounded == 0.0 { 0.0 } else { rounded }).to_json()
-            }
+            Ok(FieldValue::Float(number)) => FieldValue::Float(rounded(number)).to_json(),
             Ok(parsed) => parsed.to_json(),
             Err(_) => value.clone(),
         },
@@ -79,18 +76,95 @@ pub fn canonical_json(data_type: DataType, value: &Value) -> Value {
 /// same layout always gives the same bytes. A field that the row lacks counts as
 /// null; whoever fetched the row has checked that none is missing.
 pub fn row_hash<'a>(fields: impl Iterator<Item = (&'a str, DataType)>, row: &Map<String, Value>) -> RowHash {
-    let mut hasher = Fnv128::new();
+    let mut hasher = RowHasher::default();
     for (name, data_type) in fields {
-        if data_type.is_volatile() {
-            continue;
-        }
-        hasher.write(name.as_bytes());
-        hasher.write(&[0]);
         let value = row.get(name).unwrap_or(&Value::Null);
-        hasher.write(canonical_json(data_type, value).to_string().as_bytes());
-        hasher.write(&[1]);
+        match FieldValue::from_json(data_type, value) {
+            Ok(parsed) => hasher.field(name, data_type, &parsed),
+            Err(_) => hasher.odd(name, data_type, value),
+        }
     }
-    RowHash(hasher.finish())
+    hasher.finish()
+}
+
+/// Makes the hash of a row, field by field in the order of their names.
+#[derive(Default)]
+pub struct RowHasher {
+    /// The canonical form: names, and values behind a byte that tells their kind.
+    bytes: Vec<u8>,
+}
+
+impl RowHasher {
+    /// Takes in a value.
+    pub fn field(&mut self, name: &str, data_type: DataType, value: &FieldValue) {
+        if data_type.is_volatile() {
+            return;
+        }
+        self.text(name);
+        match value {
+            FieldValue::Null => self.bytes.push(0),
+            FieldValue::Bool(value) => self.bytes.extend([1, u8::from(*value)]),
+            FieldValue::Int(number) => self.tagged(2, &number.to_le_bytes()),
+            FieldValue::Float(number) => self.tagged(3, &rounded(*number).to_le_bytes()),
+            FieldValue::Text(text) => {
+                self.bytes.push(4);
+                self.text(text);
+            }
+            FieldValue::Date(day) => self.tagged(5, day.to_string().as_bytes()),
+            FieldValue::DateTime(moment) => self.tagged(6, &moment.0.to_le_bytes()),
+            FieldValue::Link(link) => {
+                self.bytes.push(7);
+                self.target(&link.target);
+            }
+            FieldValue::Links(links) => {
+                let mut targets: Vec<_> = links.iter().map(|link| &link.target).collect();
+                targets.sort();
+                targets.dedup();
+                self.tagged(8, &targets.len().to_le_bytes());
+                targets.into_iter().for_each(|target| self.target(target));
+            }
+            FieldValue::Json(value) => self.json(data_type, value),
+        }
+    }
+
+    /// Takes in a value that its data type does not allow.
+    pub fn odd(&mut self, name: &str, data_type: DataType, value: &Value) {
+        if !data_type.is_volatile() {
+            self.text(name);
+            self.json(data_type, value);
+        }
+    }
+
+    /// Returns the hash of everything taken in.
+    pub fn finish(self) -> RowHash {
+        RowHash(xxhash_rust::xxh3::xxh3_128(&self.bytes))
+    }
+
+    fn json(&mut self, data_type: DataType, value: &Value) {
+        self.bytes.push(9);
+        self.text(&canonical_json(data_type, value).to_string());
+    }
+
+    fn target(&mut self, target: &EntityRef) {
+        self.text(target.entity_type.as_str());
+        self.bytes.extend(target.id.to_le_bytes());
+    }
+
+    fn text(&mut self, text: &str) {
+        self.bytes.extend(text.len().to_le_bytes());
+        self.bytes.extend(text.as_bytes());
+    }
+
+    fn tagged(&mut self, tag: u8, bytes: &[u8]) {
+        self.bytes.push(tag);
+        self.bytes.extend(bytes);
+    }
+}
+
+/// Removes what a float loses on its way through a text.
+fn rounded(number: f64) -> f64 {
+    let rounded = (number * 1e6).round() / 1e6;
+    if rounded == 0.0 { 0.0 } else { rounded }
 }
 
 fn bare(link: &Link) -> Value {
@@ -122,31 +196,6 @@ fn canonical_url(value: &Value) -> Value {
 
 fn url_path(url: &str) -> &str {
     url.split(['?', '#']).next().unwrap_or(url)
-}
-
-/// FNV-1a with 128 bits, mixed at the end so that every bit of the result
-/// depends on every byte. Not cryptographic: rows are not adversaries.
-struct Fnv128(u128);
-
-impl Fnv128 {
-    const OFFSET: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
-    const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
-
-    fn new() -> Self {
-        Self(Self::OFFSET)
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = (self.0 ^ u128::from(*byte)).wrapping_mul(Self::PRIME);
-        }
-    }
-
-    fn finish(self) -> u128 {
-        let folded = self.0 ^ (self.0 >> 64);
-        let mixed = folded.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
-        mixed ^ (mixed >> 67)
-    }
 }
 
 #[cfg(test)]

@@ -7,7 +7,9 @@
 
 mod canonical;
 mod data_type;
+mod pick;
 mod row_state;
+mod text;
 mod time;
 mod value;
 
@@ -16,8 +18,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-pub use canonical::{RowHash, canonical_json, row_hash};
+pub use canonical::{RowHash, RowHasher, canonical_json, row_hash};
 pub use data_type::{DataType, Shape};
+pub use pick::pick;
 pub use row_state::RowState;
 pub use time::{Day, Timestamp};
 pub use value::{FieldValue, Link, ValueError};

@@ -1,5 +1,7 @@
 //! An entity config checked against the schema of the site.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value};
 
 use super::{EntityConfigFile, FieldConfig};
@@ -14,7 +16,7 @@ pub struct TypeLayout {
     pub entity_type: EntityType,
     /// The cached fields, sorted by name, without `type` and `id`. `updated_at`
     /// and `cached_display_name` are always among them where the site has them.
-    pub fields: Vec<LayoutField>,
+    pub fields: Arc<[LayoutField]>,
     /// Which entities are cached.
     pub filter: Filter,
     /// The same filter for the wire.
@@ -113,7 +115,7 @@ impl TypeLayout {
             configs.entry(always.to_owned()).or_default();
         }
         let known = configs.into_iter().filter(|(name, _)| !matches!(name.as_str(), "id" | "type"));
-        let fields: Vec<_> = known
+        let fields: Arc<[_]> = known
             .filter_map(|(name, config)| {
                 let field = schema.field(entity_type, &name)?;
                 let valid_types = field.valid_types.clone();

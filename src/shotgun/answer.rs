@@ -2,18 +2,25 @@
 
 use serde_json::{Map, Value};
 
+use crate::api3::AnswerRow;
 use crate::entity::Timestamp;
 
 /// The rows of one page.
-#[derive(Clone, Debug, Default)]
-pub struct Answer {
+#[derive(Clone, Debug)]
+pub struct Answer<R = Map<String, Value>> {
     /// The rows, each with `type` and `id`.
-    pub rows: Vec<Map<String, Value>>,
+    pub rows: Vec<R>,
     /// Whether a further page exists; without paging information from the site,
     /// whether the page is full.
     pub has_next_page: bool,
     /// The time of the site, from the `Date` header; `None` when it sent none.
     pub server_time: Option<Timestamp>,
+}
+
+impl<R> Default for Answer<R> {
+    fn default() -> Self {
+        Self { rows: Vec::new(), has_next_page: false, server_time: None }
+    }
 }
 
 impl Answer {
@@ -22,9 +29,12 @@ impl Answer {
         row.get("id").and_then(Value::as_i64)
     }
 
+}
+
+impl<R: AnswerRow> Answer<R> {
     /// Returns the highest id of the page.
     pub fn last_id(&self) -> Option<i64> {
-        self.rows.iter().filter_map(Self::id).max()
+        self.rows.iter().filter_map(R::id).max()
     }
 }
 

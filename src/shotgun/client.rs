@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::{Answer, Error, ErrorKind, Info, Purpose, Settings};
-use crate::api3::{self, PagingInfo, Read, ReadAnswer, Request, Summarize};
+use crate::api3::{self, AnswerRow, PagingInfo, Read, ReadAnswer, Request, Summarize};
 use crate::budget::Budget;
 use crate::entity::{EntityType, Timestamp};
 use crate::filter::{Only, RawFilter, RawLeaf, RawSort};
@@ -27,9 +27,9 @@ struct Inner {
     metrics: Metrics,
 }
 
-/// A raw answer and when it was given.
-struct Reply {
-    results: Value,
+/// What an answer holds, and when it was given.
+struct Reply<T> {
+    results: T,
     server_time: Option<Timestamp>,
 }
 
@@ -69,15 +69,14 @@ impl Client {
         Info::from_wire(reply.results).ok_or_else(malformed)
     }
 
-    /// Reads one page.
+    /// Reads one page, its rows as trees or as texts.
     ///
     /// # Errors
     ///
     /// See [`ErrorKind`]; transient ones only after the last attempt.
-    pub async fn read(&self, read: &Read, purpose: Purpose) -> Result<Answer, Error> {
-        let reply = self.call("read", read.to_wire(), purpose).await?;
-        let answer = ReadAnswer::from_wire(reply.results)
-            .map_err(|words| Error::new(ErrorKind::Malformed, words).at(self.site(), "read", 1))?;
+    pub async fn read<R: AnswerRow>(&self, read: &Read, purpose: Purpose) -> Result<Answer<R>, Error> {
+        let reply = self.call_with("read", read.to_wire(), purpose, read_answer::<R>).await?;
+        let answer = reply.results;
         let full = answer.entities.len() >= read.paging.entities_per_page as usize;
         let has_next_page = answer.has_next_page().unwrap_or(full);
         Ok(Answer { rows: answer.entities, has_next_page, server_time: reply.server_time })
@@ -89,7 +88,12 @@ impl Client {
     /// # Errors
     ///
     /// See [`ErrorKind`].
-    pub async fn read_after(&self, read: &Read, after: i64, purpose: Purpose) -> Result<Answer, Error> {
+    pub async fn read_after<R: AnswerRow>(
+        &self,
+        read: &Read,
+        after: i64,
+        purpose: Purpose,
+    ) -> Result<Answer<R>, Error> {
         let mut page = read.clone();
         page.filter = both(id_condition("greater_than", vec![after.into()]), read.filter.clone());
         page.order = vec![RawSort { path: "id".into(), descending: false }];
@@ -102,7 +106,7 @@ impl Client {
     /// # Errors
     ///
     /// See [`ErrorKind`].
-    pub async fn read_ids(
+    pub async fn read_ids<R: AnswerRow>(
         &self,
         entity_type: &EntityType,
         ids: &[i64],
@@ -110,7 +114,7 @@ impl Client {
         fields: Vec<String>,
         only: Only,
         purpose: Purpose,
-    ) -> Result<Answer, Error> {
+    ) -> Result<Answer<R>, Error> {
         if ids.is_empty() {
             return Ok(Answer::default());
         }
@@ -144,14 +148,25 @@ impl Client {
         Schema::from_wire(&fields, &entities).map_err(malformed)
     }
 
-    async fn call(&self, method: &str, argument: Value, purpose: Purpose) -> Result<Reply, Error> {
+    async fn call(&self, method: &str, argument: Value, purpose: Purpose) -> Result<Reply<Value>, Error> {
+        self.call_with(method, argument, purpose, results).await
+    }
+
+    /// Calls a method and takes what it needs from the body of the answer.
+    async fn call_with<T>(
+        &self,
+        method: &str,
+        argument: Value,
+        purpose: Purpose,
+        take: fn(&[u8]) -> Result<T, Error>,
+    ) -> Result<Reply<T>, Error> {
         let Inner { settings, metrics, .. } = &*self.0;
         let auth = (method != "info").then(|| settings.auth.clone());
         let body = Request { method: method.to_owned(), auth, argument }.to_wire().to_string();
         let policy = if purpose.retries() { settings.retry.clone() } else { RetryPolicy::once() };
         let mut attempt = 1;
         loop {
-            let error = match self.send(&body, purpose).await {
+            let error = match self.send(&body, purpose, take).await {
                 Ok(reply) => return Ok(reply),
                 Err(error) => error,
             };
@@ -166,13 +181,18 @@ impl Client {
         }
     }
 
-    async fn send(&self, body: &str, purpose: Purpose) -> Result<Reply, Error> {
+    async fn send<T>(
+        &self,
+        body: &str,
+        purpose: Purpose,
+        take: fn(&[u8]) -> Result<T, Error>,
+    ) -> Result<Reply<T>, Error> {
         let Inner { budget, metrics, .. } = &*self.0;
         let permit = budget.acquire(purpose.priority()).await;
         metrics.source.throttle_wait.inc_by(permit.waited.as_secs_f64());
         metrics.source.in_flight.set(budget.in_flight() as f64);
         let started = Instant::now();
-        let outcome = self.exchange(body).await;
+        let outcome = self.exchange(body, take).await;
         drop(permit);
         metrics.source.in_flight.set(budget.in_flight() as f64);
         match &outcome {
@@ -182,7 +202,7 @@ impl Client {
         outcome.map(|(reply, _)| reply)
     }
 
-    async fn exchange(&self, body: &str) -> Result<(Reply, u64), Error> {
+    async fn exchange<T>(&self, body: &str, take: fn(&[u8]) -> Result<T, Error>) -> Result<(Reply<T>, u64), Error> {
         let request = self.0.http.post(&self.0.endpoint).header("content-type", "application/json; charset=utf-8");
         let response = request.body(body.to_owned()).send().await.map_err(|error| Error::from_reqwest(&error))?;
         let status = response.status();
@@ -194,10 +214,25 @@ impl Client {
             error.retry_after = retry_after;
             return Err(error);
         }
-        let parsed: Value = serde_json::from_slice(&bytes).map_err(|error| not_json(&bytes, &error))?;
-        let results = api3::results(parsed).map_err(Error::from_fault)?;
-        Ok((Reply { results, server_time }, bytes.len() as u64))
+        Ok((Reply { results: take(&bytes)?, server_time }, bytes.len() as u64))
     }
+}
+
+/// Returns the results of an answer.
+fn results(body: &[u8]) -> Result<Value, Error> {
+    let parsed: Value = serde_json::from_slice(body).map_err(|error| not_json(body, &error))?;
+    api3::results(parsed).map_err(Error::from_fault)
+}
+
+/// Returns the rows of an answer.
+fn read_answer<R: AnswerRow>(body: &[u8]) -> Result<ReadAnswer<R>, Error> {
+    if let Some(answer) = R::from_body(body) {
+        return Ok(answer);
+    }
+    let answer =
+        ReadAnswer::from_wire(results(body)?).map_err(|words| Error::new(ErrorKind::Malformed, words))?;
+    let entities = answer.entities.into_iter().map(R::from_map).collect();
+    Ok(ReadAnswer { entities, paging_info: answer.paging_info })
 }
 
 fn http_client(settings: &Settings) -> Result<reqwest::Client, Error> {

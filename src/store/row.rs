@@ -4,15 +4,18 @@
 //! field was deleted or a right was taken away. Stored as null it would turn a
 //! whole column empty, so a [`FetchedRow`] cannot be made of such a row.
 
+use std::borrow::Cow;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use crate::entity::{EntityRef, EntityType, EventId, FieldValue, RowHash, RowState, Timestamp};
-use crate::entity_config::TypeLayout;
+use crate::entity::{
+    DataType, EntityRef, EntityType, EventId, FieldValue, RowHash, RowHasher, RowState, Timestamp, ValueError, pick,
+};
+use crate::entity_config::{LayoutField, TypeLayout};
 use crate::schema;
 
 /// The place of a read in the order of all reads, taken before the request is
@@ -51,10 +54,33 @@ pub struct FetchedRow {
     rv: ReadVersion,
     state: RowState,
     /// Shared: a row is handed from sync to a store and to its writer.
-    doc: Arc<Map<String, Value>>,
+    body: Arc<Body>,
     hash: RowHash,
     fetched_at: Timestamp,
     last_event: Option<EventId>,
+}
+
+/// The fields of a row: their text as the site wrote it, and their values, read
+/// once for everybody who needs them.
+#[derive(Debug, Default)]
+struct Body {
+    text: String,
+    fields: Arc<[LayoutField]>,
+    values: Vec<Result<FieldValue, ValueError>>,
+    doc: OnceLock<Map<String, Value>>,
+}
+
+impl PartialEq for Body {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Body {
+    fn value(&self, name: &str) -> Option<&FieldValue> {
+        let index = self.fields.binary_search_by(|field| field.name.as_str().cmp(name)).ok()?;
+        self.values.get(index)?.as_ref().ok()
+    }
 }
 
 /// Why an answer of the site is not a row.
@@ -76,10 +102,18 @@ pub enum RowError {
         /// The type and id of the answer.
         found: String,
     },
+    /// The row is no JSON object.
+    #[error("the site answered no row for {key}: {reason}")]
+    Unreadable {
+        /// What was asked for.
+        key: EntityRef,
+        /// What is wrong with it.
+        reason: String,
+    },
 }
 
 impl FetchedRow {
-    /// Makes a row of what the site answered.
+    /// Makes a row of the JSON object that the site answered.
     ///
     /// `state` tells from which list it came, active or retired; for the other
     /// states the row is ignored. Keys beyond the layout are dropped.
@@ -88,25 +122,37 @@ impl FetchedRow {
     ///
     /// [`RowError`] when the row is of another entity or lacks a field of the
     /// layout.
-    pub fn from_site(
+    pub fn from_text(
         layout: &TypeLayout,
         key: EntityRef,
         rv: ReadVersion,
         state: RowState,
-        mut row: Map<String, Value>,
+        row: &str,
         fetched_at: Timestamp,
         last_event: Option<EventId>,
     ) -> Result<Self, RowError> {
         if !state.has_document() {
             return Ok(Self::without_document(key, rv, state, fetched_at, last_event));
         }
-        check_key(&key, &row)?;
-        if let Some(field) = layout.fields.iter().find(|field| !row.contains_key(&field.name)) {
-            return Err(RowError::MissingField { key, field: field.name.clone() });
-        }
-        row.retain(|name, _| layout.field(name).is_some());
-        let hash = layout.row_hash(&row);
-        Ok(Self { key, rv, state, doc: Arc::new(row), hash, fetched_at, last_event })
+        let (body, hash) = body(layout, &key, row)?;
+        Ok(Self { key, rv, state, body: Arc::new(body), hash, fetched_at, last_event })
+    }
+
+    /// Makes a row of a parsed object; see [`FetchedRow::from_text`].
+    ///
+    /// # Errors
+    ///
+    /// See [`FetchedRow::from_text`].
+    pub fn from_site(
+        layout: &TypeLayout,
+        key: EntityRef,
+        rv: ReadVersion,
+        state: RowState,
+        row: Map<String, Value>,
+        fetched_at: Timestamp,
+        last_event: Option<EventId>,
+    ) -> Result<Self, RowError> {
+        Self::from_text(layout, key, rv, state, &Value::Object(row).to_string(), fetched_at, last_event)
     }
 
     /// Makes the row of an entity that the site has neither active nor retired.
@@ -126,7 +172,7 @@ impl FetchedRow {
         fetched_at: Timestamp,
         last_event: Option<EventId>,
     ) -> Self {
-        Self { key, rv, state, doc: Arc::default(), hash: RowHash(0), fetched_at, last_event }
+        Self { key, rv, state, body: Arc::default(), hash: RowHash(0), fetched_at, last_event }
     }
 
     /// Returns the type and the id.
@@ -147,7 +193,38 @@ impl FetchedRow {
     /// Returns the fields of the layout as the site answered them, without `type`
     /// and `id`; empty unless the state has a document.
     pub fn doc(&self) -> &Map<String, Value> {
-        &self.doc
+        // The text was read before; without a document it is empty.
+        self.body.doc.get_or_init(|| serde_json::from_str(&self.body.text).unwrap_or_default())
+    }
+
+    /// Returns the same as a JSON text, the fields in the order of their names;
+    /// empty without a document.
+    pub fn text(&self) -> &str {
+        &self.body.text
+    }
+
+    /// Returns the values of the fields that a store has for the type, in the
+    /// order of their names.
+    ///
+    /// # Errors
+    ///
+    /// Why the row cannot be filtered by that layout: the first field that it
+    /// lacks or whose value the data type does not allow. Stores refuse such a row.
+    pub fn values<'a>(&'a self, layout: &super::CachedType) -> Result<Vec<Cow<'a, FieldValue>>, String> {
+        let mut own = self.body.fields.iter().zip(&self.body.values).peekable();
+        let value = |(name, data_type): (&String, &DataType)| {
+            while own.next_if(|(field, _)| field.name < *name).is_some() {}
+            let Some((field, value)) = own.next_if(|(field, _)| field.name == *name) else {
+                return Err(format!("{} was read before `{name}` was configured", self.key));
+            };
+            let typed = if field.data_type == *data_type {
+                value.as_ref().map(Cow::Borrowed).map_err(ValueError::clone)
+            } else {
+                FieldValue::from_json(*data_type, self.doc().get(name).unwrap_or(&Value::Null)).map(Cow::Owned)
+            };
+            typed.map_err(|error| format!("{}.{name}: {error}", self.key))
+        };
+        layout.fields.iter().map(value).collect()
     }
 
     /// Returns the hash over the fields; zero without a document.
@@ -167,23 +244,69 @@ impl FetchedRow {
 
     /// Returns the field `updated_at`, where the row has it.
     pub fn updated_at(&self) -> Option<Timestamp> {
-        self.doc.get("updated_at").and_then(Value::as_str).and_then(Timestamp::parse)
+        match self.body.value("updated_at")? {
+            FieldValue::DateTime(moment) => Some(*moment),
+            _ => None,
+        }
     }
 
     /// Returns the name that links to this entity show, where the row tells it.
     pub fn display_name(&self) -> Option<&str> {
-        display_name(&self.key.entity_type, &self.doc)
+        let text = |field: &str| match self.body.value(field) {
+            Some(FieldValue::Text(text)) => Some(text.as_str()),
+            _ => None,
+        };
+        name_among(&self.key.entity_type, text)
+    }
+
+    /// Returns why the row cannot be stored under a layout; see
+    /// [`FetchedRow::values`].
+    pub fn problem(&self, layout: &super::CachedType) -> Option<String> {
+        if self.state.has_document() { self.values(layout).err() } else { None }
     }
 }
 
-fn check_key(key: &EntityRef, row: &Map<String, Value>) -> Result<(), RowError> {
-    let other = |found: &Value| RowError::OtherEntity { key: key.clone(), found: found.to_string() };
-    match row.get("id") {
-        Some(id) if id.as_i64() != Some(key.id) => return Err(other(id)),
-        _ => {}
+/// Takes the fields of a layout out of a row and reads their values.
+fn body(layout: &TypeLayout, key: &EntityRef, row: &str) -> Result<(Body, RowHash), RowError> {
+    let fields = &layout.fields;
+    let place = |name: &str| match name {
+        "id" => Some(fields.len()),
+        "type" => Some(fields.len() + 1),
+        _ => fields.binary_search_by(|field| field.name.as_str().cmp(name)).ok(),
+    };
+    let picked = pick(row.as_bytes(), fields.len() + 2, place)
+        .map_err(|error| RowError::Unreadable { key: key.clone(), reason: error.to_string() })?;
+    check_key(key, picked[fields.len()], picked[fields.len() + 1])?;
+    let mut hasher = RowHasher::default();
+    let mut values = Vec::with_capacity(fields.len());
+    let mut text = String::with_capacity(row.len());
+    text.push('{');
+    for (field, raw) in fields.iter().zip(picked) {
+        let Some(raw) = raw else {
+            return Err(RowError::MissingField { key: key.clone(), field: field.name.clone() });
+        };
+        if text.len() > 1 {
+            text.push(',');
+        }
+        // Names of fields are words; the site has no others.
+        text.extend(["\"", &field.name, "\":", raw]);
+        let value = FieldValue::from_text(field.data_type, raw);
+        match &value {
+            Ok(value) => hasher.field(&field.name, field.data_type, value),
+            Err(_) => hasher.odd(&field.name, field.data_type, &serde_json::from_str(raw).unwrap_or_default()),
+        }
+        values.push(value);
     }
-    match row.get("type") {
-        Some(name) if name.as_str() != Some(key.entity_type.as_str()) => Err(other(name)),
+    text.push('}');
+    Ok((Body { text, fields: fields.clone(), values, doc: OnceLock::new() }, hasher.finish()))
+}
+
+fn check_key(key: &EntityRef, id: Option<&str>, name: Option<&str>) -> Result<(), RowError> {
+    let other = |found: &str| Err(RowError::OtherEntity { key: key.clone(), found: found.to_owned() });
+    let same_type = |text: &str| serde_json::from_str::<String>(text).is_ok_and(|name| name == key.entity_type.as_str());
+    match (id, name) {
+        (Some(id), _) if id.parse() != Ok(key.id) => other(id),
+        (_, Some(name)) if !same_type(name) => other(name),
         _ => Ok(()),
     }
 }
@@ -194,7 +317,11 @@ fn check_key(key: &EntityRef, row: &Map<String, Value>) -> Result<(), RowError> 
 /// keeps the same text in `cached_display_name`. For some types it adds to the
 /// field (`bot 1.0`, `#12: title`): there the second is taken first.
 pub fn display_name<'a>(entity_type: &EntityType, doc: &'a Map<String, Value>) -> Option<&'a str> {
-    let text = |field: &str| doc.get(field).and_then(Value::as_str).filter(|text| !text.is_empty());
+    name_among(entity_type, |field| doc.get(field).and_then(Value::as_str))
+}
+
+fn name_among<'a>(entity_type: &EntityType, text: impl Fn(&str) -> Option<&'a str>) -> Option<&'a str> {
+    let text = |field: &str| text(field).filter(|text| !text.is_empty());
     let (own, cached) = (schema::display_name_field(entity_type), "cached_display_name");
     match entity_type.as_str() {
         "ApiUser" | "Delivery" => text(cached).or_else(|| text(own)),
@@ -248,26 +375,6 @@ impl Serialize for Row {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let raw: &RawValue = serde_json::from_str(&self.json).map_err(serde::ser::Error::custom)?;
         raw.serialize(serializer)
-    }
-}
-
-impl FetchedRow {
-    /// Returns why the row cannot be filtered by the layout it is stored under:
-    /// the first field that it lacks or whose value the data type does not allow.
-    /// Stores refuse such a row.
-    pub fn problem(&self, layout: &super::CachedType) -> Option<String> {
-        if !self.state.has_document() {
-            return None;
-        }
-        for (name, data_type) in &layout.fields {
-            let Some(value) = self.doc.get(name) else {
-                return Some(format!("{} was read before `{name}` was configured", self.key));
-            };
-            if let Err(error) = FieldValue::from_json(*data_type, value) {
-                return Some(format!("{}.{name}: {error}", self.key));
-            }
-        }
-        None
     }
 }
 

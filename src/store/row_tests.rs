@@ -13,7 +13,7 @@ fn layout() -> TypeLayout {
         |name: &str, data_type| LayoutField { name: name.into(), data_type, valid_types: vec![], mapping: None };
     TypeLayout {
         entity_type: "Shot".into(),
-        fields: vec![field("code", DataType::Text), field("sg_cut_in", DataType::Number)],
+        fields: [field("code", DataType::Text), field("sg_cut_in", DataType::Number)].into(),
         filter: Filter::everything(),
         raw_filter: RawFilter::everything(),
         hash: "1".into(),

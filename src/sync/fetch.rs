@@ -10,6 +10,7 @@ use futures::stream::{self, StreamExt};
 
 use super::write::{Said, Written, quarantine};
 use super::{KeyChange, Replica, Result, SyncError};
+use crate::api3::RowText;
 use crate::entity::{EntityRef, EntityType};
 use crate::entity_config::TypeLayout;
 use crate::filter::{Only, RawFilter};
@@ -141,16 +142,13 @@ impl Replica {
         let mut said: BTreeMap<i64, Said> = BTreeMap::new();
         for (only, state) in [(Only::Active, RowState::Active), (Only::Retired, RowState::Retired)] {
             let missing = without(ids, &said);
-            let answer = self.client();
-            let answer = answer
+            let client = self.client();
+            let answer: Answer<RowText> = client
                 .read_ids(&layout.entity_type, &missing, &layout.raw_filter, fields.clone(), only, purpose)
                 .await?;
-            for row in self.heard(answer).rows {
-                // What was not asked for cannot be trusted to be an answer.
-                if let Some(id) = Answer::id(&row).filter(|id| missing.contains(id)) {
-                    said.insert(id, Said::Row(state, row));
-                }
-            }
+            // What was not asked for cannot be trusted to be an answer.
+            let rows = self.heard(answer).rows.into_iter().filter(|row| missing.contains(&row.id));
+            said.extend(rows.map(|row| (row.id, Said::Row(state, row.text))));
         }
         if !layout.filter.is_everything() {
             for only in [Only::Active, Only::Retired] {
@@ -191,8 +189,9 @@ impl Replica {
             return Ok(Blame::Site);
         }
         let (fields, filter) = (layout.field_names(), &layout.raw_filter);
-        let control =
-            self.client().read_ids(&layout.entity_type, &[0], filter, fields, Only::Active, Purpose::Fetch).await;
+        let client = self.client();
+        let control: Result<Answer, _> =
+            client.read_ids(&layout.entity_type, &[0], filter, fields, Only::Active, Purpose::Fetch).await;
         Ok(match control {
             Ok(_) => Blame::Key,
             Err(control) if matches!(control.kind(), ErrorKind::Fault | ErrorKind::Rejected) => {

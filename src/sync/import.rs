@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 
 use super::write::{Said, Written};
 use super::{Replica, Result, SyncError};
-use crate::api3::{Read, Summarize};
+use crate::api3::{Read, RowText, Summarize};
 use crate::entity::{EntityRef, EntityType};
 use crate::entity_config::TypeLayout;
 use crate::filter::RawSort;
@@ -139,7 +139,7 @@ impl Replica {
             order: vec![RawSort { path: "id".into(), descending: true }],
             ..Read::new(layout.entity_type.clone(), layout.raw_filter.clone(), 1)
         };
-        let answer = self.heard(self.client().read(&newest, Purpose::Import).await?);
+        let answer: Answer = self.heard(self.client().read(&newest, Purpose::Import).await?);
         let last = answer.last_id().unwrap_or(0);
         let page = i64::from(self.client().page_size());
         let rows = expected.and_then(|rows| i64::try_from(rows).ok()).unwrap_or(last).max(1);
@@ -252,9 +252,8 @@ impl Job {
             };
             let done = !page.has_next_page;
             last_id = page.last_id().unwrap_or(last_id).max(last_id);
-            let rows = page.rows.into_iter();
             let said: Vec<_> =
-                rows.filter_map(|row| Some((Answer::id(&row)?, Said::Row(RowState::Active, row)))).collect();
+                page.rows.into_iter().map(|row| (row.id, Said::Row(RowState::Active, row.text))).collect();
             let count = said.len() as u64;
             let step = self.resumable.then_some(SegmentStep { index, last_id, done });
             let read = Written { layout: &self.layout, ticket, said, marks: &[], suppress: false, segment: step };
@@ -268,7 +267,7 @@ impl Job {
         }
     }
 
-    async fn read_page(&self, after: i64, end: Option<i64>, size: u32) -> Result<Answer> {
+    async fn read_page(&self, after: i64, end: Option<i64>, size: u32) -> Result<Answer<RowText>> {
         let slots = self.replica.import_slots();
         // Closed only when the process ends.
         let _slot = slots.acquire().await;

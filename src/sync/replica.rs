@@ -121,7 +121,7 @@ impl Replica {
     }
 
     /// Takes in the time of an answer.
-    pub(super) fn heard(&self, answer: Answer) -> Answer {
+    pub(super) fn heard<R>(&self, answer: Answer<R>) -> Answer<R> {
         self.0.clock.observe(answer.server_time);
         answer
     }

@@ -75,7 +75,7 @@ mod tests {
             LayoutField { name: "code".into(), data_type: DataType::Text, valid_types: Vec::new(), mapping: None };
         let layout = TypeLayout {
             entity_type: "Shot".into(),
-            fields: vec![field],
+            fields: [field].into(),
             filter: Filter::everything(),
             raw_filter: RawFilter::everything(),
             hash: String::new(),

@@ -7,8 +7,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use serde_json::{Map, Value};
-
 use super::settle::{Settle, settle};
 use super::{Replica, Result, SyncError};
 use crate::entity::{EntityRef, EntityType};
@@ -27,7 +25,7 @@ const HELD_FOR: Duration = Duration::from_secs(60);
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Said {
     /// The row, from the list of active or of retired ones.
-    Row(RowState, Map<String, Value>),
+    Row(RowState, Box<str>),
     /// It is there, but the filter of the entity config leaves it out.
     Filtered,
     /// It is in no list.
@@ -136,7 +134,7 @@ impl Replica {
             let event = events.get(id).copied().flatten();
             let row = match said {
                 Said::Row(state, row) => {
-                    FetchedRow::from_site(read.layout, key, rv, *state, row.clone(), fetched_at, event)
+                    FetchedRow::from_text(read.layout, key, rv, *state, row, fetched_at, event)
                 }
                 Said::Filtered => Ok(FetchedRow::filtered(key, rv, fetched_at, event)),
                 Said::Absent => Ok(FetchedRow::absent(key, rv, fetched_at, event)),
@@ -144,7 +142,7 @@ impl Replica {
             match row {
                 Ok(row) => sorted.rows.push(row),
                 Err(RowError::MissingField { key, field }) => return self.refuse_answer(read, &key, &field),
-                Err(error @ RowError::OtherEntity { .. }) => {
+                Err(error @ (RowError::OtherEntity { .. } | RowError::Unreadable { .. })) => {
                     sorted.refused.insert(*id, (DeadKind::Row, error.to_string()));
                 }
             }
@@ -407,7 +405,7 @@ fn changes(
 
 fn payload(said: &Said) -> String {
     match said {
-        Said::Row(_, row) => Value::Object(row.clone()).to_string(),
+        Said::Row(_, row) => row.to_string(),
         Said::Filtered | Said::Absent => String::new(),
     }
 }

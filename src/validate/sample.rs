@@ -131,7 +131,7 @@ impl Validator {
         while page * u64::from(size) < last {
             read.paging = Paging { entities_per_page: size, current_page: u32::try_from(page + 1).unwrap_or(u32::MAX) };
             self.count_request();
-            let answer = self.client.read(&read, Purpose::Validate).await?;
+            let answer: Answer = self.client.read(&read, Purpose::Validate).await?;
             let rows = answer.rows.iter().enumerate().filter_map(|(index, row)| {
                 let position = page * u64::from(size) + index as u64;
                 (first..last).contains(&position).then(|| Answer::id(row)).flatten()
@@ -201,7 +201,7 @@ impl Validator {
         let mut read = Read::new(layout.entity_type.clone(), layout.raw_filter.clone(), 1);
         read.order = vec![RawSort { path: "id".into(), descending: true }];
         self.count_request();
-        let answer = self.client.read(&read, Purpose::Validate).await?;
+        let answer: Answer = self.client.read(&read, Purpose::Validate).await?;
         Ok(answer.last_id().unwrap_or(0))
     }
 }

@@ -59,7 +59,7 @@ fn layout(entity_type: &str) -> TypeLayout {
     fields.sort_by(|a, b| a.name.cmp(&b.name));
     TypeLayout {
         entity_type: entity_type.into(),
-        fields,
+        fields: fields.into(),
         filter: Filter::everything(),
         raw_filter: RawFilter::everything(),
         hash: "1".into(),
@@ -243,7 +243,7 @@ impl Model {
         if self.rows.get(row.key()).is_some_and(|known| known.rv() >= row.rv()) {
             return PutOutcome::Stale;
         }
-        for field in layout(row.key().entity_type.as_str()).fields {
+        for field in layout(row.key().entity_type.as_str()).fields.iter() {
             let Some(Ok(value)) = row.doc().get(&field.name).map(|v| FieldValue::from_json(field.data_type, v)) else {
                 continue;
             };

@@ -35,7 +35,7 @@ fn layout(entity_type: &str, fields: &[(&str, DataType)]) -> TypeLayout {
     let hash = format!("{fields:?}");
     TypeLayout {
         entity_type: entity_type.into(),
-        fields,
+        fields: fields.into(),
         filter: Filter::everything(),
         raw_filter: RawFilter::everything(),
         hash,

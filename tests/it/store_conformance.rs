@@ -58,7 +58,7 @@ fn layout(entity_type: &str, fields: &[(&str, DataType)], hash: &str) -> TypeLay
     fields.sort_by(|a, b| a.name.cmp(&b.name));
     TypeLayout {
         entity_type: entity_type.into(),
-        fields,
+        fields: fields.into(),
         filter: Filter::everything(),
         raw_filter: RawFilter::everything(),
         hash: hash.into(),

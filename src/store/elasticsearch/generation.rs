@@ -307,7 +307,7 @@ fn projected(layout: &TypeLayout, mut source: Document) -> Document {
             document.insert(name.to_owned(), value);
         }
     }
-    for field in &layout.fields {
+    for field in layout.fields.iter() {
         let Some(value) = source.remove(&field.name) else { continue };
         let plain = read_value(field.data_type, &value);
         if FieldValue::from_json(field.data_type, &plain).is_ok() {

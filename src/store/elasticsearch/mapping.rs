@@ -80,7 +80,7 @@ fn properties(layout: &TypeLayout) -> Value {
     let mut properties = Map::new();
     properties.insert("id".into(), json!({"type": "long"}));
     properties.insert("_sg".into(), bookkeeping());
-    for field in &layout.fields {
+    for field in layout.fields.iter() {
         properties.insert(field.name.clone(), field_mapping(field));
     }
     properties.into()

@@ -9,8 +9,8 @@ use serde_json::Value;
 
 use super::super::{Fields, Found, Result, Row, StoreError, StoreErrorKind};
 use super::layouts::{Layouts, Tables};
-use super::{plan, project};
-use crate::entity::{EntityRef, Link, Shape};
+use super::{plan, put};
+use crate::entity::{EntityRef, Link, Shape, pick};
 use crate::filter::{FieldPath, Hop, Query};
 
 /// See [`super::super::Store::find`].
@@ -114,6 +114,13 @@ impl Projection {
     }
 }
 
+/// Returns the text of fields of a document; `wanted` is sorted.
+fn picked<'a>(body: &'a [u8], wanted: &[String]) -> Result<Vec<Option<&'a str>>> {
+    let damaged = |error| StoreError::new(StoreErrorKind::Corrupt, "a document of the store is damaged").because(error);
+    let place = |name: &str| wanted.binary_search_by(|wanted| wanted.as_str().cmp(name)).ok();
+    pick(put::decode(body)?, wanted.len(), place).map_err(damaged)
+}
+
 /// What links show of a target.
 #[derive(Clone)]
 struct Target {
@@ -148,7 +155,7 @@ impl<'a> Fetcher<'a> {
     }
 
     fn row(&mut self, tables: &Tables, id: i64, body: &[u8], projection: &Projection) -> Result<Row> {
-        let picked = project::pick(body, &projection.wanted)?;
+        let picked = picked(body, &projection.wanted)?;
         let mut text = String::with_capacity(256);
         text.push('{');
         for output in &projection.outputs {
@@ -183,7 +190,7 @@ impl<'a> Fetcher<'a> {
             text.push_str(&target.id.to_string());
             return Ok(());
         }
-        let picked = project::pick(&body, std::slice::from_ref(next))?;
+        let picked = picked(&body, std::slice::from_ref(next))?;
         self.value(text, picked.first().copied().flatten().unwrap_or("null"), rest, path)
     }
 

@@ -18,7 +18,36 @@ pub(super) struct Tables {
     pub number: i64,
     /// The layout, and the numbers of its columns.
     pub layout: StoredLayout,
+    columns: Vec<Column>,
+    /// The statements that every written row needs.
+    pub statements: Statements,
 }
+
+/// SQL that is the same for all rows of a type.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Statements {
+    /// The version of a row.
+    pub version: String,
+    /// Puts a new row in: the id, then a value for each of `names`.
+    pub insert: String,
+    /// The columns of all fields, then those of [`FIXED`].
+    pub names: Vec<String>,
+    /// Reads what stands in `names`.
+    pub select: String,
+    /// Reads the elements of lists of links of a row.
+    pub elements: String,
+    /// Puts one of them in.
+    pub link: String,
+    /// Takes one of them away.
+    pub unlink: String,
+    /// Puts a document in or over the one that was there.
+    pub document: String,
+    /// Takes it away.
+    pub drop_document: String,
+}
+
+/// What the narrow table holds beside the id and the fields.
+pub(super) const FIXED: [&str; 5] = ["rv", "state", "hash", "fetched", "event"];
 
 /// What `types.layout` holds as JSON.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -32,6 +61,20 @@ pub(super) struct StoredLayout {
 }
 
 impl Tables {
+    /// Puts together what follows from a layout.
+    pub(super) fn new(number: i64, layout: StoredLayout) -> Self {
+        let fields = layout.cached.fields.iter();
+        let columns: Vec<_> = fields
+            .filter_map(|(field, data_type)| {
+                let number = *layout.columns.get(field)?;
+                Some(Column { field: field.clone(), number, data_type: *data_type })
+            })
+            .collect();
+        let mut tables = Self { number, layout, columns, statements: Statements::default() };
+        tables.statements = Statements::of(&tables);
+        tables
+    }
+
     /// The narrow table.
     pub(super) fn rows(&self) -> String {
         self.name("row")
@@ -57,14 +100,37 @@ impl Tables {
     }
 
     /// Returns the column of a cached field.
-    pub(super) fn column(&self, field: &str) -> Option<Column> {
-        let data_type = *self.layout.cached.fields.get(field)?;
-        Some(Column { field: field.to_owned(), number: *self.layout.columns.get(field)?, data_type })
+    pub(super) fn column(&self, field: &str) -> Option<&Column> {
+        let index = self.columns.binary_search_by(|column| column.field.as_str().cmp(field)).ok()?;
+        self.columns.get(index)
     }
 
     /// Returns the columns of all cached fields, by field.
-    pub(super) fn columns(&self) -> impl Iterator<Item = Column> {
-        self.layout.cached.fields.keys().filter_map(|field| self.column(field))
+    pub(super) fn columns(&self) -> &[Column] {
+        &self.columns
+    }
+}
+
+impl Statements {
+    fn of(tables: &Tables) -> Self {
+        let (rows, docs, links) = (tables.rows(), tables.docs(), tables.links());
+        let fields = tables.columns.iter().flat_map(Column::names);
+        let names: Vec<_> = fields.chain(FIXED.map(str::to_owned)).collect();
+        let (list, places) = (names.join(", "), ", ?".repeat(names.len()));
+        Self {
+            version: format!("SELECT rv FROM {rows} WHERE id = ?1"),
+            insert: format!("INSERT INTO {rows} (id, {list}) VALUES (?{places})"),
+            select: format!("SELECT {list} FROM {rows} WHERE id = ?1"),
+            elements: format!("SELECT field, type, target FROM {links} WHERE id = ?1"),
+            link: format!("INSERT OR IGNORE INTO {links} (field, type, target, id) VALUES (?1, ?2, ?3, ?4)"),
+            unlink: format!("DELETE FROM {links} WHERE field = ?1 AND type = ?2 AND target = ?3 AND id = ?4"),
+            document: format!(
+                "INSERT INTO {docs} (id, body) VALUES (?1, ?2)
+                 ON CONFLICT DO UPDATE SET body = excluded.body WHERE body <> excluded.body"
+            ),
+            drop_document: format!("DELETE FROM {docs} WHERE id = ?1"),
+            names,
+        }
     }
 }
 
@@ -97,7 +163,7 @@ impl Layouts {
                 })?;
                 let entity_type = EntityType::new(&name);
                 layouts.catalogue.types.insert(entity_type.clone(), layout.cached.clone());
-                layouts.tables.insert(entity_type, Tables { number, layout });
+                layouts.tables.insert(entity_type, Tables::new(number, layout));
             }
             layouts.numbers.insert(name, number);
         }

@@ -42,10 +42,10 @@ pub(super) fn ensure_type(transaction: &Transaction<'_>, layouts: &Layouts, cach
 }
 
 fn create(transaction: &Transaction<'_>, number: i64, cached: &CachedType) -> Result<()> {
-    let empty = StoredLayout { cached: cached.clone(), columns: Default::default(), next: 0 };
-    let mut tables = Tables { number, layout: empty };
-    tables.layout.number_fields();
-    let definitions: Vec<_> = tables.columns().flat_map(|column| column.definitions()).collect();
+    let mut layout = StoredLayout { cached: cached.clone(), columns: Default::default(), next: 0 };
+    layout.number_fields();
+    let tables = Tables::new(number, layout);
+    let definitions: Vec<_> = tables.columns().iter().flat_map(Column::definitions).collect();
     let more: String = definitions.iter().map(|definition| format!(", {definition}")).collect();
     let (rows, docs, links) = (tables.rows(), tables.docs(), tables.links());
     transaction.execute_batch(&format!(
@@ -65,14 +65,14 @@ fn change(transaction: &Transaction<'_>, layouts: &Layouts, old: &Tables, cached
     let mut layout = StoredLayout { cached: cached.clone(), ..old.layout.clone() };
     let was = |field: &str| old.layout.cached.fields.get(field).copied();
     layout.columns.retain(|field, _| cached.fields.get(field).copied() == was(field));
-    for gone in old.columns().filter(|column| !layout.columns.contains_key(&column.field)) {
-        remove(transaction, old, &gone)?;
+    for gone in old.columns().iter().filter(|column| !layout.columns.contains_key(&column.field)) {
+        remove(transaction, old, gone)?;
     }
     layout.number_fields();
-    let tables = Tables { number: old.number, layout };
-    let added: Vec<Column> =
-        tables.columns().filter(|column| old.column(&column.field).as_ref() != Some(column)).collect();
-    for definition in added.iter().flat_map(Column::definitions) {
+    let tables = Tables::new(old.number, layout);
+    let added: Vec<&Column> =
+        tables.columns().iter().filter(|column| old.column(&column.field) != Some(column)).collect();
+    for definition in added.iter().flat_map(|column| column.definitions()) {
         transaction.execute(&format!("ALTER TABLE {} ADD COLUMN {definition}", tables.rows()), [])?;
     }
     create_indexes(transaction, &tables)?;
@@ -142,18 +142,18 @@ fn indexes(tables: &Tables) -> Vec<Index> {
     for column in tables.columns() {
         let name = column.name();
         match (column.data_type, &named) {
-            (_, Some(named)) if *named == column => wanted.push(index(&[&column], format!("({name})"))),
-            (_, Some(named)) if project.as_ref() == Some(&column) => {
+            (_, Some(named)) if *named == column => wanted.push(index(&[column], format!("({name})"))),
+            (_, Some(named)) if project == Some(column) => {
                 let (ty, id) = column.link_names();
-                wanted.push(index(&[&column, named], format!("({ty}, {id}, {})", named.name())));
+                wanted.push(index(&[column, named], format!("({ty}, {id}, {})", named.name())));
             }
             (DataType::Entity, _) => {
                 let (ty, id) = column.link_names();
-                wanted.push(index(&[&column], format!("({ty}, {id}) WHERE {ty} IS NOT NULL")));
+                wanted.push(index(&[column], format!("({ty}, {id}) WHERE {ty} IS NOT NULL")));
             }
-            (DataType::StatusList, _) => wanted.push(index(&[&column], format!("({name})"))),
+            (DataType::StatusList, _) => wanted.push(index(&[column], format!("({name})"))),
             (DataType::DateTime, _) if column.field == "updated_at" => {
-                wanted.push(index(&[&column], format!("({name} DESC)")));
+                wanted.push(index(&[column], format!("({name} DESC)")));
             }
             _ => {}
         }

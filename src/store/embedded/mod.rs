@@ -23,7 +23,6 @@ mod layouts;
 mod maintain;
 mod migrate;
 mod plan;
-mod project;
 mod put;
 mod targets;
 mod test_sql;

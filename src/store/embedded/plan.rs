@@ -64,7 +64,7 @@ impl Place<'_> {
     /// Returns the column of a field. The catalogue has checked that it exists.
     pub(super) fn column(&self, field: &str) -> Result<Column> {
         let missing = || StoreError::unsupported(format!("`{}.{field}` is not cached", self.tables.entity_type()));
-        self.tables.column(field).ok_or_else(missing)
+        self.tables.column(field).cloned().ok_or_else(missing)
     }
 
     /// Returns the number of the type and the id in a link column, as SQL.

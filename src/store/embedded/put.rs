@@ -3,6 +3,8 @@
 //! SQLite writes every index whose column a statement names, also with the same
 //! value; so an update names the changed columns and no others.
 
+use std::borrow::Cow;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::types::Value as Sql;
@@ -13,7 +15,7 @@ use super::super::{FetchedRow, PutOutcome, ReadVersion, Result, RowState, StoreE
 use super::column::{self, Column};
 use super::layouts::{Layouts, Numbers, Tables};
 use super::targets::{self, Learned};
-use crate::entity::{EntityRef, FieldValue, Link, Shape};
+use crate::entity::{EntityRef, FieldValue, Shape};
 
 /// The first byte of a document: what follows is JSON text.
 const PLAIN_JSON: u8 = 1;
@@ -36,7 +38,8 @@ pub(super) fn put(transaction: &Transaction<'_>, layouts: &Layouts, rows: &[Fetc
 /// What a row becomes in the tables.
 #[derive(Default)]
 struct Cells {
-    values: Vec<(String, Sql)>,
+    /// What stands in the columns of the fields, in their order.
+    values: Vec<Sql>,
     elements: Elements,
 }
 
@@ -44,160 +47,168 @@ struct Batch<'a> {
     transaction: &'a Transaction<'a>,
     layouts: &'a Layouts,
     numbers: Numbers<'a>,
-    learned: Learned,
+    learned: Learned<'a>,
 }
 
-impl Batch<'_> {
-    fn put(&mut self, row: &FetchedRow) -> Result<PutOutcome> {
+impl<'a> Batch<'a> {
+    fn put(&mut self, row: &'a FetchedRow) -> Result<PutOutcome> {
         let tables = self.layouts.tables(&row.key().entity_type)?;
         let id = row.key().id;
-        let sql = format!("SELECT rv FROM {} WHERE id = ?1", tables.rows());
-        let known: Option<i64> = self.transaction.prepare_cached(&sql)?.query_row([id], |r| r.get(0)).optional()?;
+        let mut version = self.transaction.prepare_cached(&tables.statements.version)?;
+        let known: Option<i64> = version.query_row([id], |r| r.get(0)).optional()?;
         if known.is_some_and(|rv| ReadVersion(rv) >= row.rv()) {
             return Ok(PutOutcome::Stale);
         }
-        if let Some(problem) = row.problem(&tables.layout.cached) {
-            return Ok(PutOutcome::Refused(problem));
+        let fields = if row.state().has_document() {
+            match row.values(&tables.layout.cached) {
+                Ok(fields) => fields,
+                Err(problem) => return Ok(PutOutcome::Refused(problem)),
+            }
+        } else {
+            tables.columns().iter().map(|_| Cow::Owned(FieldValue::Null)).collect()
+        };
+        let mut cells = Cells::default();
+        for (column, field) in tables.columns().iter().zip(&fields) {
+            cells.take(&mut self.numbers, column, field)?;
         }
-        let mut cells = self.cells(tables.columns(), row.doc())?;
         cells.values.extend([
-            ("rv".to_owned(), Sql::Integer(row.rv().0)),
-            ("state".to_owned(), Sql::Integer(number_of(row.state()))),
-            ("hash".to_owned(), Sql::Blob(row.hash().0.to_be_bytes().to_vec())),
-            ("fetched".to_owned(), Sql::Integer(row.fetched_at().0)),
-            ("event".to_owned(), row.last_event().map_or(Sql::Null, |event| Sql::Integer(event.0))),
+            Sql::Integer(row.rv().0),
+            Sql::Integer(number_of(row.state())),
+            Sql::Blob(row.hash().0.to_be_bytes().to_vec()),
+            Sql::Integer(row.fetched_at().0),
+            row.last_event().map_or(Sql::Null, |event| Sql::Integer(event.0)),
         ]);
-        match known {
-            None => insert(self.transaction, tables, id, &cells.values)?,
-            Some(_) => update(self.transaction, tables, id, &cells.values)?,
+        if known.is_some() {
+            update(self.transaction, tables, id, &cells.values)?;
+        } else {
+            let values = std::iter::once(Sql::Integer(id)).chain(cells.values);
+            self.transaction.prepare_cached(&tables.statements.insert)?.execute(params_from_iter(values))?;
         }
-        write_elements(self.transaction, tables, id, &cells.elements)?;
+        write_elements(self.transaction, tables, id, &cells.elements, known.is_some())?;
         write_document(self.transaction, tables, id, row)?;
         targets::own_row(self.transaction, tables, row)?;
-        self.learn_names(row)?;
+        fields.into_iter().try_for_each(|field| self.learn_names(field, row.rv()))?;
         Ok(PutOutcome::Written)
     }
 
-    fn cells(&mut self, columns: impl Iterator<Item = Column>, doc: &Map<String, Value>) -> Result<Cells> {
-        cells(&mut self.numbers, columns, doc)
+    /// Keeps the names in links for the end of the batch.
+    fn learn_names(&mut self, field: Cow<'a, FieldValue>, rv: ReadVersion) -> Result<()> {
+        match field {
+            Cow::Borrowed(field) => field.links().iter().try_for_each(|link| {
+                let name = link.name.as_deref().map(Cow::Borrowed);
+                self.learn_name(&link.target, name, rv)
+            }),
+            Cow::Owned(field) => field.links().iter().try_for_each(|link| {
+                let name = link.name.clone().map(Cow::Owned);
+                self.learn_name(&link.target, name, rv)
+            }),
+        }
     }
 
-    fn learn_names(&mut self, row: &FetchedRow) -> Result<()> {
-        let tables = self.layouts.tables(&row.key().entity_type)?;
-        for column in tables.columns().filter(|column| matches!(column.shape(), Shape::Link | Shape::Links)) {
-            let Some(value) = row.doc().get(&column.field) else { continue };
-            let items = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
-            for link in items.iter().filter_map(Link::from_json) {
-                let Some(name) = link.name else { continue };
-                let target = (self.numbers.of(link.target.entity_type.as_str())?, link.target.id);
-                let newest = self.learned.entry(target).or_insert_with(|| (name.clone(), row.rv()));
-                if newest.1 < row.rv() {
-                    *newest = (name, row.rv());
-                }
+    fn learn_name(&mut self, target: &EntityRef, name: Option<Cow<'a, str>>, rv: ReadVersion) -> Result<()> {
+        if let Some(name) = name {
+            let newest = self.learned.entry((self.numbers.of(target.entity_type.as_str())?, target.id));
+            match newest {
+                Entry::Vacant(place) => drop(place.insert((name, rv))),
+                Entry::Occupied(mut known) if known.get().1 < rv => drop(known.insert((name, rv))),
+                Entry::Occupied(_) => {}
             }
         }
         Ok(())
     }
 }
 
-/// Returns what the fields of a document become. A value that its data type does
-/// not allow, possible only in a document of an older layout, becomes null.
-fn cells(numbers: &mut Numbers<'_>, columns: impl Iterator<Item = Column>, doc: &Map<String, Value>) -> Result<Cells> {
-    let mut cells = Cells::default();
-    for column in columns {
-        let value = doc.get(&column.field).map(|value| FieldValue::from_json(column.data_type, value));
-        let value = value.and_then(|parsed| parsed.ok()).unwrap_or_default();
+impl Cells {
+    /// Takes in what a field becomes: one value for each of its columns.
+    fn take(&mut self, numbers: &mut Numbers<'_>, column: &Column, field: &FieldValue) -> Result<()> {
         match column.shape() {
             Shape::Opaque => {}
             Shape::Links => {
-                for link in value.links() {
+                for link in field.links() {
                     let ty = numbers.of(link.target.entity_type.as_str())?;
-                    cells.elements.insert((column.number, ty, link.target.id));
+                    self.elements.insert((column.number, ty, link.target.id));
                 }
             }
             Shape::Link => {
-                let (ty_name, id_name) = column.link_names();
                 let (mut ty, mut id) = (Sql::Null, Sql::Null);
-                if let FieldValue::Link(link) = &value {
+                if let FieldValue::Link(link) = field {
                     ty = Sql::Integer(numbers.of(link.target.entity_type.as_str())?);
                     id = Sql::Integer(link.target.id);
                 }
-                cells.values.extend([(ty_name, ty), (id_name, id)]);
+                self.values.extend([ty, id]);
             }
-            _ => cells.values.push((column.name(), column::stored(column.data_type, &value))),
+            _ => self.values.push(column::stored(column.data_type, field)),
         }
+        Ok(())
     }
-    Ok(cells)
+
+    /// Takes in a field of a document. A value that its data type does not allow,
+    /// possible only in a document of an older layout, becomes null.
+    fn take_from(&mut self, numbers: &mut Numbers<'_>, column: &Column, doc: &Map<String, Value>) -> Result<()> {
+        let value = doc.get(&column.field).map(|value| FieldValue::from_json(column.data_type, value));
+        self.take(numbers, column, &value.and_then(|parsed| parsed.ok()).unwrap_or_default())
+    }
 }
 
-fn insert(transaction: &Transaction<'_>, tables: &Tables, id: i64, values: &[(String, Sql)]) -> Result<()> {
-    let names: String = values.iter().map(|(name, _)| format!(", {name}")).collect();
-    let places = ", ?".repeat(values.len());
-    let sql = format!("INSERT INTO {} (id{names}) VALUES (?{places})", tables.rows());
-    let id = Sql::Integer(id);
-    let parameters = std::iter::once(&id).chain(values.iter().map(|(_, value)| value));
-    transaction.prepare_cached(&sql)?.execute(params_from_iter(parameters))?;
-    Ok(())
-}
-
-/// Writes the values that differ from those of the row.
-fn update(transaction: &Transaction<'_>, tables: &Tables, id: i64, values: &[(String, Sql)]) -> Result<()> {
-    let names: Vec<_> = values.iter().map(|(name, _)| name.as_str()).collect();
-    let sql = format!("SELECT {} FROM {} WHERE id = ?1", names.join(", "), tables.rows());
+/// Writes the values that differ from those of the row; `values` belong to the
+/// first of the names.
+fn update(transaction: &Transaction<'_>, tables: &Tables, id: i64, values: &[Sql]) -> Result<()> {
+    let names = &tables.statements.names;
     let old: Vec<Sql> = transaction
-        .prepare_cached(&sql)?
+        .prepare_cached(&tables.statements.select)?
         .query_row([id], |row| (0..values.len()).map(|index| row.get(index)).collect())?;
-    let changed: Vec<_> = values.iter().zip(&old).filter(|((_, new), old)| new != *old).map(|(new, _)| new).collect();
+    let changed: Vec<_> = names.iter().zip(values).zip(&old).filter(|((_, new), old)| new != old).collect();
     if changed.is_empty() {
         return Ok(());
     }
-    let assignments: Vec<_> = changed.iter().map(|(name, _)| format!("{name} = ?")).collect();
+    let assignments: Vec<_> = changed.iter().map(|((name, _), _)| format!("{name} = ?")).collect();
     let sql = format!("UPDATE {} SET {} WHERE id = ?", tables.rows(), assignments.join(", "));
     let id = Sql::Integer(id);
-    let parameters = changed.iter().map(|(_, value)| value).chain(std::iter::once(&id));
+    let parameters = changed.iter().map(|((_, value), _)| *value).chain(std::iter::once(&id));
     transaction.prepare_cached(&sql)?.execute(params_from_iter(parameters))?;
     Ok(())
 }
 
-fn write_elements(transaction: &Transaction<'_>, tables: &Tables, id: i64, elements: &Elements) -> Result<()> {
-    let links = tables.links();
-    let sql = format!("SELECT field, type, target FROM {links} WHERE id = ?1");
-    let old: Elements = transaction
-        .prepare_cached(&sql)?
-        .query_map([id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
-        .collect::<rusqlite::Result<_>>()?;
-    let delete = format!("DELETE FROM {links} WHERE field = ?1 AND type = ?2 AND target = ?3 AND id = ?4");
-    for (field, ty, target) in old.difference(elements) {
-        transaction.prepare_cached(&delete)?.execute([*field, *ty, *target, id])?;
+/// Writes the elements that are new and removes those that are gone; a row that
+/// was not known has none.
+fn write_elements(
+    transaction: &Transaction<'_>,
+    tables: &Tables,
+    id: i64,
+    elements: &Elements,
+    known: bool,
+) -> Result<()> {
+    let statements = &tables.statements;
+    let mut old = Elements::new();
+    if known {
+        let mut select = transaction.prepare_cached(&statements.elements)?;
+        let found = select.query_map([id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+        old = found.collect::<rusqlite::Result<_>>()?;
     }
-    let insert = format!("INSERT INTO {links} (field, type, target, id) VALUES (?1, ?2, ?3, ?4)");
+    for (field, ty, target) in old.difference(elements) {
+        transaction.prepare_cached(&statements.unlink)?.execute([*field, *ty, *target, id])?;
+    }
     for (field, ty, target) in elements.difference(&old) {
-        transaction.prepare_cached(&insert)?.execute([*field, *ty, *target, id])?;
+        transaction.prepare_cached(&statements.link)?.execute([*field, *ty, *target, id])?;
     }
     Ok(())
 }
 
 fn write_document(transaction: &Transaction<'_>, tables: &Tables, id: i64, row: &FetchedRow) -> Result<()> {
-    let docs = tables.docs();
     if !row.state().has_document() {
-        transaction.prepare_cached(&format!("DELETE FROM {docs} WHERE id = ?1"))?.execute([id])?;
+        transaction.prepare_cached(&tables.statements.drop_document)?.execute([id])?;
         return Ok(());
     }
-    let body = encode(row.doc())?;
-    let sql = format!(
-        "INSERT INTO {docs} (id, body) VALUES (?1, ?2)
-         ON CONFLICT DO UPDATE SET body = excluded.body WHERE body <> excluded.body"
-    );
-    transaction.prepare_cached(&sql)?.execute(params![id, body])?;
+    transaction.prepare_cached(&tables.statements.document)?.execute(params![id, encode(row.text())])?;
     Ok(())
 }
 
 /// Returns the bytes of a document.
-fn encode(doc: &Map<String, Value>) -> Result<Vec<u8>> {
-    let mut body = vec![PLAIN_JSON];
-    serde_json::to_writer(&mut body, doc)
-        .map_err(|error| StoreError::new(StoreErrorKind::Fault, "a document cannot be written").because(error))?;
-    Ok(body)
+fn encode(text: &str) -> Vec<u8> {
+    let mut body = Vec::with_capacity(text.len() + 1);
+    body.push(PLAIN_JSON);
+    body.extend(text.as_bytes());
+    body
 }
 
 /// Returns the JSON text of a document.
@@ -218,7 +229,7 @@ pub(super) fn fill(
     transaction: &Transaction<'_>,
     layouts: &Layouts,
     tables: &Tables,
-    columns: &[Column],
+    columns: &[&Column],
 ) -> Result<()> {
     if columns.is_empty() {
         return Ok(());
@@ -228,14 +239,20 @@ pub(super) fn fill(
     let mut found = statement.query([])?;
     while let Some(row) = found.next()? {
         let (id, doc) = (row.get(0)?, parse(row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?)?);
-        let present = columns.iter().filter(|column| doc.contains_key(&column.field)).cloned();
-        let cells = cells(&mut numbers, present, &doc)?;
-        if !cells.values.is_empty() {
-            update(transaction, tables, id, &cells.values)?;
+        let mut cells = Cells::default();
+        let mut names = Vec::new();
+        for column in columns.iter().filter(|column| doc.contains_key(&column.field)) {
+            cells.take_from(&mut numbers, column, &doc)?;
+            names.extend(column.names());
         }
-        let sql = format!("INSERT OR IGNORE INTO {} (field, type, target, id) VALUES (?1, ?2, ?3, ?4)", tables.links());
+        if !names.is_empty() {
+            let assignments: Vec<_> = names.iter().map(|name| format!("{name} = ?")).collect();
+            let sql = format!("UPDATE {} SET {} WHERE id = ?", tables.rows(), assignments.join(", "));
+            let values = cells.values.into_iter().chain(std::iter::once(Sql::Integer(id)));
+            transaction.prepare_cached(&sql)?.execute(params_from_iter(values))?;
+        }
         for (field, ty, target) in &cells.elements {
-            transaction.prepare_cached(&sql)?.execute([*field, *ty, *target, id])?;
+            transaction.prepare_cached(&tables.statements.link)?.execute([*field, *ty, *target, id])?;
         }
     }
     Ok(())
@@ -258,11 +275,13 @@ pub(super) fn corrupt(
     let body: Option<Vec<u8>> = transaction.query_row(&sql, [key.id], |row| row.get(0)).optional()?;
     let mut doc = parse(&body.ok_or_else(|| refuse(format!("{key} is not stored")))?)?;
     doc.insert(field.to_owned(), value);
-    let cells = cells(&mut Numbers::new(transaction, layouts), tables.columns(), &doc)?;
+    let mut cells = Cells::default();
+    let mut numbers = Numbers::new(transaction, layouts);
+    tables.columns().iter().try_for_each(|column| cells.take_from(&mut numbers, column, &doc))?;
     update(transaction, tables, key.id, &cells.values)?;
-    write_elements(transaction, tables, key.id, &cells.elements)?;
+    write_elements(transaction, tables, key.id, &cells.elements, true)?;
     let sql = format!("UPDATE {} SET body = ?2 WHERE id = ?1", tables.docs());
-    transaction.execute(&sql, params![key.id, encode(&doc)?])?;
+    transaction.execute(&sql, params![key.id, encode(&Value::Object(doc).to_string())])?;
     Ok(())
 }
 

@@ -4,6 +4,7 @@
 //! a `relink`, the name that came along in a link. Within one source, and between
 //! the first two, the newest read wins.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
@@ -15,7 +16,7 @@ use crate::schema;
 
 /// Names that came along in links, with the read that showed them; by number of
 /// the type and id.
-pub(super) type Learned = BTreeMap<(i64, i64), (String, ReadVersion)>;
+pub(super) type Learned<'a> = BTreeMap<(i64, i64), (Cow<'a, str>, ReadVersion)>;
 
 const LEARN: &str = "
 INSERT INTO targets (type, id, name, folded, name_rv, own, dead, state_rv, kept)
@@ -44,7 +45,7 @@ ON CONFLICT DO UPDATE SET
   state_rv = max(state_rv, excluded.state_rv), own = 0, kept = 1";
 
 /// Keeps the names that came along in links.
-pub(super) fn learn(transaction: &Transaction<'_>, learned: &Learned) -> Result<()> {
+pub(super) fn learn(transaction: &Transaction<'_>, learned: &Learned<'_>) -> Result<()> {
     let mut statement = transaction.prepare_cached(LEARN)?;
     for ((ty, id), (name, rv)) in learned {
         statement.execute(params![ty, id, name, fold(name), rv.0])?;
@@ -101,7 +102,7 @@ pub(super) fn referrers(reader: &Connection, layouts: &Layouts, target: &EntityR
     let wanted = i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1);
     let mut keys = BTreeSet::new();
     for tables in layouts.all() {
-        let columns = tables.columns().filter(|column| matches!(column.shape(), Shape::Link | Shape::Links));
+        let columns = tables.columns().iter().filter(|column| matches!(column.shape(), Shape::Link | Shape::Links));
         for column in columns {
             let sql = if column.shape() == Shape::Link {
                 let (ty_name, id_name) = column.link_names();

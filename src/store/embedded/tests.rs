@@ -125,7 +125,7 @@ async fn names_that_differ_in_case_only_are_two_fields() {
     let field =
         |name: &str| LayoutField { name: name.into(), data_type: DataType::Text, valid_types: vec![], mapping: None };
     let layout =
-        TypeLayout { fields: vec![field("sg_X"), field("sg_x")], entity_type: "shot".into(), ..layout("Shot") };
+        TypeLayout { fields: [field("sg_X"), field("sg_x")].into(), entity_type: "shot".into(), ..layout("Shot") };
     store.ensure_type(&layout).await.expect("a type beside `Shot`");
     assert_eq!(store.types().await.expect("types").len(), 3);
 }
