@@ -190,7 +190,6 @@ impl ReadAnswer {
         });
         Ok(Self { entities: rows.collect::<Result<_, _>>()?, paging_info: results.remove("paging_info") })
     }
-
 }
 
 impl<R> ReadAnswer<R> {

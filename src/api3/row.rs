@@ -92,7 +92,8 @@ mod tests {
 
     #[test]
     fn only_whole_answers_are_taken_as_texts() {
-        let body = br#"{"results":{"entities":[{"type":"Shot","id":7,"code":"a"}],"paging_info":{"has_next_page":true}}}"#;
+        let body =
+            br#"{"results":{"entities":[{"type":"Shot","id":7,"code":"a"}],"paging_info":{"has_next_page":true}}}"#;
         let answer = RowText::from_body(body).expect("an answer");
         assert_eq!(answer.has_next_page(), Some(true));
         assert_eq!(answer.entities, [RowText { id: 7, text: r#"{"type":"Shot","id":7,"code":"a"}"#.into() }]);

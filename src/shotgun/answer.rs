@@ -28,7 +28,6 @@ impl Answer {
     pub fn id(row: &Map<String, Value>) -> Option<i64> {
         row.get("id").and_then(Value::as_i64)
     }
-
 }
 
 impl<R: AnswerRow> Answer<R> {

@@ -229,8 +229,7 @@ fn read_answer<R: AnswerRow>(body: &[u8]) -> Result<ReadAnswer<R>, Error> {
     if let Some(answer) = R::from_body(body) {
         return Ok(answer);
     }
-    let answer =
-        ReadAnswer::from_wire(results(body)?).map_err(|words| Error::new(ErrorKind::Malformed, words))?;
+    let answer = ReadAnswer::from_wire(results(body)?).map_err(|words| Error::new(ErrorKind::Malformed, words))?;
     let entities = answer.entities.into_iter().map(R::from_map).collect();
     Ok(ReadAnswer { entities, paging_info: answer.paging_info })
 }

@@ -303,7 +303,8 @@ fn body(layout: &TypeLayout, key: &EntityRef, row: &str) -> Result<(Body, RowHas
 
 fn check_key(key: &EntityRef, id: Option<&str>, name: Option<&str>) -> Result<(), RowError> {
     let other = |found: &str| Err(RowError::OtherEntity { key: key.clone(), found: found.to_owned() });
-    let same_type = |text: &str| serde_json::from_str::<String>(text).is_ok_and(|name| name == key.entity_type.as_str());
+    let same_type =
+        |text: &str| serde_json::from_str::<String>(text).is_ok_and(|name| name == key.entity_type.as_str());
     match (id, name) {
         (Some(id), _) if id.parse() != Ok(key.id) => other(id),
         (_, Some(name)) if !same_type(name) => other(name),

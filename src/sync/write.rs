@@ -133,9 +133,7 @@ impl Replica {
             let key = EntityRef::new(read.ticket.entity_type.clone(), *id);
             let event = events.get(id).copied().flatten();
             let row = match said {
-                Said::Row(state, row) => {
-                    FetchedRow::from_text(read.layout, key, rv, *state, row, fetched_at, event)
-                }
+                Said::Row(state, row) => FetchedRow::from_text(read.layout, key, rv, *state, row, fetched_at, event),
                 Said::Filtered => Ok(FetchedRow::filtered(key, rv, fetched_at, event)),
                 Said::Absent => Ok(FetchedRow::absent(key, rv, fetched_at, event)),
             };
