@@ -40,7 +40,7 @@ struct Asker {
 
 pub async fn run(options: &Options) -> anyhow::Result<()> {
     let room = Room::new(options)?;
-    if !room.path.join("state.sqlite").exists() {
+    if !is_filled(options, &room).await? {
         let site = Site::start(options.rows, Duration::ZERO)?;
         let parts = Parts::of(&site.url).await?;
         let store = rig::store(options, &room.path).await?;
@@ -59,6 +59,15 @@ pub async fn run(options: &Options) -> anyhow::Result<()> {
     asker.measure_all().await?;
     sim.shutdown().await;
     Ok(())
+}
+
+/// Tells whether an earlier section left something to ask.
+async fn is_filled(options: &Options, room: &Room) -> anyhow::Result<bool> {
+    if options.elasticsearch.is_none() {
+        return Ok(room.path.join("state.sqlite").exists());
+    }
+    let types = rig::store(options, &room.path).await?.types().await?;
+    Ok(types.iter().any(|stored| stored.entity_type == "Version"))
 }
 
 impl Asker {

@@ -26,6 +26,7 @@ struct Taken {
     requests: f64,
     cost: Cost,
     site_cpu: f64,
+    server_cpu: f64,
 }
 
 pub async fn run(options: &Options) -> anyhow::Result<()> {
@@ -35,7 +36,7 @@ pub async fn run(options: &Options) -> anyhow::Result<()> {
     let (parts, taken) = import(&site, &room, options).await?;
     let rate = taken.rows as f64 / taken.seconds;
     println!(
-        "import {store}: {} rows in {:.1} s, {rate:.0} rows/s; peak RSS {} MB ({} MB at the end without mapped files); CPU {:.1} s ({:.0} us a row), the site's {:.1} s",
+        "import {store}: {} rows in {:.1} s, {rate:.0} rows/s; peak RSS {} MB ({} MB at the end without mapped files); CPU {:.1} s ({:.0} us a row), the site's {:.1} s, the server's {:.1} s",
         taken.rows,
         taken.seconds,
         taken.cost.peak_mb,
@@ -43,6 +44,7 @@ pub async fn run(options: &Options) -> anyhow::Result<()> {
         taken.cost.cpu_seconds,
         taken.cost.cpu_seconds * 1e6 / taken.rows as f64,
         taken.site_cpu,
+        taken.server_cpu,
     );
     let (rows, seconds) = read_all(&parts).await?;
     println!(
@@ -74,7 +76,8 @@ pub async fn run_with_latency(options: &Options) -> anyhow::Result<()> {
 async fn import(site: &Site, room: &Room, options: &Options) -> anyhow::Result<(Parts, Taken)> {
     let parts = Parts::of(&site.url).await?;
     let state = State::open(&room.path)?;
-    let store = rig::store(options, &room.path).await?;
+    let store = rig::empty_store(options, &room.path).await?;
+    let server_before = rig::server_cpu(options).await?;
     let follower = Follower::start_up(parts.replica(&store, &state), None).await?;
     let (before, site_before, begun) = (Cost::own(), site.cost(), Instant::now());
     let rows = rig::import(follower.replica()).await?;
@@ -82,8 +85,9 @@ async fn import(site: &Site, room: &Room, options: &Options) -> anyhow::Result<(
     let mut cost = Cost::own();
     cost.cpu_seconds -= before.cpu_seconds;
     let site_cpu = site.cost().cpu_seconds - site_before.cpu_seconds;
+    let server_cpu = rig::server_cpu(options).await? - server_before;
     let requests = parts.requests("import");
-    Ok((parts, Taken { rows, seconds, requests, cost, site_cpu }))
+    Ok((parts, Taken { rows, seconds, requests, cost, site_cpu, server_cpu }))
 }
 
 /// Reads every page that an import reads, as many at once, and drops them.

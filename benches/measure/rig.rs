@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow, bail};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use sgcache::api3::Auth;
+use sgcache::elastic::{self, Call};
 use sgcache::entity_config::{EntityConfigFile, TypeLayout};
 use sgcache::metrics::{Labels, Metrics};
 use sgcache::schema::Schema;
@@ -149,14 +150,36 @@ impl Room {
     }
 }
 
+const PREFIX: &str = "sgcache-bench";
+
 /// Opens the store that the options choose.
 pub async fn store(options: &Options, directory: &Path) -> anyhow::Result<Arc<dyn Store>> {
     Ok(match &options.elasticsearch {
-        Some(url) => {
-            Arc::new(ElasticsearchStore::open(&sgcache::elastic::Settings::new([url.as_str()]), "sgcache-bench").await?)
-        }
+        Some(url) => Arc::new(ElasticsearchStore::open(&elastic::Settings::new([url.as_str()]), PREFIX).await?),
         None => Arc::new(EmbeddedStore::open(EmbeddedSettings::new(directory.join("store.sqlite")))?),
     })
+}
+
+/// Opens the store that the options choose, without what an earlier run left on a server.
+pub async fn empty_store(options: &Options, directory: &Path) -> anyhow::Result<Arc<dyn Store>> {
+    if let Some(url) = &options.elasticsearch {
+        let client = elastic::Client::new(&elastic::Settings::new([url.as_str()]))?;
+        let listed = client.send(&Call::get(format!("/{PREFIX}-*/_alias"))).await?.value()?;
+        for index in listed.as_object().into_iter().flatten().map(|(name, _)| name) {
+            client.send(&Call::delete(format!("/{index}"))).await?;
+        }
+    }
+    store(options, directory).await
+}
+
+/// Returns the CPU seconds that the server has used; zero without one.
+pub async fn server_cpu(options: &Options) -> anyhow::Result<f64> {
+    let Some(url) = &options.elasticsearch else { return Ok(0.0) };
+    let client = elastic::Client::new(&elastic::Settings::new([url.as_str()]))?;
+    let stats = client.send(&Call::get("/_nodes/stats/process")).await?.value()?;
+    let nodes = stats["nodes"].as_object().into_iter().flatten();
+    let milliseconds = nodes.filter_map(|(_, node)| node.pointer("/process/cpu/total_in_millis")?.as_u64());
+    Ok(milliseconds.sum::<u64>() as f64 / 1e3)
 }
 
 /// Imports everything as the daemon does and returns the number of rows.

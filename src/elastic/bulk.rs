@@ -159,7 +159,13 @@ impl Client {
         let lines: Vec<&str> = chunk.iter().flat_map(|&position| operations[position].lines()).collect();
         let body = join_lines(&lines);
         let bytes = body.len();
-        let call = Call::post("/_bulk").param("require_alias", require_alias).raw(body).patient().repeatable();
+        let call = Call::post("/_bulk")
+            .param("require_alias", require_alias)
+            // The rest of an item repeats what was sent.
+            .param("filter_path", "items.*.status,items.*.error")
+            .raw(body)
+            .patient()
+            .repeatable();
         let mut attempt = 1;
         loop {
             let answer = match self.send(&call).await {

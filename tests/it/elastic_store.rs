@@ -17,13 +17,13 @@ use crate::servers::{TestIndices, elasticsearch};
 
 const SUITE: &str = "elastic_store";
 
-fn settings(url: &str) -> Settings {
+pub fn settings(url: &str) -> Settings {
     let mut settings = Settings::new([url]);
     settings.retry.first_pause = Duration::from_millis(1);
     settings
 }
 
-fn layout(entity_type: &str, fields: &[(&str, DataType)]) -> TypeLayout {
+pub fn layout(entity_type: &str, fields: &[(&str, DataType)]) -> TypeLayout {
     let field = |&(name, data_type): &(&str, DataType)| LayoutField {
         name: name.to_owned(),
         data_type,
@@ -50,13 +50,13 @@ fn shot(id: i64, rv: i64, code: &str) -> FetchedRow {
     row(&shots(), id, rv, RowState::Active, json!({"code": code, "assets": [], "sg_sequence": null}))
 }
 
-fn row(layout: &TypeLayout, id: i64, rv: i64, state: RowState, fields: Value) -> FetchedRow {
+pub fn row(layout: &TypeLayout, id: i64, rv: i64, state: RowState, fields: Value) -> FetchedRow {
     let fields: Map<String, Value> = fields.as_object().unwrap().clone();
     let key = EntityRef::new(layout.entity_type.clone(), id);
     FetchedRow::from_site(layout, key, ReadVersion(rv), state, fields, Timestamp(1_700_000_000), None).unwrap()
 }
 
-fn link(entity_type: &str, id: i64, name: &str) -> Value {
+pub fn link(entity_type: &str, id: i64, name: &str) -> Value {
     json!({"type": entity_type, "id": id, "name": name})
 }
 
@@ -204,7 +204,7 @@ async fn an_index_of_a_newer_version_is_refused() {
     let current = fixture.index_of("entity-shot-write").await.remove(0);
     let described = fixture.call(Call::get(format!("/{current}/_mapping"))).await;
     let mut meta = described[&current]["mappings"]["_meta"].clone();
-    meta["sgcache"]["format"] = json!(2);
+    meta["sgcache"]["format"] = json!(99);
     fixture.call(Call::put(format!("/{current}/_mapping")).json(&json!({"_meta": meta}))).await;
     let error = ElasticsearchStore::open(&settings(url), fixture.indices.prefix()).await.err().unwrap();
     assert_eq!(error.kind(), StoreErrorKind::Newer, "{error}");

@@ -8,6 +8,7 @@ mod crash;
 mod elastic_agreement;
 mod elastic_cluster;
 mod elastic_conformance;
+mod elastic_processes;
 mod elastic_proxy;
 mod elastic_secured;
 mod elastic_store;

@@ -1,6 +1,7 @@
 //! What a store is asked besides queries: digests, scans, purges, health.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
@@ -10,8 +11,9 @@ use super::super::{
 };
 use super::document::{Document, written};
 use super::search::{Hit, aggregate, scan, scan_step};
-use super::{Inner, dsl, fault};
-use crate::elastic::{BulkOp, Call, ItemOutcome, VersionType};
+use super::types::OpenType;
+use super::{Inner, dsl, fault, version};
+use crate::elastic::{BulkOp, Call, ItemOutcome};
 use crate::entity::{EntityRef, EntityType, FieldValue, RowHash, Timestamp};
 
 /// Buckets that one aggregation returns; servers refuse more than 65,536.
@@ -56,8 +58,8 @@ impl Inner {
             PurgeScope::Type(entity_type) => self.purge_type(entity_type).await,
             PurgeScope::Tombstones { older_than } => {
                 let mut purged = 0;
-                for entity_type in self.open_types().into_keys() {
-                    purged += self.purge_tombstones(&entity_type, *older_than).await?;
+                for entity_type in self.open_types().keys() {
+                    purged += self.purge_tombstones(entity_type, *older_than).await?;
                 }
                 Ok(purged)
             }
@@ -68,6 +70,8 @@ impl Inner {
         self.open_type(entity_type)?;
         let _one_at_a_time = self.changing.lock().await;
         let rows = super::search::count(&self.client, &self.names.write(entity_type), &dsl::everything()).await?;
+        // What is known of its entities as targets of links stays.
+        self.keep_names(entity_type).await?;
         for index in self.generation_names(entity_type).await? {
             self.delete_index(&index).await?;
         }
@@ -107,8 +111,11 @@ impl Inner {
 
     pub(super) async fn stored_types(&self) -> Result<Vec<StoredType>> {
         self.load_types().await?;
-        let types = self.open_types().into_iter();
-        Ok(types.map(|(entity_type, open)| StoredType { entity_type, layout_hash: open.cached.hash }).collect())
+        let stored = |open: &Arc<OpenType>| StoredType {
+            entity_type: open.cached.entity_type.clone(),
+            layout_hash: open.cached.hash.clone(),
+        };
+        Ok(self.open_types().values().map(stored).collect())
     }
 
     pub(super) async fn health(&self) -> Health {
@@ -126,8 +133,8 @@ impl Inner {
         let mut missing: Vec<String> = Vec::new();
         let aliases = Call::get(format!("/{indices}/_alias")).param("allow_no_indices", true).accept(&[404]);
         let described: BTreeMap<String, Value> = self.client.send(&aliases).await?.json().unwrap_or_default();
-        for entity_type in self.open_types().into_keys() {
-            let alias = self.names.write(&entity_type);
+        for entity_type in self.open_types().keys() {
+            let alias = self.names.write(entity_type);
             if !described.values().any(|index| index["aliases"].get(&alias).is_some()) {
                 missing.push(alias);
             }
@@ -150,8 +157,8 @@ impl Inner {
 
     pub(super) async fn corrupt(&self, key: &EntityRef, field: &str, value: Value) -> Result<()> {
         let refuse = |message: String| StoreError::new(StoreErrorKind::Refused, message);
-        let cached = self.open_type(&key.entity_type)?.cached;
-        let data_type = cached.data_type(field).filter(|_| field != "id");
+        let open = self.open_type(&key.entity_type)?;
+        let data_type = open.cached.data_type(field).filter(|_| field != "id");
         let data_type = data_type.ok_or_else(|| refuse(format!("`{}.{field}` is not cached", key.entity_type)))?;
         FieldValue::from_json(data_type, &value).map_err(|error| refuse(format!("{key}.{field}: {error}")))?;
         let index = self.names.write(&key.entity_type);
@@ -160,7 +167,8 @@ impl Inner {
         let mut document: Document = hit.source;
         document.insert(field.to_owned(), written(data_type, &value));
         let source = Value::Object(document).to_string();
-        let write = BulkOp::index(&index, &hit.id, hit.version, VersionType::ExternalGte, source);
+        let (version, version_type) = version::after(hit.version);
+        let write = BulkOp::index(&index, &hit.id, version, version_type, source);
         match self.client.bulk(&[write], true).await?.into_iter().next() {
             Some(ItemOutcome::Done) => super::search::refresh(&self.client, [index]).await,
             other => Err(refuse(format!("{key} was not changed: {other:?}"))),

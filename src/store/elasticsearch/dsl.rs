@@ -125,6 +125,12 @@ fn terms(field: &str, values: Vec<Value>) -> Value {
     }
 }
 
+/// Returns the body of a search for ids and nothing else: they come from a column, no document is opened.
+pub(super) fn ids_only(query: Value, size: usize) -> Value {
+    json!({"query": query, "size": size, "sort": ["_doc"], "_source": false, "stored_fields": "_none_",
+        "docvalue_fields": ["id"]})
+}
+
 /// Every row.
 pub(super) fn everything() -> Value {
     json!({"match_all": {}})

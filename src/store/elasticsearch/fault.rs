@@ -1,5 +1,7 @@
 //! How failures of the server look to the users of a store.
 
+use serde_json::Value;
+
 use super::super::{StoreError, StoreErrorKind};
 use crate::elastic::{Error, ErrorKind};
 
@@ -16,6 +18,24 @@ impl From<Error> for StoreError {
         };
         Self::new(kind, format!("elasticsearch: {text}"))
     }
+}
+
+/// Tells whether a document was refused for a field that the index does not have.
+pub(super) fn is_mapping(reason: &str) -> bool {
+    reason.contains("strict_dynamic_mapping_exception")
+}
+
+/// Returns the error for one of several searches or gets that the server did not answer.
+pub(super) fn search_fault(place: &str, status: u64, error: &Value) -> StoreError {
+    let text = error.to_string();
+    let kind = match status {
+        _ if text.contains("search.allow_expensive_queries") => StoreErrorKind::Unsupported,
+        _ if text.contains("index_closed_exception") => StoreErrorKind::Refused,
+        401 | 403 => StoreErrorKind::Refused,
+        429 | 500.. => StoreErrorKind::Unavailable,
+        _ => StoreErrorKind::Fault,
+    };
+    StoreError::new(kind, format!("elasticsearch: {place}: {text}"))
 }
 
 /// Returns the error for a bulk item that failed through no fault of its document.

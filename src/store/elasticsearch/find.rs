@@ -11,7 +11,7 @@ use super::document::Document;
 use super::island::Island;
 use super::search::{Hit, WINDOW, count, search};
 use super::{Inner, dsl};
-use crate::entity::{EntityRef, EntityType, Shape};
+use crate::entity::{DataType, EntityRef, EntityType, Shape};
 use crate::filter::{FieldPath, Only, Query, Sort, compare};
 
 /// The most rows that are sorted here.
@@ -20,10 +20,10 @@ const MOST_SORTED: usize = 10_000;
 impl Inner {
     pub(super) async fn get(&self, keys: &[EntityRef], fields: &Fields) -> Result<Vec<Row>> {
         for key in keys {
-            let cached = self.open_type(&key.entity_type)?.cached;
+            let open = self.open_type(&key.entity_type)?;
             if let Fields::Only(paths) = fields {
                 for path in paths.iter().filter(|path| !path.is_multi()) {
-                    self.catalogue().check_path(&cached.entity_type, path)?;
+                    self.catalogue().check_path(&open.cached.entity_type, path)?;
                 }
             }
         }
@@ -47,8 +47,9 @@ impl Inner {
     }
 
     fn all_paths(&self, entity_type: &EntityType) -> Result<Vec<FieldPath>> {
-        let fields = self.open_type(entity_type)?.cached.fields;
-        Ok(fields.into_iter().map(|(name, data_type)| FieldPath::local(name, data_type)).collect())
+        let open = self.open_type(entity_type)?;
+        let path = |(name, data_type): (&String, &DataType)| FieldPath::local(name.clone(), *data_type);
+        Ok(open.cached.fields.iter().map(path).collect())
     }
 
     async fn answers(&self, rows: Vec<(EntityRef, Document)>, paths: &[FieldPath]) -> Result<Vec<Row>> {
@@ -194,7 +195,6 @@ fn sort_keys(order: &[&Sort]) -> Vec<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::entity::DataType;
 
     #[test]
     fn texts_sort_folded_with_missing_values_last_and_the_id_as_tiebreak() {

@@ -12,12 +12,13 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::super::{Result, StoreError, StoreErrorKind};
+use super::super::{CachedType, ReadVersion, Result, StoreError, StoreErrorKind};
 use super::document::{Document, read_value, written};
 use super::fault::item_fault;
 use super::mapping::{self, FORMAT};
 use super::search::scan_step;
-use super::{Inner, Meta};
+use super::types::Meta;
+use super::{Inner, version};
 use crate::elastic::{BulkOp, Call, ItemOutcome, VersionType};
 use crate::entity::{EntityType, FieldValue};
 use crate::entity_config::TypeLayout;
@@ -57,7 +58,7 @@ impl Generation {
         let same_types =
             old.iter().all(|(name, data_type)| layout.field(name).is_some_and(|field| field.data_type == *data_type));
         let own: Vec<String> = self.meta.own_mapping.iter().cloned().collect();
-        same_types && own.is_empty() && mapping::own_mapping(layout).is_empty()
+        self.meta.format == FORMAT && same_types && own.is_empty() && mapping::own_mapping(layout).is_empty()
     }
 }
 
@@ -95,7 +96,7 @@ impl Inner {
         }
         self.opened(Meta {
             format: FORMAT,
-            cached: super::CachedType::of(layout),
+            cached: CachedType::of(layout),
             own_mapping: mapping::own_mapping(layout).into_iter().collect(),
         });
         Ok(())
@@ -105,7 +106,7 @@ impl Inner {
     async fn adopt_or_create(&self, layout: &TypeLayout, found: Vec<Generation>, number: u32) -> Result<()> {
         let mut adopted = None;
         for generation in found.into_iter().rev() {
-            if adopted.is_none() && generation.meta.cached.hash == layout.hash {
+            if adopted.is_none() && generation.meta.cached.hash == layout.hash && generation.meta.format == FORMAT {
                 adopted = Some(generation.name);
             } else {
                 self.delete_index(&generation.name).await?;
@@ -118,7 +119,11 @@ impl Inner {
     }
 
     async fn bring_up_to_date(&self, layout: &TypeLayout, current: Generation, next_number: u32) -> Result<()> {
-        if current.meta.cached.hash != layout.hash {
+        if !current.meta.cached.partial && !layout.filter.is_everything() {
+            // Rows that the filter leaves out from now on tell no names any more.
+            self.keep_names(&layout.entity_type).await?;
+        }
+        if current.meta.cached.hash != layout.hash || current.meta.format != FORMAT {
             if !current.can_become(layout) {
                 return self.replace(layout, &current, next_number).await;
             }
@@ -139,7 +144,7 @@ impl Inner {
         tracing::info!(entity_type = %layout.entity_type, from = %current.name, "building a new generation");
         let name = self.create(layout, number, false).await?;
         self.block_writes(&current.name, true).await?;
-        if let Err(error) = self.copy(layout, &current.name, &name).await {
+        if let Err(error) = self.copy(layout, current, &name).await {
             // Best effort: the next start does both again.
             let _ = self.block_writes(&current.name, false).await;
             let _ = self.delete_index(&name).await;
@@ -149,20 +154,24 @@ impl Inner {
         self.delete_index(&current.name).await
     }
 
-    async fn copy(&self, layout: &TypeLayout, from: &str, to: &str) -> Result<()> {
+    async fn copy(&self, layout: &TypeLayout, from: &Generation, to: &str) -> Result<()> {
         let mut after = -1;
         let query = json!({"match_all": {}});
         loop {
-            let hits = scan_step(&self.client, from, &query, &json!(true), after, 2000).await?;
+            let hits = scan_step(&self.client, &from.name, &query, &json!(true), after, 2000).await?;
             let Some(last) = hits.last() else { break };
             after = last.entity_id();
             let writes: Vec<BulkOp> = hits
                 .into_iter()
                 .map(|hit| {
+                    let version = match from.meta.format {
+                        1 => version::of_read(ReadVersion(hit.version))?,
+                        _ => hit.version,
+                    };
                     let document = Value::Object(projected(layout, hit.source)).to_string();
-                    BulkOp::index(to, &hit.id, hit.version, VersionType::External, document)
+                    Ok(BulkOp::index(to, &hit.id, version, VersionType::External, document))
                 })
-                .collect();
+                .collect::<Result<_>>()?;
             for outcome in self.client.bulk(&writes, false).await? {
                 match outcome {
                     ItemOutcome::Done | ItemOutcome::Stale => {}

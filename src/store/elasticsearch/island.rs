@@ -5,21 +5,23 @@
 //! point to; on that island the rules of `filter::eval` hold as they are.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
 use super::super::{Result, Row, RowState};
+use super::Inner;
 use super::document::{self, Document, read_value};
 use super::search::{Wanted, get_many};
 use super::targets::Target;
-use super::{Inner, OpenType};
+use super::types::OpenTypes;
 use crate::entity::{DataType, EntityRef, EntityType, FieldValue, Link, Shape};
 use crate::filter::{FieldPath, Rows};
 
 /// Rows, the rows they lead to, and what is known of what they point to.
 pub(super) struct Island {
-    types: BTreeMap<EntityType, OpenType>,
+    types: Arc<OpenTypes>,
     rows: Vec<(EntityRef, Document)>,
     positions: HashMap<EntityRef, usize>,
     targets: HashMap<EntityRef, Target>,

@@ -13,7 +13,9 @@ use crate::entity::Shape;
 use crate::entity_config::{LayoutField, TypeLayout};
 
 /// The version of the layout of documents. Raise it when older documents cannot be read any more.
-pub(super) const FORMAT: u64 = 1;
+///
+/// 1: the version of a document is that of its read. 2: room for rewrites between two (`version`).
+pub(super) const FORMAT: u64 = 2;
 
 /// Longer texts are kept but not indexed: a term of Lucene holds 32,766 bytes.
 pub(super) const LONGEST_INDEXED: usize = 8191;

@@ -14,6 +14,10 @@
 //!   every condition on names (`targets`), because copies grow old.
 //! - Links to retired entities are moved out of their fields by whoever learns of
 //!   the retirement (`links`), so that no search has to know of it.
+//! - A refresh costs as much as indexing a page of rows. Puts that run side by side
+//!   share one, and the searches for their consequences (`settle`).
+//! - The server compares a write either with a version or with a sequence number.
+//!   So there is room for rewrites between two versions of reads (`version`).
 //! - A `put` that fails may have stored some of its rows: there are no
 //!   transactions. Versions make repeating it harmless.
 
@@ -29,21 +33,25 @@ mod mapping;
 mod names;
 mod plan;
 mod search;
+mod settle;
+mod shown;
 mod targets;
+mod types;
+mod version;
 mod write;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use async_trait::async_trait;
-use serde::Deserialize;
+use futures::future::BoxFuture;
 use serde_json::Value;
 
 use super::{
-    Bucket, CachedType, Catalogue, FetchedRow, Fields, Found, Health, LinkTarget, PurgeScope, PutOutcome, ReadVersion,
-    Referrers, Relinked, Result, Row, RowVersion, Store, StoredType,
+    Bucket, FetchedRow, Fields, Found, Health, LinkTarget, PurgeScope, PutOutcome, Referrers, Relinked, Result, Row,
+    RowVersion, Store, StoreErrorKind, StoredType,
 };
-use crate::elastic::{Call, Client, Settings};
+use crate::elastic::{Client, Settings};
 use crate::entity::{EntityRef, EntityType};
 use crate::entity_config::TypeLayout;
 use crate::filter::Query;
@@ -58,37 +66,11 @@ pub struct ElasticsearchStore {
 struct Inner {
     client: Client,
     names: Names,
-    types: RwLock<BTreeMap<EntityType, OpenType>>,
-    /// What the index of names holds already, so that it is not written again and again.
-    known_names: Mutex<HashMap<EntityRef, (String, ReadVersion)>>,
-    /// One rewriter of links at a time: two would undo each other at equal versions.
-    rewriting: tokio::sync::Mutex<()>,
+    types: types::Known,
+    shown: shown::ShownNames,
+    settling: settle::Settling,
     /// One change of an index at a time.
     changing: tokio::sync::Mutex<()>,
-}
-
-/// A type that has an index.
-#[derive(Debug, Clone)]
-struct OpenType {
-    cached: CachedType,
-    /// Fields with a mapping of the user's own.
-    own_mapping: BTreeSet<String>,
-}
-
-/// Our record in the `_meta` of an index.
-#[derive(Debug, Clone, Deserialize)]
-struct Meta {
-    format: u64,
-    cached: CachedType,
-    #[serde(default)]
-    own_mapping: BTreeSet<String>,
-}
-
-impl Meta {
-    /// Reads the record of an index, given its mapping; `None` when the index is not ours.
-    fn of(mapping: &Value) -> Option<Self> {
-        serde_json::from_value(mapping.pointer("/_meta/sgcache")?.clone()).ok()
-    }
 }
 
 impl ElasticsearchStore {
@@ -102,9 +84,9 @@ impl ElasticsearchStore {
         let inner = Inner {
             client: Client::new(settings)?,
             names: Names::new(prefix),
-            types: RwLock::default(),
-            known_names: Mutex::default(),
-            rewriting: tokio::sync::Mutex::default(),
+            types: types::Known::default(),
+            shown: shown::ShownNames::default(),
+            settling: settle::Settling::default(),
             changing: tokio::sync::Mutex::default(),
         };
         let server = inner.client.server().await?;
@@ -114,50 +96,21 @@ impl ElasticsearchStore {
     }
 }
 
-impl Inner {
-    /// Reads which types there are from the indices themselves.
-    async fn load_types(&self) -> Result<()> {
-        let call = Call::get(format!("/{}-write/_mapping", self.names.any_entity_index()))
-            .param("allow_no_indices", true)
-            .accept(&[404]);
-        let answer = self.client.send(&call).await?;
-        if !answer.is_success() {
-            return Ok(());
+impl ElasticsearchStore {
+    /// Asks, and asks again when the answer is a fault and another process has changed a type meanwhile.
+    async fn ask<'a, T>(
+        &'a self,
+        types: &[&EntityType],
+        ask: impl Fn(&'a Inner) -> BoxFuture<'a, Result<T>>,
+    ) -> Result<T> {
+        self.inner.know(types.iter().copied()).await?;
+        match ask(&self.inner).await {
+            // The error tells more than one of the look at the types would.
+            Err(error) if error.kind() == StoreErrorKind::Fault && self.inner.load_types().await.unwrap_or(false) => {
+                ask(&self.inner).await
+            }
+            answer => answer,
         }
-        let indices: BTreeMap<String, Value> = answer.json()?;
-        for (index, description) in indices {
-            let Some(meta) = Meta::of(&description["mappings"]) else { continue };
-            generation::check_format(&index, &meta)?;
-            self.opened(meta);
-        }
-        Ok(())
-    }
-
-    fn opened(&self, meta: Meta) {
-        let mut types = self.types.write().unwrap_or_else(PoisonError::into_inner);
-        types.insert(meta.cached.entity_type.clone(), OpenType { cached: meta.cached, own_mapping: meta.own_mapping });
-    }
-
-    fn closed(&self, entity_type: &EntityType) {
-        self.types.write().unwrap_or_else(PoisonError::into_inner).remove(entity_type);
-    }
-
-    fn open_types(&self) -> BTreeMap<EntityType, OpenType> {
-        self.types.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn open_type(&self, entity_type: &EntityType) -> Result<OpenType> {
-        let types = self.types.read().unwrap_or_else(PoisonError::into_inner);
-        types.get(entity_type).cloned().ok_or_else(|| super::StoreError::unknown_type(entity_type))
-    }
-
-    fn is_open(&self, entity_type: &EntityType) -> bool {
-        self.types.read().unwrap_or_else(PoisonError::into_inner).contains_key(entity_type)
-    }
-
-    fn catalogue(&self) -> Catalogue {
-        let types = self.open_types().into_iter().map(|(name, open)| (name, open.cached));
-        Catalogue { types: types.collect() }
     }
 }
 
@@ -172,34 +125,37 @@ impl Store for ElasticsearchStore {
     }
 
     async fn get(&self, keys: &[EntityRef], fields: &Fields) -> Result<Vec<Row>> {
-        self.inner.get(keys, fields).await
+        let types: BTreeSet<&EntityType> = keys.iter().map(|key| &key.entity_type).collect();
+        let types: Vec<&EntityType> = types.into_iter().collect();
+        self.ask(&types, |inner| Box::pin(inner.get(keys, fields))).await
     }
 
     async fn find(&self, query: &Query) -> Result<Found> {
-        self.inner.find(query).await
+        self.ask(&[&query.entity_type], |inner| Box::pin(inner.find(query))).await
     }
 
     async fn count(&self, query: &Query) -> Result<u64> {
-        self.inner.count(query).await
+        self.ask(&[&query.entity_type], |inner| Box::pin(inner.count(query))).await
     }
 
     async fn referrers(&self, target: &EntityRef, limit: usize) -> Result<Referrers> {
-        self.inner.referrers(target, limit).await
+        self.ask(&[], |inner| Box::pin(inner.referrers(target, limit))).await
     }
 
     async fn relink(&self, target: &LinkTarget) -> Result<Relinked> {
-        self.inner.relink(target).await
+        self.ask(&[], |inner| Box::pin(inner.relink(target))).await
     }
 
     async fn digest(&self, entity_type: &EntityType) -> Result<Vec<Bucket>> {
-        self.inner.digest(entity_type).await
+        self.ask(&[entity_type], |inner| Box::pin(inner.digest(entity_type))).await
     }
 
     async fn scan(&self, entity_type: &EntityType, after_id: i64, limit: usize) -> Result<Vec<RowVersion>> {
-        self.inner.scan(entity_type, after_id, limit).await
+        self.ask(&[entity_type], |inner| Box::pin(inner.scan(entity_type, after_id, limit))).await
     }
 
     async fn purge(&self, scope: &PurgeScope) -> Result<u64> {
+        self.inner.load_types().await?;
         self.inner.purge(scope).await
     }
 
@@ -212,6 +168,7 @@ impl Store for ElasticsearchStore {
     }
 
     async fn corrupt(&self, key: &EntityRef, field: &str, value: Value) -> Result<()> {
+        self.inner.know([&key.entity_type].into_iter()).await?;
         self.inner.corrupt(key, field, value).await
     }
 }

@@ -86,8 +86,7 @@ impl Inner {
     /// Returns the ids of the active entities at the end of a hop that the query finds.
     async fn ids(&self, hop: &Hop, query: &Value) -> Result<Vec<i64>> {
         let index = self.names.read(&hop.entity_type);
-        let body = json!({"query": query, "_source": false, "size": dsl::MOST_TERMS + 1, "sort": ["_doc"]});
-        let hits = search(&self.client, &index, &body).await?;
+        let hits = search(&self.client, &index, &dsl::ids_only(query.clone(), dsl::MOST_TERMS + 1)).await?;
         if hits.len() > dsl::MOST_TERMS {
             let reason = format!("more than {} of `{}` pass the condition", dsl::MOST_TERMS, hop.entity_type);
             return Err(StoreError::unsupported(reason));
@@ -184,7 +183,7 @@ impl Inner {
             alternatives.push(dsl::all(conditions));
             missing.push(self.own_value(entity_type, &path, &Test::Empty).await?);
         }
-        let body = json!({"query": dsl::any(alternatives), "_source": false, "size": dsl::MOST_TERMS + 1});
+        let body = dsl::ids_only(dsl::any(alternatives), dsl::MOST_TERMS + 1);
         let hits = search(&self.client, &self.names.read(entity_type), &body).await?;
         let mut named: BTreeSet<EntityRef> =
             hits.iter().map(|hit| EntityRef::new(entity_type.clone(), hit.entity_id())).collect();
@@ -200,7 +199,8 @@ impl Inner {
         let query = dsl::text_query("name.ci", how, needle).map_err(StoreError::unsupported)?;
         // A name that is too long for the index is looked at below.
         let query = dsl::any(vec![query, dsl::not(dsl::exists("name"))]);
-        let shown = self.entries(entity_type, Entry::Shown, query).await?;
+        let mut shown = self.entries(entity_type, Entry::Shown, query).await?;
+        shown.extend(self.shown.named(entity_type, |name| how.holds(&fold(name), needle)));
         let mut keys = self.without_own_row(entity_type, shown).await?;
         keys.extend(self.entries(entity_type, Entry::Told, dsl::everything()).await?);
         if keys.is_empty() {
@@ -222,7 +222,7 @@ impl Inner {
         }
         let ids: Vec<i64> = keys.iter().map(|key| key.id).collect();
         let has_document = json!({"terms": {"_sg.state": ["active", "retired"]}});
-        let body = json!({"query": dsl::all(vec![dsl::ids(&ids), has_document]), "_source": false, "size": ids.len()});
+        let body = dsl::ids_only(dsl::all(vec![dsl::ids(&ids), has_document]), ids.len());
         for hit in search(&self.client, &self.names.write(entity_type), &body).await? {
             keys.remove(&EntityRef::new(entity_type.clone(), hit.entity_id()));
         }
@@ -235,13 +235,12 @@ impl Inner {
             json!({"term": {"type": entity_type.as_str()}}),
             query,
         ]);
-        let body = json!({"query": query, "_source": ["id"], "size": dsl::MOST_TERMS + 1});
+        let body = dsl::ids_only(query, dsl::MOST_TERMS + 1);
         let hits = search(&self.client, &self.names.display_names(), &body).await?;
         if hits.len() > dsl::MOST_TERMS {
             return Err(StoreError::unsupported(format!("too many names of `{entity_type}` to compare")));
         }
-        let id = |hit: &super::search::Hit| hit.source.get("id").and_then(Value::as_i64);
-        Ok(hits.iter().filter_map(id).map(|id| EntityRef::new(entity_type.clone(), id)).collect())
+        Ok(hits.iter().map(|hit| EntityRef::new(entity_type.clone(), hit.entity_id())).collect())
     }
 }
 

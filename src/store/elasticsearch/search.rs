@@ -8,8 +8,9 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::super::{Result, StoreError};
+use super::super::{Result, StoreError, StoreErrorKind};
 use super::document::Document;
+use super::fault;
 use crate::elastic::{Call, Client};
 
 /// The most rows that `from` and `size` may reach; a setting of every index.
@@ -21,18 +22,33 @@ const STEP: usize = 5000;
 /// One document that a search found.
 #[derive(Debug, Deserialize)]
 pub(super) struct Hit {
-    #[serde(rename = "_id")]
+    #[serde(rename = "_id", default)]
     pub(super) id: String,
     #[serde(rename = "_version", default)]
     pub(super) version: i64,
     #[serde(rename = "_source", default)]
     pub(super) source: Document,
+    /// Values taken from columns, each a list.
+    #[serde(default)]
+    pub(super) fields: Document,
 }
 
 impl Hit {
-    /// The id of the entity, which is the id of its document.
+    /// The id of the entity, which is the id of its document and its field `id`.
     pub(super) fn entity_id(&self) -> i64 {
-        self.id.parse().unwrap_or_default()
+        let id = self.column("id").first().and_then(Value::as_i64);
+        id.or_else(|| self.id.parse().ok()).unwrap_or_default()
+    }
+
+    /// The values of a column that was asked for.
+    pub(super) fn column(&self, field: &str) -> &[Value] {
+        self.fields.get(field).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+    }
+
+    /// The entities to which links are out of their fields.
+    pub(super) fn retired_refs(&self) -> impl Iterator<Item = &str> {
+        let refs = self.source.get("_sg").and_then(|sg| sg.get("retired_refs")).and_then(Value::as_array);
+        refs.into_iter().flatten().filter_map(Value::as_str)
     }
 }
 
@@ -75,11 +91,55 @@ async fn run(client: &Client, index: &str, body: &Value) -> Result<SearchAnswer>
         .json(body)
         .search();
     let answer: SearchAnswer = client.send(&call).await?.json()?;
+    whole(answer, index)
+}
+
+fn whole(answer: SearchAnswer, index: &str) -> Result<SearchAnswer> {
     if answer.timed_out || answer.shards.failed > 0 {
         let message = format!("elasticsearch: a search of {index} was answered in part only");
-        return Err(StoreError::new(super::super::StoreErrorKind::Unavailable, message));
+        return Err(StoreError::new(StoreErrorKind::Unavailable, message));
     }
     Ok(answer)
+}
+
+/// One search among several.
+pub(super) struct Search {
+    pub(super) index: String,
+    pub(super) body: Value,
+}
+
+/// Runs several searches in one call and returns the hits of each.
+pub(super) async fn msearch(client: &Client, searches: &[Search]) -> Result<Vec<Vec<Hit>>> {
+    #[derive(Deserialize)]
+    struct Answers {
+        responses: Vec<One>,
+    }
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum One {
+        Good(SearchAnswer),
+        Bad {
+            error: Value,
+            #[serde(default)]
+            status: u64,
+        },
+    }
+    if searches.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut lines = String::new();
+    for search in searches {
+        let header = json!({"index": search.index, "allow_partial_search_results": false});
+        let mut body = search.body.clone();
+        body["track_total_hits"] = false.into();
+        lines.push_str(&format!("{header}\n{body}\n"));
+    }
+    let answers: Answers = client.send(&Call::post("/_msearch").raw(lines).search()).await?.json()?;
+    let found = answers.responses.into_iter().zip(searches).map(|(answer, search)| match answer {
+        One::Good(answer) => Ok(whole(answer, &search.index)?.hits.hits),
+        One::Bad { error, status } => Err(fault::search_fault(&search.index, status, &error)),
+    });
+    found.collect()
 }
 
 /// Returns every document that the query finds, by id, in steps; `source` as in a search.
@@ -164,8 +224,7 @@ pub(super) async fn get_many(client: &Client, wanted: &[Wanted]) -> Result<Vec<O
         let answer: Answer = client.send(&call).await?.json()?;
         for (got, w) in answer.docs.into_iter().zip(step) {
             if let Some(error) = got.error {
-                let kind = super::super::StoreErrorKind::Fault;
-                return Err(StoreError::new(kind, format!("elasticsearch: {}/{}: {error}", w.index, w.id)));
+                return Err(fault::search_fault(&format!("{}/{}", w.index, w.id), 0, &error));
             }
             documents.push(got.found.then_some(got.source));
         }

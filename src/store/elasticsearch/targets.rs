@@ -11,21 +11,18 @@
 //! newer. Without an own row the newer of the other two gives the name, and
 //! `relink` alone the state.
 
-use std::collections::{BTreeSet, HashMap};
-use std::sync::PoisonError;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde_json::{Value, json};
 
 use super::super::{LinkTarget, ReadVersion, Result, RowState, display_name};
 use super::document::{self, Document};
-use super::search::{Wanted, get_many};
-use super::{Inner, fault};
+use super::search::{Hit, Search, Wanted, get_many, msearch, refresh, scan_step};
+use super::types::OpenType;
+use super::{Inner, dsl, fault};
 use crate::elastic::{BulkOp, ItemOutcome, VersionType};
-use crate::entity::{EntityRef, EntityType};
+use crate::entity::{DataType, EntityRef, EntityType, Shape};
 use crate::schema;
-
-/// How many names are remembered as written already.
-const MOST_KNOWN: usize = 100_000;
 
 /// What is known of an entity.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -107,65 +104,80 @@ pub(super) fn name_fields(entity_type: &EntityType) -> [&'static str; 2] {
     }
 }
 
+/// How many entities one search asks for.
+const AT_ONCE: usize = 10_000;
+
 impl Inner {
-    /// Returns what is known of these entities, as of now; nothing for those that nobody has seen.
+    /// Returns what is known of these entities, as of the last refresh; nothing for those that nobody has seen.
     pub(super) async fn targets(&self, keys: &BTreeSet<EntityRef>) -> Result<HashMap<EntityRef, Target>> {
-        let mut wanted = Vec::with_capacity(keys.len() * 3);
-        for key in keys {
-            let [first, second] = name_fields(&key.entity_type);
-            let own = self.is_open(&key.entity_type).then(|| Wanted {
-                index: self.names.write(&key.entity_type),
-                id: key.id.to_string(),
-                source: json!([first, second, "_sg.state", "_sg.rv"]),
-            });
-            wanted.extend(own);
-            for entry in [Entry::Shown, Entry::Told] {
-                wanted.push(Wanted { index: self.names.display_names(), id: entry.id(key), source: json!(true) });
+        let open = self.open_types();
+        let mut by_type: BTreeMap<&EntityType, Vec<i64>> = BTreeMap::new();
+        for key in keys.iter().filter(|key| open.contains_key(&key.entity_type)) {
+            by_type.entry(&key.entity_type).or_default().push(key.id);
+        }
+        let (mut searches, mut owners) = (Vec::new(), Vec::new());
+        for (entity_type, ids) in by_type {
+            for some in ids.chunks(AT_ONCE) {
+                let body = own_rows(&open[entity_type], some);
+                searches.push(Search { index: self.names.write(entity_type), body });
+                owners.push(entity_type);
             }
         }
-        let mut got = get_many(&self.client, &wanted).await?.into_iter();
-        let mut known = HashMap::new();
-        for key in keys {
-            let own = if self.is_open(&key.entity_type) { got.next().flatten() } else { None };
-            let row = own.map(|row| Target::of_row(&key.entity_type, &row));
-            let mut entry = || got.next().flatten().map(|entry| Target::of_entry(&entry));
-            let (shown, told) = (entry(), entry());
-            if let Some(target) = Target::merged(row, shown, told) {
-                known.insert(key.clone(), target);
+        let entries: Vec<String> = [Entry::Shown, Entry::Told]
+            .into_iter()
+            .flat_map(|entry| keys.iter().map(move |key| entry.id(key)))
+            .collect();
+        for some in entries.chunks(AT_ONCE) {
+            let body = json!({"query": {"ids": {"values": some}}, "size": some.len(), "sort": ["_doc"]});
+            searches.push(Search { index: self.names.display_names(), body });
+        }
+        let mut answers = msearch(&self.client, &searches).await?.into_iter();
+        let mut found: HashMap<EntityRef, Sources> = HashMap::new();
+        for (entity_type, hits) in owners.into_iter().zip(answers.by_ref()) {
+            for (id, row) in self.own_documents(entity_type, hits).await? {
+                let key = EntityRef::new(entity_type.clone(), id);
+                found.entry(key).or_default().row = Some(Target::of_row(entity_type, &row));
             }
         }
-        Ok(known)
+        for hit in answers.flatten() {
+            let Some(key) = EntityRef::from_json(&Value::Object(hit.source.clone())) else { continue };
+            let sources = found.entry(key).or_default();
+            match hit.source.get("entry").and_then(Value::as_str) {
+                Some(entry) if entry == Entry::Told.as_str() => sources.told = Some(Target::of_entry(&hit.source)),
+                _ => sources.shown = Some(Target::of_entry(&hit.source)),
+            }
+        }
+        for key in keys {
+            let Some((name, rv)) = self.shown.name_of(key) else { continue };
+            let sources = found.entry(key.clone()).or_default();
+            if sources.shown.as_ref().is_none_or(|shown| shown.rv < rv.0) {
+                let state = Some(RowState::Active);
+                sources.shown = Some(Target { name: Some(name), by_own_row: false, state, rv: rv.0 });
+            }
+        }
+        let known = found.into_iter();
+        Ok(known.filter_map(|(key, from)| Some((key, Target::merged(from.row, from.shown, from.told)?))).collect())
     }
 
-    /// Remembers names that links of an answer of the site showed, and tells whether any was new.
-    ///
-    /// They are not visible to searches before the next refresh of the index of names.
-    pub(super) async fn learn_names(&self, shown: HashMap<EntityRef, (String, ReadVersion)>) -> Result<bool> {
-        let news = self.not_known_yet(shown);
-        if news.is_empty() {
-            return Ok(false);
+    /// Returns what the hits tell of rows, by id; a name that is too long for its column is fetched.
+    async fn own_documents(&self, entity_type: &EntityType, hits: Vec<Hit>) -> Result<Vec<(i64, Document)>> {
+        let fields = name_fields(entity_type);
+        let is_long =
+            |hit: &Hit| hit.column("_sg.unindexed").iter().any(|field| fields.iter().any(|name| *field == *name));
+        let (long, short): (Vec<Hit>, Vec<Hit>) = hits.into_iter().partition(is_long);
+        let mut documents: Vec<(i64, Document)> =
+            short.into_iter().map(|hit| (hit.entity_id(), document_of(hit, fields))).collect();
+        let source = json!([fields[0], fields[1], "_sg.state", "_sg.rv"]);
+        let index = self.names.write(entity_type);
+        let wanted: Vec<Wanted> = long
+            .iter()
+            .map(|hit| Wanted { index: index.clone(), id: hit.entity_id().to_string(), source: source.clone() })
+            .collect();
+        if !wanted.is_empty() {
+            let got = get_many(&self.client, &wanted).await?.into_iter().zip(&long);
+            documents.extend(got.filter_map(|(document, hit)| Some((hit.entity_id(), document?))));
         }
-        self.write_names(&news, Entry::Shown).await?;
-        let mut known = self.known_names.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() > MOST_KNOWN {
-            known.clear();
-        }
-        known.extend(news.into_iter().filter_map(|target| Some((target.key, (target.name?, target.rv)))));
-        Ok(true)
-    }
-
-    /// Leaves out what the index holds already, and remembers that it was shown again.
-    fn not_known_yet(&self, shown: HashMap<EntityRef, (String, ReadVersion)>) -> Vec<LinkTarget> {
-        let mut known = self.known_names.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut news = Vec::new();
-        for (key, (name, rv)) in shown {
-            match known.get_mut(&key) {
-                Some((_, known_rv)) if *known_rv >= rv => {}
-                Some((known_name, known_rv)) if *known_name == name => *known_rv = rv,
-                _ => news.push(LinkTarget { key, name: Some(name), state: RowState::Active, rv }),
-            }
-        }
-        news
+        Ok(documents)
     }
 
     /// Writes entries of the index of names; older ones lose. Not visible before a refresh.
@@ -188,6 +200,72 @@ impl Inner {
         }
         Ok(())
     }
+
+    /// Writes the names that the rows of a type tell into the index of names, where they stay without the rows.
+    pub(super) async fn keep_names(&self, entity_type: &EntityType) -> Result<()> {
+        let index = self.names.write(entity_type);
+        let fields = name_fields(entity_type);
+        let source = json!([fields[0], fields[1], "_sg.state", "_sg.rv"]);
+        let there = json!({"terms": {"_sg.state": [RowState::Active.as_str(), RowState::Retired.as_str()]}});
+        let mut after = -1;
+        loop {
+            let hits = scan_step(&self.client, &index, &there, &source, after, AT_ONCE).await?;
+            let Some(last) = hits.last() else { break };
+            after = last.entity_id();
+            let names = hits.iter().filter_map(|hit| {
+                let row = Target::of_row(entity_type, &hit.source);
+                let key = EntityRef::new(entity_type.clone(), hit.entity_id());
+                Some(LinkTarget { key, name: Some(row.name?), state: RowState::Active, rv: ReadVersion(row.rv) })
+            });
+            self.write_names(&names.collect::<Vec<_>>(), Entry::Shown).await?;
+        }
+        refresh(&self.client, [self.names.display_names()]).await
+    }
+}
+
+/// What is known of one entity from each of the sources.
+#[derive(Default)]
+struct Sources {
+    row: Option<Target>,
+    shown: Option<Target>,
+    told: Option<Target>,
+}
+
+/// Returns the search for what rows tell of themselves: from columns where they have it, because opening a document
+/// costs the server ten times as much.
+fn own_rows(open: &OpenType, ids: &[i64]) -> Value {
+    let fields = name_fields(&open.cached.entity_type);
+    let cached = fields.into_iter().filter(|field| open.cached.fields.contains_key(*field));
+    let has_column = |field: &&str| {
+        let shape = open.cached.data_type(field).map(DataType::shape);
+        matches!(shape, Some(Shape::Text | Shape::ExactText)) && !open.own_mapping.contains(*field)
+    };
+    let mut columns = vec!["id", "_sg.state", "_sg.rv", "_sg.unindexed"];
+    let names: Vec<&str> = cached.collect();
+    let mut body = json!({"query": dsl::ids(ids), "size": ids.len(), "sort": ["_doc"]});
+    if names.iter().all(has_column) {
+        columns.extend(names);
+        body["_source"] = false.into();
+        body["stored_fields"] = "_none_".into();
+    } else {
+        columns = vec!["id"];
+        body["_source"] = json!([fields[0], fields[1], "_sg.state", "_sg.rv"]);
+    }
+    body["docvalue_fields"] = json!(columns);
+    body
+}
+
+/// Returns the part of a document that tells name, state and version, whichever way it was found.
+fn document_of(mut hit: Hit, names: [&str; 2]) -> Document {
+    let mut document = std::mem::take(&mut hit.source);
+    if document.is_empty() {
+        let first = |field: &str| hit.column(field).first().cloned().unwrap_or_default();
+        for name in names {
+            document.insert(name.to_owned(), first(name));
+        }
+        document.insert("_sg".to_owned(), json!({"state": first("_sg.state"), "rv": first("_sg.rv")}));
+    }
+    document
 }
 
 #[cfg(test)]

@@ -1,51 +1,38 @@
 //! Writes rows: whole documents, versions decided by the server.
 //!
-//! After the rows themselves come their consequences, in the same call, so that
-//! the next search sees them: links to what was found retired are taken out of
-//! their fields, links to what was found alive are put back, names that links
-//! showed are remembered. Looking for consequences after the refresh, and not
-//! before the write, makes two concurrent writes see each other: whichever
-//! refreshes second finds the other.
+//! What follows from a write, and makes it visible, is in `settle`.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::super::{CachedType, FetchedRow, PutOutcome, ReadVersion, Result};
-use super::document::{self, LinkChange};
-use super::{Inner, OpenType, dsl, fault, links};
+use super::super::{CachedType, FetchedRow, PutOutcome, Result, StoreError, StoreErrorKind};
+use super::settle::Share;
+use super::types::OpenType;
+use super::{Inner, document, fault, links, version};
 use crate::elastic::{BulkOp, ItemOutcome, VersionType};
-use crate::entity::{EntityRef, EntityType, Link};
+use crate::entity::{EntityType, Link};
+
+/// The types of the rows of a put.
+type Types<'a> = HashMap<&'a EntityType, Arc<OpenType>>;
 
 impl Inner {
-    pub(super) async fn put(&self, rows: &[FetchedRow]) -> Result<Vec<PutOutcome>> {
-        let mut types: HashMap<&EntityType, OpenType> = HashMap::new();
-        for row in rows {
-            let entity_type = &row.key().entity_type;
-            if !types.contains_key(entity_type) {
-                types.insert(entity_type, self.open_type(entity_type)?);
-            }
+    pub(super) async fn put(self: &Arc<Self>, rows: &[FetchedRow]) -> Result<Vec<PutOutcome>> {
+        let _present = self.settling.enter();
+        let names: BTreeSet<&EntityType> = rows.iter().map(|row| &row.key().entity_type).collect();
+        if names.is_empty() {
+            return Ok(Vec::new());
         }
+        self.know(names.iter().copied()).await?;
+        let types: Types = names.into_iter().map(|name| Ok((name, self.open_type(name)?))).collect::<Result<_>>()?;
         let outcomes = self.write_rows(rows, &types).await?;
-        let written = select(rows, &outcomes, |outcome| *outcome == PutOutcome::Written);
-        let shown = shown_names(&written, &types);
-        let names = shown.into_iter().filter_map(|(key, (name, rv))| Some((key, (name?, rv)))).collect();
-
-        let mut touched: BTreeSet<String> = types.keys().map(|entity_type| self.names.write(entity_type)).collect();
-        if self.learn_names(names).await? {
-            touched.insert(self.names.display_names());
-        }
-        super::search::refresh(&self.client, touched).await?;
-        // Stale rows too: an earlier attempt may have written them and got no further.
-        let looked_at = select(rows, &outcomes, |outcome| !matches!(outcome, PutOutcome::Refused(_)));
-        let mut targets: BTreeSet<EntityRef> = shown_names(&looked_at, &types).into_keys().collect();
-        targets.extend(looked_at.iter().filter(|row| row.state().is_dead()).map(|row| row.key().clone()));
-        self.follow_up(&looked_at, &targets).await?;
+        self.settle(self.share_of(rows, &outcomes, &types)).await?;
         Ok(outcomes)
     }
 
     /// Writes the rows in their order; reads of one entity are compared by the server like any others.
-    async fn write_rows(&self, rows: &[FetchedRow], types: &HashMap<&EntityType, OpenType>) -> Result<Vec<PutOutcome>> {
+    async fn write_rows(&self, rows: &[FetchedRow], types: &Types<'_>) -> Result<Vec<PutOutcome>> {
         let mut outcomes = Vec::with_capacity(rows.len());
         let (mut writes, mut positions) = (Vec::new(), Vec::new());
         for (position, row) in rows.iter().enumerate() {
@@ -55,7 +42,7 @@ impl Inner {
                 None => {
                     outcomes.push(PutOutcome::Stale);
                     positions.push(position);
-                    writes.push(self.write_of(row, cached));
+                    writes.push(self.write_of(row, cached)?);
                 }
             }
         }
@@ -63,6 +50,11 @@ impl Inner {
             outcomes[position] = match outcome {
                 ItemOutcome::Done => PutOutcome::Written,
                 ItemOutcome::Stale => PutOutcome::Stale,
+                // Not the fault of the row when another process has changed the layout.
+                ItemOutcome::Refused(reason) if fault::is_mapping(&reason) && self.load_types().await? => {
+                    let message = format!("the layout of a type was changed meanwhile: {reason}");
+                    return Err(StoreError::new(StoreErrorKind::Unavailable, message));
+                }
                 ItemOutcome::Refused(reason) => PutOutcome::Refused(format!("{}: {reason}", rows[position].key())),
                 ItemOutcome::StoreFault(reason) => return Err(fault::item_fault(&reason)),
             };
@@ -70,68 +62,53 @@ impl Inner {
         Ok(outcomes)
     }
 
-    fn write_of(&self, row: &FetchedRow, cached: &CachedType) -> BulkOp {
+    fn write_of(&self, row: &FetchedRow, cached: &CachedType) -> Result<BulkOp> {
         let index = self.names.write(&row.key().entity_type);
         let source = Value::Object(document::of_row(row, cached)).to_string();
-        BulkOp::index(&index, &row.key().id.to_string(), row.rv().0, VersionType::External, source)
+        let version = version::of_read(row.rv())?;
+        Ok(BulkOp::index(&index, &row.key().id.to_string(), version, VersionType::External, source))
     }
 
-    /// Brings links in line with what the rows show.
-    async fn follow_up(&self, rows: &[&FetchedRow], targets: &BTreeSet<EntityRef>) -> Result<()> {
-        let (dead, risen) = futures::future::try_join(self.dead_among(targets), self.risen_among(rows)).await?;
-        let bury = dead.into_iter().map(|target| LinkChange { target, name: None, dead: true });
-        let raise = risen.into_iter().map(|target| LinkChange { target, name: None, dead: false });
-        self.rewrite(bury.chain(raise).collect()).await?;
-        Ok(())
-    }
-
-    /// Returns those of the living rows to which some link is still out of its field.
-    async fn risen_among(&self, rows: &[&FetchedRow]) -> Result<Vec<EntityRef>> {
-        let living: BTreeSet<EntityRef> =
-            rows.iter().filter(|row| !row.state().is_dead()).map(|row| row.key().clone()).collect();
-        let all_types = format!("{}-write", self.names.any_entity_index());
-        let mut risen = BTreeSet::new();
-        let refs: Vec<String> = living.iter().map(ToString::to_string).collect();
-        for some in refs.chunks(dsl::MOST_TERMS) {
-            let body = serde_json::json!({"query": {"terms": {"_sg.retired_refs": some}}, "size": 10_000,
-                "_source": ["_sg.retired_refs"]});
-            for hit in super::search::search(&self.client, &all_types, &body).await? {
-                let refs = hit.source.get("_sg").and_then(|sg| sg.get("retired_refs")).and_then(Value::as_array);
-                risen.extend(refs.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned));
+    /// Returns what has to be settled after a write.
+    fn share_of(&self, rows: &[FetchedRow], outcomes: &[PutOutcome], types: &Types<'_>) -> Share {
+        let mut share = Share { types: types.keys().map(|name| (*name).clone()).collect(), ..Share::default() };
+        for (row, outcome) in rows.iter().zip(outcomes) {
+            // Stale rows too: an earlier attempt may have written them and got no further.
+            let written = match outcome {
+                PutOutcome::Written => true,
+                PutOutcome::Stale => false,
+                PutOutcome::Refused(_) => continue,
+            };
+            let key = row.key();
+            if row.state().is_dead() {
+                share.targets.insert(key.clone());
+            } else {
+                share.living.insert(key.clone());
             }
+            note_links(row, &types[&key.entity_type].cached, written, &mut share);
         }
-        let candidates: BTreeSet<EntityRef> =
-            living.into_iter().filter(|key| risen.contains(&key.to_string())).collect();
-        if candidates.is_empty() {
-            return Ok(Vec::new());
-        }
-        // The row at hand may have lost to a newer one that is dead.
-        let known = self.targets(&candidates).await?;
-        Ok(candidates.into_iter().filter(|key| known.get(key).is_some_and(|target| !target.is_dead())).collect())
+        let with_document = rows
+            .iter()
+            .zip(outcomes)
+            .filter(|(row, outcome)| **outcome == PutOutcome::Written && row.state().has_document());
+        self.shown.told_by_rows(with_document.map(|(row, _)| row.key()));
+        share
     }
 }
 
-fn select<'a>(rows: &'a [FetchedRow], outcomes: &[PutOutcome], wanted: fn(&PutOutcome) -> bool) -> Vec<&'a FetchedRow> {
-    rows.iter().zip(outcomes).filter(|(_, outcome)| wanted(outcome)).map(|(row, _)| row).collect()
-}
-
-/// Returns every entity that the rows link to, with the newest name that a link showed.
-fn shown_names(
-    rows: &[&FetchedRow],
-    types: &HashMap<&EntityType, OpenType>,
-) -> HashMap<EntityRef, (Option<String>, ReadVersion)> {
-    let mut shown: HashMap<EntityRef, (Option<String>, ReadVersion)> = HashMap::new();
-    for row in rows {
-        for field in links::link_fields(&types[&row.key().entity_type].cached) {
-            let Some(value) = row.doc().get(field) else { continue };
-            let items = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
-            for link in items.iter().filter_map(Link::from_json) {
-                let newest = shown.entry(link.target).or_insert_with(|| (link.name.clone(), row.rv()));
-                if newest.0.is_none() || newest.1 < row.rv() && link.name.is_some() {
-                    *newest = (link.name, row.rv());
+/// Notes every entity that a row links to, and the newest name that a link showed.
+fn note_links(row: &FetchedRow, cached: &CachedType, written: bool, share: &mut Share) {
+    for field in links::link_fields(cached) {
+        let Some(value) = row.doc().get(field) else { continue };
+        let items = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
+        for link in items.iter().filter_map(Link::from_json) {
+            if let Some(name) = link.name.filter(|_| written) {
+                let newest = share.shown.entry(link.target.clone()).or_insert_with(|| (name.clone(), row.rv()));
+                if newest.1 < row.rv() {
+                    *newest = (name, row.rv());
                 }
             }
+            share.targets.insert(link.target);
         }
     }
-    shown
 }

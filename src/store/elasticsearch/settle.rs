@@ -1,0 +1,265 @@
+//! What has to happen after rows are written and before `put` returns, done once
+//! for all puts that wait for it.
+//!
+//! A refresh costs the server about as much as indexing a page of rows, and a
+//! small segment costs a merge later. So puts that run side by side gather: while
+//! one group is settled the next one assembles, and its first member settles it.
+//! A lone put waits for nobody.
+//!
+//! First the refresh, then the consequences: links to what was found retired are
+//! taken out of their fields, links to what was found alive are put back, names
+//! that no row tells are remembered. Looking for consequences after the refresh
+//! makes two concurrent writers see each other, also those of two processes:
+//! whichever refreshes second finds the other.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde_json::{Value, json};
+use tokio::sync::oneshot;
+
+use super::super::{LinkTarget, Result, RowState, StoreError, StoreErrorKind};
+use super::search::{Hit, Search, msearch, refresh};
+use super::shown::Shown;
+use super::targets::Entry;
+use super::{Inner, dsl};
+use crate::entity::{EntityRef, EntityType};
+
+/// How many ids one search of a group names.
+const IDS_AT_ONCE: usize = 10_000;
+
+/// What one put leaves to be settled.
+#[derive(Default)]
+pub(super) struct Share {
+    /// The types that were written to.
+    pub(super) types: BTreeSet<EntityType>,
+    /// Rows that are there and not retired.
+    pub(super) living: BTreeSet<EntityRef>,
+    /// Entities that may be retired and linked to: targets of links, and retired rows.
+    pub(super) targets: BTreeSet<EntityRef>,
+    /// Names that links showed.
+    pub(super) shown: HashMap<EntityRef, Shown>,
+}
+
+impl Share {
+    fn join(&mut self, other: Self) {
+        self.types.extend(other.types);
+        self.living.extend(other.living);
+        self.targets.extend(other.targets);
+        for (key, (name, rv)) in other.shown {
+            let newest = self.shown.entry(key).or_insert_with(|| (name.clone(), rv));
+            if newest.1 < rv {
+                *newest = (name, rv);
+            }
+        }
+    }
+}
+
+/// How a group ended, told to each member.
+type Outcome = std::result::Result<(), (StoreErrorKind, String)>;
+
+/// Puts that wait to be settled together.
+#[derive(Default)]
+struct Group {
+    share: Share,
+    members: Vec<oneshot::Sender<Outcome>>,
+}
+
+/// The group that assembles, and the turn of the one that is settled.
+#[derive(Default)]
+pub(super) struct Settling {
+    assembling: Mutex<Group>,
+    turn: tokio::sync::Mutex<()>,
+    /// Puts that have not returned.
+    present: AtomicUsize,
+}
+
+/// A put that has not returned.
+pub(super) struct Present<'a>(&'a Settling);
+
+impl Drop for Present<'_> {
+    fn drop(&mut self) {
+        self.0.present.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Settling {
+    /// Notes a put that begins.
+    pub(super) fn enter(&self) -> Present<'_> {
+        self.present.fetch_add(1, Ordering::Relaxed);
+        Present(self)
+    }
+
+    fn join(&self, share: Share) -> oneshot::Receiver<Outcome> {
+        let (tell, told) = oneshot::channel();
+        let mut group = self.assembling.lock().unwrap_or_else(PoisonError::into_inner);
+        group.share.join(share);
+        group.members.push(tell);
+        told
+    }
+
+    fn take(&self) -> Group {
+        std::mem::take(&mut self.assembling.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Inner {
+    /// Waits until what a put wrote is visible and its consequences are.
+    pub(super) async fn settle(self: &Arc<Self>, share: Share) -> Result<()> {
+        let mut told = self.settling.join(share);
+        let turn = self.settling.turn.lock().await;
+        let outcome = match told.try_recv() {
+            Ok(outcome) => outcome,
+            Err(_) => {
+                // In a task of its own: the others wait for it even when this put is given up.
+                let (inner, group) = (Arc::clone(self), self.settling.take());
+                let settled = tokio::spawn(async move { inner.settle_group(group).await }).await;
+                settled.map_err(|error| StoreError::new(StoreErrorKind::Fault, error.to_string()))?;
+                told.await.unwrap_or_else(|_| Err((StoreErrorKind::Unavailable, "a put was given up".to_owned())))
+            }
+        };
+        drop(turn);
+        outcome.map_err(|(kind, message)| StoreError::new(kind, message))
+    }
+
+    async fn settle_group(&self, group: Group) {
+        let others_write = self.settling.present.load(Ordering::Relaxed) > group.members.len();
+        let settled = self.settle_share(group.share, others_write).await;
+        let outcome = settled.map_err(|error| (error.kind(), error.to_string()));
+        for member in group.members {
+            // One that was given up does not listen any more.
+            let _ = member.send(outcome.clone());
+        }
+    }
+
+    async fn settle_share(&self, share: Share, others_write: bool) -> Result<()> {
+        let open = self.open_types();
+        let is_whole = |entity_type: &EntityType| open.get(entity_type).is_some_and(|open| !open.cached.partial);
+        let news = self.shown.offer(share.shown, is_whole);
+        let mut touched: BTreeSet<String> = share.types.iter().map(|name| self.names.write(name)).collect();
+        if !news.is_empty() {
+            self.write_names(&news, Entry::Shown).await?;
+            touched.insert(self.names.display_names());
+        }
+        refresh(&self.client, touched).await?;
+        self.shown.written(news);
+
+        let due = self.shown.due(others_write);
+        let found = self.look(&share.living, &share.targets, &due).await?;
+        self.write_due(due, &found.rows).await?;
+        let mut suspects = found.dead;
+        suspects.extend(found.risen);
+        self.bring_in_line(&suspects, false).await?;
+        Ok(())
+    }
+
+    /// Writes the names that waited in vain for a row, and lets go of the others.
+    async fn write_due(&self, due: BTreeMap<EntityType, Vec<i64>>, rows: &BTreeSet<EntityRef>) -> Result<()> {
+        if due.is_empty() {
+            return Ok(());
+        }
+        self.shown.told_by_rows(rows.iter());
+        let keys: Vec<EntityRef> = due
+            .into_iter()
+            .flat_map(|(entity_type, ids)| ids.into_iter().map(move |id| EntityRef::new(entity_type.clone(), id)))
+            .collect();
+        let names: Vec<LinkTarget> = self.shown.waiting(&keys);
+        if !names.is_empty() {
+            self.write_names(&names, Entry::Shown).await?;
+            refresh(&self.client, [self.names.display_names()]).await?;
+            self.shown.written(names);
+        }
+        Ok(())
+    }
+
+    /// Asks everything that has to be known after a refresh, in one call.
+    async fn look(
+        &self,
+        living: &BTreeSet<EntityRef>,
+        targets: &BTreeSet<EntityRef>,
+        due: &BTreeMap<EntityType, Vec<i64>>,
+    ) -> Result<Looked> {
+        let open = self.open_types();
+        let (mut searches, mut asked) = (Vec::new(), Vec::new());
+        let mut by_type: BTreeMap<&EntityType, Vec<i64>> = BTreeMap::new();
+        for key in targets.iter().filter(|key| open.contains_key(&key.entity_type)) {
+            by_type.entry(&key.entity_type).or_default().push(key.id);
+        }
+        let dead = [RowState::Retired, RowState::Absent];
+        let there = [RowState::Active, RowState::Retired];
+        let of_dead = by_type.iter().map(|(name, ids)| (Asked::Dead, *name, ids, dead));
+        let of_rows = due.iter().map(|(name, ids)| (Asked::Rows, name, ids, there));
+        for (what, entity_type, ids, states) in of_dead.chain(of_rows) {
+            for some in ids.chunks(IDS_AT_ONCE) {
+                searches.push(Search { index: self.names.write(entity_type), body: rows_in(some, states) });
+                asked.push((what, entity_type));
+            }
+        }
+        let nobody = EntityType::new("");
+        let told: Vec<String> = targets.iter().map(|key| Entry::Told.id(key)).collect();
+        for some in told.chunks(IDS_AT_ONCE) {
+            searches.push(Search { index: self.names.display_names(), body: dead_entries(some, dead) });
+            asked.push((Asked::Told, &nobody));
+        }
+        let refs: Vec<String> = living.iter().map(ToString::to_string).collect();
+        for some in refs.chunks(IDS_AT_ONCE) {
+            let index = format!("{}-write", self.names.any_entity_index());
+            searches.push(Search { index, body: buried(some) });
+            asked.push((Asked::Risen, &nobody));
+        }
+        let mut looked = Looked::default();
+        for ((what, entity_type), hits) in asked.into_iter().zip(msearch(&self.client, &searches).await?) {
+            let keys = || hits.iter().map(|hit| EntityRef::new(entity_type.clone(), hit.entity_id()));
+            match what {
+                Asked::Dead => looked.dead.extend(keys()),
+                Asked::Rows => looked.rows.extend(keys()),
+                Asked::Told => {
+                    let entries = hits.iter().map(|hit| Value::Object(hit.source.clone()));
+                    looked.dead.extend(entries.filter_map(|entry| EntityRef::from_json(&entry)));
+                }
+                Asked::Risen => {
+                    let refs: BTreeSet<&str> = hits.iter().flat_map(Hit::retired_refs).collect();
+                    looked.risen.extend(living.iter().filter(|key| refs.contains(key.to_string().as_str())).cloned());
+                }
+            }
+        }
+        Ok(looked)
+    }
+}
+
+/// What a search of [`Inner::look`] is about.
+#[derive(Clone, Copy)]
+enum Asked {
+    Dead,
+    Rows,
+    Told,
+    Risen,
+}
+
+/// What [`Inner::look`] found.
+#[derive(Default)]
+struct Looked {
+    /// Targets of links that may be dead.
+    dead: BTreeSet<EntityRef>,
+    /// Rows to which some link is still out of its field.
+    risen: BTreeSet<EntityRef>,
+    /// Entities whose own row is there.
+    rows: BTreeSet<EntityRef>,
+}
+
+fn rows_in(ids: &[i64], states: [RowState; 2]) -> Value {
+    let query = dsl::all(vec![json!({"terms": {"_sg.state": states.map(RowState::as_str)}}), dsl::ids(ids)]);
+    dsl::ids_only(query, ids.len())
+}
+
+fn dead_entries(ids: &[String], states: [RowState; 2]) -> Value {
+    let dead = json!({"terms": {"state": states.map(RowState::as_str)}});
+    let query = dsl::all(vec![dead, json!({"ids": {"values": ids}})]);
+    json!({"query": query, "_source": ["type", "id"], "size": ids.len()})
+}
+
+/// Rows of any type with a link out of its field to one of these.
+fn buried(refs: &[String]) -> Value {
+    json!({"query": {"terms": {"_sg.retired_refs": refs}}, "_source": ["_sg.retired_refs"], "size": 10_000})
+}
