@@ -59,8 +59,9 @@ pub trait Store: Send + Sync {
 
     /// Writes rows; one outcome for each, in the same order.
     ///
-    /// All or nothing is stored when the call fails; when it returns, everything
-    /// written survives a crash and is visible to the next call.
+    /// When it returns, everything written survives a crash and is visible to the
+    /// next call. When it fails, nothing is stored where there are transactions;
+    /// Elasticsearch may have some of the rows, and putting them again is harmless.
     async fn put(&self, rows: &[FetchedRow]) -> Result<Vec<PutOutcome>>;
 
     /// Returns the active ones of these rows, in the order of `keys`.
@@ -99,7 +100,8 @@ pub trait Store: Send + Sync {
     /// above `after_id`.
     async fn scan(&self, entity_type: &EntityType, after_id: i64, limit: usize) -> Result<Vec<RowVersion>>;
 
-    /// Removes rows for good and returns how many.
+    /// Removes rows for good and returns how many. Retired rows go only with their
+    /// whole type: the site still answers them.
     async fn purge(&self, scope: &PurgeScope) -> Result<u64>;
 
     /// Returns the types that are stored, by name.
