@@ -26,10 +26,12 @@ impl Source {
 }
 
 impl Sync {
-    /// Records a poll that worked, with the number of events it brought.
+    /// Records a poll that worked and was committed, with the number of events it
+    /// brought.
     pub fn polled(&self, at: DateTime<Utc>, events: usize) {
         self.polls.inc();
         self.last_poll_success.set(seconds(at));
+        self.checkpoint.set(seconds(at));
         self.events_received.inc_by(events as u64);
         if events > 0 {
             self.batch_events.observe(events as f64);

@@ -43,7 +43,6 @@ const ROW_OUTCOME: Axis = Axis::Fixed("outcome", &["written", "unchanged", "stal
 const MARK_KIND: Axis =
     Axis::Fixed("kind", &["new", "change", "retire", "revive", "inverse", "scan", "repair", "settle", "import"]);
 const GAP_RESOLUTION: Axis = Axis::Fixed("resolution", &["arrived", "retired", "resync"]);
-const QUEUE: Axis = Axis::Fixed("queue", &["fetch", "write", "fanout", "report"]);
 const DEAD_KIND: Axis = Axis::Fixed("kind", &["event", "row", "read", "write"]);
 const STORE_OPERATION: Axis = Axis::Fixed("operation", &["get", "search", "count", "bulk", "refresh", "scan", "other"]);
 const STORE_REASON: Axis = Axis::Fixed("reason", &["unavailable", "full", "refused", "other"]);
@@ -154,16 +153,12 @@ metrics! {
             histogram("sgcache_sync_event_gap_lifetime_seconds", GAP_SECONDS);
         /// Events that an audit found and the loop had missed. Must stay 0.
         audit_missed: IntCounter = counter("sgcache_sync_audit_missed_events_total");
-        /// Work waiting in a queue.
-        queue_depth: Gauges = gauges("sgcache_sync_queue_depth", &[QUEUE], First::Zero);
-        /// Work that a queue can hold; NaN for a queue that is not in use.
-        queue_capacity: Gauges = gauges("sgcache_sync_queue_capacity", &[QUEUE], First::Unknown);
+        /// Stored rows that were not what sync had written, found by the scrub.
+        damaged: Counters = counters("sgcache_sync_damaged_rows_total", &[Axis::EntityType]);
         /// Events per non-empty poll.
         batch_events: Histogram = histogram("sgcache_sync_batch_events", BATCH_EVENTS);
         /// When marks and position were last committed.
         checkpoint: Gauge = gauge("sgcache_sync_checkpoint_timestamp_seconds", First::Start);
-        /// Renamed or retired entities whose name is not in every link yet.
-        name_fanout_pending: Gauge = gauge("sgcache_sync_name_fanout_pending", First::Zero);
         /// Whether deletions of a type wait for an operator.
         deletion_breaker_open: Gauges = gauges(
             "sgcache_sync_deletion_breaker_open", &[Axis::EntityType], First::Zero);

@@ -33,6 +33,7 @@ mod site;
 mod summarize;
 mod table;
 mod transaction;
+mod upset;
 mod value;
 mod world;
 mod write;

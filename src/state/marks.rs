@@ -237,6 +237,19 @@ impl State {
         })
     }
 
+    /// Returns the marks that are due for something that an event or a write told
+    /// of, newest first: what somebody waits for while a bulk of others is read.
+    pub fn newest_marks(&self, now: SiteTime, limit: usize) -> Result<Vec<Mark>> {
+        self.read(|connection| {
+            let sql = format!(
+                "SELECT {COLUMNS} FROM marks WHERE prio = 0 AND due_at <= ?1 AND kinds & ?3 = 0
+                ORDER BY gen DESC, type, id LIMIT ?2"
+            );
+            let stuck = Kinds::QUARANTINED | Kinds::HELD;
+            collect(connection, &sql, params![now.0, limit as i64, stuck.0])
+        })
+    }
+
     /// Returns every mark, for status and tests.
     pub fn marks(&self, limit: usize) -> Result<Vec<Mark>> {
         self.read(|connection| {
@@ -316,6 +329,16 @@ impl State {
             let values = params![entity_type.as_str(), generation, Kinds::REPAIR.0];
             let rows = statement.query_map(values, |row| row.get(0))?;
             Ok(rows.collect::<rusqlite::Result<_>>()?)
+        })
+    }
+
+    /// Tells whether a key was marked at a moment or later, whether it was read
+    /// since or not. The log reaches back three hours.
+    pub fn was_touched(&self, key: &EntityRef, since: SiteTime) -> Result<bool> {
+        self.read(|connection| {
+            let sql = "SELECT EXISTS (SELECT 1 FROM touched WHERE type = ?1 AND id = ?2 AND at >= ?3)";
+            let values = params![key.entity_type.as_str(), key.id, since.0];
+            Ok(connection.query_row(sql, values, |row| row.get(0))?)
         })
     }
 

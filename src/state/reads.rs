@@ -213,7 +213,8 @@ impl State {
                 put_dead(transaction, dead, finish.now)?;
             }
             if let Some(step) = &finish.segment {
-                let rows = finish.rows.len() as u64;
+                // What there is to expect was counted without the retired ones.
+                let rows = finish.rows.iter().filter(|row| row.state == RowState::Active).count() as u64;
                 finished.import = types::step_import(transaction, &finish.ticket.entity_type, *step, rows)?;
             }
             end_read(transaction, &finish.ticket)?;

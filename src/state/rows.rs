@@ -107,21 +107,33 @@ impl State {
         last: i64,
         limit: usize,
     ) -> Result<BTreeMap<i64, RowMeta>> {
+        self.rows_in(entity_type, RowState::Active, (first, last), limit)
+    }
+
+    /// Returns at most `limit` rows in a state with ids between these two, both
+    /// included, ascending.
+    pub fn rows_in(
+        &self,
+        entity_type: &EntityType,
+        state: RowState,
+        (first, last): (i64, i64),
+        limit: usize,
+    ) -> Result<BTreeMap<i64, RowMeta>> {
         self.read(|connection| {
             let sql = "SELECT rv, state, updated_at, hash, last_event, read_at, name, id FROM rowmeta
-                WHERE type = ?1 AND id BETWEEN ?2 AND ?3 AND state = 0 ORDER BY id LIMIT ?4";
+                WHERE type = ?1 AND id BETWEEN ?2 AND ?3 AND state = ?5 ORDER BY id LIMIT ?4";
             let mut statement = connection.prepare_cached(sql)?;
-            let values = params![entity_type.as_str(), first, last, limit as i64];
+            let values = params![entity_type.as_str(), first, last, limit as i64, code(state)];
             let rows = statement.query_map(values, |row| Ok((row.get(7)?, from_row(row)?)))?;
             Ok(rows.collect::<rusqlite::Result<_>>()?)
         })
     }
 
-    /// Returns the ids of active rows that were last read before the version
-    /// `rv`, ascending, at most `limit` after `after`.
+    /// Returns the ids of active and retired rows that were last read before the
+    /// version `rv`, ascending, at most `limit` after `after`.
     pub fn rows_older_than(&self, entity_type: &EntityType, rv: i64, after: i64, limit: usize) -> Result<Vec<i64>> {
         self.read(|connection| {
-            let sql = "SELECT id FROM rowmeta WHERE type = ?1 AND id > ?2 AND state = 0 AND rv < ?3
+            let sql = "SELECT id FROM rowmeta WHERE type = ?1 AND id > ?2 AND state IN (0, 1) AND rv < ?3
                 ORDER BY id LIMIT ?4";
             let mut statement = connection.prepare_cached(sql)?;
             let rows = statement.query_map(params![entity_type.as_str(), after, rv, limit as i64], |row| row.get(0))?;

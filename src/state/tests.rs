@@ -259,7 +259,7 @@ fn a_file_of_a_newer_version_is_refused_and_left_alone() {
 #[test]
 fn an_import_goes_on_where_it_was() {
     let test = fixture();
-    let segment = |last_id, end| Segment { last_id, end, done: false };
+    let segment = |last_id, end| Segment { last_id, end, done: false, retired: false };
     let import = ImportState {
         lo_rv: 5,
         segments: vec![segment(0, Some(50)), segment(50, None)],

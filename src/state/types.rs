@@ -83,6 +83,9 @@ pub struct Segment {
     pub end: Option<i64>,
     /// Whether everything is imported.
     pub done: bool,
+    /// Whether these are the retired rows.
+    #[serde(default)]
+    pub retired: bool,
 }
 
 impl State {

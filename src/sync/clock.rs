@@ -7,7 +7,7 @@
 //! freshness is understated, never overstated.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use crate::entity::Timestamp;
 use crate::state::SiteTime;
@@ -66,9 +66,9 @@ impl SiteClock {
         self.with(|inner| inner.held = Some(now));
     }
 
-    /// Returns the clock of the site minus that of this machine.
-    pub fn offset_from_local(&self) -> Duration {
-        Duration::from_millis(u64::try_from((self.now().0 - local_millis()).abs()).unwrap_or(0))
+    /// Returns the clock of the site minus that of this machine, in seconds.
+    pub fn ahead_of_local(&self) -> f64 {
+        (self.now().0 - local_millis()) as f64 / 1000.0
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut Inner) -> T) -> T {

@@ -39,7 +39,8 @@ enum Blame {
 
 impl Replica {
     /// Reads the marked keys that are due, most urgent first, and writes what the
-    /// site says.
+    /// site says. Half of the reads are kept for the newest marks, so that a bulk
+    /// of older ones does not hold up what somebody has just done.
     ///
     /// # Errors
     ///
@@ -48,13 +49,19 @@ impl Replica {
     pub async fn fetch_due(&self) -> Result<Fetched> {
         let size = self.client().page_size() as usize;
         let in_flight = self.settings().fetches_in_flight.max(1);
-        let marks = self.state().due_marks(self.now(), size * in_flight)?;
-        let due = marks.len();
-        let mut by_type: BTreeMap<EntityType, Vec<Mark>> = BTreeMap::new();
-        for mark in marks {
-            by_type.entry(mark.key.entity_type.clone()).or_default().push(mark);
+        let reserved = in_flight / 2;
+        let now = self.now();
+        let turn = self.state().due_marks(now, size * (in_flight - reserved))?;
+        let mut newest = Vec::new();
+        if turn.len() == size * (in_flight - reserved) {
+            let known: BTreeSet<EntityRef> = turn.iter().map(|mark| mark.key.clone()).collect();
+            newest = self.state().newest_marks(now, size * reserved)?;
+            newest.retain(|mark| !known.contains(&mark.key));
         }
-        let chunks: Vec<_> = by_type.values().flat_map(|marks| marks.chunks(size)).collect();
+        let due = turn.len() + newest.len();
+        // The newest begin first, should there be more chunks than reads.
+        let (newest, turn) = (by_type(newest), by_type(turn));
+        let chunks: Vec<_> = newest.values().chain(turn.values()).flat_map(|marks| marks.chunks(size)).collect();
         let reads: Vec<_> = chunks.into_iter().map(|marks| self.fetch_chunk(marks)).collect();
         let rounds = stream::iter(reads).buffer_unordered(in_flight);
         let results: Vec<Result<usize>> = rounds.collect().await;
@@ -249,6 +256,14 @@ impl Replica {
         }
         Ok(changes)
     }
+}
+
+fn by_type(marks: Vec<Mark>) -> BTreeMap<EntityType, Vec<Mark>> {
+    let mut by_type: BTreeMap<EntityType, Vec<Mark>> = BTreeMap::new();
+    for mark in marks {
+        by_type.entry(mark.key.entity_type.clone()).or_default().push(mark);
+    }
+    by_type
 }
 
 fn without(ids: &[i64], said: &BTreeMap<i64, Said>) -> Vec<i64> {

@@ -4,7 +4,8 @@
 //! the range of ids is divided into segments that are read side by side. Each
 //! page is written under the version of its own read, so events, repairs and
 //! other imports may write the same rows at the same time. Rows that were known
-//! before and not met are read again by id before they go.
+//! before and not met are read again by id before they go. The retired rows, a
+//! list of their own, are one more segment.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,7 +18,7 @@ use super::{Replica, Result, SyncError};
 use crate::api3::{Read, RowText, Summarize};
 use crate::entity::{EntityRef, EntityType};
 use crate::entity_config::TypeLayout;
-use crate::filter::RawSort;
+use crate::filter::{Only, RawSort};
 use crate::shotgun::{Answer, ErrorKind, Purpose};
 use crate::state::{ImportState, Kinds, MarkRequest, Segment, SegmentStep, TypeState};
 use crate::store::RowState;
@@ -147,9 +148,10 @@ impl Replica {
         let bound = |index: i64| last * index / count;
         let segment = |index: i64| {
             let end = (index + 1 < count).then(|| bound(index + 1));
-            Segment { last_id: bound(index), end, done: false }
+            Segment { last_id: bound(index), end, done: false, retired: false }
         };
-        let segments = (0..count).map(segment).collect();
+        let retired = Segment { last_id: 0, end: None, done: false, retired: true };
+        let segments = (0..count).map(segment).chain([retired]).collect();
         Ok(ImportState { lo_rv, segments, rows: 0, expected, confirm_until: None })
     }
 
@@ -234,10 +236,14 @@ impl Job {
         let replica = &self.replica;
         let mut last_id = segment.last_id;
         let mut size = replica.client().page_size();
+        let (only, state) = match segment.retired {
+            true => (Only::Retired, RowState::Retired),
+            false => (Only::Active, RowState::Active),
+        };
         loop {
             let ticket = replica.state().begin_read(&self.layout.entity_type, replica.now())?;
             replica.step("import: page begun")?;
-            let page = match self.read_page(last_id, segment.end, size).await {
+            let page = match self.read_page(only, last_id, segment.end, size).await {
                 Ok(page) => page,
                 Err(error) => {
                     replica.state().abandon(&ticket)?;
@@ -252,9 +258,8 @@ impl Job {
             };
             let done = !page.has_next_page;
             last_id = page.last_id().unwrap_or(last_id).max(last_id);
-            let said: Vec<_> =
-                page.rows.into_iter().map(|row| (row.id, Said::Row(RowState::Active, row.text))).collect();
-            let count = said.len() as u64;
+            let said: Vec<_> = page.rows.into_iter().map(|row| (row.id, Said::Row(state, row.text))).collect();
+            let count = if segment.retired { 0 } else { said.len() as u64 };
             let step = self.resumable.then_some(SegmentStep { index, last_id, done });
             let read = Written { layout: &self.layout, ticket, said, marks: &[], suppress: false, segment: step };
             replica.write(read).await?;
@@ -267,7 +272,7 @@ impl Job {
         }
     }
 
-    async fn read_page(&self, after: i64, end: Option<i64>, size: u32) -> Result<Answer<RowText>> {
+    async fn read_page(&self, only: Only, after: i64, end: Option<i64>, size: u32) -> Result<Answer<RowText>> {
         let slots = self.replica.import_slots();
         // Closed only when the process ends.
         let _slot = slots.acquire().await;
@@ -284,6 +289,7 @@ impl Job {
             };
         }
         let read = Read::new(self.layout.entity_type.clone(), filter, size).fields(self.layout.field_names());
+        let read = Read { only, ..read };
         let client = self.replica.client();
         Ok(self.replica.heard(client.read_after(&read, after, Purpose::Import).await?))
     }

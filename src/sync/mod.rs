@@ -3,7 +3,8 @@
 //! An event is a hint, never a value: `extract` turns entries of the event log
 //! into marked keys, `poll` commits them, `fetch` reads marked keys again and
 //! `write` brings the rows into the store under the version of their read.
-//! `import` fills a type, `scan` finds what no event told. All of them write rows
+//! `import` fills a type, `scan` finds what no event told, `scrub` compares everything
+//! in the course of a day, `audit` proves that no event was missed. All of them write rows
 //! in the same way and may overlap freely.
 //!
 //! [`Replica`] is the site, the store and the state as one; jobs use it beside
@@ -11,6 +12,7 @@
 //! listeners and schedules are not known here.
 
 mod advance;
+mod audit;
 mod clock;
 mod error;
 mod extract;
@@ -21,6 +23,7 @@ mod names;
 mod poll;
 mod replica;
 mod scan;
+mod scrub;
 mod settings;
 mod settle;
 mod startup;
@@ -40,6 +43,7 @@ pub use import::{ImportProgress, Imported, Progress};
 pub use poll::Polled;
 pub use replica::Replica;
 pub use scan::{ScanKind, Scanned};
+pub use scrub::Scrubbed;
 pub use settings::Settings;
 pub use status::{PollStatus, Status, TypeStatus};
 pub use steps::{Steps, Stopped};

@@ -31,37 +31,46 @@ impl Replica {
                 return Err(error);
             }
         };
+        let mut revived_targets = Vec::new();
         for target in &targets {
             self.store().relink(target).await?;
             let revived = |mark: &&Mark| mark.key == target.key && mark.kinds.any(Kinds::REVIVE);
             if target.state.is_dead() {
                 self.mark_referrers(&target.key, &mut finish).await?;
             } else if marks.iter().any(|mark| revived(&mark)) {
-                self.mark_revived_links(&target.key, &mut finish).await?;
+                revived_targets.push(target.key.clone());
             }
         }
+        self.mark_revived_links(&revived_targets, &mut finish).await?;
         self.step("names: linked")?;
         self.finish(finish).await?;
         Ok(ids.len())
     }
 
-    /// Marks the rows that the site shows with a link to an entity which was
-    /// revived. Rows that were read while it was retired do not have the link, so
-    /// the store cannot name them.
-    pub(super) async fn mark_revived_links(&self, target: &EntityRef, finish: &mut Finish) -> Result<()> {
+    /// Marks the rows, active or retired, that the site shows with a link to any of
+    /// these entities, which were revived. Rows that were read while they were
+    /// retired do not have the link, so the store cannot name them.
+    pub(super) async fn mark_revived_links(&self, targets: &[EntityRef], finish: &mut Finish) -> Result<()> {
         let tracked = self.tracked();
-        for layout in tracked.layouts().filter(|layout| tracked.may_link(&layout.entity_type, &target.entity_type)) {
-            let filter = links_to(layout, target);
-            let mut last_id = 0;
-            loop {
-                let read = Read::new(layout.entity_type.clone(), filter.clone(), self.client().page_size());
-                let page = self.heard(self.client().read_after(&read, last_id, Purpose::Fetch).await?);
-                let keys =
-                    page.rows.iter().filter_map(Answer::id).map(|id| EntityRef::new(layout.entity_type.clone(), id));
-                finish.marks.extend(keys.map(|key| MarkRequest::new(key, Kinds::CHANGE)));
-                match page.last_id() {
-                    Some(last) if page.has_next_page => last_id = last,
-                    _ => break,
+        for layout in tracked.layouts() {
+            let linked: Vec<_> =
+                targets.iter().filter(|target| tracked.may_link(&layout.entity_type, &target.entity_type)).collect();
+            if linked.is_empty() {
+                continue;
+            }
+            for only in [Only::Active, Only::Retired] {
+                let read = Read::new(layout.entity_type.clone(), links_to(layout, &linked), self.client().page_size());
+                let read = Read { only, ..read };
+                let mut last_id = 0;
+                loop {
+                    let page = self.heard(self.client().read_after(&read, last_id, Purpose::Fetch).await?);
+                    let ids = page.rows.iter().filter_map(Answer::id);
+                    let mark = |id| MarkRequest::new(EntityRef::new(layout.entity_type.clone(), id), Kinds::CHANGE);
+                    finish.marks.extend(ids.map(mark));
+                    match page.last_id() {
+                        Some(last) if page.has_next_page => last_id = last,
+                        _ => break,
+                    }
                 }
             }
         }
@@ -89,15 +98,18 @@ impl Replica {
     }
 }
 
-/// Asks for rows that show a link to the target in any cached field.
-fn links_to(layout: &TypeLayout, target: &EntityRef) -> RawFilter {
-    let value = serde_json::json!({"type": target.entity_type.as_str(), "id": target.id});
-    let holds = layout.fields.iter().filter(|field| {
-        matches!(field.data_type, DataType::Entity | DataType::MultiEntity)
-            && field.valid_types.contains(&target.entity_type)
-    });
+/// Asks for rows that show a link to one of the targets in any cached field.
+fn links_to(layout: &TypeLayout, targets: &[&EntityRef]) -> RawFilter {
+    let holds = layout
+        .fields
+        .iter()
+        .filter(|field| matches!(field.data_type, DataType::Entity | DataType::MultiEntity))
+        .filter(|field| targets.iter().any(|target| field.valid_types.contains(&target.entity_type)));
     let leaf = |field: &LayoutField| {
-        RawFilter::Leaf(RawLeaf { path: field.name.clone(), relation: "is".into(), values: vec![value.clone()] })
+        let fitting = targets.iter().filter(|target| field.valid_types.contains(&target.entity_type));
+        let values =
+            fitting.map(|target| serde_json::json!({"type": target.entity_type.as_str(), "id": target.id})).collect();
+        RawFilter::Leaf(RawLeaf { path: field.name.clone(), relation: "in".into(), values })
     };
     let conditions: Vec<_> = holds.map(leaf).collect();
     match conditions.is_empty() {

@@ -1,28 +1,36 @@
-//! Finds what no event told: ids and `updated_at` of a type, compared with what
-//! is known. A scan never deletes or writes; it marks keys.
+//! Finds what no event told: ids, `updated_at` and names of a type, compared with
+//! what is known. A scan never deletes or writes; it marks keys.
+//!
+//! Compared in full are rows of a type without `updated_at`, such as replies, and
+//! retired rows: what links to those shows in no event.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
+use super::write::hash_of_name;
 use super::{Replica, Result};
 use crate::api3::Read;
 use crate::entity::{EntityRef, EntityType, RowState, Timestamp};
 use crate::entity_config::TypeLayout;
-use crate::filter::{RawFilter, RawLeaf};
+use crate::filter::{Only, RawFilter, RawLeaf};
+use crate::schema::display_name_field;
 use crate::shotgun::{Answer, Purpose};
 use crate::state::{Kinds, MarkRequest, RowMeta, Sweep};
+use crate::store::display_name;
 
 /// `updated_at` is set before a transaction commits.
 const OVERLAP_SECONDS: i64 = 600;
 
 /// How much of a type a scan looks at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ScanKind {
     /// The rows updated last and the newest ids.
     Fast,
-    /// Every id and `updated_at`.
+    /// Every id, `updated_at` and name.
     Light,
+    /// Every field of the retired rows.
+    Retired,
 }
 
 /// What a scan found.
@@ -34,7 +42,7 @@ pub struct Scanned {
     pub missing: u64,
     /// Rows that only the cache has.
     pub extra: u64,
-    /// Rows with another `updated_at`.
+    /// Rows with another `updated_at` or name.
     pub differs: u64,
 }
 
@@ -55,41 +63,56 @@ impl Replica {
         let before = self.state().generation()?;
         let (scanned, marks) = match kind {
             ScanKind::Fast => self.compare_newest(entity_type).await?,
-            ScanKind::Light => self.compare_all(entity_type, Kinds::SCAN).await?,
+            ScanKind::Light => self.compare_all(entity_type, RowState::Active, Kinds::SCAN).await?,
+            ScanKind::Retired => self.compare_all(entity_type, RowState::Retired, Kinds::SCAN).await?,
         };
-        // What an event told of meanwhile is no silent change.
-        let touched: BTreeSet<i64> = self.state().touched_since(entity_type, before)?.into_iter().collect();
+        self.note_silent(entity_type, &marks, before)?;
+        self.state().mark(&marks, self.now())?;
+        Ok(scanned)
+    }
+
+    /// Counts the keys of which no event told, neither before `generation` nor
+    /// since.
+    pub(super) fn note_silent(&self, entity_type: &EntityType, marks: &[MarkRequest], generation: i64) -> Result<()> {
+        let touched: BTreeSet<i64> = self.state().touched_since(entity_type, generation)?.into_iter().collect();
         let marked: BTreeSet<i64> = self.state().marked_ids(entity_type)?.into_iter().collect();
         let silent = marks.iter().filter(|mark| !touched.contains(&mark.key.id) && !marked.contains(&mark.key.id));
         self.metrics().sync.silent_changes.add(&[entity_type.as_str()], silent.count() as u64);
-        self.state().mark(&marks, self.now())?;
-        Ok(scanned)
+        Ok(())
     }
 
     /// Makes the comparison that a change on the way of an entity filter asked
     /// for.
     pub(super) async fn sweep(&self, sweep: &Sweep) -> Result<()> {
         // An event told of it, so freshness waits for the rows.
-        let (_, marks) = self.compare_all(&sweep.entity_type, Kinds::SCAN | Kinds::CHANGE).await?;
+        let (_, marks) = self.compare_all(&sweep.entity_type, RowState::Active, Kinds::SCAN | Kinds::CHANGE).await?;
         self.step("sweep: compared")?;
         Ok(self.state().finish_sweep(sweep, &marks, self.now())?)
     }
 
-    async fn compare_all(&self, entity_type: &EntityType, kinds: Kinds) -> Result<(Scanned, Vec<MarkRequest>)> {
+    /// Compares every row of the active or of the retired list.
+    async fn compare_all(
+        &self,
+        entity_type: &EntityType,
+        state: RowState,
+        kinds: Kinds,
+    ) -> Result<(Scanned, Vec<MarkRequest>)> {
         let layout = self.layout(entity_type)?;
-        let mut scanned = Scanned::default();
-        let mut marks = Vec::new();
-        let mut last_id = 0;
+        let mut read = request(&layout, layout.raw_filter.clone(), self.client().page_size());
+        let whole = state == RowState::Retired || layout.field("updated_at").is_none();
+        if whole {
+            read.fields = layout.field_names();
+        }
+        read.only = if state == RowState::Retired { Only::Retired } else { Only::Active };
+        let (mut scanned, mut marks, mut last_id) = (Scanned::default(), Vec::new(), 0);
         loop {
-            let read = request(&layout, layout.raw_filter.clone(), self.client().page_size());
             let page = self.heard(self.client().read_after(&read, last_id, Purpose::Scan).await?);
             let last = page.last_id().filter(|_| page.has_next_page);
-            let known =
-                self.state().active_rows(entity_type, last_id + 1, last.unwrap_or(i64::MAX), usize::MAX >> 1)?;
-            let differing = compare(&layout, &page, &known, true, &mut scanned);
-            marks.extend(
-                differing.into_iter().map(|id| MarkRequest::new(EntityRef::new(entity_type.clone(), id), kinds)),
-            );
+            let range = (last_id + 1, last.unwrap_or(i64::MAX));
+            let known = self.state().rows_in(entity_type, state, range, usize::MAX >> 1)?;
+            let differing = compare(&layout, &page, &known, Extent { complete: true, whole }, &mut scanned);
+            let mark = |id| MarkRequest::new(EntityRef::new(entity_type.clone(), id), kinds);
+            marks.extend(differing.into_iter().map(mark));
             match last {
                 Some(last) => last_id = last,
                 None => return Ok((scanned, marks)),
@@ -104,6 +127,8 @@ impl Replica {
         let (max_id, newest) = self.state().newest(entity_type)?;
         let mut conditions = vec![leaf("id", "greater_than", max_id.into())];
         if let (Some(newest), Some(_)) = (newest, layout.field("updated_at")) {
+            // An `updated_at` in the future, which a script may write, hides nothing.
+            let newest = newest.min(self.now().timestamp());
             let since = Timestamp(newest.0 - OVERLAP_SECONDS).to_string();
             conditions.push(leaf("updated_at", "greater_than", since.into()));
         }
@@ -116,7 +141,7 @@ impl Replica {
             let ids: Vec<i64> = page.rows.iter().filter_map(Answer::id).collect();
             let mut known = self.state().rows(entity_type, &ids)?;
             known.retain(|_, meta| meta.state == RowState::Active);
-            let differing = compare(&layout, &page, &known, false, &mut scanned);
+            let differing = compare(&layout, &page, &known, Extent::default(), &mut scanned);
             let mark = |id| MarkRequest::new(EntityRef::new(entity_type.clone(), id), Kinds::SCAN);
             marks.extend(differing.into_iter().map(mark));
             match page.last_id() {
@@ -128,40 +153,55 @@ impl Replica {
 }
 
 fn request(layout: &TypeLayout, filter: RawFilter, size: u32) -> Read {
-    let mut fields = vec!["id".to_owned()];
-    fields.extend(layout.field("updated_at").map(|field| field.name.clone()));
+    let compared = ["updated_at", "cached_display_name", display_name_field(&layout.entity_type)];
+    let fields = compared.into_iter().filter(|name| layout.field(name).is_some()).map(str::to_owned).collect();
     Read::new(layout.entity_type.clone(), filter, size).fields(fields)
+}
+
+/// How much a page shows.
+#[derive(Clone, Copy, Default)]
+struct Extent {
+    /// Every row of its range, so that a known row which it lacks is one too many.
+    complete: bool,
+    /// Every field.
+    whole: bool,
+}
+
+/// Tells whether a row shows what is known of it.
+fn is_same(layout: &TypeLayout, row: &Map<String, Value>, known: &RowMeta, whole: bool) -> bool {
+    if whole {
+        return layout.row_hash(row) == known.hash;
+    }
+    let updated_at = row.get("updated_at").and_then(Value::as_str).and_then(Timestamp::parse);
+    updated_at == known.updated_at && hash_of_name(display_name(&layout.entity_type, row)) == known.name
 }
 
 fn leaf(path: &str, relation: &str, value: Value) -> RawFilter {
     RawFilter::Leaf(RawLeaf { path: path.into(), relation: relation.into(), values: vec![value] })
 }
 
-/// Returns the ids that differ. `complete` says that the page shows every row of
-/// its range, so that a known row which it lacks is one too many.
+/// Returns the ids that differ.
 fn compare(
     layout: &TypeLayout,
     page: &Answer,
     known: &BTreeMap<i64, RowMeta>,
-    complete: bool,
+    extent: Extent,
     scanned: &mut Scanned,
 ) -> Vec<i64> {
-    let timed = layout.field("updated_at").is_some();
     let mut seen = BTreeSet::new();
     let mut differing = Vec::new();
     for row in &page.rows {
         let Some(id) = Answer::id(row) else { continue };
         seen.insert(id);
         scanned.rows += 1;
-        let updated_at = row.get("updated_at").and_then(Value::as_str).and_then(Timestamp::parse);
         match known.get(&id) {
             None => scanned.missing += 1,
-            Some(meta) if timed && meta.updated_at != updated_at => scanned.differs += 1,
+            Some(meta) if !is_same(layout, row, meta, extent.whole) => scanned.differs += 1,
             Some(_) => continue,
         }
         differing.push(id);
     }
-    if complete {
+    if extent.complete {
         let extra = known.keys().filter(|id| !seen.contains(id)).copied();
         let before = differing.len();
         differing.extend(extra);

@@ -28,6 +28,16 @@ pub struct Settings {
     pub light_scan_every: Duration,
     /// How often the newest `updated_at` are compared; zero is never.
     pub fast_scan_every: Duration,
+    /// How often the list of retired rows of a type is compared; zero is never.
+    pub retired_scan_every: Duration,
+    /// How often the next rows are compared in full, with the site and with what
+    /// the store holds; zero is never.
+    pub scrub_every: Duration,
+    /// How many rows that is each time, all types together.
+    pub scrub_rows: u32,
+    /// How often the latest part of the event log is read once more, to prove that
+    /// nothing in it was missed; zero is never.
+    pub audit_every: Duration,
     /// How often the schema is read.
     pub schema_every: Duration,
     /// How long tombstones are kept.
@@ -48,6 +58,10 @@ impl Default for Settings {
             forget_untracked_after: Duration::from_secs(24 * 3600),
             light_scan_every: Duration::from_secs(3600),
             fast_scan_every: Duration::from_secs(300),
+            retired_scan_every: Duration::from_secs(6 * 3600),
+            scrub_every: Duration::from_secs(600),
+            scrub_rows: 1_000,
+            audit_every: Duration::from_secs(300),
             schema_every: Duration::from_secs(600),
             keep_tombstones: Duration::from_secs(7 * 24 * 3600),
         }

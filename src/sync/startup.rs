@@ -70,6 +70,7 @@ impl Replica {
         let now = self.now();
         let site = self.client().site();
         self.state().begin_stream(site, EventId(frontier), newest.as_ref(), &missing, view, now)?;
+        self.state().keep(super::audit::FOLLOWED_SINCE, &now)?;
         self.step("start: stream begun")?;
         if view.is_some_and(|view| view < 0.9) {
             tracing::warn!(visible = view, "the script does not see every event: give it a role that does");

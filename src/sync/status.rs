@@ -124,6 +124,7 @@ impl Replica {
         let status = self.status()?;
         let sync = &self.metrics().sync;
         sync.lag_current.set(status.lag_seconds);
+        self.metrics().source.clock_offset.set(self.clock().ahead_of_local());
         for (kind, count) in &status.marks {
             sync.marks.set(&[kind], *count as f64);
         }

@@ -1,10 +1,13 @@
 //! Everything besides polling, fetching and importing that has to happen now and
 //! then.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::audit::Suspects;
 use super::scan::ScanKind;
-use super::{Replica, Result};
+use super::{Replica, Result, SyncError};
+use crate::entity::EntityType;
 use crate::state::{Kinds, SiteTime, TypeState};
 use crate::store::PurgeScope;
 
@@ -20,10 +23,12 @@ pub(super) struct Upkeep {
     untracked: Option<SiteTime>,
     schema: Option<SiteTime>,
     time_filters: Option<SiteTime>,
-    light: Option<SiteTime>,
-    fast: Option<SiteTime>,
     tombstones: Option<SiteTime>,
     stream: Option<SiteTime>,
+    scrub: Option<SiteTime>,
+    audit: Option<SiteTime>,
+    scans: BTreeMap<(ScanKind, EntityType), Option<SiteTime>>,
+    suspects: Suspects,
 }
 
 /// Tells whether a period is over, and begins the next one. The first period
@@ -39,23 +44,51 @@ fn is_due(last: &mut Option<SiteTime>, every: Duration, now: SiteTime) -> bool {
     due
 }
 
+/// The first failure of several pieces of work that do not depend on each other.
+#[derive(Default)]
+struct Outcome(Option<SyncError>);
+
+impl Outcome {
+    /// Takes note of one piece. A test that stops the world stops at once.
+    fn note(&mut self, result: Result<()>) -> Result<()> {
+        match result {
+            Err(stopped @ SyncError::Stopped(_)) => Err(stopped),
+            Err(error) => {
+                self.0.get_or_insert(error);
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    fn end(self) -> Result<()> {
+        self.0.map_or(Ok(()), Err)
+    }
+}
+
 impl Replica {
-    /// Does what is due, in the order of urgency.
+    /// Does what is due. What fails does not keep the rest from being done.
+    ///
+    /// # Errors
+    ///
+    /// The first error, after everything was tried.
     pub(super) async fn upkeep(&self, upkeep: &mut Upkeep) -> Result<()> {
         let now = self.now();
-        for sweep in self.state().due_sweeps(now)? {
-            self.sweep(&sweep).await?;
-        }
-        self.conclude_imports()?;
-        if is_due(&mut upkeep.untracked, UNTRACKED_EVERY, now) {
-            self.forget_untracked().await?;
-        }
-        let schema_due = is_due(&mut upkeep.schema, self.settings().schema_every, now);
+        let settings = self.settings();
+        let mut outcome = Outcome::default();
+        let schema_due = is_due(&mut upkeep.schema, settings.schema_every, now);
         if schema_due || self.state().stream()?.schema_due {
-            self.check_schema().await?;
+            outcome.note(self.check_schema().await)?;
+        }
+        for sweep in self.state().due_sweeps(now)? {
+            outcome.note(self.sweep(&sweep).await)?;
+        }
+        outcome.note(self.conclude_imports())?;
+        if is_due(&mut upkeep.untracked, UNTRACKED_EVERY, now) {
+            outcome.note(self.forget_untracked().await)?;
         }
         if is_due(&mut upkeep.stream, STREAM_EVERY, now) {
-            self.check_stream().await?;
+            outcome.note(self.check_stream().await)?;
         }
         if is_due(&mut upkeep.time_filters, TIME_FILTERS_EVERY, now) {
             for entity_type in self.tracked().filtered_by_time() {
@@ -63,14 +96,45 @@ impl Replica {
             }
         }
         if is_due(&mut upkeep.tombstones, TOMBSTONES_EVERY, now) {
-            self.purge_tombstones(now).await?;
+            outcome.note(self.purge_tombstones(now).await)?;
         }
-        if is_due(&mut upkeep.light, self.settings().light_scan_every, now) {
-            self.scan_all(ScanKind::Light).await?;
-        } else if is_due(&mut upkeep.fast, self.settings().fast_scan_every, now) {
-            self.scan_all(ScanKind::Fast).await?;
+        outcome.note(self.audit_due(upkeep, now).await)?;
+        outcome.note(self.scan_due(upkeep, now).await)?;
+        if is_due(&mut upkeep.scrub, settings.scrub_every, now) {
+            outcome.note(self.scrub().await.map(|_| ()))?;
+        }
+        outcome.end()
+    }
+
+    async fn audit_due(&self, upkeep: &mut Upkeep, now: SiteTime) -> Result<()> {
+        upkeep.suspects = self.conclude_audit(std::mem::take(&mut upkeep.suspects))?;
+        if is_due(&mut upkeep.audit, self.settings().audit_every, now) {
+            upkeep.suspects = self.audit().await?;
         }
         Ok(())
+    }
+
+    /// Scans the types whose turn it is. They do not all begin their periods at
+    /// once, so that the requests are spread.
+    async fn scan_due(&self, upkeep: &mut Upkeep, now: SiteTime) -> Result<()> {
+        let settings = self.settings();
+        let kinds = [
+            (ScanKind::Fast, settings.fast_scan_every),
+            (ScanKind::Light, settings.light_scan_every),
+            (ScanKind::Retired, settings.retired_scan_every),
+        ];
+        let types = self.live_types()?;
+        let mut outcome = Outcome::default();
+        for (kind, every) in kinds {
+            for (index, entity_type) in types.iter().enumerate() {
+                let first = now.before(every * u32::try_from(index).unwrap_or(0) / types.len().max(1) as u32);
+                let last = upkeep.scans.entry((kind, entity_type.clone())).or_insert(Some(first));
+                if is_due(last, every, now) {
+                    outcome.note(self.scan(entity_type, kind).await.map(|_| ()))?;
+                }
+            }
+        }
+        outcome.end()
     }
 
     /// Declares types live whose import is copied and confirmed: every mark that
@@ -85,16 +149,6 @@ impl Replica {
             if !self.state().has_marks_until(&record.entity_type, kinds, until)? {
                 self.state().set_live(&record.entity_type)?;
                 tracing::info!(entity_type = %record.entity_type, "live");
-            }
-        }
-        Ok(())
-    }
-
-    async fn scan_all(&self, kind: ScanKind) -> Result<()> {
-        for layout in self.tracked().layouts() {
-            let record = self.state().type_record(&layout.entity_type)?;
-            if record.is_some_and(|record| record.state == TypeState::Live) {
-                self.scan(&layout.entity_type, kind).await?;
             }
         }
         Ok(())

@@ -109,7 +109,7 @@ impl Replica {
             .map(|(index, _)| sorted.rows[*index].key().id)
             .collect();
         let mut finish = Finish { segment: read.segment, ..Finish::new(read.ticket.clone(), self.now()) };
-        self.follow_links(&sorted, &known, &stale, read.marks, &mut finish).await?;
+        self.follow_links(&read, &sorted, &known, &stale, &mut finish).await?;
         self.step("write: links follow")?;
         self.conclude(&read, &sorted, &stale, &mut finish);
         let finished = self.finish(finish).await?;
@@ -207,12 +207,15 @@ impl Replica {
     /// rows that show or hide such a link.
     async fn follow_links(
         &self,
+        read: &Written<'_>,
         sorted: &Sorted,
         known: &BTreeMap<i64, RowMeta>,
         stale: &BTreeSet<i64>,
-        marks: &[Mark],
         finish: &mut Finish,
     ) -> Result<()> {
+        // What an import brings was retired before anything that links to it was read.
+        let importing = read.segment.is_some();
+        let mut revived = Vec::new();
         for index in &sorted.put {
             let row = &sorted.rows[*index];
             let id = row.key().id;
@@ -223,18 +226,18 @@ impl Replica {
             let was_dead = before.is_some_and(|meta| meta.state.is_dead());
             let turned = before.is_some() && was_dead != row.state().is_dead();
             let renamed = before.is_some_and(|meta| meta.name != name_hash(row)) && row.state().has_document();
-            if turned || renamed || (before.is_none() && row.state().is_dead()) {
+            if turned || renamed || (before.is_none() && row.state().is_dead() && !importing) {
                 let name = row.display_name().map(str::to_owned);
                 let target = LinkTarget { key: row.key().clone(), name, state: row.state(), rv: row.rv() };
                 self.store().relink(&target).await?;
             }
             if turned && row.state().is_dead() {
                 self.mark_referrers(row.key(), finish).await?;
-            } else if has_come_back(before, row, marks) {
-                self.mark_revived_links(row.key(), finish).await?;
+            } else if has_come_back(before, row, read.marks) {
+                revived.push(row.key().clone());
             }
         }
-        Ok(())
+        self.mark_revived_links(&revived, finish).await
     }
 
     /// Marks the rows that link to an entity which was retired.
@@ -408,8 +411,12 @@ fn payload(said: &Said) -> String {
     }
 }
 
-/// FNV-1a over the display name; zero without one.
 fn name_hash(row: &FetchedRow) -> u32 {
+    hash_of_name(row.display_name())
+}
+
+/// FNV-1a over a display name; zero without one.
+pub(super) fn hash_of_name(name: Option<&str>) -> u32 {
     let step = |hash: u32, byte: u8| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
-    row.display_name().map_or(0, |name| name.bytes().fold(0x811c_9dc5, step))
+    name.map_or(0, |name| name.bytes().fold(0x811c_9dc5, step))
 }

@@ -7,6 +7,8 @@ use std::collections::BTreeSet;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::{Result, ValidateError, Validator};
 use crate::api3::{Paging, PagingInfo, Read};
@@ -14,6 +16,7 @@ use crate::entity_config::TypeLayout;
 use crate::filter::{Page, Query, RawFilter, RawSort};
 use crate::schema::Schema;
 use crate::shotgun::{Answer, Purpose};
+use crate::state::SiteTime;
 use crate::store::{RowState, StoreErrorKind};
 
 /// Which entities of a type are compared.
@@ -58,6 +61,23 @@ impl Selection {
             filter: RawFilter::everything(),
             order: vec![RawSort { path: "updated_at".into(), descending: true }],
             page: Page::first(rows),
+        }
+    }
+}
+
+/// Where a rotation stands in a type, and when it began there from the start.
+#[derive(Default, Serialize, Deserialize)]
+struct Turn {
+    after: i64,
+    began: Option<SiteTime>,
+}
+
+impl Turn {
+    /// Reads what the state kept: at first that was the id alone.
+    fn read(kept: Value) -> Option<Self> {
+        match kept.as_i64() {
+            Some(after) => Some(Self { after, began: None }),
+            None => serde_json::from_value(kept).ok(),
         }
     }
 }
@@ -146,10 +166,21 @@ impl Validator {
     }
 
     async fn choose_next(&self, layout: &TypeLayout, rows: u32, name: &str) -> Result<BTreeSet<i64>> {
-        let name = format!("{name}/{}", layout.entity_type);
-        let after = self.state.rotation(&name)?.and_then(|place| place.as_i64()).unwrap_or(0);
-        let (ids, end) = self.ids_after(layout, after, rows).await?;
-        self.state.set_rotation(&name, &end.unwrap_or(0).into())?;
+        let place = format!("{name}/{}", layout.entity_type);
+        let turn = self.state.rotation(&place)?.and_then(Turn::read).unwrap_or_default();
+        let (ids, end) = self.ids_after(layout, turn.after, rows).await?;
+        let now = self.replica.now();
+        let began = turn.began.unwrap_or(now);
+        let next = match end {
+            Some(end) => Turn { after: end, began: Some(began) },
+            None => {
+                let pipeline = name.split('/').next().unwrap_or_default();
+                let took = now.since(began).as_secs_f64();
+                self.metrics.validation.rotation_cycle.set(&[pipeline, layout.entity_type.as_str()], took);
+                Turn { after: 0, began: Some(now) }
+            }
+        };
+        self.state.set_rotation(&place, &serde_json::to_value(next).unwrap_or_default())?;
         Ok(ids)
     }
 

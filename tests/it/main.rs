@@ -36,5 +36,7 @@ mod store_world;
 mod sync_cache;
 mod sync_follow;
 mod sync_random;
+mod sync_silent;
+mod sync_storm;
 mod sync_upheaval;
 mod validate_site;

@@ -14,11 +14,11 @@ use sgcache::api3::Auth;
 use sgcache::elastic;
 use sgcache::entity::{Timestamp, canonical_json};
 use sgcache::entity_config::{EntityConfigFile, TypeLayout};
-use sgcache::filter::Query;
+use sgcache::filter::{Only, Query};
 use sgcache::metrics::Metrics;
 use sgcache::retry::RetryPolicy;
 use sgcache::shotgun::{self, Client};
-use sgcache::sim::{Sim, SimHandle, SimSettings, Site};
+use sgcache::sim::{Action, Sim, SimHandle, SimSettings, Site};
 use sgcache::state::{SiteTime, State, TypeState};
 use sgcache::store::Store;
 use sgcache::store::elasticsearch::ElasticsearchStore;
@@ -232,15 +232,25 @@ impl Cache {
 
     /// Returns the cached rows of a type, canonical, by id.
     pub async fn cached(&self, layout: &TypeLayout) -> BTreeMap<i64, Map<String, Value>> {
-        let query = Query::all(layout.entity_type.clone()).fields(layout.paths());
+        self.cached_of(layout, Only::Active).await
+    }
+
+    async fn cached_of(&self, layout: &TypeLayout, only: Only) -> BTreeMap<i64, Map<String, Value>> {
+        let mut query = Query::all(layout.entity_type.clone()).fields(layout.paths());
+        query.only = only;
         let found = self.store().find(&query).await.expect("rows");
         found.rows.iter().map(|row| (row.key.id, canonical(layout, &row.fields()))).collect()
     }
 
     /// Returns the rows of a type that the site shows through the filter.
     pub async fn shown(&self, layout: &TypeLayout) -> BTreeMap<i64, Map<String, Value>> {
+        self.shown_of(layout, Only::Active).await
+    }
+
+    async fn shown_of(&self, layout: &TypeLayout, only: Only) -> BTreeMap<i64, Map<String, Value>> {
         let read = sgcache::api3::Read::new(layout.entity_type.clone(), layout.raw_filter.clone(), 500);
-        let read = read.fields(layout.field_names());
+        let mut read = read.fields(layout.field_names());
+        read.only = only;
         let (mut rows, mut last) = (BTreeMap::new(), 0);
         loop {
             let page = self.client().read_after(&read, last, shotgun::Purpose::Validate).await.expect("a page");
@@ -257,6 +267,10 @@ impl Cache {
         for layout in &self.layouts {
             let name = &layout.entity_type;
             assert_eq!(self.cached(layout).await, self.shown(layout).await, "rows of {name}");
+            let (cached, shown) = (self.cached_of(layout, Only::Retired), self.shown_of(layout, Only::Retired));
+            let (cached, shown): (Vec<_>, Vec<_>) =
+                (cached.await.into_keys().collect(), shown.await.into_keys().collect());
+            assert_eq!(cached, shown, "retired rows of {name}");
             let buckets = self.state().buckets(name).expect("buckets");
             let known: Vec<_> = buckets.iter().map(|one| (one.bucket, one.count, one.sum)).collect();
             let digest = self.store().digest(name).await.expect("a digest");
@@ -269,6 +283,15 @@ impl Cache {
             }
             let record = self.state().type_record(name).expect("a type").expect("a followed type");
             assert_eq!(record.state, TypeState::Live, "{name}");
+        }
+    }
+
+    /// Checks that retired rows are as on the site, field by field. What links to
+    /// them shows in no event: it takes a scan.
+    pub async fn assert_retired_equal_to_site(&self) {
+        for layout in &self.layouts {
+            let (cached, shown) = (self.cached_of(layout, Only::Retired), self.shown_of(layout, Only::Retired));
+            assert_eq!(cached.await, shown.await, "retired rows of {}", layout.entity_type);
         }
     }
 
@@ -294,6 +317,12 @@ fn canonical(layout: &TypeLayout, row: &Map<String, Value>) -> Map<String, Value
         (field.name.clone(), canonical_json(field.data_type, value))
     };
     layout.fields.iter().map(field).collect()
+}
+
+/// Makes something happen to a site, in the words of its admin endpoint.
+pub fn happen(site: &Arc<Site>, action: Value) -> Value {
+    let action: Action = serde_json::from_value(action).expect("an action");
+    site.perform(&action).expect("something that can happen")
 }
 
 /// A link for `create` and `update`.

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use sgcache::entity::{EntityRef, EntityType};
 use sgcache::sim::Trouble;
 use sgcache::state::{DeadKind, RowState};
-use sgcache::sync::{KeyOutcome, ScanKind, SyncError};
+use sgcache::sync::{KeyOutcome, SyncError};
 
 use crate::sync_cache::{Cache, create, empty_site, to};
 
@@ -264,21 +264,6 @@ async fn both_sides_of_a_link_follow_a_change_of_one() {
     cache.site().update("Sequence", sequence, json!({"shots": [to("Shot", shots[1])]})).expect("an update");
     cache.step().await.expect("a step");
     cache.assert_equal_to_site().await;
-}
-
-/// Rows 18 to 20: scripts that log nothing; a light scan finds everything.
-#[tokio::test]
-async fn changes_without_events_are_found_by_scans() {
-    let site = empty_site();
-    let ids: Vec<i64> = (0..5).map(|n| create(&site, "Shot", json!({"code": format!("s{n}")}))).collect();
-    let cache = Cache::live(site).await;
-    cache.tick(Duration::from_secs(60));
-    cache.site().update_silently("Shot", ids[0], json!({"code": "silent"})).expect("an update");
-    let fast = cache.replica().scan(&shot(), ScanKind::Fast).await.expect("a scan");
-    assert_eq!((fast.differs, fast.missing), (1, 0));
-    cache.quiesce().await;
-    cache.assert_equal_to_site().await;
-    assert_eq!(cache.replica().scan(&shot(), ScanKind::Light).await.expect("a scan").found(), 0);
 }
 
 /// Row 27: a row moves out of its filter and back through a field of its own.
