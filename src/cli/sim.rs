@@ -29,9 +29,15 @@ pub struct Args {
     /// Stop the clock of the site at this moment, such as 2026-01-01T00:00:00Z
     #[arg(long, value_name = "TIME", value_parser = moment)]
     clock: Option<Timestamp>,
-    /// How many entities to generate
-    #[arg(long, value_name = "N", default_value_t = 50_000)]
-    entities: usize,
+    /// How many entities to generate [default: 50000, none with --load or --snapshot]
+    #[arg(long, value_name = "N")]
+    entities: Option<usize>,
+    /// Begin with the rows of this file or folder: JSON, YAML or CSV; may be given several times
+    #[arg(long, value_name = "PATH")]
+    load: Vec<PathBuf>,
+    /// Begin with the site that was saved to this file
+    #[arg(long, value_name = "FILE", conflicts_with = "entities")]
+    snapshot: Option<PathBuf>,
     /// The same seed gives the same site
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
@@ -52,7 +58,9 @@ pub struct Args {
 pub async fn run(args: Args) -> Result<u8, Failure> {
     let settings = SimSettings {
         listen: args.port.map_or(args.listen, |port| SocketAddr::from(([127, 0, 0, 1], port))),
-        entities: args.entities,
+        entities: args.entities.unwrap_or(if args.load.is_empty() { 50_000 } else { 0 }),
+        load: args.load.clone(),
+        snapshot: args.snapshot.clone(),
         seed: args.seed,
         edits_per_second: args.edits,
         latency: args.latency,
@@ -63,8 +71,13 @@ pub async fn run(args: Args) -> Result<u8, Failure> {
         plan: args.faults.as_deref().map(plan).transpose()?.unwrap_or_default(),
         ..SimSettings::default()
     };
-    let sim = Sim::start(settings).await.map_err(|error| Failure::new(Failure::UNAVAILABLE, error.to_string()))?;
-    println!("simulated site ready on http://{} ({} entities, script `{}`)", sim.addr(), args.entities, args.script);
+    let sim = Sim::start(settings).await.map_err(refused)?;
+    println!(
+        "simulated site ready on http://{} ({} entities, script `{}`)",
+        sim.addr(),
+        sim.site().entities(),
+        args.script
+    );
     if let Some(admin) = sim.admin_url() {
         println!("admin endpoint on {admin}");
     }
@@ -74,6 +87,13 @@ pub async fn run(args: Args) -> Result<u8, Failure> {
     super::daemon::interrupted().await;
     sim.shutdown().await;
     Ok(0)
+}
+
+/// Data that cannot be loaded is wrong configuration; an address that cannot be
+/// listened on is not.
+fn refused(error: std::io::Error) -> Failure {
+    let code = if error.kind() == std::io::ErrorKind::Other { Failure::CONFIG } else { Failure::UNAVAILABLE };
+    Failure::new(code, error.to_string())
 }
 
 fn moment(text: &str) -> Result<Timestamp, String> {

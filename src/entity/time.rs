@@ -70,7 +70,8 @@ impl<'de> Deserialize<'de> for Timestamp {
 }
 
 /// A day without a time zone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Day(pub NaiveDate);
 
 impl Day {

@@ -1,12 +1,14 @@
 //! One stored value, small: a row is a short list of these.
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::schema::{FieldId, TypeId};
 use crate::entity::{DataType, Day, FieldValue, Timestamp};
 
 /// Points to a row of the site.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(from = "(TypeId, u32)", into = "(TypeId, u32)")]
 pub struct Key {
     /// The type of the row.
     pub ty: TypeId,
@@ -14,29 +16,51 @@ pub struct Key {
     pub id: u32,
 }
 
+impl From<(TypeId, u32)> for Key {
+    fn from((ty, id): (TypeId, u32)) -> Self {
+        Self { ty, id }
+    }
+}
+
+impl From<Key> for (TypeId, u32) {
+    fn from(key: Key) -> Self {
+        (key.ty, key.id)
+    }
+}
+
 /// A stored value. Links are keys; their names belong to their targets.
-#[derive(Clone, Debug, PartialEq, Default)]
+#[derive(Clone, Debug, PartialEq, Default, Serialize, Deserialize)]
 pub enum Cell {
     /// No value.
     #[default]
+    #[serde(rename = "n")]
     Null,
     /// A checkbox.
+    #[serde(rename = "b")]
     Bool(bool),
     /// A whole number; of an image, the id of its attachment.
+    #[serde(rename = "i")]
     Int(i64),
     /// A number with a fraction.
+    #[serde(rename = "f")]
     Float(f64),
     /// A text, never empty.
+    #[serde(rename = "t")]
     Text(Box<str>),
     /// A day.
+    #[serde(rename = "d")]
     Date(Day),
     /// A moment.
+    #[serde(rename = "m")]
     Moment(Timestamp),
     /// One link.
+    #[serde(rename = "l")]
     Link(Key),
     /// A list of links, never empty.
+    #[serde(rename = "k")]
     Links(Box<[Key]>),
     /// Anything else, as JSON text.
+    #[serde(rename = "j")]
     Json(Box<str>),
 }
 

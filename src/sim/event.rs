@@ -245,6 +245,14 @@ impl EventIds {
         Self { next_block: last + 1, block: block.max(1), workers: vec![(0, 0); workers.max(1)], turn: 0 }
     }
 
+    /// Makes sure that ids up to `last` are not handed out.
+    pub fn pass(&mut self, last: u32) {
+        if last >= self.next_block {
+            self.next_block = last + 1;
+            self.workers.fill((0, 0));
+        }
+    }
+
     /// Changes the number of workers and the ids per block; what the workers hold
     /// of their blocks stays unused.
     pub fn reshape(&mut self, workers: usize, block: u32) {

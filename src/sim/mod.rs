@@ -22,6 +22,7 @@ mod generate;
 mod http;
 mod journal;
 mod links;
+mod load;
 mod plan;
 mod read;
 mod requests;
@@ -30,6 +31,7 @@ mod rpc;
 pub mod scenario;
 mod schema;
 mod site;
+mod snapshot;
 mod summarize;
 mod table;
 mod transaction;
@@ -38,8 +40,10 @@ mod value;
 mod world;
 mod write;
 
-use std::io;
+use std::fs::File;
+use std::io::{self, BufReader};
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -52,9 +56,11 @@ pub use clock::SiteClock;
 pub use edits::Edits;
 pub use event::Actor;
 pub use faults::{Rule, Trouble, Troubles};
+pub use load::{LoadError, Loaded, Rows, read as read_rows};
 pub use requests::Requests;
 pub use scenario::{Action, ActionError, Plan, Step};
 pub use site::{Site, SiteSettings};
+pub use snapshot::SnapshotError;
 pub use transaction::Transaction;
 
 /// How a simulated site is started.
@@ -82,6 +88,10 @@ pub struct SimSettings {
     pub clock: Option<Timestamp>,
     /// What goes wrong from the start.
     pub plan: Plan,
+    /// The snapshot that the site is made of, instead of generated data.
+    pub snapshot: Option<PathBuf>,
+    /// Files and folders with rows that are added.
+    pub load: Vec<PathBuf>,
 }
 
 impl Default for SimSettings {
@@ -98,6 +108,8 @@ impl Default for SimSettings {
             admin: None,
             clock: None,
             plan: Plan::default(),
+            snapshot: None,
+            load: Vec::new(),
         }
     }
 }
@@ -110,17 +122,11 @@ impl Sim {
     ///
     /// # Errors
     ///
-    /// When the address cannot be listened on.
+    /// When the address cannot be listened on, or data cannot be loaded.
     pub async fn start(settings: SimSettings) -> io::Result<SimHandle> {
-        let site_settings = SiteSettings {
-            script: settings.script.clone(),
-            key: settings.key.clone(),
-            page_limit: settings.page_limit,
-            ..SiteSettings::default()
-        };
-        let (seed, entities) = (settings.seed, settings.entities);
-        let made = tokio::task::spawn_blocking(move || Site::filled(&site_settings, seed, entities));
-        Self::serve(made.await.map_err(io::Error::other)?, &settings).await
+        let wanted = settings.clone();
+        let made = tokio::task::spawn_blocking(move || make(&wanted)).await.map_err(io::Error::other)?;
+        Self::serve(made?, &settings).await
     }
 
     /// Begins to listen for a site that exists already.
@@ -146,6 +152,45 @@ impl Sim {
         let edits = (settings.edits_per_second > 0.0)
             .then(|| tokio::spawn(work(Arc::clone(&site), settings.seed, settings.edits_per_second)));
         Ok(SimHandle { site, admin, listener, edits })
+    }
+}
+
+/// Makes the site with its data.
+fn make(settings: &SimSettings) -> io::Result<Arc<Site>> {
+    let site_settings = SiteSettings {
+        script: settings.script.clone(),
+        key: settings.key.clone(),
+        page_limit: settings.page_limit,
+        ..SiteSettings::default()
+    };
+    let site = match &settings.snapshot {
+        None => Site::filled(&site_settings, settings.seed, settings.entities),
+        Some(path) => {
+            let file = File::open(path).map_err(|error| in_file(path, error))?;
+            let mut input = BufReader::with_capacity(1 << 20, file);
+            Site::from_snapshot(&site_settings, &mut input).map_err(|error| in_file(path, error))?
+        }
+    };
+    if let Some(at) = settings.clock {
+        site.clock.set(at);
+    }
+    for path in &settings.load {
+        let loaded = site.load(&read_rows(path).map_err(io::Error::other)?).map_err(|error| in_file(path, error))?;
+        tell(path, &loaded);
+    }
+    Ok(site)
+}
+
+fn in_file(path: &Path, error: impl std::fmt::Display) -> io::Error {
+    io::Error::other(format!("{}: {error}", path.display()))
+}
+
+/// Says what of the rows the site could not take.
+fn tell(path: &Path, loaded: &Loaded) {
+    let Loaded { rows, unknown_fields, links_to_nothing } = loaded;
+    tracing::info!(path = %path.display(), rows, links_to_nothing, "loaded rows");
+    for (field, values) in unknown_fields {
+        tracing::warn!(path = %path.display(), field, values, "the site has no such field");
     }
 }
 

@@ -5,6 +5,9 @@
 //! changed, its event log entries included, is seen all at once.
 
 use std::collections::HashMap;
+use std::fs::File;
+use std::io::{BufRead, BufWriter};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
@@ -19,6 +22,7 @@ use super::generate::{END, generate};
 use super::requests::Requests;
 use super::scenario::Scenario;
 use super::schema::SiteSchema;
+use super::snapshot::{self, SnapshotError};
 use super::transaction::Transaction;
 use super::world::{FIRST_EVENT, World};
 use super::write::{Writer, plain};
@@ -103,7 +107,9 @@ impl Site {
 
     /// Makes a site of rows that exist already.
     fn around(mut world: World, settings: &SiteSettings) -> Arc<Self> {
-        let script = add_script(&mut world, &settings.script, &settings.key, true);
+        // A site that was saved has its script already.
+        let script = script_with(&world, &settings.script, &settings.key);
+        let script = script.unwrap_or_else(|| add_script(&mut world, &settings.script, &settings.key, true));
         let last = world.table(world.event_type).last_id().unwrap_or(FIRST_EVENT - 1);
         Arc::new(Self {
             world: RwLock::new(world),
@@ -116,6 +122,33 @@ impl Site {
             scenario: Scenario::default(),
             script,
         })
+    }
+
+    /// Makes a site of the rows of a snapshot.
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError`] when it is not the whole of one.
+    pub fn from_snapshot(settings: &SiteSettings, input: &mut impl BufRead) -> Result<Arc<Self>, SnapshotError> {
+        let mut world = World::new(SiteSchema::standard());
+        snapshot::load(&mut world, input)?;
+        Ok(Self::around(world, settings))
+    }
+
+    #[cfg(test)]
+    pub(super) fn of_world(world: World) -> Arc<Self> {
+        Self::around(world, &SiteSettings::default())
+    }
+
+    /// Writes every row to a file, which is whole or not there.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be written.
+    pub fn save_snapshot(&self, path: &Path) -> Result<(), SnapshotError> {
+        let partial = path.with_extension("partial");
+        snapshot::save(&self.rows(), &mut BufWriter::new(File::create(&partial)?))?;
+        Ok(std::fs::rename(&partial, path)?)
     }
 
     pub(super) fn rows(&self) -> RwLockReadGuard<'_, World> {
@@ -323,6 +356,17 @@ pub(super) fn change(entity_type: &str, id: i64, fields: Value) -> Update {
 fn writes(fields: Value) -> Vec<FieldWrite> {
     let Value::Object(fields) = fields else { return Vec::new() };
     fields.into_iter().map(|(name, value)| plain(&name, value)).collect()
+}
+
+/// Finds an active script with this name and key.
+fn script_with(world: &World, name: &str, key: &str) -> Option<Key> {
+    let ty = world.layout.type_id("ApiUser")?;
+    let rows = world.table(ty).range(0, u32::MAX).filter(|(_, row)| !row.retired);
+    let mut scripts = rows.map(|(id, _)| Key { ty, id });
+    scripts.find(|script| {
+        let is = |field, wanted| world.named(*script, field).as_text() == Some(wanted);
+        is("firstname", name) && is("salted_password", key)
+    })
 }
 
 /// Puts the row of a script in its place.

@@ -12,6 +12,11 @@ pub struct Row {
 }
 
 impl Row {
+    /// Makes a row of values that are sorted by field.
+    pub fn of(slots: Vec<Slot>, retired: bool) -> Self {
+        Self { slots, retired }
+    }
+
     /// Returns the value of a field; null when it has none.
     pub fn cell(&self, field: FieldId) -> &Cell {
         match self.slots.binary_search_by_key(&field, |slot| slot.field) {
@@ -65,6 +70,13 @@ impl Table {
     /// Makes a table whose ids begin at `first`.
     pub fn starting_at(first: u32) -> Self {
         Self { first, rows: Vec::new(), next: first, active: 0 }
+    }
+
+    /// Lets the ids begin earlier, which is possible while there is no row.
+    pub fn make_room(&mut self, first: u32) {
+        if self.rows.is_empty() {
+            self.first = self.first.min(first);
+        }
     }
 
     fn index(&self, id: u32) -> Option<usize> {

@@ -182,6 +182,18 @@ impl World {
         }
     }
 
+    /// Lets the ids of a type begin at `first` while it has no rows.
+    pub(super) fn make_room(&mut self, ty: TypeId, first: u32) {
+        self.tables[usize::from(ty)].make_room(first);
+    }
+
+    /// Lets the ids of a type that has no rows begin at `first` and go on at `next`.
+    pub(super) fn begin_ids(&mut self, ty: TypeId, first: u32, next: u32) {
+        let table = &mut self.tables[usize::from(ty)];
+        table.make_room(first);
+        table.next = next;
+    }
+
     /// Takes the id for a new row.
     pub fn take_id(&mut self, ty: TypeId) -> u32 {
         let table = &mut self.tables[usize::from(ty)];

@@ -324,3 +324,37 @@ async fn a_wrong_plan_is_refused_with_its_place() {
     assert_eq!(status, 400);
     assert!(words.contains("unknown field `tiems`") && words.contains("body:2"), "{words}");
 }
+
+#[tokio::test]
+async fn a_saved_site_begins_where_it_was_saved() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("site.snapshot");
+    let site = Ordered::with(SimSettings { entities: 1_000, ..SimSettings::default() }).await;
+    site.order(json!([{"load": {"Tag": [{"id": 5_000, "name": "loaded"}]}}, {"save": file}])).await;
+    let again = Ordered::with(SimSettings { snapshot: Some(file), ..SimSettings::default() }).await;
+    let shown = |state: Value| (state["types"].clone(), state["last_event_id"].clone());
+    assert_eq!(shown(again.state().await), shown(site.state().await));
+    let tag = json!({"write": {"writes": [{"create": {"type": "Tag", "fields": {"name": "new"}}}]}});
+    assert_eq!(again.order(tag.clone()).await, site.order(tag).await);
+    assert!(again.read("Tag", "name").await.contains(&json!("loaded")));
+    let newest = again.events().await;
+    let ids: std::collections::BTreeSet<_> = newest.iter().collect();
+    assert_eq!(ids.len(), newest.len(), "no event id is used twice");
+}
+
+#[tokio::test]
+async fn tables_of_a_page_export_are_loaded() {
+    let dir = tempfile::tempdir().expect("a directory");
+    std::fs::write(dir.path().join("Project.csv"), "Id,Project Name\n70,\"Demo, the \"\"first\"\"\"\n")
+        .expect("a file");
+    let shots =
+        r#"[{"type": "Shot", "id": 12, "code": "x", "project": {"type": "Project", "id": 70, "name": "Demo"}}]"#;
+    std::fs::write(dir.path().join("dump.json"), shots).expect("a file");
+    let site = Ordered::with(SimSettings { load: vec![dir.path().to_owned()], ..SimSettings::default() }).await;
+    let project = json!({"type": "Project", "id": 70, "name": "Demo, the \"first\""});
+    assert_eq!(site.read("Shot", "project").await, [project]);
+    std::fs::write(dir.path().join("Spaceship.json"), "[{\"id\": 1}]").expect("a file");
+    let settings = SimSettings { load: vec![dir.path().to_owned()], ..SimSettings::default() };
+    let refused = Sim::start(settings).await.err().expect("an unknown type").to_string();
+    assert!(refused.ends_with("Spaceship: the site has no such entity type"), "{refused}");
+}

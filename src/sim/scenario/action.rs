@@ -1,6 +1,7 @@
 //! The words for what can be made to happen to a site, as they are written in
 //! YAML or JSON.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -40,6 +41,10 @@ pub enum Action {
     Restore(String),
     /// Makes the site what it was when it started.
     Reset,
+    /// Adds rows that have always been there: `{Shot: [{code: x}]}`.
+    Load(Value),
+    /// Writes every row to a file, for `--snapshot`.
+    Save(PathBuf),
     /// Removes old entries of the event log.
     Retention(Retention),
     /// Removes an entity as if it had never been, without a trace in the event log.

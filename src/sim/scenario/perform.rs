@@ -10,6 +10,7 @@ use crate::api3::{Fault, Request};
 use crate::entity::{EntityRef, EntityType, Timestamp};
 use crate::sim::cell::{Cell, Key};
 use crate::sim::event::Actor;
+use crate::sim::load::{LoadError, by_type};
 use crate::sim::site::{Site, change, creation};
 use crate::sim::table::Row;
 use crate::sim::transaction::Write;
@@ -28,6 +29,12 @@ pub enum ActionError {
         /// The name that was given.
         name: String,
     },
+    /// Rows that cannot be loaded.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// A snapshot that cannot be written.
+    #[error("cannot save the site: {0}")]
+    Snapshot(String),
     /// The site does not remember its start.
     #[error("the site was not told to remember its start: it has no admin endpoint and no plan")]
     NoStart,
@@ -91,6 +98,8 @@ impl Site {
             Action::Restore(name) => return Err(missing("backup", name)),
             Action::Reset if self.reset() => {}
             Action::Reset => return Err(ActionError::NoStart),
+            Action::Load(rows) => return self.load_inline(rows),
+            Action::Save(path) => self.save_snapshot(path).map_err(|error| ActionError::Snapshot(error.to_string()))?,
             Action::Retention(retention) => return Ok(json!({"removed": self.trim_log(*retention)})),
             Action::Purge(target) => self.purge(target)?,
             Action::Event(event) => return Ok(json!({"id": self.put_event(event)})),
@@ -159,6 +168,13 @@ impl Site {
             WriteSpec::Retire(target) => Write::Retire(target.entity_type.clone(), target.id),
             WriteSpec::Revive(target) => Write::Revive(target.entity_type.clone(), target.id),
         })
+    }
+
+    fn load_inline(&self, rows: &Value) -> Result<Value, ActionError> {
+        let wrong = |message| LoadError { place: "load".into(), message };
+        let loaded = self.load(&by_type(rows.clone(), "rows").map_err(wrong)?)?;
+        Ok(json!({
+            "rows": loaded.rows, "unknown_fields": loaded.unknown_fields, "links_to_nothing": loaded.links_to_nothing}))
     }
 
     fn begin_named(self: &Arc<Self>, begin: &Begin) -> Value {

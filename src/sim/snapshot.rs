@@ -1,0 +1,222 @@
+//! The rows of a site in a file, and back.
+//!
+//! The file is lines of JSON: a head that names types and fields by their numbers,
+//! then a line for each row. Numbers of another version of the program are
+//! translated by name; what has no name any more is refused, because a snapshot
+//! that is loaded in part is another site.
+
+use std::io::{BufRead, Write};
+
+use serde::{Deserialize, Serialize};
+
+use super::cell::{Cell, Key, Slot};
+use super::schema::{FieldId, TypeId};
+use super::table::Row;
+use super::world::World;
+
+/// Why a snapshot cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    /// The file cannot be read or written.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    /// A line is not what it should be.
+    #[error("line {line}: {message}")]
+    Line {
+        /// Its number, from 1.
+        line: usize,
+        /// What is wrong.
+        message: String,
+    },
+}
+
+/// The form of the file.
+const FORM: u32 = 1;
+
+#[derive(Serialize, Deserialize)]
+struct Head {
+    sgcache_snapshot: u32,
+    types: Vec<TypeHead>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct TypeHead {
+    name: String,
+    /// The id that the next row gets.
+    next: u32,
+    fields: Vec<String>,
+}
+
+/// A row: type, id, whether it is retired, with what it was retired, its values.
+#[derive(Deserialize)]
+struct Line(TypeId, u32, bool, Option<(TypeId, u32)>, Vec<(FieldId, Cell)>);
+
+#[derive(Serialize)]
+struct LineOut<'w>(TypeId, u32, bool, Option<(TypeId, u32)>, Vec<(FieldId, &'w Cell)>);
+
+/// Writes every row.
+///
+/// # Errors
+///
+/// When `out` cannot be written.
+pub(super) fn save(world: &World, out: &mut impl Write) -> Result<(), SnapshotError> {
+    let types = world.layout.types.iter().enumerate().map(|(ty, info)| TypeHead {
+        name: info.name.to_string(),
+        next: world.table(ty as TypeId).next,
+        fields: info.fields.iter().map(|field| field.name.clone()).collect(),
+    });
+    write_line(out, &Head { sgcache_snapshot: FORM, types: types.collect() })?;
+    for ty in 0..world.layout.types.len() as TypeId {
+        for (id, row) in world.table(ty).range(0, u32::MAX) {
+            let parent = world.parent_in_retirement(Key { ty, id }).map(|key| (key.ty, key.id));
+            let cells = row.slots().iter().map(|slot| (slot.field, &slot.cell)).collect();
+            write_line(out, &LineOut(ty, id, row.retired, parent, cells))?;
+        }
+    }
+    out.flush()?;
+    Ok(())
+}
+
+fn write_line(out: &mut impl Write, line: &impl Serialize) -> Result<(), SnapshotError> {
+    serde_json::to_writer(&mut *out, line).map_err(std::io::Error::from)?;
+    out.write_all(b"\n")?;
+    Ok(())
+}
+
+/// Fills a site that has no rows.
+///
+/// # Errors
+///
+/// [`SnapshotError`] with the line that is wrong.
+pub(super) fn load(world: &mut World, input: &mut impl BufRead) -> Result<(), SnapshotError> {
+    let mut text = String::new();
+    let mut number = 1;
+    input.read_line(&mut text)?;
+    let wrong = |line: usize, message: String| SnapshotError::Line { line, message };
+    let head: Head = serde_json::from_str(&text).map_err(|error| wrong(1, format!("no snapshot: {error}")))?;
+    if head.sgcache_snapshot != FORM {
+        return Err(wrong(1, format!("the snapshot has form {}, this program reads {FORM}", head.sgcache_snapshot)));
+    }
+    let numbers = Numbers::of(world, &head).map_err(|message| wrong(1, message))?;
+    for (old, one) in head.types.iter().enumerate() {
+        let first = if numbers.types[old] == world.event_type { 0 } else { 1 };
+        world.begin_ids(numbers.types[old], first, one.next);
+    }
+    loop {
+        text.clear();
+        number += 1;
+        if input.read_line(&mut text)? == 0 {
+            return Ok(());
+        }
+        let line: Line = serde_json::from_str(&text).map_err(|error| wrong(number, error.to_string()))?;
+        put(world, &numbers, line)
+            .ok_or_else(|| wrong(number, "a type or field that the head does not name".into()))?;
+    }
+}
+
+fn put(world: &mut World, numbers: &Numbers, line: Line) -> Option<()> {
+    let Line(ty, id, retired, parent, cells) = line;
+    let key = Key { ty: *numbers.types.get(usize::from(ty))?, id };
+    let fields = numbers.fields.get(usize::from(ty))?;
+    let mut slots = Vec::with_capacity(cells.len());
+    for (field, mut cell) in cells {
+        numbers.translate(&mut cell)?;
+        slots.push(Slot { field: *fields.get(usize::from(field))?, cell });
+    }
+    if numbers.moved {
+        slots.sort_unstable_by_key(|slot| slot.field);
+    }
+    world.insert(key, Row::of(slots, retired));
+    if let Some((ty, id)) = parent {
+        world.set_retired_with(key, Some(Key { ty: *numbers.types.get(usize::from(ty))?, id }));
+    }
+    Some(())
+}
+
+/// From the numbers of the file to those of this program.
+struct Numbers {
+    types: Vec<TypeId>,
+    fields: Vec<Vec<FieldId>>,
+    /// Whether any number differs.
+    moved: bool,
+}
+
+impl Numbers {
+    fn of(world: &World, head: &Head) -> Result<Self, String> {
+        let mut numbers = Self { types: Vec::new(), fields: Vec::new(), moved: false };
+        for (old, one) in head.types.iter().enumerate() {
+            let ty = world.layout.type_id(&one.name).ok_or_else(|| format!("unknown entity type `{}`", one.name))?;
+            let field = |name: &String| {
+                world.layout.field_id(ty, name).ok_or_else(|| format!("unknown field `{}.{name}`", one.name))
+            };
+            let fields: Vec<_> = one.fields.iter().map(field).collect::<Result<_, _>>()?;
+            let same = fields.iter().enumerate().all(|(old, new)| old == usize::from(*new));
+            numbers.moved |= !same || old != usize::from(ty);
+            numbers.types.push(ty);
+            numbers.fields.push(fields);
+        }
+        Ok(numbers)
+    }
+
+    fn translate(&self, cell: &mut Cell) -> Option<()> {
+        if !self.moved {
+            return Some(());
+        }
+        match cell {
+            Cell::Link(key) => key.ty = *self.types.get(usize::from(key.ty))?,
+            Cell::Links(keys) => {
+                for key in keys.iter_mut() {
+                    key.ty = *self.types.get(usize::from(key.ty))?;
+                }
+            }
+            _ => {}
+        }
+        Some(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::sim::Site;
+    use crate::sim::schema::SiteSchema;
+
+    fn saved(world: &World) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        save(world, &mut bytes).expect("a snapshot");
+        bytes
+    }
+
+    #[test]
+    fn a_site_comes_back_as_it_was() {
+        let site = Site::generated(3, 2_000);
+        site.retire("Shot", 1).expect("a retirement");
+        let before = saved(&site.rows());
+        let mut world = World::new(SiteSchema::standard());
+        load(&mut world, &mut before.as_slice()).expect("a site");
+        assert_eq!(saved(&world), before);
+        let again = Site::of_world(world);
+        assert!(again.revive("Shot", 1).expect("a revival"), "what went along is known");
+        let shot = json!([["id", "is", 1]]);
+        site.revive("Shot", 1).expect("a revival");
+        assert_eq!(again.count("Task"), site.count("Task"));
+        let fields = ["code", "tasks", "assets", "sg_sequence"];
+        assert_eq!(again.read("Shot", &shot, &fields), site.read("Shot", &shot, &fields));
+        assert_eq!(again.create("Tag", json!({"name": "x"})), site.create("Tag", json!({"name": "x"})));
+    }
+
+    #[test]
+    fn what_is_no_snapshot_is_refused_with_its_line() {
+        let mut world = World::new(SiteSchema::standard());
+        let error = load(&mut world, &mut "[]\n".as_bytes()).expect_err("no head");
+        assert!(error.to_string().starts_with("line 1: no snapshot:"), "{error}");
+        let head = json!({"sgcache_snapshot": 1, "types": [{"name": "Spaceship", "next": 1, "fields": []}]});
+        let error = load(&mut world, &mut head.to_string().as_bytes()).expect_err("an unknown type");
+        assert_eq!(error.to_string(), "line 1: unknown entity type `Spaceship`");
+        let head = json!({"sgcache_snapshot": 1, "types": [{"name": "Shot", "next": 1, "fields": ["code"]}]});
+        let error = load(&mut world, &mut format!("{head}\n[0,1,false,null,[[7,null]]]\n").as_bytes());
+        assert!(error.expect_err("an unknown field").to_string().starts_with("line 2: "));
+    }
+}
