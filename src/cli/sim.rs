@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::Failure;
 use crate::entity::Timestamp;
-use crate::sim::{Plan, Sim, SimHandle, SimSettings};
+use crate::sim::{Plan, Preset, Sim, SimHandle, SimSettings};
 use crate::yaml::Document;
 
 #[derive(Debug, clap::Args)]
@@ -53,6 +53,21 @@ pub struct Args {
     /// Its key
     #[arg(long, default_value = "sgcache-sim")]
     key: String,
+    /// Rows that a known program expects on a site
+    #[arg(long, value_name = "NAME")]
+    preset: Option<PresetName>,
+    /// How long a thumbnail is a placeholder after its upload
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = humantime::parse_duration)]
+    thumbnail_delay: Duration,
+    /// Tell clients to upload files to the storage themselves
+    #[arg(long)]
+    direct_uploads: bool,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum PresetName {
+    /// What the vendor's live tests of shotgun_api3 expect
+    ClientTests,
 }
 
 pub async fn run(args: Args) -> Result<u8, Failure> {
@@ -69,6 +84,9 @@ pub async fn run(args: Args) -> Result<u8, Failure> {
         admin: args.admin,
         clock: args.clock,
         plan: args.faults.as_deref().map(plan).transpose()?.unwrap_or_default(),
+        preset: args.preset.map(|PresetName::ClientTests| Preset::ClientTests),
+        thumbnail_delay: args.thumbnail_delay,
+        direct_uploads: args.direct_uploads,
         ..SimSettings::default()
     };
     let sim = Sim::start(settings).await.map_err(refused)?;

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 
 use super::cell::{Cell, Key};
 use super::schema::{FieldId, Role, TypeId};
+use super::upload::PLACEHOLDER;
 use super::world::World;
 use crate::entity::{DataType, EntityType};
 
@@ -21,6 +22,8 @@ pub struct Column {
     /// The type that holds the field.
     ty: TypeId,
     field: FieldId,
+    /// Whether everybody sees a value of their own.
+    personal: bool,
 }
 
 /// Makes the columns of an answer: fields that exist, each once, without `type`
@@ -53,7 +56,9 @@ fn column(world: &World, ty: TypeId, owner: &EntityType, name: &str) -> Option<C
     }
     let field = world.layout.field_id(here, &path.field)?;
     let served = world.layout.field(here, field).role != Role::Unserved;
-    served.then(|| Column { label: format!("{}:", serde_json::Value::from(name)), hops, ty: here, field })
+    let personal = path.field == "last_accessed_by_current_user" && world.layout.ty(here).name == "Project";
+    let label = format!("{}:", serde_json::Value::from(name));
+    served.then_some(Column { label, hops, ty: here, field, personal })
 }
 
 /// Writes rows of one answer.
@@ -61,17 +66,24 @@ pub struct Encoder<'w> {
     world: &'w World,
     /// Whether links say that they are valid, as in the answers of writes.
     valid: bool,
+    /// Who asks.
+    viewer: Option<Key>,
 }
 
 impl<'w> Encoder<'w> {
     /// Makes the encoder of `read`.
     pub fn new(world: &'w World) -> Self {
-        Self { world, valid: false }
+        Self { world, valid: false, viewer: None }
+    }
+
+    /// Shows what this person sees.
+    pub fn seen_by(self, viewer: Option<Key>) -> Self {
+        Self { viewer, ..self }
     }
 
     /// Makes the encoder of `update` and of groups.
     pub fn with_valid_links(world: &'w World) -> Self {
-        Self { world, valid: true }
+        Self { world, valid: true, viewer: None }
     }
 
     /// Writes a row as an object.
@@ -80,6 +92,7 @@ impl<'w> Encoder<'w> {
         for column in columns {
             out.extend_from_slice(column.label.as_bytes());
             match self.reach(key, column) {
+                Some(row) if column.personal => self.accessed(out, row),
                 Some(row) => self.field(out, row, column.ty, column.field),
                 None => out.extend_from_slice(b"null"),
             }
@@ -87,6 +100,12 @@ impl<'w> Encoder<'w> {
         }
         self.identity(out, key);
         out.push(b'}');
+    }
+
+    /// Writes when the viewer was last in a project.
+    fn accessed(&self, out: &mut Vec<u8>, project: Key) {
+        let moment = self.viewer.and_then(|viewer| self.world.kept.accesses.get(&(project, viewer)));
+        json(out, &moment);
     }
 
     fn identity(&self, out: &mut Vec<u8>, key: Key) {
@@ -132,6 +151,7 @@ impl<'w> Encoder<'w> {
             Cell::Text(text) => json(out, text),
             Cell::Date(day) => drop(write!(out, "\"{day}\"")),
             Cell::Moment(moment) => drop(write!(out, "\"{moment}\"")),
+            Cell::Json(text) if data_type == DataType::Url => self.address(out, text),
             Cell::Json(text) => out.extend_from_slice(text.as_bytes()),
         }
     }
@@ -160,9 +180,20 @@ impl<'w> Encoder<'w> {
         out.push(b']');
     }
 
+    /// Writes a file or link; those of the site's own files begin with its host.
+    fn address(&self, out: &mut Vec<u8>, text: &str) {
+        match text.split_once("\"url\":\"/") {
+            Some((before, after)) => drop(write!(out, "{before}\"url\":\"{}/{after}", self.world.media_host)),
+            None => out.extend_from_slice(text.as_bytes()),
+        }
+    }
+
     /// An address that is signed anew at every read, so that two reads of one
     /// picture are not equal.
     fn image(&self, out: &mut Vec<u8>, attachment: i64) {
+        if self.world.kept.files.is_pending(attachment) {
+            return json(out, &format!("{}{PLACEHOLDER}", self.world.media_host));
+        }
         let signature = self.world.signatures.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let host = &self.world.media_host;
         let _ =

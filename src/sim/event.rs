@@ -153,6 +153,12 @@ impl Entry {
         Self { event_type, attribute: None, entity: key, meta, original: None }
     }
 
+    /// Adds a word of its own to the metadata.
+    pub fn noting(mut self, name: &str, value: Value) -> Self {
+        self.meta.insert(name.to_owned(), value);
+        self
+    }
+
     fn description(&self, world: &World, who: &str) -> String {
         let name = world.display_name(self.entity).unwrap_or_default();
         let entity_type = &world.layout.ty(self.entity.ty).name;
@@ -226,6 +232,7 @@ pub fn store(world: &mut World, entries: Vec<Entry>, ids: &[u32], actor: &Actor,
         }
         row.shrink();
         world.insert(Key { ty, id: *id }, row);
+        world.kept.committed.push(*id);
     }
 }
 

@@ -1,4 +1,4 @@
-//! The listener: `POST …/api3/json`, and nothing else in this cut.
+//! The listener: `POST …/api3/json`; every other path is that of a file.
 //!
 //! The official client keeps its connection, never expects the site to close it,
 //! and pays 40 ms for an answer in two writes: so answers carry their length and
@@ -21,7 +21,9 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::faults::{Asked, Trouble};
+use super::methods::is_broken;
 use super::site::Site;
+use super::upload;
 use crate::api3::{Fault, PATH, Request};
 
 /// The longest request that is read.
@@ -66,7 +68,7 @@ impl Listener {
 
 async fn handle(State(site): State<Arc<Site>>, request: HttpRequest<Body>) -> Response<Body> {
     if !request.uri().path().ends_with(PATH) {
-        return page(StatusCode::NOT_FOUND, "not found");
+        return upload::serve(&site, request).await;
     }
     if request.method() != Method::POST {
         return page(StatusCode::METHOD_NOT_ALLOWED, "POST only");
@@ -124,7 +126,7 @@ async fn untroubled(site: &Arc<Site>, request: Result<Request, Fault>, asked: As
     {
         return troubled(site, request, trouble).await;
     }
-    json(body)
+    if is_broken(&body) { page(StatusCode::INTERNAL_SERVER_ERROR, "something went wrong") } else { json(body) }
 }
 
 async fn troubled(site: &Arc<Site>, request: Result<Request, Fault>, trouble: Trouble) -> Response<Body> {

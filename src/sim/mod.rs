@@ -12,18 +12,25 @@
 //! Project that has entities is refused.
 
 mod admin;
+mod attach;
 mod cell;
 mod clock;
 mod edits;
 mod encode;
 mod event;
 pub mod faults;
+mod files;
+mod form;
 mod generate;
 mod http;
 mod journal;
+mod kept;
 mod links;
 mod load;
+mod methods;
 mod plan;
+mod preset;
+mod presets;
 mod read;
 mod requests;
 mod retire;
@@ -35,6 +42,7 @@ mod snapshot;
 mod summarize;
 mod table;
 mod transaction;
+mod upload;
 mod upset;
 mod value;
 mod world;
@@ -57,6 +65,7 @@ pub use edits::Edits;
 pub use event::Actor;
 pub use faults::{Rule, Trouble, Troubles};
 pub use load::{LoadError, Loaded, Rows, read as read_rows};
+pub use preset::Preset;
 pub use requests::Requests;
 pub use scenario::{Action, ActionError, Plan, Step};
 pub use site::{Site, SiteSettings};
@@ -92,6 +101,12 @@ pub struct SimSettings {
     pub snapshot: Option<PathBuf>,
     /// Files and folders with rows that are added.
     pub load: Vec<PathBuf>,
+    /// Rows that known programs expect.
+    pub preset: Option<Preset>,
+    /// How long a thumbnail is a placeholder after its upload.
+    pub thumbnail_delay: Duration,
+    /// Whether clients are told to upload files to the storage themselves.
+    pub direct_uploads: bool,
 }
 
 impl Default for SimSettings {
@@ -110,6 +125,9 @@ impl Default for SimSettings {
             plan: Plan::default(),
             snapshot: None,
             load: Vec::new(),
+            preset: None,
+            thumbnail_delay: SiteSettings::default().thumbnail_delay,
+            direct_uploads: false,
         }
     }
 }
@@ -161,6 +179,8 @@ fn make(settings: &SimSettings) -> io::Result<Arc<Site>> {
         script: settings.script.clone(),
         key: settings.key.clone(),
         page_limit: settings.page_limit,
+        thumbnail_delay: settings.thumbnail_delay,
+        direct_uploads: settings.direct_uploads,
         ..SiteSettings::default()
     };
     let site = match &settings.snapshot {
@@ -177,6 +197,9 @@ fn make(settings: &SimSettings) -> io::Result<Arc<Site>> {
     for path in &settings.load {
         let loaded = site.load(&read_rows(path).map_err(io::Error::other)?).map_err(|error| in_file(path, error))?;
         tell(path, &loaded);
+    }
+    if let Some(preset) = settings.preset {
+        preset.fill(&site).map_err(io::Error::other)?;
     }
     Ok(site)
 }

@@ -33,7 +33,7 @@ use crate::entity::{EntityType, EventId, Timestamp};
 pub struct Site {
     world: RwLock<World>,
     event_ids: Mutex<EventIds>,
-    pub(super) sessions: Mutex<HashMap<String, Key>>,
+    pub(super) sessions: Mutex<HashMap<String, Actor>>,
     /// Its clock.
     pub clock: SiteClock,
     /// What goes wrong on demand.
@@ -44,6 +44,10 @@ pub struct Site {
     pub page_limit: u32,
     /// What is made to happen to its data.
     pub(super) scenario: Scenario,
+    /// How long a thumbnail is a placeholder after its upload.
+    pub thumbnail_delay: Duration,
+    /// Whether clients are told to upload files to the storage themselves.
+    pub direct_uploads: bool,
     /// The script that in-process writes are made as.
     script: Key,
 }
@@ -61,11 +65,23 @@ pub struct SiteSettings {
     pub workers: usize,
     /// The ids in a block.
     pub event_block: u32,
+    /// How long a thumbnail is a placeholder after its upload.
+    pub thumbnail_delay: Duration,
+    /// Whether clients are told to upload files to the storage themselves.
+    pub direct_uploads: bool,
 }
 
 impl Default for SiteSettings {
     fn default() -> Self {
-        Self { script: "sgcache".into(), key: "sgcache-sim".into(), page_limit: 500, workers: 4, event_block: 32 }
+        Self {
+            script: "sgcache".into(),
+            key: "sgcache-sim".into(),
+            page_limit: 500,
+            workers: 4,
+            event_block: 32,
+            thumbnail_delay: Duration::from_secs(5),
+            direct_uploads: false,
+        }
     }
 }
 
@@ -110,6 +126,9 @@ impl Site {
         // A site that was saved has its script already.
         let script = script_with(&world, &settings.script, &settings.key);
         let script = script.unwrap_or_else(|| add_script(&mut world, &settings.script, &settings.key, true));
+        if world.kept.committed.is_empty() {
+            world.kept.committed = world.table(world.event_type).range(0, u32::MAX).map(|(id, _)| id).collect();
+        }
         let last = world.table(world.event_type).last_id().unwrap_or(FIRST_EVENT - 1);
         Arc::new(Self {
             world: RwLock::new(world),
@@ -120,6 +139,8 @@ impl Site {
             requests: Requests::default(),
             page_limit: settings.page_limit.max(1),
             scenario: Scenario::default(),
+            thumbnail_delay: settings.thumbnail_delay,
+            direct_uploads: settings.direct_uploads,
             script,
         })
     }
@@ -317,7 +338,7 @@ impl Site {
         let argument = json!({
             "type": entity_type, "return_fields": fields, "filters": filter.to_wire(), "return_only": "active",
             "paging": {"entities_per_page": u32::MAX, "current_page": 1}});
-        let answer = self.run_read(&argument, u32::MAX)?;
+        let answer = self.run_read(&argument, u32::MAX, None)?;
         let answer: Value = serde_json::from_slice(&answer).unwrap_or_default();
         crate::api3::ReadAnswer::from_wire(answer)
             .map(|answer| answer.entities)

@@ -9,44 +9,44 @@ use crate::api3::Request;
 use crate::entity::Timestamp;
 
 /// A site with one project, whose id is 1, and a clock that stands still.
-fn site() -> Arc<Site> {
+pub(super) fn site() -> Arc<Site> {
     let site = Site::empty();
     site.clock.set(Timestamp::parse("2024-03-13T15:30:00Z").expect("a moment"));
     site.create("Project", json!({"name": "Demo"})).expect("a project");
     site
 }
 
-fn project() -> Value {
+pub(super) fn project() -> Value {
     json!({"type": "Project", "id": 1})
 }
 
-fn shot(site: &Site, code: &str) -> i64 {
+pub(super) fn shot(site: &Site, code: &str) -> i64 {
     site.create("Shot", json!({"code": code, "project": project()})).expect("a shot")
 }
 
-fn to(entity_type: &str, id: i64) -> Value {
+pub(super) fn to(entity_type: &str, id: i64) -> Value {
     json!({"type": entity_type, "id": id})
 }
 
 /// Asks as the script does, and returns the body of the answer.
-fn call(site: &Site, method: &str, argument: Value) -> Value {
+pub(super) fn call(site: &Site, method: &str, argument: Value) -> Value {
     let auth = json!({"script_name": "sgcache", "script_key": "sgcache-sim"});
     let body = json!({"method_name": method, "params": [auth, argument]}).to_string();
     serde_json::from_slice(&site.answer(&Request::parse(body.as_bytes()))).expect("JSON")
 }
 
-fn fault(site: &Site, method: &str, argument: Value) -> (i64, String) {
+pub(super) fn fault(site: &Site, method: &str, argument: Value) -> (i64, String) {
     let answer = call(site, method, argument);
     assert_eq!(answer["exception"], true, "{answer}");
     (answer["error_code"].as_i64().expect("a code"), answer["message"].as_str().expect("words").to_owned())
 }
 
-fn read_one(site: &Site, entity_type: &str, id: i64, fields: &[&str]) -> Map<String, Value> {
+pub(super) fn read_one(site: &Site, entity_type: &str, id: i64, fields: &[&str]) -> Map<String, Value> {
     site.read(entity_type, &json!([["id", "is", id]]), fields).expect("a read").pop().expect("a row")
 }
 
 /// The events after `after`: type, attribute and entity, as one line each.
-fn events(site: &Site, after: i64) -> Vec<String> {
+pub(super) fn events(site: &Site, after: i64) -> Vec<String> {
     let fields = ["event_type", "attribute_name", "entity"];
     let rows = site.read("EventLogEntry", &json!([["id", "greater_than", after]]), &fields).expect("a read");
     let line = |row: &Map<String, Value>| {
@@ -57,7 +57,7 @@ fn events(site: &Site, after: i64) -> Vec<String> {
     rows.iter().map(line).collect()
 }
 
-fn metas(site: &Site, after: i64) -> Vec<Value> {
+pub(super) fn metas(site: &Site, after: i64) -> Vec<Value> {
     let rows = site.read("EventLogEntry", &json!([["id", "greater_than", after]]), &["meta"]).expect("a read");
     rows.into_iter().map(|mut row| row["meta"].take()).collect()
 }

@@ -11,11 +11,12 @@ use std::sync::atomic::AtomicU64;
 
 use super::cell::{Cell, Key};
 use super::journal::{Journal, Mark, Undo};
+use super::kept::Kept;
 use super::schema::{FieldId, Layout, Role, SiteSchema, TypeId};
 use super::table::{Row, Table};
 use crate::entity::{DataType, EntityRef, FieldValue, Link};
 use crate::filter::Rows;
-use crate::schema::Schema;
+use crate::schema::{FieldSchema, Schema};
 
 /// Who points to a row through one link field: ids in order.
 type Referrers = HashMap<Key, Vec<u32>>;
@@ -33,6 +34,8 @@ pub struct World {
     /// Rows that were retired together with another one.
     retired_with: HashMap<Key, Key>,
     journal: Journal,
+    /// What is no row.
+    pub kept: Kept,
     /// The type of the event log.
     pub event_type: TypeId,
     /// Where pictures are said to be.
@@ -59,6 +62,7 @@ impl World {
             referrers,
             retired_with: HashMap::new(),
             journal: Journal::default(),
+            kept: Kept::default(),
             event_type,
             media_host: "https://media.example.com".to_owned(),
             signatures: Arc::new(AtomicU64::new(1)),
@@ -192,6 +196,23 @@ impl World {
         let table = &mut self.tables[usize::from(ty)];
         table.make_room(first);
         table.next = next;
+    }
+
+    /// Adds a field to a type.
+    pub fn add_field(&mut self, ty: TypeId, name: &str, field: FieldSchema) {
+        self.layout.add_field(ty, name, field.data_type);
+        self.referrers[usize::from(ty)].push(Referrers::new());
+        if let Some(entity) = self.schema.types.get_mut(&self.layout.ty(ty).name) {
+            entity.fields.insert(name.to_owned(), field);
+        }
+    }
+
+    /// Takes a field away. Rows keep its values, unseen.
+    pub fn remove_field(&mut self, ty: TypeId, name: &str) {
+        self.layout.remove_field(ty, name);
+        if let Some(entity) = self.schema.types.get_mut(&self.layout.ty(ty).name) {
+            entity.fields.remove(name);
+        }
     }
 
     /// Takes the id for a new row.

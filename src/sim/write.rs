@@ -211,10 +211,22 @@ impl<'w> Writer<'w> {
         if data_type == DataType::Entity {
             return Ok(self.write_link(key, field, cell, in_create));
         }
+        match data_type {
+            DataType::Url => self.note_link(key, &cell)?,
+            DataType::Image if cell == Cell::Null && write.field == "image" => self.clear_filmstrip(key, in_create),
+            _ => {}
+        }
         Ok(self.write_value(key, field, cell, in_create))
     }
 
-    fn write_value(&mut self, key: Key, field: FieldId, cell: Cell, in_create: bool) -> bool {
+    /// A picture that is taken away takes its filmstrip along.
+    fn clear_filmstrip(&mut self, key: Key, in_create: bool) {
+        if let Some(field) = self.world.layout.field_id(key.ty, "filmstrip_image") {
+            self.write_value(key, field, Cell::Null, in_create);
+        }
+    }
+
+    pub(super) fn write_value(&mut self, key: Key, field: FieldId, cell: Cell, in_create: bool) -> bool {
         let old = self.world.cell(key, field).clone();
         if old == cell {
             return false;
@@ -250,7 +262,7 @@ impl<'w> Writer<'w> {
     }
 
     /// Sets stamps that the request did not bring.
-    fn stamp<const N: usize>(&mut self, key: Key, times: [&str; N], users: [&str; N]) {
+    pub(super) fn stamp<const N: usize>(&mut self, key: Key, times: [&str; N], users: [&str; N]) {
         for (time, user) in times.into_iter().zip(users) {
             if let Some(field) = self.world.layout.field_id(key.ty, time) {
                 self.world.set(key, field, Cell::Moment(self.now));

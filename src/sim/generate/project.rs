@@ -206,7 +206,7 @@ impl<'s, 'w> Production<'s, 'w> {
 
     /// Adds a picture and tags, or not.
     fn dress(&mut self, cells: &mut Cells) {
-        self.studio.maybe(50, cells, "image", |studio| Cell::Int(studio.rng.random_range(1..1_000_000)));
+        self.studio.maybe(50, cells, "image", |studio| Cell::Int(studio.rng.random_range(1_000_000..2_000_000)));
         self.studio.maybe(20, cells, "tags", |studio| {
             let mut tags: Vec<Key> = (0..2).filter_map(|_| studio.pick(|studio| &studio.tags)).collect();
             tags.dedup();
@@ -281,7 +281,7 @@ impl<'s, 'w> Production<'s, 'w> {
         ]);
         cells.extend(self.studio.person().map(|user| ("user", Cell::Link(user))));
         self.studio.maybe(40, &mut cells, "description", |studio| Cell::Text(studio.sentence(6).into()));
-        self.studio.maybe(60, &mut cells, "image", |studio| Cell::Int(studio.rng.random_range(1..1_000_000)));
+        self.studio.maybe(60, &mut cells, "image", |studio| Cell::Int(studio.rng.random_range(1_000_000..2_000_000)));
         let version = self.studio.put_stamped("Version", cells);
         self.versions.push(version);
         self.published_file((version, &name), (entity, task), &folder, number);

@@ -66,7 +66,7 @@ pub struct FieldInfo {
 pub struct TypeInfo {
     /// The name.
     pub name: EntityType,
-    /// Its fields, sorted by name.
+    /// Its fields, by number.
     pub fields: Vec<FieldInfo>,
     by_name: HashMap<String, FieldId>,
     /// The field that holds the display name.
@@ -167,6 +167,19 @@ impl Layout {
     /// Returns a field.
     pub fn field(&self, ty: TypeId, field: FieldId) -> &FieldInfo {
         &self.types[usize::from(ty)].fields[usize::from(field)]
+    }
+
+    /// Adds a field, after those that are there.
+    pub fn add_field(&mut self, ty: TypeId, name: &str, data_type: DataType) {
+        let info = &mut self.types[usize::from(ty)];
+        let field = plain(&info.name, name, data_type);
+        info.by_name.insert(name.to_owned(), info.fields.len() as FieldId);
+        info.fields.push(field);
+    }
+
+    /// Takes away the name of a field. Its number stays, as rows may hold it.
+    pub fn remove_field(&mut self, ty: TypeId, name: &str) {
+        self.types[usize::from(ty)].by_name.remove(name);
     }
 
     fn field_mut(&mut self, ty: TypeId, field: FieldId) -> &mut FieldInfo {

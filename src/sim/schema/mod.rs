@@ -24,6 +24,9 @@ pub struct SiteSchema {
 }
 
 const STANDARD: &str = include_str!("standard.txt");
+const HIDDEN: &str = include_str!("internal.txt");
+/// The type, which no schema lists, of the fields themselves.
+pub const INTERNAL: &str = "DisplayColumn";
 
 impl SiteSchema {
     /// Returns the schema of a stock site.
@@ -37,7 +40,8 @@ impl SiteSchema {
     ///
     /// [`StandardError`] with the line that is wrong.
     pub fn parse(text: &str) -> Result<Self, StandardError> {
-        let parsed = standard::parse(text)?;
+        let mut parsed = standard::parse(text)?;
+        parsed.schema.types.extend(standard::parse(HIDDEN)?.schema.types);
         let layout = Layout::new(&parsed.schema, &parsed.pairs)?;
         Ok(Self { public: parsed.schema, layout })
     }
