@@ -2,7 +2,7 @@
 //! listener, reports; put together here and stopped in order.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -14,11 +14,13 @@ use tokio_util::sync::CancellationToken;
 use super::Failure;
 use super::context::{Online, entity_config_files};
 use super::engine::Engine;
+use super::pipelines::{load, selected};
+use super::reload;
 use super::snapshot::Snapshots;
 use super::tasks::TaskGauges;
 use crate::config::Config;
 use crate::metrics::{Labels, Metrics};
-use crate::pipeline::{self, Command, Event, Heartbeat, Outputs, Pipeline, PlanState, Previous};
+use crate::pipeline::{self, Command, Event, Heartbeat, Outputs, PauseSource, Pauses, Pipeline, PlanState, Previous};
 use crate::report::{self, RunReport, Trigger};
 use crate::server::{self, Bound, Control, Ops, RunsQuery, TriggerRefused, TriggerRequest};
 use crate::state::{State, StateError};
@@ -43,26 +45,40 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Takes the lead over the data directory and starts everything.
+    /// Takes the lead over the data directory and starts everything. `names` are
+    /// the pipelines to run, none is every enabled one; `overrides` are parameters
+    /// for those that declare them.
     ///
     /// # Errors
     ///
     /// When another daemon leads, an address is taken, the site cannot be reached
     /// for the first time, or the store is away.
-    pub async fn start(config: Config, pipelines: Vec<Arc<Pipeline>>) -> Result<Self, Failure> {
+    pub async fn start(
+        config: Config,
+        names: Vec<String>,
+        overrides: BTreeMap<String, String>,
+    ) -> Result<Self, Failure> {
+        let pipelines = selected(load(&config)?, &names)?;
+        check_overrides(&pipelines, &overrides)?;
         let files = entity_config_files(&config)?;
         check_lead(&config).await?;
         let bound = Bound::open("listen.ops", &config.listen.ops.to_string())
             .await
             .map_err(|error| Failure::new(Failure::LOCKED, error.to_string()))?;
-        let metrics = Metrics::new(&labels(&files, &pipelines));
+        let metrics = Metrics::new(&labels(files.iter().map(|file| file.entity_type.as_str()), &pipelines));
         let settings = follow_settings(&pipelines);
         let online = Online::with(config, files, metrics).await?;
         let engine = Arc::new(Engine::new(online, settings)?);
-        Self::launch(engine, pipelines, bound)
+        Self::launch(engine, pipelines, names, overrides, bound)
     }
 
-    fn launch(engine: Arc<Engine>, pipelines: Vec<Arc<Pipeline>>, bound: Bound) -> Result<Self, Failure> {
+    fn launch(
+        engine: Arc<Engine>,
+        pipelines: Vec<Arc<Pipeline>>,
+        names: Vec<String>,
+        overrides: BTreeMap<String, String>,
+        bound: Bound,
+    ) -> Result<Self, Failure> {
         describe(&engine);
         let state = engine.online.state.clone();
         let control = Control::new(bound.address());
@@ -74,11 +90,12 @@ impl Daemon {
         let snapshots = Arc::new(Snapshots::new(Arc::clone(&engine), &pipelines, &stored));
         let heartbeat = server::Heartbeat::default();
         let observer = observer(&engine, &pipelines, &stored, &snapshots, &heartbeat);
-        let daemon =
-            pipeline::Daemon::new(engine.runner.clone(), pipelines, &stored, Utc::now(), BTreeMap::new(), observer)
-                .with_previous(previous);
+        let daemon = pipeline::Daemon::new(engine.runner.clone(), pipelines, &stored, Utc::now(), overrides, observer)
+            .with_previous(previous)
+            .with_pauses(pauses(&state));
         let mut tasks = vec![tokio::spawn(beat(beat_sender, engine.shutdown.clone()))];
         let ops = bound.address();
+        tasks.push(tokio::spawn(reload::watch(Arc::clone(&engine), names, commands.clone())));
         tasks.push(tokio::spawn(serve(bound, router(&engine, &snapshots, &control, heartbeat, commands), &engine)));
         tasks.push(tokio::spawn(measure(Arc::clone(&snapshots), engine.shutdown.clone())));
         if let Some(delivery) = engine.delivery.clone() {
@@ -153,8 +170,8 @@ pub async fn interrupted() {
     }
 }
 
-fn labels(files: &[crate::entity_config::EntityConfigFile], pipelines: &[Arc<Pipeline>]) -> Labels {
-    let mut labels = Labels::new(files.iter().map(|file| &file.entity_type));
+fn labels<'a>(entity_types: impl Iterator<Item = &'a str>, pipelines: &[Arc<Pipeline>]) -> Labels {
+    let mut labels = Labels::new(entity_types);
     for pipeline in pipelines {
         for step in pipeline.steps.iter().chain(&pipeline.on_drift) {
             labels = labels.with_task(&pipeline.name, &step.id);
@@ -167,13 +184,40 @@ fn labels(files: &[crate::entity_config::EntityConfigFile], pipelines: &[Arc<Pip
 fn describe(engine: &Engine) {
     let config = &engine.online.config;
     let metrics = &engine.online.metrics;
-    let text = std::fs::read_to_string(&config.path).unwrap_or_default();
-    metrics.about.config_info.set_info(&[&format!("{:016x}", pipeline::fingerprint(&text))]);
+    show_config(engine, config);
     let backend = match &config.store {
         crate::config::StoreSettings::Embedded => "embedded",
         crate::config::StoreSettings::Elasticsearch(_) => "elasticsearch",
     };
     metrics.store.info.set_info(&[backend, "", ""]);
+}
+
+/// Shows in the metrics which `config.yaml` is in use.
+pub fn show_config(engine: &Engine, config: &Config) {
+    let text = std::fs::read_to_string(&config.path).unwrap_or_default();
+    engine.online.metrics.about.config_info.set_info(&[&format!("{:016x}", pipeline::fingerprint(&text))]);
+}
+
+fn check_overrides(pipelines: &[Arc<Pipeline>], overrides: &BTreeMap<String, String>) -> Result<(), Failure> {
+    for name in overrides.keys() {
+        let declares = |pipeline: &&Arc<Pipeline>| pipeline.params.iter().any(|(declared, _)| declared == name);
+        if pipelines.iter().find(declares).is_none() {
+            return Err(Failure::usage(format!("--set {name}: none of the pipelines has this parameter")));
+        }
+    }
+    Ok(())
+}
+
+/// Looks up who is paused.
+fn pauses(state: &State) -> PauseSource {
+    let state = state.clone();
+    Arc::new(move || match Pauses::load(&state) {
+        Ok(pauses) => Some(pauses),
+        Err(error) => {
+            tracing::warn!(%error, "the pauses of pipelines could not be read");
+            None
+        }
+    })
 }
 
 /// The continuous pipeline says how the event log is followed.
@@ -221,14 +265,24 @@ fn observer(
 ) -> pipeline::Observer {
     let (engine, snapshots, heartbeat) = (Arc::clone(engine), Arc::clone(snapshots), heartbeat.clone());
     let gauges = TaskGauges::new(engine.online.metrics.clone(), pipelines, plan);
-    let outputs: BTreeMap<String, Outputs> = pipelines.iter().map(|p| (p.name.clone(), p.outputs)).collect();
+    let outputs = RwLock::new(outputs_of(pipelines));
     Arc::new(move |event| {
+        if let Event::Reloaded(pipelines) = &event {
+            let types = engine.online.layouts.iter().map(|layout| layout.entity_type.as_str());
+            engine.online.metrics.relabel(&labels(types, pipelines));
+            *outputs.write().unwrap_or_else(PoisonError::into_inner) = outputs_of(pipelines);
+        }
+        let outputs = outputs.read().unwrap_or_else(PoisonError::into_inner);
         if let Err(failure) = observe(&engine, &outputs, &heartbeat, &event) {
             tracing::error!(error = %failure.message, "the history could not be written");
         }
         gauges.note(&event);
         snapshots.note(&event);
     })
+}
+
+fn outputs_of(pipelines: &[Arc<Pipeline>]) -> BTreeMap<String, Outputs> {
+    pipelines.iter().map(|pipeline| (pipeline.name.clone(), pipeline.outputs)).collect()
 }
 
 fn observe(
@@ -242,7 +296,11 @@ fn observe(
         Event::Ended(report) => {
             engine.keep(report, outputs.get(&report.pipeline).copied().unwrap_or_default())?;
         }
-        Event::Skipped { .. } | Event::Queued { .. } | Event::ClockJump(_) => {}
+        Event::Skipped { .. }
+        | Event::Queued { .. }
+        | Event::ClockJump(_)
+        | Event::Paused { .. }
+        | Event::Reloaded(_) => {}
         Event::Beat(_) => heartbeat.beat(),
         Event::Planned(plan) => {
             let plan = serde_json::to_value(plan).map_err(|error| Failure::internal(error.to_string()))?;

@@ -77,8 +77,7 @@ pub async fn run(args: Args) -> Result<u8, Failure> {
         args.edits
     );
     let config = load_config(Some(&args.data_dir))?;
-    let pipelines = super::pipelines::load(&config)?;
-    let daemon = Daemon::start(config, pipelines).await?;
+    let daemon = Daemon::start(config, Vec::new(), Default::default()).await?;
     eprintln!("data      {} (nothing is written elsewhere)", args.data_dir.display());
     eprintln!("metrics   http://{}/metrics", daemon.ops);
     eprintln!("status    http://{}/ (or: sgcache -c {} status)", daemon.ops, args.data_dir.display());

@@ -10,8 +10,10 @@ use super::Failure;
 use super::context::Online;
 use crate::config::Config;
 use crate::elastic;
-use crate::pipeline::{Detail, Following, Jobs, Outputs, Pipeline, RunOrder, Runner, Site, Surroundings};
-use crate::report::{Delivery, Outbox, RunReport, Sink, Wording};
+use crate::pipeline::{
+    Detail, Following, HookTarget, Jobs, Outputs, Pipeline, RunOrder, Runner, Site, Surroundings, Tell,
+};
+use crate::report::{Delivery, Notifiers, Outbox, RunReport, Sink, Wording};
 use crate::state::{RunRow, State};
 use crate::sync::{self, Replica};
 use crate::validate::Validator;
@@ -34,6 +36,8 @@ pub struct Engine {
     pub shutdown: CancellationToken,
     /// Sends reports to a cluster, where one is configured.
     pub delivery: Option<Arc<Delivery>>,
+    /// Whom hooks may notify.
+    pub notifiers: Notifiers,
     sinks: Vec<Sink>,
 }
 
@@ -50,7 +54,14 @@ fn shortened(report: &RunReport, detail: Detail) -> RunReport {
 pub fn surroundings(config: &Config) -> Surroundings {
     let site = Site { name: config.shotgun.name().to_owned(), url: config.shotgun.site.clone() };
     let templates = Templates::new(&std::env::vars().collect());
-    Surroundings { timezone: config.timezone, defaults: config.pipelines.defaults.clone(), site, templates }
+    Surroundings {
+        timezone: config.timezone,
+        defaults: config.pipelines.defaults.clone(),
+        site,
+        blackouts: config.blackouts.clone(),
+        notifiers: config.notifiers.keys().cloned().collect(),
+        templates,
+    }
 }
 
 /// Names host and process in reports.
@@ -90,10 +101,12 @@ impl Engine {
             keep_runs: config.pipelines.history.keep_runs as usize,
             keep_runs_for: Duration::from_secs(u64::from(config.pipelines.history.keep_days) * 86_400),
         });
+        let notifiers = Notifiers::new(config.notifiers.clone());
         let runner = Runner::new(jobs.execute(), &surroundings(config), instance(), shutdown.clone());
+        let runner = runner.with_tell(tell(notifiers.clone()));
         let delivery = delivery(&online)?;
         let sinks = sinks(&online, delivery.as_deref());
-        Ok(Self { online, replica, following, runner, shutdown, delivery, sinks })
+        Ok(Self { online, replica, following, runner, shutdown, delivery, notifiers, sinks })
     }
 
     /// Runs a pipeline, and keeps and sends its report.
@@ -153,6 +166,19 @@ impl Engine {
             delivery.flush(Duration::from_secs(5)).await;
         }
     }
+}
+
+/// Lets hooks speak.
+fn tell(notifiers: Notifiers) -> Tell {
+    Arc::new(move |notice| {
+        let notifiers = notifiers.clone();
+        Box::pin(async move {
+            match &notice.target {
+                HookTarget::Notify(name) => notifiers.notify(name, &notice.message, &notice.report).await,
+                HookTarget::Ping(address) => notifiers.ping(address).await,
+            }
+        })
+    })
 }
 
 fn remember(state: &State, report: &RunReport) -> Result<(), Failure> {

@@ -12,8 +12,9 @@ use super::context::{entity_config_files, load_config};
 use super::daemon::{Daemon, interrupted};
 use super::engine::surroundings;
 use super::output::{self, Output};
+use super::pause::{self, PauseArgs, ResumeArgs};
 use crate::config::Config;
-use crate::pipeline::{self, Pipeline, RunOrder, worst_exit_code};
+use crate::pipeline::{self, Pauses, Pipeline, RunOrder, worst_exit_code};
 use crate::report::{RunReport, Trigger};
 use crate::server::Control;
 use crate::state::State;
@@ -30,6 +31,10 @@ pub enum Command {
     History(HistoryArgs),
     /// Start a pipeline in the running daemon
     Trigger(TriggerArgs),
+    /// Keep pipelines from starting by themselves; what is due meanwhile is left out
+    Pause(PauseArgs),
+    /// End a pause
+    Resume(ResumeArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -40,7 +45,7 @@ pub struct RunArgs {
     #[arg(long)]
     once: bool,
     /// A parameter of the pipelines that have it
-    #[arg(long = "set", value_name = "K=V", requires = "once")]
+    #[arg(long = "set", value_name = "K=V")]
     set: Vec<String>,
     /// The form of the reports of --once
     #[arg(short, long, value_enum, default_value_t)]
@@ -85,9 +90,8 @@ pub async fn run(command: Command, config: Option<&Path>) -> Result<u8, Failure>
     match command {
         Command::Run(args) if args.once => once(args, config).await,
         Command::Run(args) => {
-            let config = load_config(config)?;
-            let pipelines = selected(load(&config)?, &args.names)?;
-            let daemon = Daemon::start(config, pipelines).await?;
+            let overrides = pipeline::parse_overrides(&args.set).map_err(Failure::usage)?;
+            let daemon = Daemon::start(load_config(config)?, args.names, overrides).await?;
             daemon.run_until(interrupted()).await?;
             Ok(0)
         }
@@ -95,6 +99,8 @@ pub async fn run(command: Command, config: Option<&Path>) -> Result<u8, Failure>
         Command::Validate => validate(config),
         Command::History(args) => history(&args, config),
         Command::Trigger(args) => trigger(args, config).await,
+        Command::Pause(args) => pause::pause(&args, config),
+        Command::Resume(args) => pause::resume(&args, config),
     }
 }
 
@@ -115,7 +121,12 @@ pub fn load(config: &Config) -> Result<Vec<Arc<Pipeline>>, Failure> {
     }
 }
 
-fn selected(pipelines: Vec<Arc<Pipeline>>, names: &[String]) -> Result<Vec<Arc<Pipeline>>, Failure> {
+/// Chooses pipelines by name; no name is every enabled one.
+///
+/// # Errors
+///
+/// Words about a name that is not there.
+pub fn selected(pipelines: Vec<Arc<Pipeline>>, names: &[String]) -> Result<Vec<Arc<Pipeline>>, Failure> {
     if names.is_empty() {
         return Ok(pipelines.into_iter().filter(|pipeline| pipeline.enabled).collect());
     }
@@ -153,6 +164,7 @@ fn list(args: &OutputArgs, config: Option<&Path>) -> Result<u8, Failure> {
     let config = load_config(config)?;
     let pipelines = load(&config)?;
     let state = open_state(&config)?;
+    let pauses = state.as_ref().map(Pauses::load).transpose()?.unwrap_or_default();
     let now = Utc::now();
     let mut rows = Vec::new();
     for pipeline in &pipelines {
@@ -167,7 +179,8 @@ fn list(args: &OutputArgs, config: Option<&Path>) -> Result<u8, Failure> {
             .iter()
             .map(|(pipeline, last, next)| {
                 serde_json::json!({"name": pipeline.name, "enabled": pipeline.enabled, "starts": pipeline.starts(),
-                    "description": pipeline.description, "next_run": next, "last_run": last})
+                    "description": pipeline.description, "next_run": next, "last_run": last,
+                    "paused": pauses.of(&pipeline.name, now)})
             })
             .collect();
         println!("{}", Value::Array(list));
@@ -176,7 +189,11 @@ fn list(args: &OutputArgs, config: Option<&Path>) -> Result<u8, Failure> {
     let mut table = output::table(["pipeline", "starts", "last", "next", "what it does"]);
     for (pipeline, last, next) in rows {
         let last = last.map_or_else(|| "-".to_owned(), |report| report.status.to_string());
-        let starts = if pipeline.enabled { pipeline.starts() } else { "disabled".to_owned() };
+        let starts = match pauses.of(&pipeline.name, now) {
+            _ if !pipeline.enabled => "disabled".to_owned(),
+            Some(pause) => pause.describe(),
+            None => pipeline.starts(),
+        };
         table.add_row([pipeline.name.clone(), starts, last, moment(next), pipeline.description.clone()]);
     }
     println!("{table}");

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -25,6 +26,7 @@ const LAGS: usize = 300;
 pub struct Snapshots {
     engine: Arc<Engine>,
     started_at: DateTime<Utc>,
+    stall_after: Duration,
     noted: Mutex<Noted>,
 }
 
@@ -49,7 +51,8 @@ impl Snapshots {
             }
         }
         noted.planned(plan);
-        Self { engine, started_at: Utc::now(), noted: Mutex::new(noted) }
+        let continuous = pipelines.iter().find_map(|pipeline| pipeline.continuous().cloned()).unwrap_or_default();
+        Self { engine, started_at: Utc::now(), stall_after: continuous.stall_after, noted: Mutex::new(noted) }
     }
 
     /// Takes note of what happened in the loop.
@@ -66,6 +69,12 @@ impl Snapshots {
                     noted.lags.pop_front();
                 }
             }
+            Event::Paused { pipeline, paused } => {
+                if let Some(status) = noted.pipelines.get_mut(pipeline) {
+                    status.paused = *paused;
+                }
+            }
+            Event::Reloaded(pipelines) => noted.reloaded(pipelines),
             Event::Skipped { .. } | Event::Queued { .. } | Event::ClockJump(_) => {}
         }
     }
@@ -109,6 +118,7 @@ impl Snapshots {
             last_error: poll.and_then(|poll| poll.error),
             lag_seconds: self.lag(snapshot.now),
             lag_history: Vec::new(),
+            stall_after_seconds: self.stall_after.as_secs(),
             event_id: stream.frontier.map(|id| id.0),
             visible_event_id: stream.frontier.map(|id| id.0),
             events_received: metrics.sync.events_received.get(),
@@ -222,6 +232,18 @@ impl Noted {
         self.runs.push_back(RunSummary::from(report));
         if self.runs.len() > RUNS {
             self.runs.pop_front();
+        }
+    }
+
+    fn reloaded(&mut self, pipelines: &[Arc<Pipeline>]) {
+        let mut known = std::mem::take(&mut self.pipelines);
+        for pipeline in pipelines {
+            let fresh = first_status(pipeline);
+            let status = match known.remove(&pipeline.name) {
+                Some(old) => PipelineStatus { schedule: fresh.schedule, next_run: fresh.next_run, ..old },
+                None => fresh,
+            };
+            self.pipelines.insert(pipeline.name.clone(), status);
         }
     }
 

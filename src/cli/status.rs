@@ -93,6 +93,7 @@ pub fn print(status: &StatusSnapshot) {
         };
         let last = match (pipeline.running, pipeline.last_status) {
             (true, _) => "running".to_owned(),
+            (false, _) if pipeline.paused => "paused".to_owned(),
             (false, Some(status)) => status.to_string(),
             (false, None) => "-".to_owned(),
         };

@@ -2,7 +2,7 @@
 //! and whether they run now.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use chrono::Utc;
 
@@ -12,26 +12,32 @@ use crate::pipeline::{Event, Pipeline, PlanState, SkipReason};
 /// Keeps the gauges; a task is a step of a pipeline.
 pub struct TaskGauges {
     metrics: Metrics,
-    steps: BTreeMap<String, Vec<String>>,
+    steps: RwLock<BTreeMap<String, Vec<String>>>,
 }
 
 impl TaskGauges {
     /// Sets what the definitions tell.
     pub fn new(metrics: Metrics, pipelines: &[Arc<Pipeline>], plan: &PlanState) -> Self {
+        let gauges = Self { metrics, steps: RwLock::default() };
+        gauges.define(pipelines);
+        gauges.planned(plan);
+        gauges
+    }
+
+    fn define(&self, pipelines: &[Arc<Pipeline>]) {
         let ids =
             |pipeline: &Pipeline| pipeline.steps.iter().chain(&pipeline.on_drift).map(|step| step.id.clone()).collect();
         let steps = pipelines.iter().map(|pipeline| (pipeline.name.clone(), ids(pipeline))).collect();
-        let gauges = Self { metrics, steps };
+        // A panic elsewhere cannot leave a map torn.
+        *self.steps.write().unwrap_or_else(PoisonError::into_inner) = steps;
         for pipeline in pipelines {
             // The longest of the next pauses: a schedule of weekdays has long ones.
             let next = pipeline.next_runs(Utc::now(), 8);
             let longest = next.windows(2).map(|pair| (pair[1] - pair[0]).num_seconds()).max();
             if let Some(seconds) = longest {
-                gauges.each(&pipeline.name, |task| gauges.metrics.tasks.expected_interval.set(task, seconds as f64));
+                self.each(&pipeline.name, |task| self.metrics.tasks.expected_interval.set(task, seconds as f64));
             }
         }
-        gauges.planned(plan);
-        gauges
     }
 
     /// Takes note of what happened.
@@ -43,11 +49,17 @@ impl TaskGauges {
                 let reason = match reason {
                     SkipReason::Running | SkipReason::GroupBusy(_) => "overlap",
                     SkipReason::Missed => "missed",
+                    SkipReason::Paused => "paused",
+                    SkipReason::Blackout(_) => "blackout",
                     SkipReason::Superseded => "other",
                 };
                 self.each(pipeline, |[pipeline, step]| self.metrics.tasks.skipped.inc(&[pipeline, step, reason]));
             }
             Event::Planned(plan) => self.planned(plan),
+            Event::Paused { pipeline, paused } => {
+                self.each(pipeline, |task| self.metrics.tasks.paused.set(task, f64::from(u8::from(*paused))));
+            }
+            Event::Reloaded(pipelines) => self.define(pipelines),
             Event::Beat(now) => self.metrics.scheduler.last_tick.set(now.timestamp() as f64),
             Event::ClockJump(_) => self.metrics.scheduler.clock_jumps.inc(),
             Event::Queued { .. } => {}
@@ -67,7 +79,8 @@ impl TaskGauges {
     }
 
     fn each(&self, pipeline: &str, set: impl Fn(&[&str; 2])) {
-        for step in self.steps.get(pipeline).map(Vec::as_slice).unwrap_or_default() {
+        let steps = self.steps.read().unwrap_or_else(PoisonError::into_inner);
+        for step in steps.get(pipeline).map(Vec::as_slice).unwrap_or_default() {
             set(&[pipeline, step]);
         }
     }

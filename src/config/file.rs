@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::entity_config::Exclusions;
-use crate::pipeline::{DEFAULTS_KEYS, DefaultsFile};
+use crate::pipeline::{BLACKOUT_KEYS, BlackoutFile, DEFAULTS_KEYS, DefaultsFile};
 use crate::yaml::{self, Key, Shape, optional, required};
 
 /// The whole file.
@@ -20,10 +20,14 @@ pub struct ConfigFile {
     pub shotgun: ShotgunFile,
     #[serde(default)]
     pub secrets: BTreeMap<String, SecretRef>,
-    pub store: Option<StoreFile>,
+    pub store: Option<ElasticsearchFile>,
     pub listen: Option<ListenFile>,
     pub reports: Option<ReportsFile>,
     pub generate: Option<Exclusions>,
+    #[serde(default)]
+    pub notifiers: BTreeMap<String, NotifierFile>,
+    #[serde(default)]
+    pub blackouts: BTreeMap<String, BlackoutFile>,
     pub pipelines: Option<PipelinesFile>,
 }
 
@@ -59,22 +63,6 @@ pub struct SecretRef {
     pub value: Option<String>,
 }
 
-/// `store`.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "each key is documented in the shipped config.yaml")]
-pub struct StoreFile {
-    pub kind: String,
-    pub url: Option<yaml_list::OneOrMany>,
-    pub prefix: Option<String>,
-    pub auth: Option<AuthFile>,
-    pub ca_certificate: Option<PathBuf>,
-    #[serde(default, deserialize_with = "yaml::optional_duration")]
-    pub timeout: Option<Duration>,
-    pub shards: Option<u32>,
-    pub replicas: Option<u32>,
-}
-
 /// `reports`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -83,11 +71,12 @@ pub struct ReportsFile {
     pub elasticsearch: Option<ElasticsearchFile>,
 }
 
-/// `reports.elasticsearch`: the keys of an Elasticsearch store without `kind`.
+/// `store` and `reports.elasticsearch`; only the first has a `kind`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "each key is documented in the shipped config.yaml")]
 pub struct ElasticsearchFile {
+    pub kind: Option<String>,
     pub url: Option<yaml_list::OneOrMany>,
     pub prefix: Option<String>,
     pub auth: Option<AuthFile>,
@@ -107,6 +96,16 @@ pub struct AuthFile {
     pub password: Option<SecretRef>,
     pub api_key: Option<SecretRef>,
     pub bearer: Option<SecretRef>,
+}
+
+/// One entry of `notifiers`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "each key is documented in the shipped config.yaml")]
+pub struct NotifierFile {
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub url: SecretRef,
 }
 
 /// `listen`.
@@ -220,6 +219,11 @@ pub const SHAPE: Shape = Shape::Object(&[
             Shape::Object(&[URL, PREFIX, optional("auth", AUTH), CERTIFICATE, TIMEOUT, SHARDS, REPLICAS]),
         )]),
     ),
+    optional(
+        "notifiers",
+        Shape::Map(&Shape::Object(&[required("type", Shape::Choice(&["slack", "webhook"])), required("url", SECRET)])),
+    ),
+    optional("blackouts", Shape::Map(&Shape::Object(BLACKOUT_KEYS))),
     optional(
         "generate",
         Shape::Object(&[

@@ -11,12 +11,12 @@ use serde_json::Value;
 
 use super::file::{
     AuthFile, ConfigFile, ElasticsearchFile, ListenFile, OneOrMany, PipelinesFile, SHAPE, SecretRef, ShotgunFile,
-    StoreFile,
 };
 use super::{
     Auth, Config, ElasticsearchSettings, HistorySettings, ListenSettings, PipelineSettings, ReportSettings, Secret,
     ShotgunSettings, StoreSettings,
 };
+use crate::elastic;
 use crate::entity::DataType;
 use crate::yaml::{Document, Problems, did_you_mean, nearest};
 
@@ -134,8 +134,8 @@ fn check_data_types(document: &Document, problems: &mut Problems) -> bool {
 }
 
 /// The parts of resolving, with what all of them need.
-struct Resolver<'a> {
-    document: &'a Document,
+pub(super) struct Resolver<'a> {
+    pub(super) document: &'a Document,
     directory: PathBuf,
     environment: &'a BTreeMap<String, String>,
     secrets: BTreeMap<String, SecretRef>,
@@ -168,6 +168,8 @@ impl<'a> Resolver<'a> {
             Some(cluster) => self.elasticsearch("/reports/elasticsearch", cluster, problems).map(Some),
             None => Some(None),
         };
+        let notifiers = self.notifiers(file.notifiers, problems);
+        let blackouts = self.blackouts(file.blackouts, timezone, problems);
         Some(Config {
             path: self.path.to_owned(),
             directory: self.directory.clone(),
@@ -177,6 +179,8 @@ impl<'a> Resolver<'a> {
             store: store?,
             listen: listen?,
             reports: ReportSettings { elasticsearch: reports? },
+            notifiers,
+            blackouts,
             generate: file.generate.unwrap_or_default(),
             pipelines: pipelines(file.pipelines.unwrap_or_default()),
         })
@@ -190,6 +194,10 @@ impl<'a> Resolver<'a> {
     }
 
     fn timezone(&self, name: Option<&str>, problems: &mut Problems) -> Option<Tz> {
+        self.zone("/timezone", name, problems)
+    }
+
+    pub(super) fn zone(&self, at: &str, name: Option<&str>, problems: &mut Problems) -> Option<Tz> {
         let Some(name) = name else {
             return Some(Tz::UTC);
         };
@@ -200,7 +208,7 @@ impl<'a> Resolver<'a> {
         let help = near.map(|near| format!("did you mean `{near}`?"));
         let diagnostic = self
             .document
-            .at("/timezone", "SG0402", format!("there is no time zone `{name}`"))
+            .at(at, "SG0402", format!("there is no time zone `{name}`"))
             .label("unknown time zone")
             .help(help);
         self.document.report(problems, diagnostic);
@@ -238,22 +246,13 @@ impl<'a> Resolver<'a> {
         })
     }
 
-    fn store(&self, file: Option<StoreFile>, problems: &mut Problems) -> Option<StoreSettings> {
+    fn store(&self, file: Option<ElasticsearchFile>, problems: &mut Problems) -> Option<StoreSettings> {
         let Some(file) = file else {
             return Some(StoreSettings::Embedded);
         };
-        let cluster = ElasticsearchFile {
-            url: file.url,
-            prefix: file.prefix,
-            auth: file.auth,
-            ca_certificate: file.ca_certificate,
-            timeout: file.timeout,
-            shards: file.shards,
-            replicas: file.replicas,
-        };
-        match file.kind.as_str() {
-            "elasticsearch" => self.elasticsearch("/store", cluster, problems).map(StoreSettings::Elasticsearch),
-            "embedded" if cluster.url.is_some() => {
+        match file.kind.as_deref() {
+            Some("elasticsearch") => self.elasticsearch("/store", file, problems).map(StoreSettings::Elasticsearch),
+            Some("embedded") if file.url.is_some() => {
                 let diagnostic = self
                     .document
                     .at_key("/store/url", "SG0602", "an embedded store has no `url`")
@@ -261,7 +260,7 @@ impl<'a> Resolver<'a> {
                 self.document.report(problems, diagnostic);
                 None
             }
-            "embedded" => Some(StoreSettings::Embedded),
+            Some("embedded") => Some(StoreSettings::Embedded),
             // The shape has reported any other word.
             _ => None,
         }
@@ -344,11 +343,13 @@ impl<'a> Resolver<'a> {
         match (file.user, file.password, file.api_key, file.bearer) {
             (None, None, None, None) => Some(Auth::None),
             (Some(user), Some(password), None, None) => {
-                let password = self.secret(&format!("{at}/password"), &password, problems)?;
+                let password = self.password(&format!("{at}/password"), &password, problems)?;
                 Some(Auth::Basic { user, password })
             }
-            (None, None, Some(key), None) => self.secret(&format!("{at}/api_key"), &key, problems).map(Auth::ApiKey),
-            (None, None, None, Some(token)) => self.secret(&format!("{at}/bearer"), &token, problems).map(Auth::Bearer),
+            (None, None, Some(key), None) => self.password(&format!("{at}/api_key"), &key, problems).map(Auth::ApiKey),
+            (None, None, None, Some(token)) => {
+                self.password(&format!("{at}/bearer"), &token, problems).map(Auth::Bearer)
+            }
             _ => {
                 let diagnostic = self
                     .document
@@ -358,6 +359,10 @@ impl<'a> Resolver<'a> {
                 None
             }
         }
+    }
+
+    fn password(&self, at: &str, written: &SecretRef, problems: &mut Problems) -> Option<elastic::Secret> {
+        self.secret(at, written, problems).map(|secret| elastic::Secret::new(secret.expose()))
     }
 
     /// Checks that a certificate file is there; its content is read by whoever
@@ -400,7 +405,7 @@ impl<'a> Resolver<'a> {
         }
     }
 
-    fn secret(&self, at: &str, written: &SecretRef, problems: &mut Problems) -> Option<Secret> {
+    pub(super) fn secret(&self, at: &str, written: &SecretRef, problems: &mut Problems) -> Option<Secret> {
         match self.read_secret(written, true) {
             Ok(text) if text.is_empty() => {
                 let diagnostic = self.document.at_key(at, "SG0601", "the secret is empty");

@@ -9,14 +9,16 @@
 
 pub mod file;
 mod load;
+mod quiet;
 mod secret;
 pub mod settings;
 
+pub use crate::elastic::Auth;
 pub use load::{FILE_NAME, locate};
 pub use secret::Secret;
 pub use settings::{
-    Auth, Config, ElasticsearchSettings, HistorySettings, ListenSettings, PipelineSettings, ReportSettings,
-    ShotgunSettings, StoreSettings,
+    Config, ElasticsearchSettings, HistorySettings, ListenSettings, PipelineSettings, ReportSettings, ShotgunSettings,
+    StoreSettings,
 };
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! What `config.yaml` was resolved to: [`Config`] and its parts.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,9 +8,10 @@ use std::time::Duration;
 use chrono_tz::Tz;
 
 use super::Secret;
-use crate::elastic;
+use crate::elastic::{self, Auth};
 use crate::entity_config::Exclusions;
-use crate::pipeline::Defaults;
+use crate::pipeline::{Blackout, Defaults};
+use crate::report::Notifier;
 use crate::shotgun;
 
 /// Everything that `config.yaml` and the environment say.
@@ -33,6 +35,10 @@ pub struct Config {
     pub reports: ReportSettings,
     /// What generated entity configs leave out.
     pub generate: Exclusions,
+    /// Whom pipelines may notify.
+    pub notifiers: BTreeMap<String, Notifier>,
+    /// Hours in which pipelines that name them do not start.
+    pub blackouts: BTreeMap<String, Blackout>,
     /// What applies to all pipelines.
     pub pipelines: PipelineSettings,
 }
@@ -127,13 +133,7 @@ impl ElasticsearchSettings {
     /// Returns the settings of the transport to this cluster. `timeout` is that
     /// of a bulk request; smaller requests get less.
     pub fn transport(&self) -> elastic::Settings {
-        let secret = |secret: &Secret| elastic::Secret::new(secret.expose());
-        let auth = match &self.auth {
-            Auth::None => elastic::Auth::None,
-            Auth::Basic { user, password } => elastic::Auth::Basic { user: user.clone(), password: secret(password) },
-            Auth::ApiKey(key) => elastic::Auth::ApiKey(secret(key)),
-            Auth::Bearer(token) => elastic::Auth::Bearer(secret(token)),
-        };
+        let auth = self.auth.clone();
         let timeouts = elastic::Timeouts {
             search: self.timeout / 2,
             bulk: self.timeout,
@@ -142,25 +142,6 @@ impl ElasticsearchSettings {
         let ca_certificate = self.ca_certificate.clone();
         elastic::Settings { auth, ca_certificate, timeouts, ..elastic::Settings::new(self.urls.clone()) }
     }
-}
-
-/// How requests to a cluster are authenticated.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub enum Auth {
-    /// Not at all.
-    #[default]
-    None,
-    /// With a user and a password.
-    Basic {
-        /// The user.
-        user: String,
-        /// Its password.
-        password: Secret,
-    },
-    /// With an API key, in its encoded form.
-    ApiKey(Secret),
-    /// With a bearer token.
-    Bearer(Secret),
 }
 
 /// Where the daemon listens.

@@ -72,7 +72,7 @@ fn an_elasticsearch_store_takes_nodes_prefix_auth_and_certificate() {
     };
     assert_eq!(cluster.urls, ["https://a:9200", "https://b:9200"]);
     assert_eq!(cluster.prefix, "show-x");
-    let auth = Auth::Basic { user: "sgcache".into(), password: Secret::new("pw") };
+    let auth = Auth::Basic { user: "sgcache".into(), password: crate::elastic::Secret::new("pw") };
     assert_eq!(cluster.auth, auth);
     let transport = cluster.transport();
     assert_eq!(transport.urls, cluster.urls);

@@ -84,7 +84,7 @@ fn parse_url(text: &str) -> Result<Url> {
 }
 
 /// Who we are to the server.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Auth {
     /// No credentials.
     #[default]

@@ -83,6 +83,12 @@ impl Context {
         }
     }
 
+    /// Adds how the run ended, for hooks.
+    pub fn ended(&mut self, status: Status, reason: Option<&str>) {
+        self.0["run"]["status"] = status.as_str().into();
+        self.0["run"]["reason"] = reason.unwrap_or_default().into();
+    }
+
     /// Returns what `when` and arguments see.
     pub fn value(&self) -> &Value {
         &self.0

@@ -5,17 +5,19 @@
 //! observer keeps history, plan and metrics. Beats come over a channel: from a
 //! [`super::Heartbeat`] in the daemon, from a test otherwise.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{Decision, Pipeline, PlanState, Planner, Previous, RunOrder, Runner, SkipReason, find, supervise};
+use super::{
+    Decision, Pauses, Pipeline, PlanState, Planner, Previous, Reins, RunOrder, Runner, SkipReason, find, supervise,
+};
 use crate::report::{RunReport, Trigger};
 
 /// Something that happened.
@@ -45,6 +47,15 @@ pub enum Event {
     },
     /// The clock jumped, by so many milliseconds.
     ClockJump(i64),
+    /// A pipeline is paused from now on, or no longer.
+    Paused {
+        /// The pipeline.
+        pipeline: String,
+        /// Whether it is.
+        paused: bool,
+    },
+    /// Other definitions apply from now on.
+    Reloaded(Vec<Arc<Pipeline>>),
     /// A beat was handled: the scheduler is alive.
     Beat(DateTime<Utc>),
     /// The plan has changed; store it.
@@ -53,6 +64,9 @@ pub enum Event {
 
 /// Takes events. It must not block for long: the loop waits for it.
 pub type Observer = Arc<dyn Fn(Event) + Send + Sync>;
+
+/// Says who is paused; `None` when that cannot be found out now.
+pub type PauseSource = Arc<dyn Fn() -> Option<Pauses> + Send + Sync>;
 
 /// Something that is asked of a running daemon.
 #[derive(Debug)]
@@ -75,6 +89,18 @@ pub enum Command {
         /// Takes the answer.
         answer: oneshot::Sender<bool>,
     },
+    /// Take over other definitions; what runs goes on under the old ones.
+    Reload {
+        /// All pipelines from now on.
+        pipelines: Vec<Arc<Pipeline>>,
+    },
+}
+
+/// A continuous pipeline that is kept running.
+struct Supervised {
+    hash: String,
+    stop: CancellationToken,
+    paused: watch::Sender<bool>,
 }
 
 /// The loop of `sgcache pipelines run`.
@@ -89,6 +115,12 @@ pub struct Daemon {
     /// The runs that go on, by id.
     running: BTreeMap<String, CancellationToken>,
     tasks: JoinSet<Option<RunReport>>,
+    continuous: BTreeMap<String, Supervised>,
+    pauses: PauseSource,
+    /// Who was paused at the last beat.
+    paused: BTreeSet<String>,
+    /// The last beat.
+    now: DateTime<Utc>,
 }
 
 impl Daemon {
@@ -112,7 +144,17 @@ impl Daemon {
             overrides,
             running: BTreeMap::new(),
             tasks: JoinSet::new(),
+            continuous: BTreeMap::new(),
+            pauses: Arc::new(|| None),
+            paused: BTreeSet::new(),
+            now,
         }
+    }
+
+    /// Looks up who is paused with every beat.
+    pub fn with_pauses(mut self, pauses: PauseSource) -> Daemon {
+        self.pauses = pauses;
+        self
     }
 
     /// Makes it known how the last run of each pipeline ended.
@@ -129,6 +171,7 @@ impl Daemon {
         mut commands: mpsc::Receiver<Command>,
         patience: Duration,
     ) -> bool {
+        self.take_pauses();
         self.start_continuous();
         self.tell_plan();
         let shutdown = self.runner.shutdown().clone();
@@ -146,6 +189,9 @@ impl Daemon {
     fn start_continuous(&mut self) {
         let all = self.pipelines.clone();
         for pipeline in all.into_iter().filter(|p| p.enabled && p.continuous().is_some()) {
+            if self.continuous.contains_key(&pipeline.name) {
+                continue;
+            }
             let params = match self.params_of(&pipeline, &self.overrides) {
                 Ok(params) => params,
                 Err(reason) => {
@@ -153,17 +199,63 @@ impl Daemon {
                     continue;
                 }
             };
+            let (paused, watched) = watch::channel(self.paused.contains(&pipeline.name));
+            let stop = CancellationToken::new();
+            let reins = Reins { stop: stop.clone(), paused: watched };
+            let supervised = Supervised { hash: pipeline.hash.clone(), stop, paused };
+            self.continuous.insert(pipeline.name.clone(), supervised);
             let (runner, observer) = (self.runner.clone(), self.observer.clone());
             self.tasks.spawn(async move {
                 let started = |report| observer(Event::Started(Box::new(report)));
                 let ended = |report| observer(Event::Ended(Box::new(report)));
-                supervise(&runner, &pipeline, &params, started, ended).await;
+                supervise(&runner, &pipeline, &params, reins, started, ended).await;
                 None
             });
         }
     }
 
+    /// Learns who is paused, and lets continuous pipelines know.
+    fn take_pauses(&mut self) {
+        let Some(pauses) = (self.pauses)() else { return };
+        let now = self.now;
+        let is_paused = |pipeline: &&Arc<Pipeline>| pauses.of(&pipeline.name, now).is_some();
+        let paused: BTreeSet<String> = self.pipelines.iter().filter(is_paused).map(|p| p.name.clone()).collect();
+        for pipeline in paused.symmetric_difference(&self.paused) {
+            let is_paused = paused.contains(pipeline);
+            tracing::info!(pipeline, is_paused, "a pipeline was paused or resumed");
+            self.tell(Event::Paused { pipeline: pipeline.clone(), paused: is_paused });
+            if let Some(supervised) = self.continuous.get(pipeline) {
+                supervised.paused.send_replace(is_paused);
+            }
+        }
+        self.paused = paused;
+        self.planner.set_pauses(pauses);
+    }
+
+    /// Takes over other definitions.
+    fn reload(&mut self, pipelines: Vec<Arc<Pipeline>>) {
+        let goes_on = |name: &str, supervised: &Supervised| {
+            pipelines.iter().any(|pipeline| pipeline.name == name && pipeline.hash == supervised.hash)
+        };
+        self.continuous.retain(|name, supervised| {
+            let keep = goes_on(name, supervised);
+            if !keep {
+                supervised.stop.cancel();
+            }
+            keep
+        });
+        self.planner.reload(&pipelines, self.now);
+        self.pipelines = pipelines.clone();
+        self.tell(Event::Reloaded(pipelines));
+        self.paused.clear();
+        self.take_pauses();
+        self.start_continuous();
+        self.tell_plan();
+    }
+
     fn beat(&mut self, now: DateTime<Utc>) {
+        self.now = now;
+        self.take_pauses();
         for decision in self.planner.tick(now) {
             match decision {
                 Decision::Start { pipeline, scheduled_for } => self.start_due(&pipeline, scheduled_for),
@@ -209,6 +301,7 @@ impl Daemon {
             Command::Trigger { pipeline, set, trigger, answer } => {
                 let _ = answer.send(self.trigger(&pipeline, &set, trigger));
             }
+            Command::Reload { pipelines } => self.reload(pipelines),
             Command::Cancel { run_id, answer } => {
                 let token = self.running.get(&run_id);
                 token.inspect(|token| token.cancel());

@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{JobSpec, Params, Retry, Schedule};
+use super::{Blackout, Hooks, JobSpec, Params, Retry, Schedule};
 
 /// One pipeline, checked: names are known, expressions evaluate, arguments fit.
 #[derive(Debug, Clone)]
@@ -38,6 +38,10 @@ pub struct Pipeline {
     pub steps: Vec<Step>,
     /// What is run when a step drifted.
     pub on_drift: Vec<Step>,
+    /// Who is told how it ended.
+    pub hooks: Hooks,
+    /// Hours in which it does not start.
+    pub blackouts: Vec<Blackout>,
     /// Where its results go.
     pub outputs: Outputs,
     /// Changes whenever the file says something else.
@@ -62,6 +66,8 @@ pub struct Continuous {
     pub interval: Duration,
     /// The longest wait while nothing happens.
     pub max_interval: Duration,
+    /// Without a poll that worked for so long the daemon is not ready.
+    pub stall_after: Duration,
     /// The wait before the first restart; doubles with each one.
     pub restart_initial: Duration,
     /// The longest wait before a restart.
@@ -75,6 +81,7 @@ impl Default for Continuous {
         Continuous {
             interval: Duration::from_secs(1),
             max_interval: Duration::from_secs(2),
+            stall_after: Duration::from_secs(60),
             restart_initial: Duration::from_secs(1),
             restart_max: Duration::from_secs(60),
             reset_after: Duration::from_secs(300),
@@ -179,6 +186,8 @@ impl Pipeline {
             params: Params::default(),
             steps: vec![step],
             on_drift: Vec::new(),
+            hooks: Hooks::default(),
+            blackouts: Vec::new(),
             outputs: Outputs::default(),
             hash: String::new(),
         }

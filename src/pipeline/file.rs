@@ -31,9 +31,17 @@ pub struct PipelineFile {
     #[serde(default)]
     pub params: BTreeMap<String, Param>,
     pub steps: Vec<StepFile>,
+    #[serde(default, deserialize_with = "one_or_many")]
+    pub blackout: Vec<String>,
     pub outputs: Option<OutputsFile>,
     #[serde(default)]
     pub on_drift: Vec<ReactionFile>,
+    #[serde(default)]
+    pub on_error: Vec<ReactionFile>,
+    #[serde(default)]
+    pub on_success: Vec<ReactionFile>,
+    #[serde(default)]
+    pub always: Vec<ReactionFile>,
 }
 
 /// `continuous`.
@@ -45,6 +53,8 @@ pub struct ContinuousFile {
     pub interval: Option<Duration>,
     #[serde(deserialize_with = "yaml::optional_duration")]
     pub max_interval: Option<Duration>,
+    #[serde(deserialize_with = "yaml::optional_duration")]
+    pub stall_after: Option<Duration>,
     pub restart: Option<RestartFile>,
 }
 
@@ -105,14 +115,20 @@ pub struct StepFile {
     pub fail_when: Option<String>,
 }
 
-/// One entry of `on_drift`.
+/// One entry of `on_drift`, `on_error`, `on_success` or `always`: a job, somebody
+/// to notify, or an address to fetch. Only `on_drift` knows jobs.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "the shipped pipelines explain each key")]
 pub struct ReactionFile {
-    pub job: String,
+    pub job: Option<String>,
     #[serde(default)]
     pub with: Value,
+    pub notify: Option<String>,
+    pub ping: Option<String>,
+    pub message: Option<String>,
+    #[serde(default)]
+    pub every: super::Every,
 }
 
 /// `outputs`.
@@ -135,6 +151,7 @@ pub struct ElasticsearchOutputFile {
 const CONTINUOUS: &[Key] = &[
     optional("interval", Shape::Duration),
     optional("max_interval", Shape::Duration),
+    optional("stall_after", Shape::Duration),
     optional(
         "restart",
         Shape::Object(&[
@@ -191,11 +208,25 @@ pub const SHAPE: Shape = Shape::Object(&[
             ),
         ]),
     ),
+    optional("blackout", Shape::OneOrMany(&Shape::Text)),
     optional(
         "on_drift",
         Shape::List(&Shape::Object(&[
-            required("job", Shape::Choice(&["repair"])),
+            optional("job", Shape::Choice(&["repair"])),
             optional("with", Shape::Map(&Shape::Any)),
+            NOTIFY,
+            PING,
+            MESSAGE,
+            EVERY,
         ])),
     ),
+    optional("on_error", HOOKS),
+    optional("on_success", HOOKS),
+    optional("always", HOOKS),
 ]);
+
+const NOTIFY: Key = optional("notify", Shape::Text);
+const PING: Key = optional("ping", Shape::Text);
+const MESSAGE: Key = optional("message", Shape::Text);
+const EVERY: Key = optional("every", Shape::Choice(&["run", "change"]));
+const HOOKS: Shape = Shape::List(&Shape::Object(&[NOTIFY, PING, MESSAGE, EVERY]));

@@ -1,6 +1,6 @@
 //! From files to [`Pipeline`]s, with every problem of all files in one pass.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -9,9 +9,10 @@ use chrono_tz::Tz;
 use serde_json::Value;
 
 use super::context::{Context, RunFacts};
-use super::file::{ContinuousFile, OutputsFile, PipelineFile, ReactionFile, SHAPE, ScheduleFile, StepFile};
+use super::file::{ContinuousFile, OutputsFile, PipelineFile, SHAPE, ScheduleFile, StepFile};
 use super::{
-    Arguments, Continuous, Defaults, JobSpec, Outputs, Params, Pipeline, Schedule, Site, Start, Step, fingerprint,
+    Arguments, Blackout, Continuous, Defaults, Hooks, JobSpec, Outputs, Params, Pipeline, Schedule, Site, Start, Step,
+    fingerprint,
 };
 use crate::report::{Status, StepResult, Trigger};
 use crate::yaml::{Diagnostic, Document, Problems, Templates, did_you_mean, has_template, join, nearest};
@@ -25,6 +26,10 @@ pub struct Surroundings {
     pub defaults: Defaults,
     /// The site; it decides jitter too.
     pub site: Site,
+    /// The blackouts that pipelines may name.
+    pub blackouts: BTreeMap<String, Blackout>,
+    /// The notifiers that hooks may name.
+    pub notifiers: BTreeSet<String>,
     /// Renders values and evaluates expressions.
     pub templates: Templates,
 }
@@ -122,7 +127,12 @@ fn check_job_names(document: &Document, problems: &mut Problems) {
     }
 }
 
-fn known_job(document: &Document, pointer: &str, job: &str, problems: &mut Problems) -> Option<&'static str> {
+pub(super) fn known_job(
+    document: &Document,
+    pointer: &str,
+    job: &str,
+    problems: &mut Problems,
+) -> Option<&'static str> {
     let known = JobSpec::NAMES.into_iter().find(|name| *name == job);
     if known.is_none() {
         let message = format!("no job is named `{job}`");
@@ -132,9 +142,9 @@ fn known_job(document: &Document, pointer: &str, job: &str, problems: &mut Probl
     known
 }
 
-struct Resolver<'a> {
-    document: &'a Document,
-    surroundings: &'a Surroundings,
+pub(super) struct Resolver<'a> {
+    pub(super) document: &'a Document,
+    pub(super) surroundings: &'a Surroundings,
 }
 
 impl Resolver<'_> {
@@ -145,9 +155,14 @@ impl Resolver<'_> {
         let runs_by_itself = !matches!(start, Some(Start::Manual));
         let params = Params::declare(self.document, file.params, runs_by_itself, problems);
         let steps = self.steps(file.steps, problems);
-        let reactions = file.on_drift.into_iter().enumerate();
-        let on_drift: Option<Vec<Step>> =
-            reactions.map(|(at, reaction)| self.reaction(at, reaction, problems)).collect();
+        let (on_drift, on_drift_hooks) = self.reactions(file.on_drift, problems);
+        let hooks = Hooks {
+            on_drift: on_drift_hooks,
+            on_error: self.hooks("on_error", file.on_error, problems),
+            on_success: self.hooks("on_success", file.on_success, problems),
+            always: self.hooks("always", file.always, problems),
+        };
+        let blackouts = self.blackouts(&file.blackout, problems);
         let start = start?;
         let concurrency = file.concurrency.unwrap_or_default();
         Some(Pipeline {
@@ -164,7 +179,9 @@ impl Resolver<'_> {
             retry: file.retry.unwrap_or_default().over(&defaults.retry),
             params,
             steps: steps?,
-            on_drift: on_drift?,
+            on_drift,
+            hooks,
+            blackouts,
             outputs: outputs(file.outputs.unwrap_or_default()),
             hash: format!("{:016x}", fingerprint(&self.document.value().to_string())),
             name: file.name,
@@ -319,24 +336,6 @@ impl Resolver<'_> {
         Some(ordered)
     }
 
-    fn reaction(&self, at: usize, file: ReactionFile, problems: &mut Problems) -> Option<Step> {
-        let job = known_job(self.document, &format!("/on_drift/{at}/job"), &file.job, problems)?;
-        let id = match at {
-            0 => "on_drift".to_owned(),
-            at => format!("on_drift-{}", at + 1),
-        };
-        Some(Step {
-            id,
-            job,
-            needs: Vec::new(),
-            when: None,
-            arguments: Arguments::Written(object(file.with)),
-            timeout: None,
-            warn_when: None,
-            fail_when: JobSpec::default_fail_when(job).map(str::to_owned),
-        })
-    }
-
     /// Evaluates every expression once, with defaults and empty results, so
     /// that a typo is found now and not at night.
     fn check_expressions(&self, pipeline: &Pipeline, problems: &mut Problems) {
@@ -360,10 +359,12 @@ impl Resolver<'_> {
             self.check_arguments(&pointer, step, context.value(), pipeline, problems);
             context.add_step(&step.id, Status::Ok, &empty);
         }
-        for (at, step) in pipeline.on_drift.iter().enumerate() {
+        for (at, step) in self.jobs_of("on_drift").into_iter().zip(&pipeline.on_drift) {
             let pointer = format!("/on_drift/{at}");
             self.check_arguments(&pointer, step, context.value(), pipeline, problems);
         }
+        context.ended(Status::Ok, None);
+        self.check_hooks(context.value(), problems);
     }
 
     fn pointer_of(&self, id: &str) -> String {
@@ -471,7 +472,7 @@ impl Resolver<'_> {
     }
 }
 
-fn object(value: Value) -> Value {
+pub(super) fn object(value: Value) -> Value {
     match value {
         Value::Null => Value::Object(serde_json::Map::new()),
         other => other,
@@ -485,6 +486,7 @@ fn continuous_of(file: ContinuousFile) -> Continuous {
     Continuous {
         interval,
         max_interval: file.max_interval.unwrap_or(built_in.max_interval).max(interval),
+        stall_after: file.stall_after.unwrap_or(built_in.stall_after),
         restart_initial: restart.initial.unwrap_or(built_in.restart_initial),
         restart_max: restart.max.unwrap_or(built_in.restart_max),
         reset_after: restart.reset_after.unwrap_or(built_in.reset_after),

@@ -6,27 +6,33 @@
 //! the [`Runner`] runs steps and makes a report of each run. What a job does is
 //! not known here: it is handed in as an [`Execute`] function. No HTTP, no terminal.
 
+mod blackout;
 mod context;
 mod daemon;
 mod defaults;
 mod definition;
 pub mod file;
 mod heartbeat;
+mod hooks;
 mod job;
 mod jobs;
 mod load;
 mod params;
+mod pause;
 mod planner;
+mod reactions;
 mod runner;
 mod schedule;
 mod steps;
 mod supervisor;
 
+pub use blackout::{BLACKOUT_KEYS, Blackout, BlackoutFile};
 pub use context::{Previous, Site};
-pub use daemon::{Command, Daemon, Event, Observer};
+pub use daemon::{Command, Daemon, Event, Observer, PauseSource};
 pub use defaults::{CatchUp, DEFAULTS_KEYS, Defaults, DefaultsFile, ErrorClass, RETRY_KEYS, Retry, RetryFile};
 pub use definition::{Arguments, Continuous, Detail, Outputs, Pipeline, Policy, Start, Step, fingerprint};
 pub use heartbeat::Heartbeat;
+pub use hooks::{Every, Hook, HookTarget, Hooks, Notice, Tell};
 pub use job::{
     FilterOperator, GenerateArgs, GenerateMode, ImportArgs, JobSpec, PruneReportsArgs, PurgeArgs, RebuildArgs,
     RepairArgs, Sample, SampleMode, SyncArgs, ValidateCountsArgs, ValidateDataArgs,
@@ -34,10 +40,11 @@ pub use job::{
 pub use jobs::{Following, Jobs};
 pub use load::{Surroundings, find, load, load_directory, parse_overrides, resolve};
 pub use params::{Param, ParamError, ParamType, Params};
+pub use pause::{Pause, Pauses};
 pub use planner::{Decision, PlanEntry, PlanState, Planner, SkipReason};
 pub use runner::{Execute, JobContext, JobError, RunOrder, Runner, exit_code, worst_exit_code};
 pub use schedule::Schedule;
-pub use supervisor::supervise;
+pub use supervisor::{Reins, supervise};
 
 #[cfg(test)]
 mod tests;

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::{CatchUp, Pipeline, Policy, Schedule};
+use super::{CatchUp, Pauses, Pipeline, Policy, Schedule};
 
 /// A start that is later than this counts as missed and caught up.
 const LATE: TimeDelta = TimeDelta::seconds(60);
@@ -89,6 +89,10 @@ pub enum SkipReason {
     GroupBusy(String),
     /// A newer occurrence took its place in the queue.
     Superseded,
+    /// Somebody has paused the pipeline.
+    Paused,
+    /// It is too late after the hours in which it must not start.
+    Blackout(String),
 }
 
 impl SkipReason {
@@ -99,6 +103,8 @@ impl SkipReason {
             SkipReason::Running => "running",
             SkipReason::GroupBusy(_) => "group_busy",
             SkipReason::Superseded => "superseded",
+            SkipReason::Paused => "paused",
+            SkipReason::Blackout(_) => "blackout",
         }
     }
 }
@@ -110,6 +116,8 @@ impl fmt::Display for SkipReason {
             SkipReason::Running => f.write_str("the run before it has not ended"),
             SkipReason::GroupBusy(other) => write!(f, "`{other}` of the same group runs"),
             SkipReason::Superseded => f.write_str("a newer occurrence took its place"),
+            SkipReason::Paused => f.write_str("it is paused"),
+            SkipReason::Blackout(name) => write!(f, "the blackout `{name}` was too long for its catch_up_window"),
         }
     }
 }
@@ -121,6 +129,7 @@ pub struct Planner {
     /// Running pipelines with their groups.
     running: BTreeMap<String, Option<String>>,
     last_tick: Option<DateTime<Utc>>,
+    pauses: Pauses,
 }
 
 #[derive(Debug)]
@@ -142,9 +151,15 @@ impl Planner {
     /// Returns a planner of these pipelines that continues a stored plan.
     /// Those that are disabled or have no schedule are not planned.
     pub fn new(pipelines: &[Arc<Pipeline>], stored: &PlanState, now: DateTime<Utc>) -> Planner {
-        let mut planner = Planner { entries: BTreeMap::new(), running: BTreeMap::new(), last_tick: None };
+        let mut planner =
+            Planner { entries: BTreeMap::new(), running: BTreeMap::new(), last_tick: None, pauses: Pauses::default() };
         planner.replace(pipelines, stored, now);
         planner
+    }
+
+    /// Takes over who is paused.
+    pub fn set_pauses(&mut self, pauses: Pauses) {
+        self.pauses = pauses;
     }
 
     /// Takes over changed definitions; what runs goes on under the old ones.
@@ -262,6 +277,11 @@ impl Planner {
             };
             let latest = schedule.latest_between(due, now);
             entry.next_at = schedule.next_after(now);
+            if self.pauses.of(name, now).is_some() {
+                entry.handled = Some(latest);
+                decisions.push(skip(name, latest, SkipReason::Paused));
+                continue;
+            }
             let late = now - latest;
             if missed(schedule, late) {
                 entry.handled = Some(latest);
@@ -286,7 +306,7 @@ impl Planner {
                 continue;
             };
             let pipeline = entry.pipeline.clone();
-            let obstacle = self.obstacle(&name, pipeline.group.as_deref());
+            let obstacle = self.hold(&pipeline, now).or_else(|| self.obstacle(&name, pipeline.group.as_deref()));
             let Some(entry) = self.entries.get_mut(&name) else {
                 continue;
             };
@@ -300,7 +320,7 @@ impl Planner {
                     self.running.insert(name.clone(), pipeline.group.clone());
                     decisions.push(Decision::Start { pipeline: name, scheduled_for });
                 }
-                Some(reason) if pipeline.policy == Policy::Skip => {
+                Some(reason) if !waits(&pipeline, &reason, now - scheduled_for) => {
                     entry.handled = Some(scheduled_for);
                     decisions.push(skip(&name, scheduled_for, reason));
                 }
@@ -308,7 +328,7 @@ impl Planner {
                     if !waiting.announced {
                         decisions.push(Decision::Queue {
                             behind: match reason {
-                                SkipReason::GroupBusy(other) => other,
+                                SkipReason::GroupBusy(other) | SkipReason::Blackout(other) => other,
                                 _ => name.clone(),
                             },
                             pipeline: name,
@@ -335,6 +355,15 @@ impl Planner {
         waiting.into_iter().map(|(_, name)| name.clone()).collect()
     }
 
+    /// What keeps a pipeline from starting although nothing of it runs.
+    fn hold(&self, pipeline: &Pipeline, now: DateTime<Utc>) -> Option<SkipReason> {
+        if self.pauses.of(&pipeline.name, now).is_some() {
+            return Some(SkipReason::Paused);
+        }
+        let blackout = pipeline.blackouts.iter().find(|blackout| blackout.until(now).is_some())?;
+        Some(SkipReason::Blackout(blackout.name.clone()))
+    }
+
     fn obstacle(&self, name: &str, group: Option<&str>) -> Option<SkipReason> {
         if self.running.contains_key(name) {
             return Some(SkipReason::Running);
@@ -346,9 +375,21 @@ impl Planner {
     }
 }
 
+/// Tells whether an occurrence waits for what is in its way.
+fn waits(pipeline: &Pipeline, reason: &SkipReason, late: TimeDelta) -> bool {
+    match reason {
+        SkipReason::Paused => false,
+        SkipReason::Blackout(_) => pipeline.schedule().is_some_and(|schedule| late <= window(schedule)),
+        _ => pipeline.policy == Policy::Queue,
+    }
+}
+
+fn window(schedule: &Schedule) -> TimeDelta {
+    TimeDelta::from_std(schedule.catch_up_window).unwrap_or(TimeDelta::MAX)
+}
+
 fn missed(schedule: &Schedule, late: TimeDelta) -> bool {
-    let window = TimeDelta::from_std(schedule.catch_up_window).unwrap_or(TimeDelta::MAX);
-    late > LATE && (schedule.catch_up == CatchUp::Skip || late > window)
+    late > LATE && (schedule.catch_up == CatchUp::Skip || late > window(schedule))
 }
 
 fn skip(pipeline: &str, scheduled_for: DateTime<Utc>, reason: SkipReason) -> Decision {

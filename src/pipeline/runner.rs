@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::context::{Context, RunFacts};
 use super::steps::Run;
-use super::{ErrorClass, JobSpec, Pipeline, Previous, Site, Surroundings};
+use super::{ErrorClass, JobSpec, Pipeline, Previous, Site, Surroundings, Tell};
 use crate::report::{RunReport, RunStart, Status, StepResult, Trigger, new_run_id};
 use crate::yaml::Templates;
 
@@ -99,6 +99,7 @@ pub struct Runner {
     pub(super) shutdown: CancellationToken,
     /// How long a job may take to stop when it was told to.
     pub(super) grace: Duration,
+    tell: Option<Tell>,
     site: Site,
     timezone: Tz,
     instance: String,
@@ -118,10 +119,17 @@ impl Runner {
             templates: surroundings.templates.clone(),
             shutdown,
             grace: Duration::from_secs(10),
+            tell: None,
             site: surroundings.site.clone(),
             timezone: surroundings.timezone,
             instance: instance.into(),
         }
+    }
+
+    /// Lets hooks tell somebody; without it they stay silent.
+    pub fn with_tell(mut self, tell: Tell) -> Runner {
+        self.tell = Some(tell);
+        self
     }
 
     /// Sets how long a job may take to stop when it was told to (10 s).
@@ -172,12 +180,29 @@ impl Runner {
                 run.step(step).await;
             }
         }
-        let (steps, reason) = run.into_parts();
+        let (steps, reason, context) = run.into_parts();
         report.finish(Utc::now(), steps);
         report.reason = reason;
+        self.fire_hooks(pipeline, context, facts.previous.as_ref(), &mut report).await;
         let (status, run_id) = (report.status, report.run_id.as_str());
         tracing::info!(pipeline = %pipeline.name, run_id, %status, "run ended");
         report
+    }
+
+    async fn fire_hooks(
+        &self,
+        pipeline: &Pipeline,
+        mut context: Context,
+        previous: Option<&Previous>,
+        report: &mut RunReport,
+    ) {
+        let Some(tell) = &self.tell else { return };
+        context.ended(report.status, report.reason.as_deref());
+        let mut told = Vec::new();
+        for hook in pipeline.hooks.after(report.status, previous) {
+            told.extend(hook.fire(tell, &self.templates, &context, report).await);
+        }
+        report.hooks = told;
     }
 
     /// Runs one job, as a pipeline of its own.

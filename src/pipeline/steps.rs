@@ -112,9 +112,9 @@ impl<'a> Run<'a> {
         self.reports.iter().any(|step| step.status == Status::Drift)
     }
 
-    /// Ends the run: its steps, and why it ended as it did.
-    pub fn into_parts(self) -> (Vec<StepReport>, Option<String>) {
-        (self.reports, self.reason.map(|(_, reason)| reason))
+    /// Ends the run: its steps, why it ended as it did, and what hooks can see.
+    pub fn into_parts(self) -> (Vec<StepReport>, Option<String>, Context) {
+        (self.reports, self.reason.map(|(_, reason)| reason), self.context)
     }
 
     fn note_reason(&mut self, step: &Step, end: &Verdicted) {

@@ -1,46 +1,98 @@
 //! Keeps a continuous pipeline running: a loop with a growing wait.
 //!
 //! A continuous pipeline ends only by shutdown. When it ends otherwise, also
-//! by a panic, it is started again; each end leaves a report.
+//! by a panic, it is started again; each end leaves a report. While it is paused
+//! it does not run.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
+use tokio::sync::watch;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::{Continuous, Pipeline, RunOrder, Runner};
 use crate::report::{RunReport, Trigger};
 
-/// Runs a continuous pipeline until the runner is shut down. `started` and
+/// What a supervised pipeline listens to.
+#[derive(Debug, Clone)]
+pub struct Reins {
+    /// Ends it for good; the shutdown of the runner does too.
+    pub stop: CancellationToken,
+    /// Whether it is paused.
+    pub paused: watch::Receiver<bool>,
+}
+
+/// Runs a continuous pipeline until it is stopped. `started` and
 /// `ended` are told of each run; the first gets the report as it is while the
 /// run goes on.
 pub async fn supervise(
     runner: &Runner,
     pipeline: &Arc<Pipeline>,
     params: &std::collections::BTreeMap<String, Value>,
+    mut reins: Reins,
     mut started: impl FnMut(RunReport),
     mut ended: impl FnMut(RunReport),
 ) {
     let settings = pipeline.continuous().cloned().unwrap_or_default();
     let mut failures = 0;
-    while !runner.shutdown().is_cancelled() {
+    let ends = |reins: &Reins| runner.shutdown().is_cancelled() || reins.stop.is_cancelled();
+    while reins.let_go(runner).await && !ends(&reins) {
         let mut order = RunOrder::new(Trigger::Continuous);
         order.params = params.clone();
         let began = Instant::now();
         started(runner.begin(pipeline, &order));
-        let report = runner.run(pipeline, order).await;
-        failures = if began.elapsed() >= settings.reset_after { 1 } else { failures + 1 };
+        let cancel = order.cancel.clone();
+        let run = runner.run(pipeline, order);
+        tokio::pin!(run);
+        let (report, told) = tokio::select! {
+            report = &mut run => (report, false),
+            () = reins.pulled() => {
+                cancel.cancel();
+                (run.await, true)
+            }
+        };
+        failures = if told || began.elapsed() >= settings.reset_after { 1 } else { failures + 1 };
         let wait = wait_after(&settings, failures);
         let (name, status) = (pipeline.name.as_str(), report.status);
         ended(report);
-        if runner.shutdown().is_cancelled() {
+        if ends(&reins) {
             return;
+        }
+        if told {
+            continue;
         }
         tracing::warn!(pipeline = name, %status, ?wait, "a continuous pipeline ended and is started again");
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
             () = runner.shutdown().cancelled() => return,
+            () = reins.stop.cancelled() => return,
+        }
+    }
+}
+
+impl Reins {
+    /// Waits while it is paused; false when it is to end instead.
+    async fn let_go(&mut self, runner: &Runner) -> bool {
+        tokio::select! {
+            // An error means that nobody can pause it any more.
+            _ = self.paused.wait_for(|paused| !paused) => true,
+            () = self.stop.cancelled() => false,
+            () = runner.shutdown().cancelled() => false,
+        }
+    }
+
+    /// Waits until it is paused or stopped.
+    async fn pulled(&mut self) {
+        let paused = async {
+            if self.paused.wait_for(|paused| *paused).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            () = paused => {}
+            () = self.stop.cancelled() => {}
         }
     }
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
-use super::{Defaults, Pipeline, Site, Surroundings, resolve};
+use super::{Blackout, Defaults, Pipeline, Schedule, Site, Surroundings, resolve};
 use crate::yaml::{Document, Problems, Templates};
 
 fn surroundings() -> Surroundings {
@@ -18,8 +18,16 @@ fn surroundings() -> Surroundings {
         timezone: chrono_tz::Europe::Paris,
         defaults: Defaults::default(),
         site: Site { name: "studio".to_owned(), url: "https://studio.example".to_owned() },
+        blackouts: [("dailies".to_owned(), dailies())].into(),
+        notifiers: ["td-slack".to_owned()].into(),
         templates: Templates::new(&BTreeMap::new()),
     }
+}
+
+/// Ten to half past eleven on working days, in Paris.
+fn dailies() -> Blackout {
+    let begins = Schedule::new(vec!["0 10 * * MON-FRI".into()], false, chrono_tz::Europe::Paris).expect("a schedule");
+    Blackout { name: "dailies".to_owned(), begins, duration: std::time::Duration::from_secs(90 * 60) }
 }
 
 fn resolved(text: &str) -> Result<Pipeline, String> {

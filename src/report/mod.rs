@@ -10,7 +10,8 @@
 
 pub mod documents;
 pub mod elasticsearch;
-pub mod outbox;
+pub mod notify;
+mod outbox;
 pub mod prometheus;
 pub mod result;
 mod retention;
@@ -20,9 +21,10 @@ mod templates;
 
 pub use documents::{Document, Stream, Wording, documents};
 pub use elasticsearch::{Delivery, DeliveryError, Layout};
+pub use notify::{Notifier, NotifierKind, Notifiers};
 pub use outbox::{Outbox, OutboxError};
 pub use result::{
     Action, CheckKind, MISMATCH_LIMIT, Mismatch, MismatchClass, MismatchKind, StepResult, TypeResult, Verdict,
 };
-pub use run::{RunReport, RunStart, Status, StepError, StepReport, Trigger, new_run_id};
+pub use run::{HookReport, RunReport, RunStart, Status, StepError, StepReport, Trigger, new_run_id};
 pub use sink::{Sink, deliver};

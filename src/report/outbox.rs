@@ -20,9 +20,6 @@ use tokio::sync::Notify;
 use super::documents::{Document, Stream};
 use crate::metrics::Metrics;
 
-/// The number of documents that may wait, unless it is said otherwise.
-pub const LIMIT: u64 = 200_000;
-
 const TABLE: &str = "
 CREATE TABLE IF NOT EXISTS outbox (
     seq      INTEGER PRIMARY KEY AUTOINCREMENT,

@@ -173,6 +173,9 @@ pub struct RunReport {
     pub params: BTreeMap<String, Value>,
     /// One report per step, in the order of the definition.
     pub steps: Vec<StepReport>,
+    /// What the hooks of the pipeline did.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hooks: Vec<HookReport>,
     /// Requests sent to the site.
     pub requests: u64,
     /// Host and process that ran it.
@@ -222,6 +225,7 @@ impl RunReport {
             reason: None,
             params: start.params,
             steps: Vec::new(),
+            hooks: Vec::new(),
             requests: 0,
             instance: start.instance,
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -277,6 +281,17 @@ pub struct StepReport {
     pub error: Option<StepError>,
     /// What it found and did; all zero when it did not get that far.
     pub result: StepResult,
+}
+
+/// What one hook did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HookReport {
+    /// Who was told: `notify:NAME`, or `ping`.
+    pub target: String,
+    /// What was said.
+    pub message: String,
+    /// Why it did not arrive.
+    pub error: Option<String>,
 }
 
 /// What broke a step.

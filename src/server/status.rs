@@ -89,6 +89,8 @@ pub struct SyncStatus {
     pub lag_seconds: f64,
     /// The lag of the last minutes, oldest first.
     pub lag_history: Vec<LagPoint>,
+    /// A poll that is older than this does not count as succeeding.
+    pub stall_after_seconds: u64,
     /// Highest event log id seen.
     pub event_id: Option<i64>,
     /// Highest event log id with no open mark at or below it.
@@ -275,9 +277,6 @@ pub struct Reason {
     pub message: String,
 }
 
-/// A poll that is older than this does not count as succeeding.
-const POLL_AGE_SECONDS: i64 = 60;
-
 /// Returns every reason why the daemon is not ready; none means that it is.
 ///
 /// A failing validation is none: the cache still answers, and says how fresh it is.
@@ -299,12 +298,13 @@ pub fn readiness(status: &StatusSnapshot) -> Vec<Reason> {
             because("type_not_live", &ty.entity_type, type_message(ty));
         }
     }
+    let stall_after = i64::try_from(status.sync.stall_after_seconds).unwrap_or(i64::MAX);
     match status.sync.last_poll_at {
         None => {
             let error = status.sync.last_error.as_deref().unwrap_or("no poll has ended yet");
             because("never_polled", &status.site, format!("the event log was never read: {error}"));
         }
-        Some(at) if (status.now - at).num_seconds() > POLL_AGE_SECONDS => {
+        Some(at) if (status.now - at).num_seconds() > stall_after => {
             let age = (status.now - at).num_seconds();
             let error = status.sync.last_error.as_deref().unwrap_or("no error was reported");
             let message = format!("the event log was last read {age} s ago: {error}");
@@ -335,6 +335,7 @@ mod tests {
         let now = Utc.with_ymd_and_hms(2026, 11, 23, 10, 0, 0).unwrap();
         let mut status = StatusSnapshot::empty(now);
         status.store.up = true;
+        status.sync.stall_after_seconds = 60;
         status.types = vec![TypeStatus { entity_type: "Shot".into(), state: TypeState::Live, ..TypeStatus::default() }];
         status.sync.last_poll_at = Some(now - TimeDelta::seconds(2));
         status

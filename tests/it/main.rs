@@ -4,6 +4,7 @@ mod cli_elastic;
 mod cli_errors;
 mod cli_faults;
 mod cli_flow;
+mod cli_pipelines;
 mod crash;
 mod elastic_agreement;
 mod elastic_cluster;

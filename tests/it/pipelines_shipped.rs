@@ -22,6 +22,8 @@ fn shipped() -> (Config, Surroundings, Vec<Arc<Pipeline>>) {
         timezone: config.timezone,
         defaults: config.pipelines.defaults.clone(),
         site: Site { name: config.shotgun.name().to_owned(), url: config.shotgun.site.clone() },
+        blackouts: Default::default(),
+        notifiers: Default::default(),
         templates: Templates::new(&environment),
     };
     let (pipelines, warnings) = load_directory(&config.pipelines_dir(), &surroundings)

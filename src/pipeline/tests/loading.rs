@@ -326,3 +326,37 @@ fn jitter_is_fixed_for_a_site_and_a_pipeline() {
     let next = moved.next_after(at("2026-01-01T00:30:00Z")).expect("a run");
     assert_eq!((next - plain).to_std(), Ok(moved.offset));
 }
+
+#[test]
+fn hooks_and_blackouts_name_what_config_yaml_defines() {
+    let text = format!(
+        "{COUNTS}  - {{ notify: td-slack, every: change }}\nalways: [{{ ping: 'https://x' }}]\nblackout: [dailies]\n"
+    );
+    let pipeline = resolved(&text).expect("a valid file");
+    assert_eq!((pipeline.on_drift.len(), pipeline.hooks.on_drift.len(), pipeline.hooks.always.len()), (1, 1, 1));
+    assert_eq!(pipeline.hooks.on_drift[0].every, Every::Change);
+    assert_eq!(pipeline.blackouts[0].name, "dailies");
+
+    let text = format!(
+        "{COUNTS}on_error: [{{ notify: td-slak }}, {{ message: hello }}]\n\
+         on_success: [{{ ping: '${{{{ run.statu }}}}' }}]\nblackout: [daylies]\n"
+    );
+    assert_eq!(
+        refused(&text),
+        [
+            "p.yaml:13:22: error[SG0605]: there is no notifier `td-slak` (did you mean `td-slack`?)",
+            "p.yaml:13:33: error[SG0208]: an entry does one thing (give `notify: NAME` or `ping: URL`, or below `on_drift` also `job: repair`)",
+            "p.yaml:14:27: error[SG0301]: `run.statu` is not defined (did you mean `run.status`?)",
+            "p.yaml:15:12: error[SG0606]: there is no blackout `daylies` (did you mean `dailies`?)",
+        ]
+    );
+}
+
+#[test]
+fn what_is_not_built_yet_is_an_error_and_not_silently_left_out() {
+    for key in ["budget: { max_rps: 2 }", "tests: []", "on_stalled: []"] {
+        let name = key.split(':').next().expect("a key");
+        let said = refused(&format!("{COUNTS}{key}\n"));
+        assert!(said[0].starts_with(&format!("p.yaml:13:1: error[SG0201]: unknown key `{name}`")), "{said:?}");
+    }
+}

@@ -250,3 +250,37 @@ async fn the_heartbeat_beats() {
     assert!(second > first);
     heartbeat.stop().await;
 }
+
+#[test]
+fn a_paused_pipeline_leaves_out_what_is_due_and_makes_up_for_nothing() {
+    let hourly = planned("hourly", "cron: '0 * * * *', timezone: UTC, catch_up_window: 6h", "policy: skip");
+    let mut planner = planner(std::slice::from_ref(&hourly), "2026-01-10T00:30:00Z");
+    let mut pauses = Pauses::default();
+    let until = Some(at("2026-01-10T02:30:00Z"));
+    pauses.set("hourly", Pause { since: at("2026-01-10T00:30:00Z"), until, reason: "move".into() });
+    planner.set_pauses(pauses);
+    assert_eq!(tick(&mut planner, "2026-01-10T01:00:00Z"), ["skip hourly for 10 01:00:00: it is paused"]);
+    assert_eq!(tick(&mut planner, "2026-01-10T02:00:00Z"), ["skip hourly for 10 02:00:00: it is paused"]);
+    assert_eq!(tick(&mut planner, "2026-01-10T02:30:00Z"), NOTHING);
+    assert_eq!(planner.begin(&hourly), Ok(()), "who asks by hand knows what they do");
+    planner.finished("hourly");
+    assert_eq!(tick(&mut planner, "2026-01-10T03:00:00Z"), ["start hourly for 10 03:00:00"]);
+}
+
+#[test]
+fn what_is_due_in_a_blackout_starts_after_it_unless_that_is_too_late() {
+    let with = |name: &str, window: &str| {
+        pipeline(&format!(
+            "name: {name}\nschedule: {{ cron: '15 9 * * *', timezone: UTC, catch_up_window: {window} }}\n\
+             blackout: dailies\nsteps: [{{ id: a, job: purge }}]\n"
+        ))
+    };
+    // Monday; the dailies are from 09:00 to 10:30 UTC.
+    let mut planner = planner(&[with("patient", "6h"), with("urgent", "30m")], "2026-01-12T09:00:00Z");
+    let queued = ["queue patient for 12 09:15:00 behind dailies", "queue urgent for 12 09:15:00 behind dailies"];
+    assert_eq!(tick(&mut planner, "2026-01-12T09:15:00Z"), queued);
+    assert_eq!(tick(&mut planner, "2026-01-12T09:45:00Z"), NOTHING);
+    let late = "skip urgent for 12 09:15:00: the blackout `dailies` was too long for its catch_up_window";
+    assert_eq!(tick(&mut planner, "2026-01-12T09:45:01Z"), [late]);
+    assert_eq!(tick(&mut planner, "2026-01-12T10:30:00Z"), ["start patient for 12 09:15:00"]);
+}

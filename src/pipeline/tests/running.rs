@@ -317,3 +317,48 @@ async fn a_single_job_goes_the_same_way() {
     let report = drifting.run_job(tolerant, RunOrder::new(Trigger::Cli)).await;
     assert_eq!(report.status, Status::Ok);
 }
+
+const HOOKS: &str = "
+on_error:
+  - notify: td-slack
+    message: '${{ pipeline.name }} broke: ${{ run.reason }}'
+on_success:
+  - ping: 'https://ping.example/${{ run.status }}'
+  - ping: ''
+";
+
+#[tokio::test]
+async fn hooks_say_how_the_run_ended_and_the_report_says_what_became_of_them() {
+    let said = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let heard = said.clone();
+    let tell: Tell = Arc::new(move |notice| {
+        let (HookTarget::Notify(target) | HookTarget::Ping(target)) = &notice.target;
+        heard.lock().expect("no panic").push(format!("{target}: {}", notice.message));
+        let failed = matches!(notice.target, HookTarget::Notify(_)).then_some(Err("nobody is there".to_owned()));
+        async move { failed.unwrap_or(Ok(())) }.boxed()
+    });
+    let text = format!("{}{HOOKS}", COUNTS.replace("name: p", "name: nightly"));
+    let told_by = |runner: Runner| runner.with_tell(tell.clone());
+
+    let broken = told_by(runner(|_, _| Err(JobError::new(ErrorClass::Denied, "no rights"))));
+    let report = run(&broken, &text).await;
+    assert_eq!(report.status, Status::Error);
+    let hook =
+        HookReport { target: "notify:td-slack".into(), message: String::new(), error: Some("nobody is there".into()) };
+    assert_eq!(report.hooks, [hook]);
+
+    let fine = run(&told_by(runner(|_, _| Ok(found(10, &[])))), &text).await;
+    assert_eq!((fine.status, fine.hooks.len()), (Status::Ok, 1));
+    assert_eq!(fine.hooks[0].target, "ping", "the address may be a secret");
+    let said = said.lock().expect("no panic").clone();
+    assert_eq!(said[0], "td-slack: nightly broke: counts: no rights");
+    assert!(said[1].starts_with("https://ping.example/ok: nightly: ok, run "), "{said:?}");
+    assert_eq!(said.len(), 2, "{said:?}");
+}
+
+#[tokio::test]
+async fn a_step_that_does_not_run_says_why() {
+    let runner = runner(|_, _| Ok(found(10, &[])));
+    let report = run(&runner, "name: p\nsteps: [{ id: a, job: purge, when: run.hour > 99 }]\n").await;
+    assert_eq!(report.steps[0].reason.as_deref(), Some("`run.hour > 99` does not hold"));
+}

@@ -19,6 +19,7 @@ struct Bench {
     commands: mpsc::Sender<Command>,
     events: mpsc::UnboundedReceiver<String>,
     permits: Arc<tokio::sync::Semaphore>,
+    pauses: Arc<std::sync::Mutex<Pauses>>,
     shutdown: CancellationToken,
     daemon: JoinHandle<bool>,
 }
@@ -29,6 +30,9 @@ fn said(event: &Event) -> Option<String> {
         Event::Ended(report) => format!("ended {} {}", report.pipeline, report.status),
         Event::Skipped { pipeline, reason, .. } => format!("skipped {pipeline}: {reason}"),
         Event::Queued { pipeline, behind, .. } => format!("queued {pipeline} behind {behind}"),
+        Event::Paused { pipeline, paused: true } => format!("paused {pipeline}"),
+        Event::Paused { pipeline, paused: false } => format!("resumed {pipeline}"),
+        Event::Reloaded(_) => "reloaded".to_owned(),
         Event::ClockJump(_) | Event::Beat(_) | Event::Planned(_) => return None,
     })
 }
@@ -63,11 +67,14 @@ fn bench(files: &[&str]) -> Bench {
     });
     let pipelines: Vec<_> = files.iter().map(|text| pipeline(text)).collect();
     let start = at("2026-01-10T00:59:50Z");
-    let daemon = Daemon::new(runner, pipelines, &PlanState::default(), start, BTreeMap::new(), observer);
+    let pauses = Arc::new(std::sync::Mutex::new(Pauses::default()));
+    let looked_up = pauses.clone();
+    let daemon = Daemon::new(runner, pipelines, &PlanState::default(), start, BTreeMap::new(), observer)
+        .with_pauses(Arc::new(move || Some(looked_up.lock().expect("no panic").clone())));
     let (beats, beat_source) = mpsc::channel(8);
     let (commands, command_source) = mpsc::channel(8);
     let daemon = tokio::spawn(daemon.run(beat_source, command_source, Duration::from_secs(5)));
-    Bench { beats, commands, events, permits, shutdown, daemon }
+    Bench { beats, commands, events, permits, pauses, shutdown, daemon }
 }
 
 impl Bench {
@@ -147,4 +154,44 @@ async fn a_shutdown_stops_everything_and_says_how_it_ended() {
     ends.sort();
     assert_eq!(ends, ["ended hourly interrupted", "ended sync ok"]);
     assert!(bench.daemon.await.expect("no panic"));
+}
+
+#[tokio::test]
+async fn a_continuous_pipeline_rests_while_it_is_paused() {
+    let mut bench = bench(&[SYNC]);
+    assert_eq!(bench.next().await, "started sync by continuous");
+    let pause = Pause { since: at("2026-01-10T01:00:00Z"), until: None, reason: "move".into() };
+    bench.pauses.lock().expect("no panic").set("sync", pause);
+    bench.beat("2026-01-10T01:00:00Z").await;
+    assert_eq!(bench.next().await, "paused sync");
+    assert_eq!(bench.next().await, "ended sync ok");
+    bench.beat("2026-01-10T01:00:01Z").await;
+    bench.pauses.lock().expect("no panic").end("sync", at("2026-01-10T01:00:02Z"));
+    bench.beat("2026-01-10T01:00:02Z").await;
+    assert_eq!(bench.next().await, "resumed sync");
+    assert_eq!(bench.next().await, "started sync by continuous");
+}
+
+#[tokio::test]
+async fn a_reload_restarts_what_changed_and_leaves_the_rest_alone() {
+    let mut bench = bench(&[HOURLY, SYNC]);
+    assert_eq!(bench.next().await, "started sync by continuous");
+    bench.beat("2026-01-10T01:00:00Z").await;
+    assert_eq!(bench.next().await, "started hourly by cron");
+
+    let daily =
+        pipeline("name: daily\nschedule: { cron: '0 2 * * *', timezone: UTC }\nsteps: [{ id: a, job: purge }]\n");
+    bench.commands.send(Command::Reload { pipelines: vec![daily.clone(), pipeline(SYNC)] }).await.expect("a daemon");
+    assert_eq!(bench.next().await, "reloaded");
+    bench.permits.add_permits(1);
+    assert_eq!(bench.next().await, "ended hourly ok");
+    bench.beat("2026-01-10T02:00:00Z").await;
+    assert_eq!(bench.next().await, "started daily by cron");
+
+    let slower = pipeline(&SYNC.replace("max: 1ms", "max: 2ms"));
+    bench.commands.send(Command::Reload { pipelines: vec![daily, slower] }).await.expect("a daemon");
+    assert_eq!(bench.next().await, "reloaded");
+    let mut both = [bench.next().await, bench.next().await];
+    both.sort();
+    assert_eq!(both, ["ended sync ok", "started sync by continuous"]);
 }

@@ -1,0 +1,109 @@
+//! Takes over changed pipelines while the daemon runs: on SIGHUP, and soon after
+//! a file was changed.
+//!
+//! All or nothing: with one mistake in one file the old set stays. Files are
+//! looked at every few seconds rather than watched, because that works on network
+//! shares too.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use chrono::Utc;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+use super::Failure;
+use super::context::load_config;
+use super::engine::Engine;
+use super::pipelines::{load, selected};
+use crate::config::Config;
+use crate::metrics::seconds;
+use crate::pipeline::{Command, Pipeline};
+
+/// How often files are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// Names, times and sizes of the files that a reload reads.
+type Look = Vec<(PathBuf, Option<SystemTime>, u64)>;
+
+/// Reloads until the daemon stops. `names` are the pipelines that were chosen on
+/// the command line.
+pub async fn watch(engine: Arc<Engine>, names: Vec<String>, commands: mpsc::Sender<Command>) {
+    let mut hangups = match signal(SignalKind::hangup()) {
+        Ok(hangups) => hangups,
+        Err(error) => return tracing::error!(%error, "changed pipelines will not be taken over"),
+    };
+    let config = engine.online.config.clone();
+    let (mut used, mut before) = (look(&config), look(&config));
+    loop {
+        let asked = tokio::select! {
+            () = engine.shutdown.cancelled() => return,
+            hangup = hangups.recv() => hangup.is_some(),
+            () = tokio::time::sleep(LOOK_EVERY) => false,
+        };
+        let now = look(&config);
+        // A file that is still being written has changed again by the next look.
+        let settled = now == before;
+        before.clone_from(&now);
+        if asked || (settled && now != used) {
+            used = now;
+            reload(&engine, &names, &commands).await;
+        }
+    }
+}
+
+async fn reload(engine: &Engine, names: &[String], commands: &mpsc::Sender<Command>) {
+    let about = &engine.online.metrics.about;
+    match read(engine, names) {
+        Ok(pipelines) => {
+            tracing::info!(pipelines = pipelines.len(), "took over the configuration");
+            about.config_valid.set(1.0);
+            about.config_reloaded.set(seconds(Utc::now()));
+            // Fails only when the daemon is stopping.
+            let _ = commands.send(Command::Reload { pipelines }).await;
+        }
+        Err(failure) => {
+            about.config_valid.set(0.0);
+            tracing::error!("the old configuration stays in use");
+            eprintln!("{failure}");
+        }
+    }
+}
+
+fn read(engine: &Engine, names: &[String]) -> Result<Vec<Arc<Pipeline>>, Failure> {
+    let old = &engine.online.config;
+    let config = load_config(Some(&old.path))?;
+    let pipelines = selected(load(&config)?, names)?;
+    engine.notifiers.replace(config.notifiers.clone());
+    super::daemon::show_config(engine, &config);
+    let restart = needs_restart(old, &config);
+    if !restart.is_empty() {
+        tracing::warn!(keys = restart.join(", "), "these keys of config.yaml are used after a restart");
+    }
+    Ok(pipelines)
+}
+
+fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
+    let changed = [
+        ("data_dir", old.data_dir != new.data_dir),
+        ("shotgun", old.shotgun != new.shotgun),
+        ("store", old.store != new.store),
+        ("listen", old.listen != new.listen),
+        ("reports", old.reports != new.reports),
+    ];
+    changed.into_iter().filter(|(_, changed)| *changed).map(|(key, _)| key).collect()
+}
+
+fn look(config: &Config) -> Look {
+    let listing = std::fs::read_dir(config.pipelines_dir()).into_iter().flatten();
+    let mut paths: Vec<PathBuf> = listing.filter_map(|entry| entry.ok().map(|entry| entry.path())).collect();
+    paths.push(config.path.clone());
+    paths.sort();
+    let seen = |path: PathBuf| {
+        let metadata = std::fs::metadata(&path).ok();
+        let size = metadata.as_ref().map_or(0, std::fs::Metadata::len);
+        (path, metadata.and_then(|metadata| metadata.modified().ok()), size)
+    };
+    paths.into_iter().map(seen).collect()
+}

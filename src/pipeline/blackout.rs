@@ -1,0 +1,82 @@
+//! [`Blackout`]: hours in which pipelines do not start, named in `config.yaml`.
+
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::Deserialize;
+
+use super::Schedule;
+use super::job::one_or_many;
+use crate::yaml::{self, Key, Shape, optional, required};
+
+/// Hours in which a pipeline that names them does not start; what was due starts
+/// after them, if that is not too late (`catch_up_window`).
+#[derive(Debug, Clone)]
+pub struct Blackout {
+    /// Its name.
+    pub name: String,
+    /// When it begins.
+    pub begins: Schedule,
+    /// How long it lasts.
+    pub duration: Duration,
+}
+
+impl Blackout {
+    /// Returns when the hours that hold now are over.
+    pub fn until(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        let duration = TimeDelta::from_std(self.duration).ok()?;
+        let earliest = now - duration;
+        let mut until = None;
+        let mut at = earliest;
+        while let Some(begun) = self.begins.next_after(at).filter(|begun| *begun <= now) {
+            until = Some(begun + duration);
+            at = begun;
+        }
+        until
+    }
+}
+
+/// One entry of `blackouts` as written.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "each key is documented in the shipped config.yaml")]
+pub struct BlackoutFile {
+    #[serde(deserialize_with = "one_or_many")]
+    pub cron: Vec<String>,
+    #[serde(deserialize_with = "yaml::duration")]
+    pub duration: Duration,
+    pub timezone: Option<String>,
+}
+
+/// The keys of an entry of `blackouts`.
+pub const BLACKOUT_KEYS: &[Key] = &[
+    required("cron", Shape::OneOrMany(&Shape::Text)),
+    required("duration", Shape::Duration),
+    optional("timezone", Shape::Text),
+    // Work that runs on is not held: `pause` is not known yet.
+    optional("action", Shape::Choice(&["defer"])),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hours_of_a_blackout_begin_and_end_with_its_duration() {
+        let begins =
+            Schedule::new(vec!["0 10 * * MON-FRI".into()], false, chrono_tz::Europe::Paris).expect("a schedule");
+        let dailies = Blackout { name: "dailies".into(), begins, duration: Duration::from_secs(90 * 60) };
+        let at = |text: &str| text.parse::<DateTime<Utc>>().expect("an instant");
+        // Monday; Paris is one hour ahead of UTC in winter.
+        let table = [
+            ("2026-01-12T08:59:59Z", None),
+            ("2026-01-12T09:00:00Z", Some("2026-01-12T10:30:00Z")),
+            ("2026-01-12T10:29:59Z", Some("2026-01-12T10:30:00Z")),
+            ("2026-01-12T10:30:00Z", None),
+            ("2026-01-11T09:30:00Z", None),
+        ];
+        for (now, until) in table {
+            assert_eq!(dailies.until(at(now)), until.map(at), "{now}");
+        }
+    }
+}

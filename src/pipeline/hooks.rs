@@ -1,0 +1,200 @@
+//! [`Hooks`]: what is said to whom when a run has ended.
+//!
+//! Which hooks fire follows from how the run ended alone. Telling is handed in as
+//! a function ([`Tell`]), as running a job is: there is no HTTP here. A hook that
+//! fails never changes how the run ended; the report says what became of it.
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::Previous;
+use super::context::Context;
+use crate::report::{HookReport, RunReport, Status};
+use crate::yaml::Templates;
+
+/// The hooks of a pipeline, by what makes them fire.
+#[derive(Debug, Clone, Default)]
+pub struct Hooks {
+    /// Drift was found, repaired since or not.
+    pub on_drift: Vec<Hook>,
+    /// A step broke or ran out of its time.
+    pub on_error: Vec<Hook>,
+    /// The run did its work and nothing is left to be mended.
+    pub on_success: Vec<Hook>,
+    /// The run came to an end, whatever it was.
+    pub always: Vec<Hook>,
+}
+
+/// One hook.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Hook {
+    /// Who is told.
+    pub target: HookTarget,
+    /// What is said, with expressions; `None` for a sentence about the run.
+    pub message: Option<String>,
+    /// How often.
+    pub every: Every,
+}
+
+/// Who is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HookTarget {
+    /// A notifier of `config.yaml`, by name.
+    Notify(String),
+    /// An address that is fetched, with expressions; an empty one is left out.
+    Ping(String),
+}
+
+/// How often a hook fires.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Every {
+    /// With every run.
+    #[default]
+    Run,
+    /// When the run before ended otherwise.
+    Change,
+}
+
+/// A hook that fires, rendered.
+#[derive(Debug, Clone)]
+pub struct Notice {
+    /// Who is told; the address of a ping is complete.
+    pub target: HookTarget,
+    /// What is said.
+    pub message: String,
+    /// The run.
+    pub report: Box<RunReport>,
+}
+
+/// Tells somebody; the error is for the report and holds no secret.
+pub type Tell = Arc<dyn Fn(Notice) -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
+
+impl Hooks {
+    /// Returns every hook with the key it stands under.
+    pub fn all(&self) -> impl Iterator<Item = (&'static str, &Hook)> {
+        let lists = [
+            ("on_drift", &self.on_drift),
+            ("on_error", &self.on_error),
+            ("on_success", &self.on_success),
+            ("always", &self.always),
+        ];
+        lists.into_iter().flat_map(|(key, hooks)| hooks.iter().map(move |hook| (key, hook)))
+    }
+
+    /// Returns the hooks that fire after a run that ended like this.
+    pub fn after(&self, status: Status, previous: Option<&Previous>) -> Vec<&Hook> {
+        let fires = |key: &str| match key {
+            "on_drift" => matches!(status, Status::Drift | Status::Repaired),
+            "on_error" => matches!(status, Status::Error | Status::Timeout),
+            "on_success" => matches!(status, Status::Ok | Status::Warn | Status::Repaired),
+            // Nobody waits for a process that is told to stop.
+            _ => status != Status::Interrupted,
+        };
+        let changed = previous.is_none_or(|before| before.status != status);
+        let wanted = |hook: &Hook| hook.every == Every::Run || changed;
+        self.all().filter(|(key, hook)| fires(key) && wanted(hook)).map(|(_, hook)| hook).collect()
+    }
+}
+
+impl Hook {
+    /// Renders the hook and tells; `None` when there is nobody to tell.
+    pub(super) async fn fire(
+        &self,
+        tell: &Tell,
+        templates: &Templates,
+        context: &Context,
+        report: &RunReport,
+    ) -> Option<HookReport> {
+        let said = match self.rendered(templates, context, report) {
+            Ok((HookTarget::Ping(address), _)) if address.is_empty() => return None,
+            Ok((target, message)) => {
+                tell(Notice { target: target.clone(), message: message.clone(), report: Box::new(report.clone()) })
+                    .await
+                    .map(|()| message)
+            }
+            Err(error) => Err(error),
+        };
+        let target = match &self.target {
+            HookTarget::Notify(name) => format!("notify:{name}"),
+            // The address is often the secret.
+            HookTarget::Ping(_) => "ping".to_owned(),
+        };
+        if let Err(error) = &said {
+            tracing::warn!(pipeline = %report.pipeline, run_id = %report.run_id, target, error, "a hook failed");
+        }
+        let (message, error) = match said {
+            Ok(message) => (message, None),
+            Err(error) => (String::new(), Some(error)),
+        };
+        Some(HookReport { target, message, error })
+    }
+
+    fn rendered(
+        &self,
+        templates: &Templates,
+        context: &Context,
+        report: &RunReport,
+    ) -> Result<(HookTarget, String), String> {
+        let render = |text: &str| {
+            let rendered = templates.render_text(text, context.value()).map_err(|error| error.to_string())?;
+            Ok::<_, String>(match rendered {
+                Value::String(text) => text,
+                Value::Null => String::new(),
+                other => other.to_string(),
+            })
+        };
+        let target = match &self.target {
+            HookTarget::Ping(address) => HookTarget::Ping(render(address)?),
+            named => named.clone(),
+        };
+        let message = match &self.message {
+            Some(message) => render(message)?,
+            None => sentence(report),
+        };
+        Ok((target, message))
+    }
+}
+
+fn sentence(report: &RunReport) -> String {
+    let reason = report.reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
+    format!("{}: {}{reason}, run {}", report.pipeline, report.status, report.run_id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_a_run_ended_decides_which_hooks_fire() {
+        let hook = |name: &str, every| Hook { target: HookTarget::Notify(name.into()), message: None, every };
+        let hooks = Hooks {
+            on_drift: vec![hook("drift", Every::Change)],
+            on_error: vec![hook("error", Every::Run)],
+            on_success: vec![hook("success", Every::Run)],
+            always: vec![hook("always", Every::Run)],
+        };
+        let before = |status| Previous { status, finished_at: chrono::DateTime::UNIX_EPOCH };
+        let fired = |status, previous: Option<Status>| {
+            let previous = previous.map(before);
+            let names: Vec<_> = hooks
+                .after(status, previous.as_ref())
+                .into_iter()
+                .map(|hook| match &hook.target {
+                    HookTarget::Notify(name) | HookTarget::Ping(name) => name.as_str(),
+                })
+                .collect();
+            names.join(" ")
+        };
+        assert_eq!(fired(Status::Ok, None), "success always");
+        assert_eq!(fired(Status::Repaired, None), "drift success always");
+        assert_eq!(fired(Status::Drift, Some(Status::Ok)), "drift always");
+        assert_eq!(fired(Status::Drift, Some(Status::Drift)), "always");
+        assert_eq!(fired(Status::Timeout, None), "error always");
+        assert_eq!(fired(Status::Skipped, None), "always");
+        assert_eq!(fired(Status::Interrupted, None), "");
+    }
+}

@@ -1,0 +1,119 @@
+//! [`Notifiers`]: posts what pipelines have to say to people and to dead-man
+//! switches.
+//!
+//! An address is often a secret of its own, so no error repeats more of it than
+//! the host.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::RunReport;
+use crate::retry::RetryPolicy;
+
+/// How long one attempt may take.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What a notifier is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotifierKind {
+    /// `{"text": message}`, as Slack and Mattermost want it.
+    Slack,
+    /// The message and the run report, for a program.
+    Webhook,
+}
+
+/// One notifier of the configuration.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Notifier {
+    /// What it is sent.
+    pub kind: NotifierKind,
+    /// Where to; not shown.
+    pub url: String,
+}
+
+impl std::fmt::Debug for Notifier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Notifier").field("kind", &self.kind).finish_non_exhaustive()
+    }
+}
+
+/// Posts to notifiers and fetches the addresses of pings; clones share connections.
+#[derive(Debug, Clone)]
+pub struct Notifiers {
+    named: Arc<RwLock<BTreeMap<String, Notifier>>>,
+    http: reqwest::Client,
+    retry: RetryPolicy,
+}
+
+impl Notifiers {
+    /// Makes them ready; nothing is sent.
+    pub fn new(named: BTreeMap<String, Notifier>) -> Notifiers {
+        let retry = RetryPolicy { attempts: 3, initial: Duration::from_secs(2), max: Duration::from_secs(10) };
+        Notifiers { named: Arc::new(RwLock::new(named)), http: reqwest::Client::new(), retry }
+    }
+
+    /// Takes over other notifiers.
+    pub fn replace(&self, named: BTreeMap<String, Notifier>) {
+        *self.named.write().unwrap_or_else(PoisonError::into_inner) = named;
+    }
+
+    /// Posts a message about a run to a notifier.
+    ///
+    /// # Errors
+    ///
+    /// Why it did not arrive, in words without secrets.
+    pub async fn notify(&self, name: &str, message: &str, report: &RunReport) -> Result<(), String> {
+        let known = self.named.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned();
+        let Some(notifier) = known else { return Err(format!("there is no notifier `{name}`")) };
+        let body = body(notifier.kind, message, report);
+        self.send(|| self.http.post(&notifier.url).json(&body)).await
+    }
+
+    /// Fetches an address.
+    ///
+    /// # Errors
+    ///
+    /// Why it was not answered, in words without secrets.
+    pub async fn ping(&self, url: &str) -> Result<(), String> {
+        self.send(|| self.http.get(url)).await
+    }
+
+    async fn send(&self, request: impl Fn() -> reqwest::RequestBuilder) -> Result<(), String> {
+        let mut attempt = 1;
+        loop {
+            let error = match request().timeout(TIMEOUT).send().await {
+                Ok(answer) if answer.status().is_success() => return Ok(()),
+                Ok(answer) => format!("{} answered {}", host(answer.url()), answer.status()),
+                Err(error) => {
+                    let place = error.url().map_or_else(|| "the address".to_owned(), host);
+                    format!("{place} cannot be reached: {}", error.without_url())
+                }
+            };
+            match self.retry.pause_after(attempt, None) {
+                Some(pause) => tokio::time::sleep(pause).await,
+                None => return Err(error),
+            }
+            attempt += 1;
+        }
+    }
+}
+
+fn host(url: &reqwest::Url) -> String {
+    url.host_str().unwrap_or("the address").to_owned()
+}
+
+fn body(kind: NotifierKind, message: &str, report: &RunReport) -> Value {
+    match kind {
+        NotifierKind::Slack => json!({ "text": message }),
+        NotifierKind::Webhook => json!({
+            "text": message,
+            "pipeline": report.pipeline,
+            "status": report.status,
+            "run_id": report.run_id,
+            "report": report,
+        }),
+    }
+}
