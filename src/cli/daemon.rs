@@ -21,6 +21,7 @@ use super::tasks::TaskGauges;
 use crate::config::Config;
 use crate::metrics::{Labels, Metrics};
 use crate::pipeline::{self, Command, Event, Heartbeat, Outputs, PauseSource, Pauses, Pipeline, PlanState, Previous};
+use crate::proxy::{Door, DoorError, Parts, Proxy};
 use crate::report::{self, RunReport, Trigger};
 use crate::server::{self, Bound, Control, Ops, RunsQuery, TriggerRefused, TriggerRequest};
 use crate::state::{State, StateError};
@@ -39,6 +40,8 @@ pub struct Daemon {
     pub snapshots: Arc<Snapshots>,
     /// Where metrics and status are shown.
     pub ops: std::net::SocketAddr,
+    /// Where programs read as if it were the site.
+    pub api: std::net::SocketAddr,
     control: Control,
     tasks: Vec<JoinHandle<()>>,
     loop_task: JoinHandle<bool>,
@@ -67,9 +70,10 @@ impl Daemon {
             .map_err(|error| Failure::new(Failure::LOCKED, error.to_string()))?;
         let metrics = Metrics::new(&labels(files.iter().map(|file| file.entity_type.as_str()), &pipelines));
         let settings = follow_settings(&pipelines);
+        let door = Door::open(config.listen.api, &config.api).await.map_err(closed)?;
         let online = Online::with(config, files, metrics).await?;
         let engine = Arc::new(Engine::new(online, settings)?);
-        Self::launch(engine, pipelines, names, overrides, bound)
+        Self::launch(engine, pipelines, names, overrides, bound, door)
     }
 
     fn launch(
@@ -78,6 +82,7 @@ impl Daemon {
         names: Vec<String>,
         overrides: BTreeMap<String, String>,
         bound: Bound,
+        door: Door,
     ) -> Result<Self, Failure> {
         describe(&engine);
         let state = engine.online.state.clone();
@@ -98,13 +103,15 @@ impl Daemon {
         tasks.push(tokio::spawn(reload::watch(Arc::clone(&engine), names, commands.clone())));
         tasks.push(tokio::spawn(serve(bound, router(&engine, &snapshots, &control, heartbeat, commands), &engine)));
         tasks.push(tokio::spawn(measure(Arc::clone(&snapshots), engine.shutdown.clone())));
+        let api = door.address();
+        tasks.extend(open(door, &engine)?);
         if let Some(delivery) = engine.delivery.clone() {
             let stop = engine.shutdown.clone();
             tasks.push(tokio::spawn(async move { delivery.run(stop).await }));
         }
         let loop_task = tokio::spawn(daemon.run(beats, command_receiver, PATIENCE));
-        tracing::info!(site = engine.online.client.site(), %ops, "the daemon runs");
-        Ok(Self { engine, snapshots, ops, control, tasks, loop_task })
+        tracing::info!(site = engine.online.client.site(), %ops, %api, "the daemon runs");
+        Ok(Self { engine, snapshots, ops, api, control, tasks, loop_task })
     }
 
     /// Runs until `stop` is done, then ends what runs, in order.
@@ -338,6 +345,42 @@ async fn measure(snapshots: Arc<Snapshots>, stop: CancellationToken) {
         if stop.run_until_cancelled(measured).await.is_none() {
             return;
         }
+    }
+}
+
+/// Starts the read proxy behind an open door.
+fn open(door: Door, engine: &Arc<Engine>) -> Result<[JoinHandle<()>; 2], Failure> {
+    let following = engine.following.clone();
+    let poke = move || {
+        if let Some(follower) = following.follower() {
+            follower.poke();
+        }
+    };
+    let online = &engine.online;
+    let parts = Parts {
+        replica: engine.replica.clone(),
+        schema: online.schema.clone(),
+        site: &online.config.shotgun.client(),
+        settings: online.config.api.clone(),
+        poke: Arc::new(poke),
+        audit: Some(&online.config.data_dir),
+    };
+    let proxy = Proxy::new(parts).map_err(|error| Failure::internal(error.to_string()))?;
+    let (router, stop) = (proxy.router(), engine.shutdown.clone());
+    let kept = tokio::spawn(async move { proxy.run(stop).await });
+    let stop = engine.shutdown.clone();
+    let served = tokio::spawn(async move {
+        if let Err(error) = door.serve(router, stop).await {
+            tracing::error!(%error, "the api listener ended");
+        }
+    });
+    Ok([kept, served])
+}
+
+fn closed(error: DoorError) -> Failure {
+    match error {
+        DoorError::Bind { .. } => Failure::new(Failure::LOCKED, error.to_string()),
+        DoorError::Insecure(_) | DoorError::Tls(_) => Failure::config(error.to_string()),
     }
 }
 

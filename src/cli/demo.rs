@@ -34,6 +34,9 @@ pub struct Args {
     /// Where metrics and status are shown
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9187")]
     ops: SocketAddr,
+    /// Where programs read from the cache as if it were the site
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8010")]
+    api: SocketAddr,
     /// How many entities the site has
     #[arg(long, value_name = "N", default_value_t = 50_000)]
     entities: usize,
@@ -78,6 +81,7 @@ pub async fn run(args: Args) -> Result<u8, Failure> {
     );
     let config = load_config(Some(&args.data_dir))?;
     let daemon = Daemon::start(config, Vec::new(), Default::default()).await?;
+    eprintln!("api       http://{} (a site for every program; script sgcache, key sgcache-sim)", daemon.api);
     eprintln!("data      {} (nothing is written elsewhere)", args.data_dir.display());
     eprintln!("metrics   http://{}/metrics", daemon.ops);
     eprintln!("status    http://{}/ (or: sgcache -c {} status)", daemon.ops, args.data_dir.display());
@@ -181,7 +185,8 @@ fn adapted_config(text: &str, args: &Args) -> String {
         }
         lines.push(
             line.replace("http://127.0.0.1:8190", &format!("http://{}", args.listen))
-                .replace("127.0.0.1:9187", &args.ops.to_string()),
+                .replace("127.0.0.1:9187", &args.ops.to_string())
+                .replace("127.0.0.1:8010", &args.api.to_string()),
         );
     }
     lines.join("\n") + "\n"

@@ -31,8 +31,8 @@ pub async fn run(args: Args, chosen: Option<&Path>) -> Result<u8, Failure> {
         now: SiteTime::from(offline.now()),
         schema: Arc::new(offline.schema),
         held: Held::default(),
-        settings: Arc::default(),
-        max_page: u32::MAX,
+        settings: Arc::new(settings.api),
+        max_page: proxy::max_page(&state),
         site_is_down: false,
     };
     let asked = Asked::parse(&body);

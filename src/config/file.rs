@@ -22,6 +22,7 @@ pub struct ConfigFile {
     pub secrets: BTreeMap<String, SecretRef>,
     pub store: Option<ElasticsearchFile>,
     pub listen: Option<ListenFile>,
+    pub api: Option<super::api::ApiFile>,
     pub reports: Option<ReportsFile>,
     pub generate: Option<Exclusions>,
     #[serde(default)]
@@ -212,6 +213,7 @@ pub const SHAPE: Shape = Shape::Object(&[
         ]),
     ),
     optional("listen", Shape::Object(&[optional("ops", Shape::Text), optional("api", Shape::Text)])),
+    optional("api", super::api::SHAPE),
     optional(
         "reports",
         Shape::Object(&[optional(

@@ -9,6 +9,7 @@ use std::time::Duration;
 use chrono_tz::Tz;
 use serde_json::Value;
 
+use super::api::{self, ApiFile};
 use super::file::{
     AuthFile, ConfigFile, ElasticsearchFile, ListenFile, OneOrMany, PipelinesFile, SHAPE, SecretRef, ShotgunFile,
 };
@@ -111,6 +112,9 @@ fn check_parts(document: &Document, path: &Path, environment: &BTreeMap<String, 
     if let Some(file) = part("listen").and_then(|v| document.decode("/listen", v, &mut unheard)) {
         resolver.listen(file, problems);
     }
+    if let Some(file) = part("api").and_then(|v| document.decode("/api", v, &mut unheard)) {
+        resolver.api(file, None, problems);
+    }
     let cluster = document.value().pointer("/reports/elasticsearch").filter(|value| !value.is_null());
     if let Some(file) = cluster.and_then(|v| document.decode("/reports/elasticsearch", v, &mut unheard)) {
         resolver.elasticsearch("/reports/elasticsearch", file, problems);
@@ -164,6 +168,7 @@ impl<'a> Resolver<'a> {
         let shotgun = self.shotgun(file.shotgun, problems);
         let store = self.store(file.store, problems);
         let listen = self.listen(file.listen.unwrap_or_default(), problems);
+        let api = self.api(file.api.unwrap_or_default(), listen.as_ref(), problems);
         let reports = match file.reports.and_then(|reports| reports.elasticsearch) {
             Some(cluster) => self.elasticsearch("/reports/elasticsearch", cluster, problems).map(Some),
             None => Some(None),
@@ -178,6 +183,7 @@ impl<'a> Resolver<'a> {
             shotgun: shotgun?,
             store: store?,
             listen: listen?,
+            api: api?,
             reports: ReportSettings { elasticsearch: reports? },
             notifiers,
             blackouts,
@@ -385,6 +391,16 @@ impl<'a> Resolver<'a> {
         let ops = self.address("/listen/ops", file.ops, 9187, problems);
         let api = self.address("/listen/api", file.api, 8010, problems);
         Some(ListenSettings { ops: ops?, api: api? })
+    }
+
+    fn api(
+        &self,
+        file: ApiFile,
+        listen: Option<&ListenSettings>,
+        problems: &mut Problems,
+    ) -> Option<crate::proxy::Settings> {
+        let address = listen.map_or(SocketAddr::from(([127, 0, 0, 1], 0)), |listen| listen.api);
+        api::resolve(file, self.document, |path| self.relative(path), address, problems)
     }
 
     fn address(&self, at: &str, written: Option<String>, port: u16, problems: &mut Problems) -> Option<SocketAddr> {

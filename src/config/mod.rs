@@ -7,6 +7,7 @@
 //! Some settings structs belong to modules that take plain arguments instead
 //! (`shotgun`, `store::elasticsearch`); they are defined here.
 
+pub mod api;
 pub mod file;
 mod load;
 mod quiet;

@@ -10,8 +10,13 @@ use chrono_tz::Tz;
 use super::Secret;
 use crate::elastic::{self, Auth};
 use crate::entity_config::Exclusions;
+<<<<<<< HEAD
 use crate::pipeline::{Blackout, Defaults};
 use crate::report::Notifier;
+=======
+use crate::pipeline::Defaults;
+use crate::proxy;
+>>>>>>> b28e416 (proxy: a listener that is a site for every program)
 use crate::shotgun;
 
 /// Everything that `config.yaml` and the environment say.
@@ -31,6 +36,8 @@ pub struct Config {
     pub store: StoreSettings,
     /// Where the daemon listens.
     pub listen: ListenSettings,
+    /// What the read proxy answers, and whom.
+    pub api: proxy::Settings,
     /// Where reports go, besides the local history.
     pub reports: ReportSettings,
     /// What generated entity configs leave out.

@@ -32,7 +32,7 @@ use prometheus::{Registry, TextEncoder};
 pub use declare::{Declared, Kind};
 pub use family::{Counters, Family, Gauges, Histograms, Labels, OTHER, Vector};
 pub use log::CountLog;
-pub use table::{About, Imports, Leader, Reports, Scheduler, Source, Store, Sync, Tasks, Validation};
+pub use table::{About, Imports, Leader, PASS_REASONS, Proxy, Reports, Scheduler, Source, Store, Sync, Tasks, Validation};
 
 /// The content type of what [`Metrics::render`] returns.
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
@@ -57,6 +57,8 @@ pub struct All {
     pub tasks: Tasks,
     /// The scheduler itself.
     pub scheduler: Scheduler,
+    /// The api listener.
+    pub proxy: Proxy,
     /// Documents about runs on their way to Elasticsearch.
     pub reports: Reports,
     /// The lease on the site.
@@ -100,6 +102,7 @@ impl Metrics {
         let imports = Imports::declare(&mut registrar);
         let tasks = Tasks::declare(&mut registrar);
         let scheduler = Scheduler::declare(&mut registrar);
+        let proxy = Proxy::declare(&mut registrar);
         let reports = Reports::declare(&mut registrar);
         let leader = Leader::declare(&mut registrar);
         let about = About::declare(&mut registrar);
@@ -114,6 +117,7 @@ impl Metrics {
             imports,
             tasks,
             scheduler,
+            proxy,
             reports,
             leader,
             about,

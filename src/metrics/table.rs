@@ -54,6 +54,60 @@ const MISMATCH_CLASS: Axis =
 const REPAIR: Axis = Axis::Fixed("action", &["upsert", "delete"]);
 const TASK_SKIP: Axis = Axis::Fixed("reason", &["overlap", "paused", "missed", "blackout", "other"]);
 const DROP_REASON: Axis = Axis::Fixed("reason", &["full", "refused"]);
+const API_METHOD: Axis = Axis::Fixed(
+    "method",
+    &[
+        "info",
+        "read",
+        "summarize",
+        "schema_read",
+        "schema_entity_read",
+        "schema_field_read",
+        "create",
+        "update",
+        "delete",
+        "revive",
+        "batch",
+        "upload",
+        "other",
+    ],
+);
+/// Why a request to the api listener goes to the site; `proxy::Reason` has the same
+/// names.
+pub const PASS_REASONS: &[&str] = &[
+    "uncached_type",
+    "uncached_field",
+    "partial_type",
+    "unknown_field",
+    "per_user",
+    "computed",
+    "signed_url",
+    "unproven",
+    "unsettled",
+    "preset",
+    "retired",
+    "too_large",
+    "unknown_parameter",
+    "malformed",
+    "unknown_method",
+    "uncacheable",
+    "write",
+    "path",
+    "schema_unread",
+    "not_live",
+    "unsure",
+    "stale",
+    "marked",
+    "held",
+    "scope",
+    "unmapped",
+    "unverified",
+    "store",
+    "mode",
+];
+const PASS_REASON: Axis = Axis::Fixed("reason", PASS_REASONS);
+const SERVED_BY: Axis = Axis::Fixed("served_by", &["cache", "source"]);
+const SHADOW: Axis = Axis::Fixed("result", &["equal", "different", "skipped"]);
 const LEVEL: Axis = Axis::Fixed("level", &["error", "warn", "info"]);
 
 const SOURCE_SECONDS: &[f64] = &[0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0];
@@ -303,6 +357,33 @@ metrics! {
         last_tick: Gauge = gauge("sgcache_scheduler_last_tick_timestamp_seconds", First::Start);
         /// Jumps of the local clock.
         clock_jumps: IntCounter = counter("sgcache_scheduler_clock_jumps_total");
+    }
+}
+
+metrics! {
+    /// The api listener.
+    struct Proxy {
+        /// Requests to the api listener.
+        requests: Counters = counters("sgcache_proxy_requests_total", &[API_METHOD]);
+        /// Requests to the api listener that ended with HTTP 5xx.
+        errors: Counters = counters("sgcache_proxy_request_errors_total", &[API_METHOD]);
+        /// Requests that the cache answered.
+        hits: Counters = counters("sgcache_proxy_cache_hits_total", &[API_METHOD]);
+        /// Requests that the site answered, by why.
+        passthrough: Counters = counters("sgcache_proxy_passthrough_total", &[PASS_REASON]);
+        /// How long answers of the api listener took, by who gave them.
+        duration: Histograms = histograms(
+            "sgcache_proxy_request_duration_seconds", &[API_METHOD, SERVED_BY], STORE_SECONDS);
+        /// Requests to the api listener that are not answered yet.
+        in_flight: Gauge = gauge("sgcache_proxy_in_flight", First::Zero);
+        /// Answers older than usual, because the site was down.
+        stale: IntCounter = counter("sgcache_proxy_stale_answers_total");
+        /// Requests that were sent to the site once together with others.
+        coalesced: IntCounter = counter("sgcache_proxy_coalesced_total");
+        /// Lines of the audit for which there was no room.
+        audit_dropped: IntCounter = counter("sgcache_proxy_audit_dropped_total");
+        /// Answers of the site that shadow mode compared with the cache.
+        shadow: Counters = counters("sgcache_proxy_shadow_comparisons_total", &[SHADOW]);
     }
 }
 

@@ -118,6 +118,15 @@ const UNCACHEABLE: &[&str] = &[
 /// Methods that change something, in ways that are known.
 const WRITES: &[&str] = &["create", "update", "delete", "revive", "batch"];
 
+/// Methods that the cache may be able to answer.
+const READS: &[&str] = &["info", "read", "summarize", "schema_read", "schema_entity_read", "schema_field_read"];
+
+/// Tells whether a request may change something.
+pub(super) fn changes(asked: &Asked) -> bool {
+    let method = asked.request.method.as_str();
+    !READS.contains(&method) && !UNCACHEABLE.contains(&method)
+}
+
 /// Decides whether the cache answers.
 pub fn decide(asked: &Asked, scope: &Scope, catalogue: &Catalogue) -> Decision {
     match serve(asked, scope, catalogue) {
@@ -135,7 +144,7 @@ fn serve(asked: &Asked, scope: &Scope, catalogue: &Catalogue) -> Result<Serve, P
     if UNCACHEABLE.contains(&method) {
         return Err(Pass::new(Reason::Uncacheable, format!("only the site can answer `{method}`")));
     }
-    if !matches!(method, "info" | "read" | "summarize" | "schema_read" | "schema_entity_read" | "schema_field_read") {
+    if !READS.contains(&method) {
         return Err(Pass::new(Reason::UnknownMethod, format!("`{method}` is not known here")));
     }
     if *odd {

@@ -4,22 +4,41 @@
 //! - `decide`: one pure function, request and catalogue in, serve or pass out;
 //!   `question` reads the request strictly, `proven` and `settings` say which
 //!   conditions may be answered, `reason` why not, `explain` says it in words.
-//! - `catalogue`: what decisions depend on besides the request.
+//! - `catalogue`: what decisions depend on besides the request; `desk` keeps it up
+//!   to date, `effects` says what a write may have changed, `callers` who asks.
+//! - `listener`, `door`: requests come in; `call` answers one of the JSON API,
+//!   `answer` from the store, `upstream` from the site; `raw` streams all the rest;
+//!   `memo` keeps `info` and schemas; `audit` writes down who asked what.
 //!
 //! The proxy never writes to the store. Pipelines and schedules are not known
 //! here.
 
+mod answer;
+mod audit;
+mod call;
+mod callers;
 pub mod catalogue;
 pub mod decide;
+mod desk;
+pub mod door;
+pub mod effects;
 pub mod explain;
+pub mod listener;
+mod memo;
 pub mod proven;
 mod question;
+mod raw;
 pub mod reason;
 pub mod settings;
 pub mod summary;
+mod upstream;
 
 pub use catalogue::{Catalogue, Held};
 pub use decide::{Asked, Decision, ReadPlan, Scope, Serve, SummaryPlan, decide};
+pub use desk::Poke;
+pub use door::{Door, DoorError};
+pub use listener::{Parts, Proxy, ProxyError};
+pub use memo::max_page;
 pub use question::Needs;
 pub use reason::{Advice, Pass, Reason};
 pub use settings::{CallerName, CallerRule, Limits, Mode, OnMarked, Reading, Settings, Tls};

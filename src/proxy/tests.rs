@@ -345,6 +345,12 @@ fn a_write_holds_up_what_it_may_have_changed() {
     assert_eq!(with(json!([]), Held { all: Some(NOW), ..Held::default() }), "held");
 }
 
+#[test]
+fn every_reason_is_a_label_of_the_metric() {
+    assert_eq!(Reason::NAMES, crate::metrics::PASS_REASONS);
+    assert_eq!(Reason::EVERY.len(), Reason::NAMES.len());
+}
+
 fn limited(types: &[&str], projects: Option<&[i64]>) -> Scope {
     Scope::Limited(Limits {
         types: Some(types.iter().map(EntityType::new).collect()),

@@ -42,7 +42,7 @@ impl Client {
     pub fn new(settings: Settings, metrics: Metrics) -> Result<Self, Error> {
         let site = settings.site.trim_end_matches('/');
         let endpoint = format!("{site}{}", api3::PATH);
-        let http = http_client(&settings).map_err(|error| error.at(site, "connect", 1))?;
+        let http = http_client(&settings, |builder| builder.timeout(settings.timeout))?;
         let budget = Budget::new(settings.max_concurrency, settings.max_rps);
         Ok(Self(Arc::new(Inner { endpoint, http, budget, metrics, settings })))
     }
@@ -218,6 +218,7 @@ impl Client {
     }
 }
 
+<<<<<<< HEAD
 /// Returns the results of an answer.
 fn results(body: &[u8]) -> Result<Value, Error> {
     let parsed: Value = serde_json::from_slice(body).map_err(|error| not_json(body, &error))?;
@@ -236,9 +237,21 @@ fn read_answer<R: AnswerRow>(body: &[u8]) -> Result<ReadAnswer<R>, Error> {
 
 fn http_client(settings: &Settings) -> Result<reqwest::Client, Error> {
     let wrong = |words: String| Error::new(ErrorKind::Settings, words);
+=======
+/// Makes an HTTP client for a site: its certificate authority, no redirects.
+/// `change` adds what one use of it wants.
+///
+/// # Errors
+///
+/// [`ErrorKind::Settings`] when the certificate authority cannot be read.
+pub fn http_client(
+    settings: &Settings,
+    change: impl FnOnce(reqwest::ClientBuilder) -> reqwest::ClientBuilder,
+) -> Result<reqwest::Client, Error> {
+    let wrong = |words: String| Error::new(ErrorKind::Settings, words).at(&settings.site, "connect", 1);
+>>>>>>> b28e416 (proxy: a listener that is a site for every program)
     let mut builder = reqwest::Client::builder()
         .user_agent(concat!("sgcache/", env!("CARGO_PKG_VERSION")))
-        .timeout(settings.timeout)
         .connect_timeout(settings.connect_timeout)
         .tcp_nodelay(true)
         .redirect(reqwest::redirect::Policy::none());
@@ -249,7 +262,7 @@ fn http_client(settings: &Settings) -> Result<reqwest::Client, Error> {
             .map_err(|error| wrong(format!("{place} holds no certificate in PEM form: {error}")))?;
         builder = authorities.into_iter().fold(builder, reqwest::ClientBuilder::add_root_certificate);
     }
-    builder.build().map_err(|error| wrong(error.to_string()))
+    change(builder).build().map_err(|error| wrong(error.to_string()))
 }
 
 fn status_error(status: reqwest::StatusCode, body: &[u8]) -> Error {

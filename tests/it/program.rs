@@ -13,6 +13,7 @@ pub struct Place {
     pub dir: tempfile::TempDir,
     pub site: String,
     pub ops: String,
+    pub api: String,
 }
 
 /// A process that is stopped when dropped.
@@ -52,15 +53,16 @@ impl Place {
     /// Copies the shipped configuration and changes nothing but the ports.
     pub fn new() -> Self {
         let dir = tempfile::tempdir().expect("a directory");
-        let (site, ops) = (free_address(), free_address());
+        let (site, ops, api) = (free_address(), free_address(), free_address());
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         for sub in ["pipelines", "entityConfig"] {
             copy_dir(&root.join(sub), &dir.path().join(sub));
         }
         let config = std::fs::read_to_string(root.join("config.yaml")).expect("config.yaml");
-        let config = config.replace("127.0.0.1:8190", &site).replace("127.0.0.1:9187", &ops);
+        let config =
+            config.replace("127.0.0.1:8190", &site).replace("127.0.0.1:9187", &ops).replace("127.0.0.1:8010", &api);
         std::fs::write(dir.path().join("config.yaml"), config).expect("a file");
-        Self { dir, site, ops }
+        Self { dir, site, ops, api }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {

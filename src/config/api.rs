@@ -1,0 +1,153 @@
+//! `api` of `config.yaml`: as it is written, and resolved.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::entity::EntityType;
+use crate::proxy::{CallerName, CallerRule, Limits, Mode, OnMarked, Reading, Settings, Tls};
+use crate::yaml::{self, Document, Problems, Shape, optional, required};
+
+/// `api`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[expect(missing_docs, reason = "each key is documented in the shipped config.yaml")]
+pub struct ApiFile {
+    pub mode: Option<String>,
+    #[serde(deserialize_with = "yaml::optional_duration")]
+    pub max_age: Option<Duration>,
+    pub on_marked: Option<String>,
+    #[serde(deserialize_with = "yaml::optional_duration")]
+    pub wait: Option<Duration>,
+    #[serde(deserialize_with = "yaml::optional_duration")]
+    pub stale_if_error: Option<Duration>,
+    pub stale_if_error_of: BTreeMap<String, Value>,
+    pub assume: Option<Vec<String>>,
+    #[serde(deserialize_with = "yaml::optional_duration")]
+    pub absorb: Option<Duration>,
+    pub max_upstream: Option<usize>,
+    pub max_connections: Option<usize>,
+    pub max_request_mib: Option<usize>,
+    pub shadow_share: Option<f64>,
+    pub insecure: bool,
+    pub tls: Option<TlsFile>,
+    pub callers: Vec<CallerFile>,
+}
+
+/// `api.tls`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "each key is documented in the shipped config.yaml")]
+pub struct TlsFile {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+}
+
+/// One of `api.callers`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[expect(missing_docs, reason = "each key is documented in the shipped config.yaml")]
+pub struct CallerFile {
+    pub script: Option<String>,
+    pub login: Option<String>,
+    pub types: Option<Vec<String>>,
+    pub fields: BTreeMap<String, Vec<String>>,
+    pub projects: Option<Vec<i64>>,
+}
+
+/// What `api` may contain.
+pub const SHAPE: Shape = Shape::Object(&[
+    optional("mode", Shape::Choice(Mode::NAMES)),
+    optional("max_age", Shape::Duration),
+    optional("on_marked", Shape::Choice(OnMarked::NAMES)),
+    optional("wait", Shape::Duration),
+    optional("stale_if_error", Shape::Duration),
+    optional("stale_if_error_of", Shape::Map(&Shape::Duration)),
+    optional("assume", Shape::List(&Shape::Choice(Reading::NAMES))),
+    optional("absorb", Shape::Duration),
+    optional("max_upstream", Shape::Integer(1, 4096)),
+    optional("max_connections", Shape::Integer(1, 65_536)),
+    optional("max_request_mib", Shape::Integer(1, 1024)),
+    optional("shadow_share", Shape::Number),
+    optional("insecure", Shape::Bool),
+    optional("tls", Shape::Object(&[required("certificate", Shape::Text), required("key", Shape::Text)])),
+    optional(
+        "callers",
+        Shape::List(&Shape::Object(&[
+            optional("script", Shape::Text),
+            optional("login", Shape::Text),
+            optional("types", Shape::List(&Shape::Text)),
+            optional("fields", Shape::Map(&Shape::List(&Shape::Text))),
+            optional("projects", Shape::List(&Shape::Integer(1, i64::MAX))),
+        ])),
+    ),
+]);
+
+/// Resolves `api`; `relative` makes paths of files, `listen` is `listen.api`.
+pub(super) fn resolve(
+    file: ApiFile,
+    document: &Document,
+    relative: impl Fn(PathBuf) -> PathBuf,
+    listen: SocketAddr,
+    problems: &mut Problems,
+) -> Option<Settings> {
+    let usual = Settings::default();
+    let before = problems.errors();
+    if !listen.ip().is_loopback() && file.tls.is_none() && !file.insecure {
+        let message = format!("`{listen}` can be reached from other machines, and callers send their keys there");
+        let help = "set `api.tls`, or `api.insecure: true` where something else encrypts";
+        document.report(problems, document.at("/listen/api", "SG0607", message).help(help.to_owned()));
+    }
+    let mut callers = Vec::new();
+    for (index, caller) in file.callers.into_iter().enumerate() {
+        let name = match (caller.script, caller.login) {
+            (Some(script), None) => CallerName::Script(script),
+            (None, Some(login)) => CallerName::Login(login),
+            _ => {
+                let at = format!("/api/callers/{index}");
+                let message = "a caller is either a `script` or a `login`";
+                document.report(problems, document.at(&at, "SG0608", message.to_owned()));
+                continue;
+            }
+        };
+        let fields = caller.fields.into_iter().map(|(ty, names)| (EntityType::new(ty), names.into_iter().collect()));
+        let limits = Limits {
+            types: caller.types.map(|types| types.iter().map(EntityType::new).collect()),
+            fields: fields.collect(),
+            projects: caller.projects.map(|ids| ids.into_iter().collect()),
+        };
+        callers.push(CallerRule { name, limits });
+    }
+    let share = file.shadow_share.unwrap_or(usual.shadow_share);
+    if !(0.0..=1.0).contains(&share) {
+        let message = format!("`{share}` is no share: it lies between 0 and 1");
+        document.report(problems, document.at("/api/shadow_share", "SG0609", message));
+    }
+    // The shape has checked every word and every duration.
+    let duration = |value: &Value| value.as_str().and_then(|text| yaml::parse_duration(text).ok()).unwrap_or_default();
+    let of = file.stale_if_error_of.iter().map(|(ty, value)| (EntityType::new(ty), duration(value)));
+    let readings =
+        |words: Vec<String>| words.iter().filter_map(|word| word.parse().ok()).collect::<BTreeSet<Reading>>();
+    let settings = Settings {
+        mode: file.mode.and_then(|word| word.parse().ok()).unwrap_or_default(),
+        max_age: file.max_age.unwrap_or(usual.max_age),
+        on_marked: file.on_marked.and_then(|word| word.parse().ok()).unwrap_or_default(),
+        wait: file.wait.unwrap_or(usual.wait),
+        stale_if_error: file.stale_if_error.unwrap_or(usual.stale_if_error),
+        stale_if_error_of: of.collect(),
+        assume: file.assume.map_or(usual.assume, readings),
+        absorb: file.absorb.unwrap_or(usual.absorb),
+        max_upstream: file.max_upstream.unwrap_or(usual.max_upstream),
+        max_connections: file.max_connections.unwrap_or(usual.max_connections),
+        max_request_bytes: file.max_request_mib.map_or(usual.max_request_bytes, |mib| mib << 20),
+        shadow_share: share,
+        insecure: file.insecure,
+        tls: file.tls.map(|tls| Tls { certificate: relative(tls.certificate), key: relative(tls.key) }),
+        callers,
+    };
+    (problems.errors() == before).then_some(settings)
+}

@@ -1,0 +1,134 @@
+//! Carries out a plan over the store and writes the answer as a site would.
+//!
+//! Rows are put into the answer as the bytes that the store has; nothing is parsed
+//! again.
+
+use serde_json::{Map, Value, json};
+
+use super::decide::{ReadPlan, SummaryPlan};
+use super::reason::{Pass, Reason};
+use super::summary::{Aggregate, Column};
+use crate::api3::PagingInfo;
+use crate::entity::FieldValue;
+use crate::filter::{Filter, Leaf, Page, Query, Sort, Test};
+use crate::store::{Found, Store, StoreError};
+
+/// More rows than this are not summed up.
+const MOST_SUMMED: u32 = 20_000;
+
+/// What the cache answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Answered {
+    /// The body.
+    pub body: Vec<u8>,
+    /// For the audit.
+    pub rows: usize,
+}
+
+/// Answers a `read`.
+pub(super) async fn read(store: &dyn Store, plan: &ReadPlan) -> Result<Answered, Pass> {
+    let found = store.find(&plan.query).await.map_err(|error| passed(&error))?;
+    check_addresses(&found, &plan.addresses)?;
+    let info = match plan.paging_info {
+        PagingInfo::None => None,
+        PagingInfo::WithoutCounts => Some(json!({
+            "current_page": plan.query.page.number, "entities_per_page": plan.query.page.size,
+            "has_next_page": found.has_next_page})),
+        PagingInfo::WithCounts => Some(counted(store, &plan.query).await?),
+    };
+    let length: usize = found.rows.iter().map(|row| row.json().len() + 1).sum();
+    let mut body = Vec::with_capacity(length + 160);
+    body.extend_from_slice(b"{\"results\":{\"entities\":[");
+    for (index, row) in found.rows.iter().enumerate() {
+        if index > 0 {
+            body.push(b',');
+        }
+        body.extend_from_slice(row.json().as_bytes());
+    }
+    body.push(b']');
+    if let Some(info) = info {
+        body.extend_from_slice(b",\"paging_info\":");
+        body.extend_from_slice(info.to_string().as_bytes());
+    }
+    body.extend_from_slice(b"}}");
+    Ok(Answered { body, rows: found.rows.len() })
+}
+
+async fn counted(store: &dyn Store, query: &Query) -> Result<Value, Pass> {
+    let total = store.count(query).await.map_err(|error| passed(&error))?;
+    let current = if total == 0 { 0 } else { query.page.number };
+    let pages = total.div_ceil(u64::from(query.page.size.max(1)));
+    Ok(json!({
+        "current_page": current, "page_count": pages, "entity_count": total, "entities_per_page": query.page.size}))
+}
+
+/// An address of an uploaded file is signed and expires: only those of files on
+/// disk and of web pages are the same at every read.
+fn check_addresses(found: &Found, addresses: &[String]) -> Result<(), Pass> {
+    for (row, path) in found.rows.iter().flat_map(|row| addresses.iter().map(move |path| (row, path))) {
+        let Some(value) = row.get(path).filter(|value| !value.is_null()) else { continue };
+        if !matches!(value.get("link_type").and_then(Value::as_str), Some("local" | "web" | "url")) {
+            return Err(Pass::new(Reason::SignedUrl, format!("`{path}` of {} is an address that expires", row.key)));
+        }
+    }
+    Ok(())
+}
+
+/// Answers a `summarize`.
+pub(super) async fn summarize(store: &dyn Store, plan: &SummaryPlan) -> Result<Answered, Pass> {
+    let mut values = Map::new();
+    for column in &plan.columns {
+        values.insert(column.name.clone(), value(store, &plan.query, column).await?);
+    }
+    let body = json!({"results": {"groups": [], "summaries": values}}).to_string().into_bytes();
+    Ok(Answered { body, rows: 1 })
+}
+
+async fn value(store: &dyn Store, query: &Query, column: &Column) -> Result<Value, Pass> {
+    let with = |negated, test| {
+        let leaf = Filter::Leaf(Leaf { path: column.path.clone(), negated, test });
+        Query { filter: query.filter.clone().and(leaf), ..query.clone() }
+    };
+    let count = match column.aggregate {
+        Aggregate::Rows => store.count(query).await,
+        Aggregate::Values => store.count(&with(true, Test::Empty)).await,
+        Aggregate::Checked(set) => store.count(&with(false, Test::OneOf(vec![FieldValue::Bool(set)]))).await,
+        Aggregate::Sum => return sum(store, with(true, Test::Empty), column).await,
+        Aggregate::Least => return first(store, with(true, Test::Empty), column, false).await,
+        Aggregate::Greatest => return first(store, with(true, Test::Empty), column, true).await,
+    };
+    count.map(Value::from).map_err(|error| passed(&error))
+}
+
+async fn sum(store: &dyn Store, query: Query, column: &Column) -> Result<Value, Pass> {
+    let query = query.fields(vec![column.path.clone()]).page(Page::first(MOST_SUMMED));
+    let found = store.find(&query).await.map_err(|error| passed(&error))?;
+    if found.has_next_page {
+        return Err(Pass::new(Reason::Store, format!("more than {MOST_SUMMED} rows would have to be summed up")));
+    }
+    let mut sum = 0_i64;
+    for row in &found.rows {
+        let number = row.get(&column.name).as_ref().and_then(Value::as_i64);
+        let next = number.and_then(|number| sum.checked_add(number));
+        sum = next
+            .ok_or_else(|| Pass::new(Reason::Store, format!("`{}` of {} is no whole number", column.name, row.key)))?;
+    }
+    Ok(sum.into())
+}
+
+async fn first(store: &dyn Store, query: Query, column: &Column, descending: bool) -> Result<Value, Pass> {
+    let sort = Sort { path: column.path.clone(), descending };
+    let query = query.fields(vec![column.path.clone()]).order(vec![sort]).page(Page::first(1));
+    let found = store.find(&query).await.map_err(|error| passed(&error))?;
+    let id = |row: &crate::store::Row| {
+        if column.path.field == "id" { Some(row.key.id.into()) } else { row.get(&column.name) }
+    };
+    let value = found.rows.first().and_then(id);
+    value.ok_or_else(|| {
+        Pass::new(Reason::Unproven, format!("what a site answers for `{}` of nothing is not known", column.name))
+    })
+}
+
+fn passed(error: &StoreError) -> Pass {
+    Pass::new(Reason::Store, error.to_string())
+}

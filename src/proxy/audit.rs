@@ -1,0 +1,91 @@
+//! The audit: one line per call, who asked what, how much was given, and by whom.
+//! Never a key, never a value.
+//!
+//! Lines go through a thread of their own, so that no caller waits for the disk. A
+//! file that has grown too long becomes `audit.ndjson.1`.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use serde::Serialize;
+
+/// Lines that wait for the disk at most; what is more is counted.
+const QUEUE: usize = 8192;
+/// A file longer than this is put aside.
+const LONGEST: u64 = 64 << 20;
+
+/// One call.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Entry {
+    /// When, by the clock of this machine.
+    pub at: String,
+    pub caller: String,
+    pub method: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub entity_type: Option<String>,
+    /// `hit`, `stale`, `pass` or `refused`.
+    pub decision: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<&'static str>,
+    /// Rows given from the cache.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rows: Option<usize>,
+    pub status: u16,
+    pub milliseconds: f64,
+}
+
+/// Takes lines; clones write to one file.
+#[derive(Clone)]
+pub(super) struct Audit(SyncSender<Entry>);
+
+impl Audit {
+    /// Begins to write to `audit.ndjson` in a directory.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be opened.
+    pub fn start(directory: &Path) -> io::Result<Self> {
+        let path = directory.join("audit.ndjson");
+        let file = open(&path)?;
+        let (sender, receiver) = sync_channel(QUEUE);
+        std::thread::Builder::new().name("audit".into()).spawn(move || write(&path, file, &receiver))?;
+        Ok(Self(sender))
+    }
+
+    /// Writes a line; tells whether there was room for it.
+    pub fn note(&self, entry: Entry) -> bool {
+        self.0.try_send(entry).is_ok()
+    }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().create(true).append(true).open(path)
+}
+
+fn write(path: &PathBuf, file: File, receiver: &Receiver<Entry>) {
+    let mut length = file.metadata().map_or(0, |meta| meta.len());
+    let mut out = BufWriter::new(file);
+    while let Ok(first) = receiver.recv() {
+        let mut next = Some(first);
+        while let Some(entry) = next {
+            let line = serde_json::to_string(&entry).unwrap_or_default();
+            length += line.len() as u64 + 1;
+            if let Err(error) = writeln!(out, "{line}") {
+                tracing::error!(%error, path = %path.display(), "the audit could not be written");
+            }
+            next = receiver.try_recv().ok();
+        }
+        // Nobody waits, so what was said is on its way to the disk.
+        if let Err(error) = out.flush() {
+            tracing::error!(%error, path = %path.display(), "the audit could not be written");
+        }
+        if length > LONGEST {
+            match std::fs::rename(path, path.with_extension("ndjson.1")).and_then(|()| open(path)) {
+                Ok(file) => (out, length) = (BufWriter::new(file), 0),
+                Err(error) => tracing::error!(%error, path = %path.display(), "the audit could not be put aside"),
+            }
+        }
+    }
+}

@@ -1,0 +1,363 @@
+//! One call of the JSON API, from its body to its answer.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::body::{Body, Bytes};
+use axum::http::{HeaderValue, Response, StatusCode, header};
+use serde_json::Value;
+
+use super::answer::{self, Answered};
+use super::audit::Entry;
+use super::callers::{Caller, Known};
+use super::catalogue::Held;
+use super::decide::{self, Asked, Decision, Serve, decide};
+use super::effects::Effects;
+use super::listener::{FRESH, Inner, JSON, SAID, page};
+use super::reason::{Pass, Reason};
+use super::settings::{Mode, OnMarked};
+use super::upstream::{Gone, Outgoing, Whole, forwarded};
+use crate::api3;
+use crate::state::SiteTime;
+
+/// A call and what is known of it when it arrives.
+struct Call {
+    outgoing: Outgoing,
+    body: Bytes,
+    asked: Result<Asked, Pass>,
+    caller: Caller,
+    /// The writes that were acknowledged before it began.
+    held: Held,
+    writes: u64,
+}
+
+/// What became of a call.
+struct Outcome {
+    response: Response<Body>,
+    decision: &'static str,
+    reason: Option<Reason>,
+    rows: Option<usize>,
+}
+
+/// What the cache is about to answer.
+enum Ready {
+    Serve(Box<Serve>),
+    Refuse(Arc<Whole>),
+}
+
+/// Headers that an answer of the site may depend on.
+const TELLING: &[&str] =
+    &["authorization", "cookie", "accept-encoding", "content-encoding", "accept-language", "locale"];
+
+/// Answers a call.
+pub(super) async fn json(proxy: &Arc<Inner>, outgoing: Outgoing, body: Bytes) -> Response<Body> {
+    let begun = Instant::now();
+    let (held, writes) = (proxy.desk.held(), proxy.desk.writes());
+    let asked = Asked::parse(&body);
+    let caller = proxy.callers.identify(asked.as_ref().ok().and_then(|asked| asked.request.auth.as_ref()));
+    let call = Call { outgoing, body, asked, caller, held, writes };
+    let subject = (call.method().to_owned(), call.entity_type(), call.caller.name.clone());
+    let outcome = answer_to(proxy, call).await;
+    note(proxy, subject, &outcome, begun);
+    outcome.response
+}
+
+impl Call {
+    fn method(&self) -> &str {
+        self.asked.as_ref().map_or("malformed", |asked| asked.request.method.as_str())
+    }
+
+    fn entity_type(&self) -> Option<String> {
+        let argument = &self.asked.as_ref().ok()?.request.argument;
+        argument.get("type").and_then(Value::as_str).map(|name| name.chars().take(80).collect())
+    }
+
+    /// The question about the schema, by everything that its answer depends on.
+    fn schema_question(&self) -> Option<String> {
+        let request = &self.asked.as_ref().ok()?.request;
+        Some(format!("{:?} {} {}", self.caller.digest, request.method, request.argument))
+    }
+
+    fn is_localized(&self) -> bool {
+        self.outgoing.headers.contains_key("locale")
+    }
+}
+
+async fn answer_to(proxy: &Arc<Inner>, call: Call) -> Outcome {
+    let pass = match proxy.settings.mode {
+        Mode::Serve => match consider(proxy, &call, false).await {
+            Ok(Ready::Refuse(whole)) => return repeat(&whole, "refused", None),
+            Ok(Ready::Serve(serve)) => match carry_out(proxy, &call, &serve, "hit").await {
+                Ok(outcome) => return outcome,
+                Err(pass) => pass,
+            },
+            Err(pass) => pass,
+        },
+        Mode::Shadow | Mode::Pass => Pass::new(Reason::Mode, "`api.mode` is not `serve`"),
+    };
+    let older = older_answer(proxy, &call, &pass).await;
+    if let Some(outcome) = older.as_ref().filter(|_| !proxy.upstream.is_worth_trying()) {
+        return older_outcome(proxy, &call, outcome, &pass).await;
+    }
+    forward(proxy, call, pass, older).await
+}
+
+/// Decides, and waits a moment where that may help.
+async fn consider(proxy: &Inner, call: &Call, site_is_down: bool) -> Result<Ready, Pass> {
+    let asked = call.asked.as_ref().map_err(Clone::clone)?;
+    let deadline = tokio::time::Instant::now() + proxy.settings.wait;
+    loop {
+        let catalogue = proxy.desk.catalogue(call.held.clone(), proxy.memo.max_page(), site_is_down);
+        match decide(asked, &call.caller.scope, &catalogue) {
+            Decision::Serve(serve) => return verified(proxy, call, serve, site_is_down),
+            Decision::Pass(pass) => {
+                let helps = match pass.reason {
+                    Reason::Held => true,
+                    Reason::Marked => proxy.settings.on_marked == OnMarked::Wait,
+                    _ => false,
+                };
+                if !helps || site_is_down || !proxy.desk.changed(deadline).await {
+                    return Err(pass);
+                }
+            }
+        }
+    }
+}
+
+fn verified(proxy: &Inner, call: &Call, serve: Box<Serve>, site_is_down: bool) -> Result<Ready, Pass> {
+    if *serve == Serve::Info {
+        return Ok(Ready::Serve(serve));
+    }
+    match proxy.callers.known(&call.caller.digest, site_is_down) {
+        Known::Good => Ok(Ready::Serve(serve)),
+        Known::Bad(answer) => Ok(Ready::Refuse(answer)),
+        Known::Unknown => Err(Pass::new(Reason::Unverified, "the site has not accepted these credentials lately")),
+    }
+}
+
+/// Finds the older answer that is better than none when the site turns out to be
+/// down.
+async fn older_answer(proxy: &Inner, call: &Call, pass: &Pass) -> Option<Box<Serve>> {
+    if !matches!(pass.reason, Reason::Stale | Reason::Unverified) || proxy.settings.mode != Mode::Serve {
+        return None;
+    }
+    match consider(proxy, call, true).await {
+        Ok(Ready::Serve(serve)) => Some(serve),
+        _ => None,
+    }
+}
+
+async fn older_outcome(proxy: &Arc<Inner>, call: &Call, serve: &Serve, pass: &Pass) -> Outcome {
+    match carry_out(proxy, call, serve, "stale").await {
+        Ok(outcome) => Outcome { reason: Some(pass.reason), ..outcome },
+        Err(pass) => gone(&Gone("it is down, and the cache has no answer".into()), &pass),
+    }
+}
+
+async fn carry_out(proxy: &Arc<Inner>, call: &Call, serve: &Serve, how: &'static str) -> Result<Outcome, Pass> {
+    let store = proxy.desk.replica().store();
+    match serve {
+        Serve::Info => match proxy.memo.info(&proxy.upstream).await {
+            Some(text) => Ok(served(Answered { body: text.into_bytes(), rows: 0 }, None, proxy, how)),
+            None => Err(Pass::new(Reason::NotLive, "the site has not said yet what it is")),
+        },
+        Serve::Read(plan) => {
+            let answered = answer::read(store.as_ref(), plan).await?;
+            Ok(served(answered, Some(plan.fresh_as_of), proxy, how))
+        }
+        Serve::Summarize(plan) => {
+            let answered = answer::summarize(store.as_ref(), plan).await?;
+            Ok(served(answered, Some(plan.fresh_as_of), proxy, how))
+        }
+        Serve::Schema => {
+            let catalogue = proxy.desk.catalogue(Held::default(), 0, false);
+            let question = call.schema_question().filter(|_| !call.is_localized()).unwrap_or_default();
+            match proxy.memo.schema(&question, &catalogue.schema, catalogue.standing.schema_due) {
+                Some(whole) => Ok(repeat(&whole, how, None)),
+                None => {
+                    Err(Pass::new(Reason::SchemaUnread, "this part of the schema was not read through here lately"))
+                }
+            }
+        }
+    }
+}
+
+fn served(answered: Answered, fresh: Option<SiteTime>, proxy: &Inner, how: &'static str) -> Outcome {
+    let mut response = Response::new(Body::from(answered.body));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, JSON);
+    let said = match fresh {
+        Some(fresh) => {
+            if let Ok(moment) = HeaderValue::from_str(&fresh.timestamp().to_string()) {
+                headers.insert(FRESH, moment);
+            }
+            let age = proxy.desk.replica().now().since(fresh);
+            format!("{how}; age={:.1}", age.as_secs_f64())
+        }
+        None => how.to_owned(),
+    };
+    headers.insert(SAID, HeaderValue::from_str(&said).unwrap_or(HeaderValue::from_static("hit")));
+    Outcome { response, decision: how, reason: None, rows: Some(answered.rows) }
+}
+
+/// Gives an answer of the site, byte for byte.
+fn repeat(whole: &Whole, how: &'static str, reason: Option<Reason>) -> Outcome {
+    let mut response = Response::new(Body::from(whole.body.clone()));
+    *response.status_mut() = whole.status;
+    *response.headers_mut() = forwarded(&whole.headers);
+    let said = reason.map_or_else(|| how.to_owned(), |reason| format!("{how}; reason={reason}"));
+    response.headers_mut().insert(SAID, HeaderValue::from_str(&said).unwrap_or(HeaderValue::from_static("pass")));
+    Outcome { response, decision: how, reason, rows: None }
+}
+
+fn gone(why: &Gone, pass: &Pass) -> Outcome {
+    let mut response = page(StatusCode::SERVICE_UNAVAILABLE, &format!("the site cannot be reached: {why}"));
+    let said = format!("pass; reason={}", pass.reason);
+    response.headers_mut().insert(SAID, HeaderValue::from_str(&said).unwrap_or(HeaderValue::from_static("pass")));
+    Outcome { response, decision: "pass", reason: Some(pass.reason), rows: None }
+}
+
+/// Sends a call to the site.
+async fn forward(proxy: &Arc<Inner>, call: Call, pass: Pass, older: Option<Box<Serve>>) -> Outcome {
+    match pass.reason {
+        // What nothing here can read, the site may read as a write.
+        Reason::Write | Reason::UnknownMethod => return write(proxy, call, pass).await,
+        Reason::Malformed if call.asked.is_err() => return write(proxy, call, pass).await,
+        Reason::Mode if changes(&call) => return write(proxy, call, pass).await,
+        Reason::Uncacheable => return stream(proxy, &call, &pass).await,
+        _ => {}
+    }
+    let parts = [call.body.as_ref(), &call.writes.to_le_bytes()];
+    let headers = TELLING.iter().map(|name| call.outgoing.headers.get(*name).map_or(&b""[..], HeaderValue::as_bytes));
+    let key = proxy.callers.digest(&parts.into_iter().chain(headers).collect::<Vec<_>>());
+    let schema = proxy.desk.schema();
+    let patient = older.is_none();
+    match proxy.upstream.share(key, call.outgoing.clone(), call.body.clone(), patient).await {
+        Ok(whole) if whole.status.as_u16() < 500 || older.is_none() => {
+            proxy.callers.learn(&call.caller, &whole);
+            let unchanged = proxy.desk.writes() == call.writes;
+            if let Some(question) = call.schema_question().filter(|_| pass.reason == Reason::SchemaUnread && unchanged)
+            {
+                if !call.is_localized() {
+                    proxy.memo.keep_schema(question, Arc::clone(&whole), schema);
+                }
+            }
+            repeat(&whole, "pass", Some(pass.reason))
+        }
+        Ok(whole) => match &older {
+            Some(serve) => older_outcome(proxy, &call, serve, &pass).await,
+            None => repeat(&whole, "pass", Some(pass.reason)),
+        },
+        Err(why) => match &older {
+            Some(serve) => older_outcome(proxy, &call, serve, &pass).await,
+            None => gone(&why, &pass),
+        },
+    }
+}
+
+fn changes(call: &Call) -> bool {
+    call.asked.as_ref().map_or(true, decide::changes)
+}
+
+/// Hands an answer through as it arrives.
+async fn stream(proxy: &Inner, call: &Call, pass: &Pass) -> Outcome {
+    match proxy.upstream.patiently(&call.outgoing, call.body.clone(), true).await {
+        Ok(response) => {
+            let mut response = super::raw::answer(response);
+            let said = format!("pass; reason={}", pass.reason);
+            response
+                .headers_mut()
+                .insert(SAID, HeaderValue::from_str(&said).unwrap_or(HeaderValue::from_static("pass")));
+            Outcome { response, decision: "pass", reason: Some(pass.reason), rows: None }
+        }
+        Err(why) => gone(&why, pass),
+    }
+}
+
+/// Sends what may change something, and takes note of what it may have changed
+/// before the caller learns that it worked. A task of its own: a caller who leaves
+/// does not leave a write unnoted.
+async fn write(proxy: &Arc<Inner>, call: Call, pass: Pass) -> Outcome {
+    let shared = Arc::clone(proxy);
+    let task = tokio::spawn(async move {
+        let catalogue = shared.desk.catalogue(Held::default(), 0, false);
+        let effects = match &call.asked {
+            Ok(asked) => Effects::of_request(&asked.request.method, &asked.request.argument, &catalogue),
+            Err(_) => Effects::anything(),
+        };
+        let sent = shared.upstream.whole(&call.outgoing, call.body.clone(), true).await;
+        let effects = match &sent {
+            Ok(whole) => made(effects, whole),
+            // Lost on the way there or on the way back: nobody knows.
+            Err(_) => Some(effects),
+        };
+        if let Some(effects) = effects {
+            if effects.schema {
+                shared.memo.forget_schemas();
+            }
+            shared.desk.acknowledge(&effects).await;
+        }
+        match sent {
+            Ok(whole) => {
+                let whole = Arc::new(whole);
+                shared.callers.learn(&call.caller, &whole);
+                repeat(&whole, "pass", Some(pass.reason))
+            }
+            Err(why) => gone(&why, &pass),
+        }
+    });
+    task.await.unwrap_or_else(|error| {
+        tracing::error!(%error, "a call broke");
+        let pass = Pass::new(Reason::Write, "");
+        gone(&Gone("the call broke".into()), &pass)
+    })
+}
+
+/// Returns what a write changed, now that the site has answered; nothing when it
+/// refused.
+fn made(effects: Effects, whole: &Whole) -> Option<Effects> {
+    if !whole.status.is_success() {
+        return (!whole.status.is_client_error()).then_some(effects);
+    }
+    let Ok(answer) = serde_json::from_slice::<Value>(&whole.body) else { return Some(effects) };
+    match api3::results(answer) {
+        Ok(results) => Some(effects.with_results(&results)),
+        Err(_) => None,
+    }
+}
+
+fn note(proxy: &Inner, subject: (String, Option<String>, String), outcome: &Outcome, begun: Instant) {
+    let (method, entity_type, caller) = subject;
+    let metrics = &proxy.desk.replica().metrics().proxy;
+    let hit = matches!(outcome.decision, "hit" | "stale");
+    let took = begun.elapsed().as_secs_f64();
+    metrics.requests.inc(&[&method]);
+    metrics.duration.observe(&[&method, if hit { "cache" } else { "source" }], took);
+    if hit {
+        metrics.hits.inc(&[&method]);
+    } else if let Some(reason) = outcome.reason {
+        metrics.passthrough.inc(&[reason.as_str()]);
+    }
+    if outcome.decision == "stale" {
+        metrics.stale.inc();
+    }
+    let status = outcome.response.status().as_u16();
+    if status >= 500 {
+        metrics.errors.inc(&[&method]);
+    }
+    let Some(audit) = &proxy.audit else { return };
+    let entry = Entry {
+        at: chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Millis, true),
+        caller,
+        method: method.chars().take(80).collect(),
+        entity_type,
+        decision: outcome.decision,
+        reason: outcome.reason.map(Reason::as_str),
+        rows: outcome.rows,
+        status,
+        milliseconds: (took * 1e6).round() / 1e3,
+    };
+    if !audit.note(entry) {
+        metrics.audit_dropped.inc();
+    }
+}

@@ -1,0 +1,150 @@
+//! Answers that are not rows, kept as the bytes of the site: `info`, and schemas by
+//! the question that was asked.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use axum::http::{HeaderMap, Method};
+use bytes::Bytes;
+use serde_json::Value;
+
+use super::upstream::{Outgoing, Upstream, Whole};
+use crate::api3;
+use crate::schema::Schema;
+use crate::state::State;
+
+/// How long `info` is not asked for again.
+const INFO_FOR: Duration = Duration::from_secs(180);
+/// How long a schema is not asked for again.
+const SCHEMA_FOR: Duration = Duration::from_secs(60);
+/// More schemas than this are not kept.
+const MOST_SCHEMAS: usize = 500;
+/// The name of `info` in the state.
+const KEPT: &str = "proxy/info";
+/// The largest page of a site that does not say.
+const USUAL_PAGE: u32 = 500;
+const INFO: &[u8] = br#"{"method_name": "info", "params": []}"#;
+
+/// A kept schema: the answer, when it was given, and the schema that held then.
+struct Kept {
+    answer: Arc<Whole>,
+    at: Instant,
+    schema: Arc<Schema>,
+}
+
+/// The kept answers.
+pub(super) struct Memo {
+    state: State,
+    info: Mutex<Option<(String, Instant)>>,
+    most_rows: AtomicU32,
+    asking: tokio::sync::Mutex<()>,
+    schemas: Mutex<HashMap<String, Kept>>,
+}
+
+impl Memo {
+    /// Begins with the `info` that was kept in the state, which counts as old.
+    pub fn new(state: State) -> Self {
+        let long_ago = Instant::now().checked_sub(INFO_FOR).unwrap_or_else(Instant::now);
+        let kept = state.kept::<String>(KEPT).ok().flatten().map(|text| (text, long_ago));
+        Self {
+            most_rows: AtomicU32::new(max_page(&state)),
+            info: Mutex::new(kept),
+            asking: tokio::sync::Mutex::default(),
+            schemas: Mutex::default(),
+            state,
+        }
+    }
+
+    /// Returns what the site says that it is: new within minutes, older while it is
+    /// down, nothing before the first answer.
+    pub async fn info(&self, upstream: &Upstream) -> Option<String> {
+        let known = lock(&self.info).clone();
+        match known {
+            Some((text, at)) if at.elapsed() < INFO_FOR => return Some(text),
+            Some((text, _)) if !upstream.is_worth_trying() => return Some(text),
+            _ => {}
+        }
+        let _asking = self.asking.lock().await;
+        if let Some((text, at)) = lock(&self.info).clone()
+            && at.elapsed() < INFO_FOR
+        {
+            return Some(text);
+        }
+        let headers = HeaderMap::from_iter([(axum::http::header::CONTENT_TYPE, super::listener::JSON)]);
+        let outgoing = Outgoing { method: Method::POST, target: api3::PATH.to_owned(), headers };
+        let answer = upstream.whole(&outgoing, Bytes::from_static(INFO), false).await.ok();
+        let text = answer.filter(|answer| answer.status.is_success()).and_then(|answer| info_text(&answer));
+        match text {
+            Some(text) => {
+                self.learn(text.clone());
+                if let Err(error) = self.state.keep(KEPT, &text) {
+                    tracing::warn!(%error, "what the site says of itself could not be kept");
+                }
+                Some(text)
+            }
+            None => known.map(|(text, _)| text),
+        }
+    }
+
+    /// Returns the largest page of the site, as far as it said.
+    pub fn max_page(&self) -> u32 {
+        self.most_rows.load(Ordering::Relaxed)
+    }
+
+    fn learn(&self, text: String) {
+        self.most_rows.store(page_of(&text), Ordering::Relaxed);
+        *lock(&self.info) = Some((text, Instant::now()));
+    }
+
+    /// Returns the answer that the site gave to the same question about its schema,
+    /// if that was a moment ago and nothing is known to have changed since.
+    pub fn schema(&self, question: &str, schema: &Arc<Schema>, schema_due: bool) -> Option<Arc<Whole>> {
+        let schemas = lock(&self.schemas);
+        let kept = schemas.get(question)?;
+        let fresh = kept.at.elapsed() < SCHEMA_FOR && Arc::ptr_eq(&kept.schema, schema) && !schema_due;
+        fresh.then(|| Arc::clone(&kept.answer))
+    }
+
+    /// Keeps an answer about the schema. `schema` is the one that held before the
+    /// question was sent.
+    pub fn keep_schema(&self, question: String, answer: Arc<Whole>, schema: Arc<Schema>) {
+        let good = answer.status.is_success() && answer.body.starts_with(b"{\"results\"");
+        let mut schemas = lock(&self.schemas);
+        if schemas.len() >= MOST_SCHEMAS {
+            schemas.clear();
+        }
+        if good {
+            schemas.insert(question, Kept { answer, at: Instant::now(), schema });
+        }
+    }
+
+    /// Forgets every schema: one was written.
+    pub fn forget_schemas(&self) {
+        lock(&self.schemas).clear();
+    }
+}
+
+/// Returns the largest page of the site, as far as its last `info` in the state said.
+pub fn max_page(state: &State) -> u32 {
+    state.kept::<String>(KEPT).ok().flatten().map_or(USUAL_PAGE, |text| page_of(&text))
+}
+
+fn page_of(text: &str) -> u32 {
+    let info: Value = serde_json::from_str(text).unwrap_or_default();
+    let info = info.get("results").unwrap_or(&info);
+    let most = info.get("api_max_entities_per_page").and_then(Value::as_u64);
+    most.and_then(|most| u32::try_from(most).ok()).unwrap_or(USUAL_PAGE)
+}
+
+fn info_text(answer: &Whole) -> Option<String> {
+    let text = std::str::from_utf8(&answer.body).ok()?;
+    let info: Value = serde_json::from_str(text).ok()?;
+    let results = api3::results(info).ok()?;
+    results.get("version").is_some_and(Value::is_array).then(|| text.to_owned())
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,97 @@
+//! Everything that is no call of the JSON API: uploads, downloads, pictures, REST.
+//!
+//! Streamed both ways, with the caller's own credentials. What may have changed
+//! something is taken note of before the caller learns that it worked: an upload
+//! names its entity in the first fields of its form, of anything else nobody knows
+//! what it changes.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use axum::body::{Body, HttpBody};
+use axum::http::{HeaderValue, Method, Request, Response, StatusCode};
+use futures::StreamExt;
+
+use super::effects::{Effects, upload_target};
+use super::listener::{Inner, SAID, page};
+use super::reason::Reason;
+use super::upstream::{Outgoing, forwarded};
+
+/// The beginning of a form that is looked at.
+const LOOKED_AT: usize = 64 << 10;
+/// Posts that change nothing that is cached: steps of an upload before its end.
+const STEPS: &[&str] = &[
+    "/upload/api_get_upload_link_info",
+    "/upload/api_get_upload_link_for_part",
+    "/upload/api_complete_multipart_upload",
+];
+
+/// The beginning of a body, kept while it goes by.
+#[derive(Clone, Default)]
+struct Beginning(Arc<Mutex<Vec<u8>>>);
+
+impl Beginning {
+    fn note(&self, bytes: &[u8]) {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let room = LOOKED_AT.saturating_sub(kept.len());
+        kept.extend_from_slice(&bytes[..bytes.len().min(room)]);
+    }
+
+    fn target(&self) -> Option<crate::entity::EntityRef> {
+        upload_target(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Streams a request to the site and its answer back.
+pub(super) async fn pass(proxy: &Arc<Inner>, request: Request<Body>) -> Response<Body> {
+    let begun = Instant::now();
+    let (parts, body) = request.into_parts();
+    let path = parts.uri.path().to_owned();
+    let target = parts.uri.path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string);
+    let changes =
+        !matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS) && !STEPS.contains(&path.as_str());
+    let outgoing = Outgoing { method: parts.method, target, headers: parts.headers };
+    let beginning = Beginning::default();
+    let body = stream(body, changes.then(|| beginning.clone()));
+    let sent = proxy.upstream.send(&outgoing, body).await;
+    let refused = sent.as_ref().is_ok_and(|response| response.status().is_client_error());
+    if changes && !refused {
+        let effects = match beginning.target().filter(|_| path.starts_with("/upload/")) {
+            Some(key) => Effects::of_upload(key),
+            None => Effects::anything(),
+        };
+        proxy.desk.acknowledge(&effects).await;
+    }
+    let response = match sent {
+        Ok(response) => answer(response),
+        Err(gone) => page(StatusCode::SERVICE_UNAVAILABLE, &format!("the site cannot be reached: {gone}")),
+    };
+    let method = if path.starts_with("/upload/") { "upload" } else { "other" };
+    let metrics = &proxy.desk.replica().metrics().proxy;
+    metrics.requests.inc(&[method]);
+    metrics.passthrough.inc(&[Reason::Path.as_str()]);
+    metrics.duration.observe(&[method, "source"], begun.elapsed().as_secs_f64());
+    response
+}
+
+fn stream(body: Body, beginning: Option<Beginning>) -> reqwest::Body {
+    if body.size_hint().exact() == Some(0) {
+        return reqwest::Body::default();
+    }
+    let frames = body.into_data_stream().inspect(move |frame| {
+        if let (Some(beginning), Ok(bytes)) = (&beginning, frame) {
+            beginning.note(bytes);
+        }
+    });
+    reqwest::Body::wrap_stream(frames)
+}
+
+/// Hands an answer of the site through as it arrives.
+pub(super) fn answer(response: reqwest::Response) -> Response<Body> {
+    let mut through = Response::new(Body::empty());
+    *through.status_mut() = response.status();
+    *through.headers_mut() = forwarded(response.headers());
+    through.headers_mut().insert(SAID, HeaderValue::from_static("pass; reason=path"));
+    *through.body_mut() = Body::from_stream(response.bytes_stream());
+    through
+}

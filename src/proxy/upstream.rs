@@ -1,0 +1,243 @@
+//! Requests that go to the site: sent as they came, answered as they came back.
+//!
+//! The site's 503 and 429 are waited out, because the official client does not try
+//! again after them; nothing else is repeated. Identical reads in flight are sent
+//! once. The answer is never looked into here.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use axum::http::{HeaderMap, Method, StatusCode, header};
+use bytes::{Bytes, BytesMut};
+use futures::FutureExt;
+use futures::future::{BoxFuture, Shared};
+use tokio::sync::Semaphore;
+
+use super::callers::Digest;
+use crate::entity::Timestamp;
+use crate::metrics::Metrics;
+use crate::shotgun;
+use crate::sync::SiteClock;
+
+/// The longest answer that is held in memory whole.
+const MOST_BYTES: usize = 256 << 20;
+/// How often a site that is down is tried by reads that have another answer.
+const TRY_EVERY: Duration = Duration::from_secs(2);
+/// The longest silence in the middle of an answer.
+const SILENCE: Duration = Duration::from_secs(600);
+
+/// A request on its way to the site.
+#[derive(Clone, Debug)]
+pub(super) struct Outgoing {
+    pub method: Method,
+    /// Path and query.
+    pub target: String,
+    pub headers: HeaderMap,
+}
+
+/// A whole answer of the site.
+#[derive(Clone, Debug)]
+pub(super) struct Whole {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+/// The site gave no answer.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Gone(pub String);
+
+type Flight = Shared<BoxFuture<'static, Result<Arc<Whole>, Gone>>>;
+
+/// The site, as the proxy reaches it; clones share everything.
+#[derive(Clone)]
+pub(super) struct Upstream(Arc<Inner>);
+
+struct Inner {
+    http: reqwest::Client,
+    site: String,
+    slots: Semaphore,
+    absorb: Duration,
+    clock: SiteClock,
+    metrics: Metrics,
+    /// When a site that is down may be tried again; `None` while it is well.
+    down: Mutex<Option<Instant>>,
+    flights: Mutex<HashMap<Digest, Flight>>,
+}
+
+impl Upstream {
+    /// Prepares the way to the site; nothing is sent.
+    ///
+    /// # Errors
+    ///
+    /// When the certificate authority cannot be read.
+    pub fn new(
+        site: &shotgun::Settings,
+        slots: usize,
+        absorb: Duration,
+        clock: SiteClock,
+        metrics: Metrics,
+    ) -> Result<Self, shotgun::Error> {
+        // Bytes go through as they are: nothing is unpacked, no redirect is followed.
+        let http = shotgun::http_client(site, |builder| builder.no_gzip().read_timeout(SILENCE))?;
+        let address = site.site.trim_end_matches('/').to_owned();
+        let slots = Semaphore::new(slots.max(1));
+        let (down, flights) = (Mutex::default(), Mutex::default());
+        Ok(Self(Arc::new(Inner { http, site: address, slots, absorb, clock, metrics, down, flights })))
+    }
+
+    /// Tells whether a read that has another answer should try the site all the
+    /// same; of a site that is down, one read every two seconds does.
+    pub fn is_worth_trying(&self) -> bool {
+        let mut down = lock(&self.0.down);
+        match *down {
+            None => true,
+            Some(next) if next <= Instant::now() => {
+                *down = Some(Instant::now() + TRY_EVERY);
+                true
+            }
+            Some(_) => false,
+        }
+    }
+
+    /// Sends a request once for everybody who asks the same at this moment.
+    pub async fn share(&self, key: Digest, outgoing: Outgoing, body: Bytes, patient: bool) -> Result<Arc<Whole>, Gone> {
+        let flight = {
+            let mut flights = lock(&self.0.flights);
+            match flights.get(&key) {
+                Some(flight) => {
+                    self.0.metrics.proxy.coalesced.inc();
+                    flight.clone()
+                }
+                None => {
+                    let flight = self.take_off(key, outgoing, body, patient);
+                    flights.insert(key, flight.clone());
+                    flight
+                }
+            }
+        };
+        flight.await
+    }
+
+    /// The flight is a task of its own: it goes on when its first caller leaves, and
+    /// nobody joins one that has landed.
+    fn take_off(&self, key: Digest, outgoing: Outgoing, body: Bytes, patient: bool) -> Flight {
+        let upstream = self.clone();
+        let task = tokio::spawn(async move {
+            let landed = upstream.whole(&outgoing, body, patient).await;
+            lock(&upstream.0.flights).remove(&key);
+            landed.map(Arc::new)
+        });
+        task.map(|landed| landed.unwrap_or_else(|error| Err(Gone(error.to_string())))).boxed().shared()
+    }
+
+    /// Sends a request and reads the whole answer. Patient ones wait out what the
+    /// site cannot do now.
+    pub async fn whole(&self, outgoing: &Outgoing, body: Bytes, patient: bool) -> Result<Whole, Gone> {
+        let response = self.patiently(outgoing, body, patient).await?;
+        let (status, headers) = (response.status(), response.headers().clone());
+        let body = read(response).await.map_err(|error| self.failed(&error))?;
+        let body = body.ok_or_else(|| Gone(format!("its answer is longer than {} MiB", MOST_BYTES >> 20)))?;
+        Ok(Whole { status, headers, body })
+    }
+
+    /// Sends a request; the answer is read by whoever gets it.
+    pub async fn patiently(&self, outgoing: &Outgoing, body: Bytes, patient: bool) -> Result<reqwest::Response, Gone> {
+        let begun = Instant::now();
+        let mut pause = Duration::from_millis(500);
+        loop {
+            let response = self.send(outgoing, body.clone().into()).await?;
+            let busy = matches!(response.status().as_u16(), 429 | 503);
+            let wait = retry_after(response.headers()).unwrap_or(pause);
+            if !busy || !patient || begun.elapsed() + wait > self.0.absorb {
+                return Ok(response);
+            }
+            self.0.metrics.source.retries.inc(&["proxy"]);
+            tokio::time::sleep(wait).await;
+            pause = (pause * 2).min(Duration::from_secs(5));
+        }
+    }
+
+    /// Sends a request once.
+    pub async fn send(&self, outgoing: &Outgoing, body: reqwest::Body) -> Result<reqwest::Response, Gone> {
+        let inner = &*self.0;
+        let _slot = inner.slots.acquire().await.map_err(|error| Gone(error.to_string()))?;
+        let url = format!("{}{}", inner.site, outgoing.target);
+        let request = inner.http.request(outgoing.method.clone(), url).headers(forwarded(&outgoing.headers)).body(body);
+        let begun = Instant::now();
+        let response = request.send().await.map_err(|error| self.failed(&error))?;
+        inner.clock.observe(date(response.headers()));
+        let failing = matches!(response.status().as_u16(), 502..=504);
+        *lock(&inner.down) = failing.then(|| Instant::now() + TRY_EVERY);
+        if failing {
+            inner.metrics.source.failed("proxy", "http_5xx", begun.elapsed());
+        } else {
+            let length = response.content_length().unwrap_or_default();
+            inner.metrics.source.answered("proxy", begun.elapsed(), length);
+        }
+        Ok(response)
+    }
+
+    fn failed(&self, error: &reqwest::Error) -> Gone {
+        *lock(&self.0.down) = Some(Instant::now() + TRY_EVERY);
+        let reason = if error.is_timeout() { "timeout" } else { "connect" };
+        self.0.metrics.source.failed("proxy", reason, Duration::ZERO);
+        let mut words = error.to_string();
+        let mut source = std::error::Error::source(error);
+        while let Some(inner) = source {
+            words = inner.to_string();
+            source = inner.source();
+        }
+        Gone(words)
+    }
+}
+
+/// Reads an answer; `None` when it is too long to be held.
+async fn read(mut response: reqwest::Response) -> Result<Option<Bytes>, reqwest::Error> {
+    let mut body = BytesMut::new();
+    while let Some(chunk) = response.chunk().await? {
+        body.extend_from_slice(&chunk);
+        if body.len() > MOST_BYTES {
+            return Ok(None);
+        }
+    }
+    Ok(Some(body.freeze()))
+}
+
+/// Headers that belong to one connection, and the name of this host.
+const OWN: &[&str] = &[
+    "host",
+    "connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "keep-alive",
+    "proxy-connection",
+];
+
+/// Returns the headers that go through, in either direction.
+pub(super) fn forwarded(headers: &HeaderMap) -> HeaderMap {
+    let mut through = headers.clone();
+    for name in OWN {
+        through.remove(*name);
+    }
+    through
+}
+
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
+}
+
+fn date(headers: &HeaderMap) -> Option<Timestamp> {
+    let moment = chrono::DateTime::parse_from_rfc2822(headers.get(header::DATE)?.to_str().ok()?).ok()?;
+    Some(Timestamp(moment.timestamp()))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,253 @@
+//! The api listener over real connections: what it answers, what it hands through.
+
+use serde_json::{Value, json};
+use sgcache::proxy::{CallerName, CallerRule, Limits, Mode, Settings};
+use sgcache::sim::{Site, Trouble};
+
+use crate::proxy_rig::{Rig, call, call_with_status, find, said, shipped, written};
+
+const CONFIGS: &[(&str, &str)] = &[
+    ("Project", r#"{"fields": {"name": {}, "archived": {}}}"#),
+    ("Sequence", r#"{"fields": {"code": {}, "project": {}, "shots": {}}}"#),
+    (
+        "Shot",
+        r#"{"fields": {"code": {}, "sg_status_list": {}, "sg_cut_in": {}, "sg_sequence": {}, "project": {},
+            "assets": {}, "image": {}, "created_at": {}}}"#,
+    ),
+    ("Asset", r#"{"fields": {"code": {}, "shots": {}, "project": {}}}"#),
+];
+
+async fn rig(settings: Settings) -> Rig {
+    let site = Site::empty();
+    site.clock.run(0);
+    site.create("Project", json!({"name": "Demo"})).expect("a project");
+    let project = json!({"type": "Project", "id": 1});
+    for number in 0..5 {
+        let fields = json!({"code": format!("sh{number}"), "project": project, "sg_cut_in": number});
+        site.create("Shot", fields).expect("a shot");
+    }
+    Rig::start(site, written(CONFIGS), settings).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_cached_is_answered_with_its_age_and_the_rest_by_the_site() {
+    let rig = rig(Settings::default()).await;
+    let asked = find("Shot", json!([["code", "is", "SH1"]]), &["code", "sg_cut_in", "project"]);
+    let (headers, answer) = rig.call("read", asked.clone()).await;
+    assert_eq!(said(&headers), "hit");
+    assert_eq!(answer, rig.direct("read", asked).await);
+    assert!(headers["x-sgcache-fresh-as-of"].to_str().is_ok_and(|moment| moment.ends_with('Z')), "{headers:?}");
+    assert_eq!(headers["content-type"], "application/json; charset=utf-8");
+    assert!(headers.contains_key("content-length"));
+
+    let (said, found) = rig.find("Shot", json!([]), &["code", "image"]).await;
+    assert_eq!((said.as_str(), found.len()), ("signed_url", 5));
+    assert_eq!(rig.find("Task", json!([]), &["id"]).await.0, "uncached_type");
+    assert_eq!(rig.find("Shot", json!([]), &["description"]).await.0, "uncached_field");
+    assert_eq!(rig.counted("sgcache_proxy_passthrough_total", &[("reason", "uncached_type")]), 1.0);
+    assert!(rig.counted("sgcache_proxy_cache_hits_total", &[("method", "read")]) >= 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn faults_and_statuses_are_those_of_the_site() {
+    let rig = rig(Settings::default()).await;
+    for (method, argument) in [
+        ("read", find("Shot", json!([["nothing", "is", 1]]), &[])),
+        ("read", find("Shot", json!([["code", "in", []]]), &[])),
+        ("read", json!({"type": "Shot"})),
+        ("no_such_method", json!({})),
+        ("delete", json!({"type": "Shot", "id": 1_000_000})),
+    ] {
+        let (_, answer) = rig.call(method, argument.clone()).await;
+        assert_eq!(answer["exception"], true, "{answer}");
+        assert_eq!(answer, rig.direct(method, argument).await);
+    }
+    let sent = reqwest::get(format!("{}/no/such/page", rig.url)).await.expect("an answer");
+    let direct = reqwest::get(format!("{}/no/such/page", rig.site_url)).await.expect("an answer");
+    assert_eq!(sent.status(), direct.status());
+    assert_eq!(sent.headers()["x-sgcache"], "pass; reason=path");
+    assert_eq!(sent.text().await.expect("a body"), direct.text().await.expect("a body"));
+    let broken = reqwest::Client::new().post(format!("{}/api3/json", rig.url)).body("{not json").send().await;
+    let broken: Value = broken.expect("an answer").json().await.expect("JSON");
+    assert_eq!(broken["error_code"], 103);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn info_and_any_prefix_are_answered_as_by_the_site() {
+    let rig = rig(Settings::default()).await;
+    let body = r#"{"method_name": "info", "params": []}"#;
+    let ask = |url: String| async move {
+        let sent = reqwest::Client::new().post(url).body(body).send().await.expect("an answer");
+        (said(sent.headers()), sent.text().await.expect("a body"))
+    };
+    let (how, through) = ask(format!("{}/some/prefix/api3/json", rig.url)).await;
+    assert_eq!(how, "hit");
+    assert_eq!(through, ask(format!("{}/api3/json", rig.site_url)).await.1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn summaries_schemas_and_both_pagings_equal_the_site() {
+    let rig = rig(Settings::default()).await;
+    let summary = |field: &str, kind: &str| {
+        json!({"type": "Shot", "summaries": [{"field": field, "type": kind}],
+        "filters": {"logical_operator": "and", "conditions": []}})
+    };
+    for (field, kind) in [
+        ("id", "count"),
+        ("sg_cut_in", "sum"),
+        ("sg_cut_in", "maximum"),
+        ("sg_cut_in", "minimum"),
+        ("code", "record_count"),
+        ("sg_sequence", "count"),
+        ("created_at", "latest"),
+    ] {
+        let (headers, answer) = rig.call("summarize", summary(field, kind)).await;
+        assert_eq!(
+            (said(&headers).as_str(), answer),
+            ("hit", rig.direct("summarize", summary(field, kind)).await),
+            "{kind}"
+        );
+    }
+    for flag in ["return_paging_info", "return_paging_info_without_counts"] {
+        for page in [1, 2, 3, 9] {
+            let mut asked = find("Shot", json!([]), &["code"]);
+            asked["paging"] = json!({"entities_per_page": 2, "current_page": page});
+            asked["return_paging_info"] = false.into();
+            asked["return_paging_info_without_counts"] = false.into();
+            asked[flag] = true.into();
+            let (headers, answer) = rig.call("read", asked.clone()).await;
+            assert_eq!((said(&headers).as_str(), answer), ("hit", rig.direct("read", asked).await), "{flag} {page}");
+        }
+    }
+    let field = json!({"type": "Shot", "field_name": "code"});
+    for expected in ["schema_unread", "hit"] {
+        let (headers, answer) = rig.call("schema_field_read", field.clone()).await;
+        assert_eq!((said(&headers).as_str(), answer), (expected, rig.direct("schema_field_read", field.clone()).await));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_sees_a_row_without_credentials_that_the_site_accepts() {
+    let limits = Limits { types: Some(["Shot".into()].into()), ..Limits::default() };
+    let rule = CallerRule { name: CallerName::Script("farm".into()), limits };
+    let rig = rig(Settings { callers: vec![rule], ..Settings::default() }).await;
+    rig.site().add_script("farm", "farm-key", true);
+    let asked = find("Shot", json!([]), &["code"]);
+    let with = |auth: Value, asked: Value| call(&rig.url, auth, "read", asked);
+
+    for auth in [
+        json!({"script_name": "farm", "script_key": "wrong"}),
+        json!({"script_name": "sgcache", "script_key": "x"}),
+        json!({}),
+    ] {
+        for _ in 0..3 {
+            let (_, answer) = with(auth.clone(), asked.clone()).await;
+            assert_eq!((&answer["exception"], &answer["error_code"]), (&json!(true), &json!(102)), "{answer}");
+        }
+    }
+    let farm = json!({"script_name": "farm", "script_key": "farm-key"});
+    let (headers, first) = with(farm.clone(), asked.clone()).await;
+    assert_eq!(said(&headers), "unverified");
+    let (headers, second) = with(farm.clone(), asked.clone()).await;
+    assert_eq!((said(&headers).as_str(), &first), ("hit", &second));
+    let (headers, _) = with(farm.clone(), find("Asset", json!([]), &["code"])).await;
+    assert_eq!(said(&headers), "scope");
+    let sudo = json!({"script_name": "sgcache", "script_key": "sgcache-sim", "sudo_as_login": "nobody"});
+    let (headers, answer) = with(sudo, asked).await;
+    assert_eq!((said(&headers).as_str(), &answer["exception"]), ("unmapped", &json!(true)));
+    let audit = std::fs::read_to_string(rig.directory.path().join("audit.ndjson")).expect("an audit");
+    assert!(!audit.contains("farm-key") && !audit.contains("sgcache-sim"), "{audit}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_site_that_is_busy_for_a_moment_is_waited_out() {
+    let rig = rig(Settings::default()).await;
+    rig.site().troubles.next_of("read Task", 1, Trouble::Status(503));
+    let (how, _) = rig.find("Task", json!([]), &["id"]).await;
+    assert_eq!(how, "uncached_type");
+    rig.site().troubles.next_of("read Task", 1, Trouble::Status(429));
+    assert_eq!(rig.find("Task", json!([]), &["id"]).await.0, "uncached_type");
+    rig.site().troubles.next_of("read Task", 1, Trouble::Status(500));
+    let auth = json!({"script_name": "sgcache", "script_key": "sgcache-sim"});
+    let (status, ..) = call_with_status(&rig.url, auth, "read", find("Task", json!([]), &["id"])).await;
+    assert_eq!(status, 500);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_site_that_is_down_is_stood_in_for_and_comes_back() {
+    let rig = rig(Settings { max_age: std::time::Duration::ZERO, ..Settings::default() }).await;
+    let asked = find("Shot", json!([]), &["code"]);
+    // With no age allowed at all, everything passes; so everything is verified, too.
+    let (headers, before) = rig.call("read", asked.clone()).await;
+    assert_eq!(said(&headers), "stale");
+    let own = json!({"script_name": "sgcache", "script_key": "sgcache-sim"});
+    rig.site().troubles.next(u32::MAX, Trouble::Status(503));
+    let (headers, during) = call(&rig.url, own.clone(), "read", asked.clone()).await;
+    assert!(headers["x-sgcache"].to_str().is_ok_and(|said| said.starts_with("stale; age=")), "{headers:?}");
+    assert_eq!(before, during);
+    rig.site().troubles.clear();
+    let (headers, after) = rig.call("read", asked).await;
+    assert_eq!(before, after);
+    assert!(matches!(said(&headers).as_str(), "stale"), "{headers:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_mode_pass_the_site_answers_everything() {
+    let site = Site::empty();
+    site.create("Project", json!({"name": "Demo"})).expect("a project");
+    let rig = Rig::begin(site, written(CONFIGS), Settings { mode: Mode::Pass, ..Settings::default() }).await;
+    assert_eq!(rig.find("Shot", json!([]), &["code"]).await.0, "mode");
+    let create = json!({"type": "Shot", "fields": [{"field_name": "code", "value": "new"},
+        {"field_name": "project", "value": {"type": "Project", "id": 1}}], "return_fields": ["id"]});
+    let (headers, answer) = rig.call("create", create).await;
+    assert_eq!((said(&headers).as_str(), answer["results"]["code"].as_str()), ("mode", Some("new")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_read_in_flight_is_sent_once() {
+    let rig = rig(Settings::default()).await;
+    rig.site().requests.reset();
+    let slow = sgcache::sim::faults::Latency::Fixed(std::time::Duration::from_millis(300));
+    rig.site().troubles.next_of("read Task", 1, Trouble::Slow(slow));
+    let reads = (0..8).map(|_| rig.find("Task", json!([]), &["id"]));
+    futures::future::join_all(reads).await;
+    let sent = rig.site().requests.of("read Task") as f64;
+    let shared = rig.counted("sgcache_proxy_coalesced_total", &[]);
+    assert_eq!(sent + shared, 8.0, "each was sent or shared");
+    assert!(shared > 0.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_under_way_is_finished_before_the_end() {
+    let rig = rig(Settings::default()).await;
+    let slow = sgcache::sim::faults::Latency::Fixed(std::time::Duration::from_millis(300));
+    rig.site().troubles.next_of("read Task", 1, Trouble::Slow(slow));
+    let (url, own) = (rig.url.clone(), json!({"script_name": "sgcache", "script_key": "sgcache-sim"}));
+    let read = tokio::spawn(async move { call(&url, own, "read", find("Task", json!([]), &["id"])).await });
+    while rig.counted("sgcache_proxy_in_flight", &[]) < 1.0 {
+        tokio::task::yield_now().await;
+    }
+    rig.shutdown().await;
+    let (headers, answer) = read.await.expect("an answer");
+    assert_eq!((said(&headers).as_str(), answer["results"]["entities"].is_array()), ("uncached_type", true));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_is_too_long_takes_no_memory() {
+    let rig = rig(Settings { max_request_bytes: 4096, ..Settings::default() }).await;
+    let long = find("Shot", json!([["code", "is", "x".repeat(5000)]]), &[]);
+    let auth = json!({"script_name": "sgcache", "script_key": "sgcache-sim"});
+    assert_eq!(call_with_status(&rig.url, auth, "read", long).await.0, 413);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_shipped_configuration_serves_a_generated_site() {
+    let rig = Rig::start(Site::generated(3, 1500), shipped(), Settings::default()).await;
+    let asked = find(
+        "Task",
+        json!([["entity.Shot.sg_sequence.Sequence.code", "starts_with", "s"]]),
+        &["content", "entity", "entity.Shot.sg_sequence", "task_assignees", "project"],
+    );
+    let (headers, answer) = rig.call("read", asked.clone()).await;
+    assert_eq!((said(&headers).as_str(), answer), ("hit", rig.direct("read", asked).await));
+}

@@ -1,0 +1,97 @@
+//! The unmodified Python client through the proxy: the calls of every day, random
+//! queries against the site itself, and reads of its own writes.
+//!
+//! Runs when SGCACHE_TEST_PYTHON names a Python that has shotgun_api3.
+//! SGCACHE_TEST_QUERIES and SGCACHE_TEST_SECONDS make the runs longer.
+
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use sgcache::proxy::{Reading, Settings};
+use sgcache::sim::{Site, Trouble};
+
+use crate::proxy_rig::{Rig, shipped};
+use crate::servers::skipped;
+
+fn python() -> Option<String> {
+    let python = std::env::var("SGCACHE_TEST_PYTHON").ok();
+    if python.is_none() {
+        skipped("proxy_python", "SGCACHE_TEST_PYTHON is not set (eval \"$(tests/setup)\")");
+    }
+    python
+}
+
+fn wanted(name: &str, usual: u64) -> u64 {
+    std::env::var(name).ok().and_then(|count| count.parse().ok()).unwrap_or(usual)
+}
+
+async fn run(python: String, script: &'static str, arguments: Vec<String>) -> (Output, String) {
+    let path = format!("{}/tests/python/{script}", env!("CARGO_MANIFEST_DIR"));
+    let run = tokio::task::spawn_blocking(move || Command::new(python).arg(path).args(arguments).output());
+    let output = run.await.expect("the run").expect("the Python runs");
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    println!("{said}");
+    (output, said)
+}
+
+fn hits(rig: &Rig) -> f64 {
+    ["read", "summarize"]
+        .iter()
+        .map(|method| rig.counted("sgcache_proxy_cache_hits_total", &[("method", method)]))
+        .sum()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_official_client_works_through_the_proxy() {
+    let Some(python) = python() else { return };
+    let rig = Rig::start(Site::generated(1, 2000), shipped(), Settings::default()).await;
+    let (output, said) = run(python, "test_client.py", vec![rig.url.clone()]).await;
+    assert!(output.status.success() && said.contains("OK"), "{said}");
+    assert!(hits(&rig) > 0.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn random_queries_have_the_answers_of_the_site() {
+    let Some(python) = python() else { return };
+    let assume = Reading::EVERY.iter().copied().collect();
+    let settings = Settings { assume, ..Settings::default() };
+    let rig = Rig::start(Site::generated(7, 2500), shipped(), settings).await;
+    let before = hits(&rig);
+    let (queries, seed) = (wanted("SGCACHE_TEST_QUERIES", 400), wanted("SGCACHE_TEST_SEED", 1));
+    let arguments = [&rig.site_url, &rig.url].map(String::clone).into_iter();
+    let arguments = arguments.chain([queries.to_string(), seed.to_string()]).collect();
+    let (output, said) = run(python, "differential.py", arguments).await;
+    assert!(output.status.success(), "{said}");
+    let served = (hits(&rig) - before) / queries as f64;
+    println!("{:.0} % of the queries were answered from the cache", served * 100.0);
+    assert!(served > 0.2, "hardly any query was answered from the cache: {served}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_read_misses_a_write_that_was_acknowledged() {
+    let Some(python) = python() else { return };
+    let rig = Rig::start(Site::generated(2, 1000), shipped(), Settings::default()).await;
+    let seconds = wanted("SGCACHE_TEST_SECONDS", 12);
+    let site = rig.site().clone();
+    let faults = tokio::spawn(async move {
+        let mut random = SmallRng::seed_from_u64(5);
+        loop {
+            tokio::time::sleep(Duration::from_millis(random.random_range(20..200))).await;
+            let trouble = match random.random_range(0..4) {
+                0 => Trouble::Status(503),
+                1 => Trouble::Truncated,
+                2 => Trouble::Dropped,
+                _ => Trouble::Html,
+            };
+            let method = ["read", "update", "read EventLogEntry", "read Shot", "create"][random.random_range(0..5)];
+            site.troubles.next_of(method, 1, trouble);
+        }
+    });
+    let (output, said) = run(python, "read_your_writes.py", vec![rig.url.clone(), seconds.to_string()]).await;
+    faults.abort();
+    assert!(output.status.success(), "{said}");
+    println!("{} reads from the cache", hits(&rig));
+    assert!(hits(&rig) > 0.0, "every read went to the site");
+}
