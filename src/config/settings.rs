@@ -10,13 +10,9 @@ use chrono_tz::Tz;
 use super::Secret;
 use crate::elastic::{self, Auth};
 use crate::entity_config::Exclusions;
-<<<<<<< HEAD
 use crate::pipeline::{Blackout, Defaults};
-use crate::report::Notifier;
-=======
-use crate::pipeline::Defaults;
 use crate::proxy;
->>>>>>> b28e416 (proxy: a listener that is a site for every program)
+use crate::report::Notifier;
 use crate::shotgun;
 
 /// Everything that `config.yaml` and the environment say.

@@ -236,11 +236,9 @@ async fn forward(proxy: &Arc<Inner>, call: Call, pass: Pass, older: Option<Box<S
         Ok(whole) if whole.status.as_u16() < 500 || older.is_none() => {
             proxy.callers.learn(&call.caller, &whole);
             let unchanged = proxy.desk.writes() == call.writes;
-            if let Some(question) = call.schema_question().filter(|_| pass.reason == Reason::SchemaUnread && unchanged)
-            {
-                if !call.is_localized() {
-                    proxy.memo.keep_schema(question, Arc::clone(&whole), schema);
-                }
+            let keeps = pass.reason == Reason::SchemaUnread && unchanged && !call.is_localized();
+            if let Some(question) = call.schema_question().filter(|_| keeps) {
+                proxy.memo.keep_schema(question, Arc::clone(&whole), schema);
             }
             repeat(&whole, "pass", Some(pass.reason))
         }

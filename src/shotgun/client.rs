@@ -218,7 +218,6 @@ impl Client {
     }
 }
 
-<<<<<<< HEAD
 /// Returns the results of an answer.
 fn results(body: &[u8]) -> Result<Value, Error> {
     let parsed: Value = serde_json::from_slice(body).map_err(|error| not_json(body, &error))?;
@@ -235,9 +234,6 @@ fn read_answer<R: AnswerRow>(body: &[u8]) -> Result<ReadAnswer<R>, Error> {
     Ok(ReadAnswer { entities, paging_info: answer.paging_info })
 }
 
-fn http_client(settings: &Settings) -> Result<reqwest::Client, Error> {
-    let wrong = |words: String| Error::new(ErrorKind::Settings, words);
-=======
 /// Makes an HTTP client for a site: its certificate authority, no redirects.
 /// `change` adds what one use of it wants.
 ///
@@ -249,7 +245,6 @@ pub fn http_client(
     change: impl FnOnce(reqwest::ClientBuilder) -> reqwest::ClientBuilder,
 ) -> Result<reqwest::Client, Error> {
     let wrong = |words: String| Error::new(ErrorKind::Settings, words).at(&settings.site, "connect", 1);
->>>>>>> b28e416 (proxy: a listener that is a site for every program)
     let mut builder = reqwest::Client::builder()
         .user_agent(concat!("sgcache/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(settings.connect_timeout)
