@@ -2,15 +2,13 @@
 //! and its pipelines, all in one process and one directory.
 
 use std::fs;
-use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-
 use super::Failure;
+use super::bars::Bars;
 use super::context::load_config;
 use super::daemon::{Daemon, interrupted};
 use super::output;
@@ -208,37 +206,17 @@ fn every_minute(text: &str, second: u32) -> String {
 
 /// Draws a bar per type while it is imported, then one live line.
 async fn watch(snapshots: Arc<super::snapshot::Snapshots>) {
-    let bars = MultiProgress::new();
-    let style = ProgressStyle::with_template("{prefix:16} {bar:40} {pos:>8}/{len:8} {msg}")
-        .unwrap_or_else(|_| ProgressStyle::default_bar());
-    let mut shown: std::collections::BTreeMap<String, ProgressBar> = std::collections::BTreeMap::new();
-    let terminal = std::io::stderr().is_terminal();
-    let live = bars.add(ProgressBar::new_spinner());
-    let mut every = tokio::time::interval(Duration::from_millis(if terminal { 250 } else { 10_000 }));
+    let mut bars = Bars::new(true);
+    let mut every = tokio::time::interval(Duration::from_millis(if bars.on_terminal() { 250 } else { 10_000 }));
     loop {
         every.tick().await;
         let status = snapshots.take().await;
-        if !terminal {
-            eprintln!("{}", line(&status));
-            continue;
-        }
-        for ty in &status.types {
-            let Some(import) = ty.import else {
-                if let Some(bar) = shown.remove(&ty.entity_type) {
-                    bar.set_position(bar.length().unwrap_or(ty.rows));
-                    bar.finish_with_message("imported");
-                }
-                continue;
-            };
-            let bar = shown.entry(ty.entity_type.clone()).or_insert_with(|| {
-                let bar = bars.insert_before(&live, ProgressBar::new(import.total).with_style(style.clone()));
-                bar.with_prefix(ty.entity_type.clone())
-            });
-            bar.set_length(import.total.max(import.done));
-            bar.set_position(import.done);
-        }
-        live.set_message(line(&status));
-        live.tick();
+        let importing = status.types.iter().filter_map(|ty| {
+            let import = ty.import?;
+            Some((ty.entity_type.clone(), import.done, import.total))
+        });
+        bars.show_all(&importing.collect::<Vec<_>>());
+        bars.say(line(&status));
     }
 }
 

@@ -79,6 +79,19 @@ impl Engine {
     /// When the settings of the report cluster cannot work, or its outbox cannot
     /// be opened.
     pub fn new(online: Online, settings: sync::Settings) -> Result<Self, Failure> {
+        Self::with_progress(online, settings, None)
+    }
+
+    /// Does the same; `progress` is told how far a rebuild is.
+    ///
+    /// # Errors
+    ///
+    /// As [`Engine::new`].
+    pub fn with_progress(
+        online: Online,
+        settings: sync::Settings,
+        progress: Option<sync::Progress>,
+    ) -> Result<Self, Failure> {
         let shutdown = CancellationToken::new();
         let replica = Replica::new(
             online.client.clone(),
@@ -100,6 +113,7 @@ impl Engine {
             entity_config_dir: config.entity_config_dir(),
             keep_runs: config.pipelines.history.keep_runs as usize,
             keep_runs_for: Duration::from_secs(u64::from(config.pipelines.history.keep_days) * 86_400),
+            progress,
         });
         let notifiers = Notifiers::new(config.notifiers.clone());
         let runner = Runner::new(jobs.execute(), &surroundings(config), instance(), shutdown.clone());

@@ -5,8 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::Value;
+use tokio_util::sync::CancellationToken;
 
 use super::Failure;
+use super::bars;
 use super::context::{Online, load_config};
 use super::corrupt;
 use super::engine::Engine;
@@ -130,9 +132,18 @@ pub async fn run(args: Args, config: Option<&Path>) -> Result<u8, Failure> {
     let config = load_config(config)?;
     let generates = matches!(spec, JobSpec::GenerateEntityConfigs(_));
     let online = if generates { Online::without_layouts(config).await? } else { Online::open(config).await? };
-    let engine = Engine::new(online, sync::Settings::default())?;
+    let progress = matches!(spec, JobSpec::Rebuild(_)).then(bars::progress);
+    let engine = Engine::with_progress(online, sync::Settings::default(), progress)?;
+    let imports = CancellationToken::new();
+    let watch = matches!(spec, JobSpec::Import(_))
+        .then(|| tokio::spawn(bars::watch_imports(engine.online.state.clone(), imports.clone())));
     let pipeline = Arc::new(Pipeline::single(spec, fail_when, warn_when));
     let report = engine.run(&pipeline, RunOrder::new(Trigger::Cli)).await?;
+    imports.cancel();
+    if let Some(watch) = watch {
+        // Only the last drawing could be missing.
+        let _ = watch.await;
+    }
     engine.finish().await;
     print(&report, args.output)?;
     name_dead_letters(&engine)?;

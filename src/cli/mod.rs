@@ -4,6 +4,7 @@
 //! `config.yaml` is in `context`. Data goes to stdout, everything said to a person
 //! to stderr. No rule of the business is decided here.
 
+mod bars;
 mod context;
 mod corrupt;
 mod daemon;
@@ -139,7 +140,9 @@ fn start_log(cli: &Cli) {
     };
     let filter = tracing_subscriber::EnvFilter::try_from_env("SGCACHE_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+    // A file and a journal do not know colours.
+    let colours = std::io::IsTerminal::is_terminal(&std::io::stderr()) && std::env::var_os("NO_COLOR").is_none();
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false).with_ansi(colours);
     let registry = tracing_subscriber::registry().with(filter);
     match cli.log_format {
         LogFormat::Pretty => registry.with(lines).init(),

@@ -262,7 +262,7 @@ fn history(args: &HistoryArgs, config: Option<&Path>) -> Result<u8, Failure> {
             report.trigger.to_string(),
             moment(Some(report.started_at)),
             took.unwrap_or_else(|| "-".to_owned()),
-            report.status.to_string(),
+            if report.is_running() { "running".to_owned() } else { report.status.to_string() },
             sum(|result| result.checked),
             sum(|result| result.drift),
             sum(|result| result.repaired),

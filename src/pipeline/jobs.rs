@@ -21,7 +21,7 @@ use crate::schema::Schema;
 use crate::shotgun;
 use crate::state::{StateError, TypeState};
 use crate::store::{PurgeScope, StoreError, StoreErrorKind};
-use crate::sync::{Follower, Replica, SyncError};
+use crate::sync::{Follower, Progress, Replica, SyncError};
 use crate::validate::{DataCheck, Sample, Selection, ValidateError, Validator};
 
 /// Entities of a type that `validateData` compares when nothing is said.
@@ -49,6 +49,8 @@ pub struct Jobs {
     pub keep_runs: usize,
     /// How long runs are kept.
     pub keep_runs_for: Duration,
+    /// Is told how far a rebuild is.
+    pub progress: Option<Progress>,
 }
 
 /// Where the follower of this process can be found while it works.
@@ -176,7 +178,7 @@ impl Jobs {
                     "{ty} is not imported yet: `sgcache pipelines run` or `sgcache job import` does that"
                 )));
             }
-            let imported = self.replica.rebuild(&layout.entity_type, None).await?;
+            let imported = self.replica.rebuild(&layout.entity_type, self.progress.clone()).await?;
             let ty = result.by_type.entry(layout.entity_type.to_string()).or_default();
             ty.written = imported.rows;
         }
