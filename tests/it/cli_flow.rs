@@ -77,7 +77,7 @@ fn every_command_works_beside_a_running_daemon() {
         "2",
     ];
     place.run(&args).expect_code(0);
-    place.run(&["job", "rebuild", "Asset", "Shot"]).expect_code(0);
+    place.run(&["job", "rebuild", "Asset", "Shot"]).expect_code(0).says(&["Asset: imported, ", "Shot: imported, "]);
     place.run(&["job", "generateEntityConfigs", "Asset", "Shot"]).expect_code(0);
     place.run(&["pipelines", "list"]).expect_code(0);
     place.run(&["pipelines", "trigger", "nightly-counts"]).expect_code(0);
