@@ -268,12 +268,16 @@ fn print_step(step: &StepReport) {
 }
 
 fn print_types(step: &StepReport) {
-    let counts = step.result.by_type.values().any(|ty| ty.site_count.is_some());
-    let mut table = output::table(["type", "verdict", "checked", "missing", "extra", "differs", "touched", "repaired"]);
-    if counts {
-        table.set_header(["type", "verdict", "site", "cache", "missing", "extra", "differs", "touched", "repaired"]);
-    }
-    for (name, ty) in &step.result.by_type {
+    let types = &step.result.by_type;
+    let counts = types.values().any(|ty| ty.site_count.is_some());
+    let names = types.values().any(|ty| ty.names > 0);
+    let numbers = if counts { ["site", "cache"].as_slice() } else { &["checked"] };
+    let names_header = if names { ["names"].as_slice() } else { &[] };
+    let header =
+        [&["type", "verdict"], numbers, &["missing", "extra", "differs"], names_header, &["touched", "repaired"]];
+    let mut table = output::table(["type"]);
+    table.set_header(header.concat());
+    for (name, ty) in types {
         let verdict = serde_json::to_value(ty.verdict).ok().and_then(|v| v.as_str().map(str::to_owned));
         let mut cells = vec![name.clone(), verdict.unwrap_or_default()];
         if counts {
@@ -282,10 +286,15 @@ fn print_types(step: &StepReport) {
         } else {
             cells.push(output::number(ty.checked));
         }
-        cells.extend([ty.missing, ty.extra, ty.differs, ty.touched, ty.repaired].map(output::number));
+        cells.extend([ty.missing, ty.extra, ty.differs].map(output::number));
+        cells.extend(names.then(|| output::number(ty.names)));
+        cells.extend([ty.touched, ty.repaired].map(output::number));
         table.add_row(cells);
     }
     println!("{table}");
+    for (name, problem) in types.iter().filter_map(|(name, ty)| Some((name, ty.problem.as_ref()?))) {
+        eprintln!("{name}: {problem}");
+    }
 }
 
 fn print_mismatches(step: &StepReport) {

@@ -16,6 +16,7 @@ use crate::server::{
 };
 use crate::state::{self, StateError, TypeRecord};
 use crate::store::Health;
+use crate::sync::WHOLE;
 
 /// Runs that the status shows.
 const RUNS: usize = 30;
@@ -147,16 +148,18 @@ impl Snapshots {
         let progress =
             import.map(|import| ImportProgress { done: import.rows, total: import.expected.unwrap_or(import.rows) });
         let breaker = record.and_then(|record| record.breaker_since);
+        let held = breaker.map(|_| "deletions are held: too many entities vanished at once".to_owned());
+        let lacking = self.engine.replica.lacking().remove(&layout.entity_type).unwrap_or_default();
         Ok(TypeStatus {
             entity_type: layout.entity_type.to_string(),
-            state: type_state(record),
+            state: type_state(record, &lacking),
             rows: state.active_count(&layout.entity_type)?,
             fresh_as_of: fresh.map(|fresh| fresh.timestamp().to_chrono()),
             lag_seconds: lag,
             import: progress,
             drift_ratio: None,
             validated_at: None,
-            problem: breaker.map(|_| "deletions are held: too many entities vanished at once".to_owned()),
+            problem: held.or_else(|| problem_of(&lacking)),
         })
     }
 
@@ -265,13 +268,24 @@ fn first_status(pipeline: &Arc<Pipeline>) -> PipelineStatus {
     }
 }
 
-fn type_state(record: Option<&TypeRecord>) -> TypeState {
+fn type_state(record: Option<&TypeRecord>, lacking: &BTreeMap<String, String>) -> TypeState {
     let Some(record) = record else { return TypeState::New };
     match record.state {
         state::TypeState::Absent => TypeState::New,
         state::TypeState::Importing => TypeState::Importing,
+        state::TypeState::Live if !lacking.is_empty() => TypeState::Degraded,
         state::TypeState::Live => TypeState::Live,
-        state::TypeState::Degraded => TypeState::Reimporting,
+        state::TypeState::Degraded => TypeState::Unhealthy,
         state::TypeState::Untracked => TypeState::Untracked,
     }
+}
+
+/// Says which configured fields are not cached, and why.
+fn problem_of(lacking: &BTreeMap<String, String>) -> Option<String> {
+    let part = |(field, reason): (&String, &String)| match field.as_str() {
+        WHOLE => reason.clone(),
+        field => format!("`{field}` is not cached: {reason}"),
+    };
+    let parts: Vec<_> = lacking.iter().map(part).collect();
+    (!parts.is_empty()).then(|| parts.join("; "))
 }

@@ -147,7 +147,7 @@ impl TypeLayout {
     }
 }
 
-fn layout_hash(fields: &[LayoutField], filter: &RawFilter) -> String {
+pub(super) fn layout_hash(fields: &[LayoutField], filter: &RawFilter) -> String {
     let mut described = Map::new();
     for field in fields {
         described.insert(field.name.clone(), serde_json::json!([field.data_type.as_str(), field.mapping]));

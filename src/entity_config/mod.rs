@@ -4,6 +4,7 @@
 //! checked against the schema of the site, and what stores, sync and validation
 //! work with. `config.yaml` and stores are not known here.
 
+mod fit;
 mod generate;
 mod layout;
 
@@ -15,6 +16,7 @@ use serde_json::Value;
 
 use crate::entity::EntityType;
 
+pub use fit::Fitted;
 pub use generate::{Change, Exclusions, GenerateError, generate, refresh};
 pub use layout::{LayoutField, LayoutProblem, TypeLayout};
 

@@ -48,7 +48,7 @@ const STORE_OPERATION: Axis = Axis::Fixed("operation", &["get", "search", "count
 const STORE_REASON: Axis = Axis::Fixed("reason", &["unavailable", "full", "refused", "other"]);
 const BULK_RESULT: Axis = Axis::Fixed("result", &["written", "stale", "refused"]);
 const CHECK: Axis = Axis::Fixed("kind", &["count", "sample", "full"]);
-const MISMATCH: Axis = Axis::Fixed("kind", &["missing_in_cache", "missing_in_source", "field_diff"]);
+const MISMATCH: Axis = Axis::Fixed("kind", &["missing_in_cache", "missing_in_source", "field_diff", "name"]);
 const MISMATCH_CLASS: Axis =
     Axis::Fixed("class", &["no_event", "silent", "lost_event", "name", "membership", "type_format", "other"]);
 const REPAIR: Axis = Axis::Fixed("action", &["upsert", "delete"]);
@@ -216,6 +216,9 @@ metrics! {
         /// Whether deletions of a type wait for an operator.
         deletion_breaker_open: Gauges = gauges(
             "sgcache_sync_deletion_breaker_open", &[Axis::EntityType], First::Zero);
+        /// Configured fields of a type that are not cached: the site does not have them as configured.
+        fields_lacking: Gauges = gauges(
+            "sgcache_sync_lacking_fields", &[Axis::EntityType], First::Zero);
         /// Changes when the site was restored from a backup.
         incarnation: Gauge = gauge("sgcache_sync_incarnation", First::Zero);
         /// What was refused for good, by what it is.

@@ -341,8 +341,9 @@ impl<'a> Run<'a> {
         }
         let mut types = result.by_type.iter();
         let unclear = types.find(|(_, ty)| ty.verdict == Verdict::Inconclusive);
-        if let Some((entity_type, _)) = unclear {
-            let reason = format!("{entity_type}: sync was not healthy enough to tell");
+        if let Some((entity_type, ty)) = unclear {
+            let problem = ty.problem.as_deref().unwrap_or("sync was not healthy enough to tell");
+            let reason = format!("{entity_type}: {problem}");
             return Ok((Status::Warn, Some(reason)));
         }
         Ok((Status::Ok, None))

@@ -198,6 +198,7 @@ fn validation_body(step: &StepReport, kind: CheckKind, ty: &str, result: &TypeRe
                 "difference": difference, "checked": result.checked,
                 "mismatched": result.drift, "missing_in_cache": result.missing,
                 "missing_in_source": result.extra, "field_diffs": result.differs,
+                "names": result.names,
                 "repaired": result.repaired, "transient": result.transient,
                 "touched": result.touched, "unverifiable": result.unverifiable,
                 "ratio": result.drift_ratio,

@@ -69,6 +69,7 @@ fn count_types(metrics: &Metrics, kind: CheckKind, result: &StepResult) {
         validation.mismatches.add(&[ty, "missing_in_cache"], counts.missing);
         validation.mismatches.add(&[ty, "missing_in_source"], counts.extra);
         validation.mismatches.add(&[ty, "field_diff"], counts.differs);
+        validation.mismatches.add(&[ty, "name"], counts.names);
         validation.transient.add(&[ty], counts.transient);
         let gone = deleted.get(ty.as_str()).copied().unwrap_or(0).min(counts.repaired);
         validation.repairs.add(&[ty, "delete"], gone);

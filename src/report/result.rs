@@ -25,7 +25,9 @@ pub struct StepResult {
     pub extra: u64,
     /// Entities in both with at least one different field.
     pub differs: u64,
-    /// Entities that drifted: missing, extra or different.
+    /// Entities whose name links show wrongly, and nothing else is wrong with.
+    pub names: u64,
+    /// Entities that drifted: missing, extra, different or wrongly named.
     pub drift: u64,
     /// `drift / checked`; zero when nothing was checked.
     pub drift_ratio: f64,
@@ -67,6 +69,7 @@ impl StepResult {
         let written = sum(|ty| ty.written);
         (self.checked, self.drift) = (checked, drift);
         (self.missing, self.extra, self.differs) = (missing, extra, differs);
+        self.names = sum(|ty| ty.names);
         (self.repaired, self.unresolved) = (repaired, unresolved);
         (self.touched, self.unverifiable) = (touched, unverifiable);
         self.written = written;
@@ -133,6 +136,9 @@ pub enum Verdict {
 pub struct TypeResult {
     /// What the validation has to say.
     pub verdict: Verdict,
+    /// Why it has nothing to say, and what to do about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
     /// Entities compared.
     pub checked: u64,
     /// Entities on the site and not in the cache.
@@ -141,6 +147,8 @@ pub struct TypeResult {
     pub extra: u64,
     /// Entities in both that differ.
     pub differs: u64,
+    /// Entities, of any type, whose name links of this type show wrongly.
+    pub names: u64,
     /// Entities that drifted.
     pub drift: u64,
     /// `drift / checked`.
@@ -171,7 +179,7 @@ pub struct TypeResult {
 impl TypeResult {
     /// Sets `drift`, `drift_ratio` and, unless it is inconclusive, the verdict from the counts.
     pub fn sum_up(&mut self) {
-        self.drift = self.missing + self.extra + self.differs;
+        self.drift = self.missing + self.extra + self.differs + self.names;
         self.drift_ratio = ratio(self.drift, self.checked);
         if self.verdict != Verdict::Inconclusive {
             self.verdict = if self.drift == 0 { Verdict::Ok } else { Verdict::Drift };
@@ -217,6 +225,8 @@ pub enum MismatchKind {
     Extra,
     /// In both with different values.
     Differs,
+    /// Links show it under another name.
+    Name,
 }
 
 impl MismatchKind {
@@ -226,6 +236,7 @@ impl MismatchKind {
             MismatchKind::Missing => "missing",
             MismatchKind::Extra => "extra",
             MismatchKind::Differs => "differs",
+            MismatchKind::Name => "name",
         }
     }
 }

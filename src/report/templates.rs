@@ -67,6 +67,7 @@ pub(super) fn fields(prefix: &str, stream: Stream) -> (String, Value) {
                 "missing_in_cache",
                 "missing_in_source",
                 "field_diffs",
+                "names",
                 "repaired",
                 "transient",
                 "touched",

@@ -230,7 +230,8 @@ async fn livez(State(ops): State<Ops>) -> Response {
 async fn readyz(State(ops): State<Ops>) -> Response {
     let snapshot = ops.snapshot().await;
     let code = if snapshot.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let body = json!({"ready": snapshot.ready, "reasons": snapshot.reasons});
+    let warnings = super::status::warnings(&snapshot);
+    let body = json!({"ready": snapshot.ready, "reasons": snapshot.reasons, "warnings": warnings});
     (code, Json(body)).into_response()
 }
 

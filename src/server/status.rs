@@ -129,6 +129,9 @@ pub enum TypeState {
     Live,
     /// Complete, and a changed configuration is being imported in place.
     Reimporting,
+    /// Following the site without some of its configured fields, which the site does
+    /// not have any more.
+    Degraded,
     /// The store or the site refuses it.
     Unhealthy,
     /// No longer configured, and about to be removed.
@@ -143,6 +146,7 @@ impl TypeState {
             TypeState::Importing => "importing",
             TypeState::Live => "live",
             TypeState::Reimporting => "reimporting",
+            TypeState::Degraded => "degraded",
             TypeState::Unhealthy => "unhealthy",
             TypeState::Untracked => "untracked",
         }
@@ -293,7 +297,7 @@ pub fn readiness(status: &StatusSnapshot) -> Vec<Reason> {
         because("no_types", "entityConfig", "no entity type is configured".into());
     }
     for ty in &status.types {
-        let serving = [TypeState::Live, TypeState::Reimporting, TypeState::Untracked];
+        let serving = [TypeState::Live, TypeState::Degraded, TypeState::Reimporting, TypeState::Untracked];
         if !serving.contains(&ty.state) {
             because("type_not_live", &ty.entity_type, type_message(ty));
         }
@@ -313,6 +317,18 @@ pub fn readiness(status: &StatusSnapshot) -> Vec<Reason> {
         Some(_) => {}
     }
     reasons
+}
+
+/// Returns what an operator should know about a daemon that answers all the same:
+/// types that lack some of their fields.
+pub fn warnings(status: &StatusSnapshot) -> Vec<Reason> {
+    let degraded = status.types.iter().filter(|ty| ty.state == TypeState::Degraded);
+    let reason = |ty: &TypeStatus| Reason {
+        code: "type_degraded".into(),
+        subject: ty.entity_type.clone(),
+        message: type_message(ty),
+    };
+    degraded.map(reason).collect()
 }
 
 fn type_message(ty: &TypeStatus) -> String {
@@ -366,6 +382,19 @@ mod tests {
         status.types[0].state = TypeState::Unhealthy;
         status.types[0].problem = Some("index closed".into());
         check(&status, &[("type_not_live", "unhealthy: index closed")]);
+    }
+
+    #[test]
+    fn a_type_that_lacks_a_field_is_a_warning_and_no_reason() {
+        let mut status = live();
+        status.types[0].state = TypeState::Degraded;
+        status.types[0].problem = Some("`sg_cut` is not cached".into());
+        check(&status, &[]);
+        let found = warnings(&status);
+        assert_eq!(
+            (found[0].code.as_str(), found[0].message.as_str()),
+            ("type_degraded", "degraded: `sg_cut` is not cached")
+        );
     }
 
     #[test]

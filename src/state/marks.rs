@@ -342,6 +342,18 @@ impl State {
         })
     }
 
+    /// Puts marks off that cannot be read now through no fault of theirs.
+    pub fn defer(&self, keys: &[EntityRef], delay: Duration, now: SiteTime) -> Result<()> {
+        self.write(|transaction| {
+            let mut statement =
+                transaction.prepare_cached("UPDATE marks SET due_at = ?3 WHERE type = ?1 AND id = ?2")?;
+            for key in keys {
+                statement.execute(params![key.entity_type.as_str(), key.id, now.after(delay).0])?;
+            }
+            Ok(())
+        })
+    }
+
     /// Puts marks off after a failure, and counts the attempt.
     pub fn postpone(&self, postponed: &[Postponed], now: SiteTime) -> Result<()> {
         self.write(|transaction| put_off(transaction, postponed, now))

@@ -82,8 +82,9 @@ impl Replica {
         let Some(layout) = self.tracked().layout(entity_type).cloned() else {
             return self.fetch_names(entity_type, marks).await;
         };
-        if self.state().type_record(entity_type)?.is_some_and(|record| record.state == TypeState::Degraded) {
-            self.put_off(marks, Duration::from_secs(30))?;
+        if let Some(delay) = self.must_wait(&layout)? {
+            let keys: Vec<EntityRef> = marks.iter().map(|mark| mark.key.clone()).collect();
+            self.state().defer(&keys, delay, self.now())?;
             return Ok(0);
         }
         let mut parts = vec![marks];
@@ -112,6 +113,16 @@ impl Replica {
             }
         }
         Ok(read)
+    }
+
+    /// Returns how long rows of a type must wait: while it cannot be followed, and
+    /// until the import with a changed layout has made room for them.
+    fn must_wait(&self, layout: &TypeLayout) -> Result<Option<Duration>> {
+        Ok(match self.state().type_record(&layout.entity_type)? {
+            Some(record) if record.state == TypeState::Degraded => Some(Duration::from_secs(30)),
+            Some(record) if record.layout_hash != layout.hash => Some(Duration::from_secs(2)),
+            _ => None,
+        })
     }
 
     async fn fetch_part(&self, layout: &TypeLayout, marks: &[Mark]) -> Result<()> {

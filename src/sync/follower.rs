@@ -235,15 +235,17 @@ impl Follower {
         }
     }
 
+    /// Imports what is not complete. A type that fails does not stop the others.
     async fn import_side_by_side(&self) -> Result<()> {
-        use futures::stream::{self, StreamExt, TryStreamExt};
+        use futures::stream::{self, StreamExt};
         let pending = self.replica.pending_imports()?;
         let at_once = self.replica.settings().imports_at_once.max(1);
         let imports = stream::iter(pending).map(|entity_type| {
             let (replica, progress) = (self.replica.clone(), self.progress.clone());
-            async move { replica.import(&entity_type, progress).await }
+            async move { replica.import(&entity_type, progress).await.map(|_| ()) }
         });
-        imports.buffer_unordered(at_once).try_for_each(|_| async { Ok(()) }).await
+        let outcomes: Vec<Result<()>> = imports.buffer_unordered(at_once).collect().await;
+        outcomes.into_iter().collect()
     }
 
     async fn upkeep_loop(&self, stop: &CancellationToken) {

@@ -3,6 +3,8 @@
 //! Their name and state are read like a row and go into the links to them; no
 //! row is kept.
 
+use std::collections::BTreeMap;
+
 use super::{Replica, Result, SyncError};
 use crate::api3::Read;
 use crate::entity::{DataType, EntityRef, EntityType};
@@ -75,6 +77,38 @@ impl Replica {
             }
         }
         Ok(())
+    }
+
+    /// Reads the names of entities again and brings them into every link to them,
+    /// those of cached types after their rows. Returns the entities whose name is
+    /// now the one that the site shows.
+    ///
+    /// # Errors
+    ///
+    /// When the site or the store gives no answer; some may be done.
+    pub async fn refresh_names(&self, targets: &[EntityRef]) -> Result<Vec<EntityRef>> {
+        let tracked = self.tracked();
+        let cached: Vec<EntityRef> =
+            targets.iter().filter(|target| tracked.follows(&target.entity_type)).cloned().collect();
+        self.refetch(&cached).await?;
+        let mut by_type: BTreeMap<&EntityType, Vec<i64>> = BTreeMap::new();
+        for target in targets {
+            by_type.entry(&target.entity_type).or_default().push(target.id);
+        }
+        let mut done = Vec::new();
+        for (entity_type, ids) in by_type {
+            for chunk in ids.chunks(self.client().page_size() as usize) {
+                let ticket = self.state().begin_read(entity_type, self.now())?;
+                let read = self.read_names(entity_type, chunk, ReadVersion(ticket.rv)).await;
+                self.state().abandon(&ticket)?;
+                for target in read? {
+                    if !self.store().relink(&target).await?.stale {
+                        done.push(target.key);
+                    }
+                }
+            }
+        }
+        Ok(done)
     }
 
     async fn read_names(&self, entity_type: &EntityType, ids: &[i64], rv: ReadVersion) -> Result<Vec<LinkTarget>> {

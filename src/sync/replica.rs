@@ -4,6 +4,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::sync::Semaphore;
 
+use super::fitting::Followed;
 use super::steps::Steps;
 use super::{Result, Settings, SiteClock, SyncError, Tracked};
 use crate::entity::EntityType;
@@ -25,7 +26,7 @@ struct Inner {
     metrics: Metrics,
     settings: Settings,
     clock: SiteClock,
-    tracked: RwLock<Arc<Tracked>>,
+    followed: RwLock<Followed>,
     import_slots: Arc<Semaphore>,
     steps: Steps,
 }
@@ -53,10 +54,10 @@ impl Replica {
         settings: Settings,
         steps: Steps,
     ) -> Self {
-        let tracked = RwLock::new(Arc::new(Tracked::new(layouts)));
+        let followed = RwLock::new(Followed::new(layouts));
         let import_slots = Arc::new(Semaphore::new(settings.imports_in_flight.max(1)));
         let clock = SiteClock::default();
-        Self(Arc::new(Inner { client, store, state, metrics, settings, clock, tracked, import_slots, steps }))
+        Self(Arc::new(Inner { client, store, state, metrics, settings, clock, followed, import_slots, steps }))
     }
 
     /// Returns the client of the site.
@@ -96,13 +97,21 @@ impl Replica {
 
     /// Returns the followed types.
     pub fn tracked(&self) -> Arc<Tracked> {
-        self.0.tracked.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.followed(|followed| Arc::clone(&followed.tracked))
     }
 
     /// Follows other layouts from now on; [`super::Follower`] brings the store in
     /// line with its next step.
     pub fn set_layouts(&self, layouts: Vec<TypeLayout>) {
-        *self.0.tracked.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(Tracked::new(layouts));
+        self.followed_mut(|followed| *followed = Followed::new(layouts));
+    }
+
+    pub(super) fn followed<T>(&self, look: impl FnOnce(&Followed) -> T) -> T {
+        look(&self.0.followed.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn followed_mut<T>(&self, change: impl FnOnce(&mut Followed) -> T) -> T {
+        change(&mut self.0.followed.write().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Returns the layout of a type.

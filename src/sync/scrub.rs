@@ -6,6 +6,7 @@
 //! it only marks keys.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::{Replica, Result};
 use crate::api3::Read;
@@ -57,11 +58,14 @@ impl Replica {
         Ok(scrubbed)
     }
 
-    /// Returns the types whose rows follow the site.
+    /// Returns the types whose rows follow the site in their present layout.
     pub(super) fn live_types(&self) -> Result<Vec<EntityType>> {
         let records = self.state().types()?;
-        let live = |ty: &EntityType| records.iter().any(|one| one.entity_type == *ty && one.state == TypeState::Live);
-        Ok(self.tracked().layouts().map(|layout| layout.entity_type.clone()).filter(live).collect())
+        let live = |layout: &&Arc<TypeLayout>| {
+            let record = records.iter().find(|record| record.entity_type == layout.entity_type);
+            record.is_some_and(|record| record.state == TypeState::Live && record.layout_hash == layout.hash)
+        };
+        Ok(self.tracked().layouts().filter(live).map(|layout| layout.entity_type.clone()).collect())
     }
 
     /// Compares at least so many rows above an id, if there are as many; returns

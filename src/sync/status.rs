@@ -1,5 +1,7 @@
 //! What can be said about the cache at this moment.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use super::{Replica, Result};
@@ -53,6 +55,9 @@ pub struct TypeStatus {
     pub breaker_since: Option<SiteTime>,
     /// Keys that the cache does not vouch for.
     pub quarantined: usize,
+    /// Configured fields that are not cached, with the reason: the site does not
+    /// have them as configured. [`super::WHOLE`] stands for the whole type.
+    pub lacking: BTreeMap<String, String>,
 }
 
 /// How polling goes.
@@ -108,9 +113,15 @@ impl Replica {
     }
 
     fn type_status(&self, entity_type: &EntityType, record: Option<&TypeRecord>) -> Result<TypeStatus> {
+        let lacking = self.lacking().remove(entity_type).unwrap_or_default();
+        let state = match record.map_or(TypeState::Absent, |record| record.state) {
+            TypeState::Live if !lacking.is_empty() => TypeState::Degraded,
+            state => state,
+        };
         Ok(TypeStatus {
             entity_type: entity_type.clone(),
-            state: record.map_or(TypeState::Absent, |record| record.state),
+            state,
+            lacking,
             rows: self.state().active_count(entity_type)?,
             fresh_as_of: self.state().fresh_as_of_type(entity_type)?,
             import: record.and_then(|record| record.import.as_ref()).map(|import| (import.rows, import.expected)),
@@ -139,6 +150,7 @@ impl Replica {
             }
             sync.deletion_breaker_open.set(&[name], f64::from(u8::from(one.breaker_since.is_some())));
             sync.quarantined.set(&[name], one.quarantined as f64);
+            sync.fields_lacking.set(&[name], one.lacking.len() as f64);
             self.metrics().store.entities.set(&[name], one.rows as f64);
         }
         if let (Some(frontier), 0) = (status.frontier, status.marks.iter().map(|(_, count)| count).sum::<u64>()) {

@@ -1,9 +1,6 @@
 //! Brings the known types in line with the configured ones.
 
 use super::{Replica, Result};
-use crate::entity_config::TypeLayout;
-use crate::schema::Schema;
-use crate::state::TypeState;
 use crate::store::PurgeScope;
 
 impl Replica {
@@ -39,41 +36,4 @@ impl Replica {
         }
         Ok(())
     }
-
-    /// Reads the schema and stops types whose fields are not as configured; a type
-    /// that fits again goes on.
-    pub(super) async fn check_schema(&self) -> Result<()> {
-        let schema = self.client().schema().await?;
-        for layout in self.tracked().layouts() {
-            let entity_type = &layout.entity_type;
-            let problem = schema_problem(layout, &schema);
-            let state = self.state().type_record(entity_type)?.map(|record| record.state);
-            match (problem, state) {
-                (Some(problem), Some(TypeState::Live)) => {
-                    tracing::error!(%entity_type, problem, "the site changed a cached field: the type is not followed");
-                    self.state().set_type_state(entity_type, TypeState::Degraded)?;
-                }
-                (None, Some(TypeState::Degraded)) => {
-                    tracing::info!(%entity_type, "the fields are as configured again");
-                    self.state().set_type_state(entity_type, TypeState::Live)?;
-                }
-                _ => {}
-            }
-        }
-        Ok(self.state().schema_refreshed()?)
-    }
-}
-
-/// Returns the first field that the site does not have as it is configured.
-fn schema_problem(layout: &TypeLayout, schema: &Schema) -> Option<String> {
-    if schema.entity(&layout.entity_type).is_none() {
-        return Some(format!("the type `{}` is gone", layout.entity_type));
-    }
-    layout.fields.iter().find_map(|field| match schema.field(&layout.entity_type, &field.name) {
-        None => Some(format!("the field `{}` is gone", field.name)),
-        Some(found) if found.data_type != field.data_type => {
-            Some(format!("the field `{}` is now a {}", field.name, found.data_type))
-        }
-        Some(_) => None,
-    })
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::audit::Suspects;
+use super::fitting::WHOLE;
 use super::scan::ScanKind;
 use super::{Replica, Result, SyncError};
 use crate::entity::EntityType;
@@ -80,7 +81,9 @@ impl Replica {
         if schema_due || self.state().stream()?.schema_due {
             outcome.note(self.check_schema().await)?;
         }
-        for sweep in self.state().due_sweeps(now)? {
+        let lacking = self.lacking();
+        let stopped = |ty: &EntityType| lacking.get(ty).is_some_and(|fields| fields.contains_key(WHOLE));
+        for sweep in self.state().due_sweeps(now)?.into_iter().filter(|sweep| !stopped(&sweep.entity_type)) {
             outcome.note(self.sweep(&sweep).await)?;
         }
         outcome.note(self.conclude_imports())?;

@@ -152,6 +152,7 @@ impl Replica {
     /// A key that was asked for is missing in the answer: a field was deleted or
     /// hidden. As null it would empty a whole column, so nothing is written.
     fn refuse_answer<T>(&self, read: &Written<'_>, key: &EntityRef, field: &str) -> Result<T> {
+        self.hide(key, field);
         self.state().request_schema()?;
         self.state().abandon(&read.ticket)?;
         let message = format!("the site left `{field}` out of {key}");

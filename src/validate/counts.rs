@@ -38,8 +38,8 @@ impl Buckets {
 
 impl Validator {
     pub(super) async fn count_type(&self, layout: &TypeLayout, repair: bool) -> Result<TypeFindings> {
-        if !self.is_live(layout)? {
-            return Ok(TypeFindings::inconclusive());
+        if let Some(problem) = self.not_ready(layout)? {
+            return Ok(TypeFindings::inconclusive(problem));
         }
         let window = Window::open(&self.state, &layout.entity_type)?;
         let buckets = self.buckets(layout).await?;

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::bound::stale_ratio_upper95;
+use super::names::{TargetWindow, WrongNames};
 use super::repair::Suspect;
 use super::sample::Sample;
 use super::window::Window;
@@ -26,6 +27,16 @@ pub struct DataCheck {
     pub schema: Arc<Schema>,
 }
 
+/// What a first look showed.
+struct Looked {
+    /// Entities that differ.
+    suspects: Vec<Suspect>,
+    /// Entities that changed meanwhile.
+    touched: BTreeSet<i64>,
+    /// Targets of links whose names differ.
+    wrong_names: WrongNames,
+}
+
 impl DataCheck {
     /// Returns the fields of a type to compare; `None` is all that are cached.
     fn fields_of(&self, layout: &TypeLayout) -> Option<Vec<String>> {
@@ -42,20 +53,21 @@ impl Validator {
         if let Some(fields) = &check.fields {
             check_fields(layout, fields)?;
         }
-        if !self.is_live(layout)? {
-            return Ok(TypeFindings::inconclusive());
+        if let Some(problem) = self.not_ready(layout)? {
+            return Ok(TypeFindings::inconclusive(problem));
         }
         let only = check.fields_of(layout);
         let only = only.as_deref();
         let mut findings = TypeFindings::default();
         let mut ids = self.choose(layout, &check.schema, &check.sample).await?;
-        let mut suspects = Vec::new();
+        let (mut suspects, mut wrong_names) = (Vec::new(), WrongNames::new());
         // What changed during the first look gets a second one.
         for last in [false, true] {
-            let (mut found, touched) = self.look(layout, only, &ids).await?;
-            findings.result.checked += (ids.len() - touched.len()) as u64;
-            suspects.append(&mut found);
-            ids = touched;
+            let mut looked = self.look(layout, only, &ids).await?;
+            findings.result.checked += (ids.len() - looked.touched.len()) as u64;
+            suspects.append(&mut looked.suspects);
+            wrong_names.append(&mut looked.wrong_names);
+            ids = looked.touched;
             if ids.is_empty() || last {
                 break;
             }
@@ -63,6 +75,7 @@ impl Validator {
         }
         findings.result.unverifiable = ids.len() as u64;
         self.settle(layout, only, suspects, check.repair, &mut findings).await?;
+        self.settle_names(layout, only, wrong_names, check.repair, &mut findings).await?;
         let drifted = findings.result.missing + findings.result.extra + findings.result.differs;
         if check.sample.is_random() {
             findings.result.stale_ratio_upper95 = stale_ratio_upper95(drifted, findings.result.checked);
@@ -70,21 +83,18 @@ impl Validator {
         Ok(findings)
     }
 
-    /// Compares entities once; returns those that differ and those that changed
-    /// meanwhile.
-    async fn look(
-        &self,
-        layout: &TypeLayout,
-        only: Option<&[String]>,
-        ids: &BTreeSet<i64>,
-    ) -> Result<(Vec<Suspect>, BTreeSet<i64>)> {
+    /// Compares entities once.
+    async fn look(&self, layout: &TypeLayout, only: Option<&[String]>, ids: &BTreeSet<i64>) -> Result<Looked> {
         let window = Window::open(&self.state, &layout.entity_type)?;
+        let targets = TargetWindow::open(&self.state, layout)?;
         let wanted: Vec<i64> = ids.iter().copied().collect();
         let sides = self.both_sides(layout, &wanted).await?;
         self.past_polls(1).await?;
         let touched: BTreeSet<i64> = window.touched(&self.state)?.intersection(ids).copied().collect();
         let untouched: BTreeSet<i64> = ids.difference(&touched).copied().collect();
-        Ok((sides.suspects(layout, only, &untouched), touched))
+        let mut wrong_names = sides.wrong_names(layout, only, &untouched);
+        targets.drop_touched(&self.state, &mut wrong_names)?;
+        Ok(Looked { suspects: sides.suspects(layout, only, &untouched), touched, wrong_names })
     }
 }
 

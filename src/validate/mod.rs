@@ -13,6 +13,7 @@ mod bound;
 mod counts;
 mod data;
 mod diff;
+mod names;
 mod repair;
 mod sample;
 mod window;
@@ -113,9 +114,12 @@ struct TypeFindings {
 }
 
 impl TypeFindings {
-    /// Nothing can be said while a type is not complete.
-    fn inconclusive() -> Self {
-        Self { result: TypeResult { verdict: Verdict::Inconclusive, ..TypeResult::default() }, mismatches: Vec::new() }
+    /// Nothing can be said while a type is not complete; `problem` says why and what
+    /// to do.
+    fn inconclusive(problem: String) -> Self {
+        let verdict = Verdict::Inconclusive;
+        let result = TypeResult { verdict, problem: Some(problem), ..TypeResult::default() };
+        Self { result, mismatches: Vec::new() }
     }
 }
 
@@ -185,7 +189,8 @@ impl Validator {
         // that did.
         self.past_polls(1).await?;
         let mut result = StepResult { kind: Some(kind), ..StepResult::default() };
-        let named = layouts.iter().cloned().map(|layout| {
+        let current: Vec<TypeLayout> = layouts.iter().map(|layout| self.replica.current(layout)).collect();
+        let named = current.into_iter().map(|layout| {
             let name = layout.entity_type.to_string();
             let check = &check;
             async move {
@@ -196,6 +201,7 @@ impl Validator {
         });
         let mut found: Vec<_> = futures::stream::iter(named).buffer_unordered(TYPES_AT_ONCE).collect().await;
         found.sort_by(|a, b| a.0.cmp(&b.0));
+        names::drop_explained(found.iter_mut().filter_map(|(_, _, findings)| findings.as_mut().ok()));
         for (name, took, findings) in found {
             let mut findings = findings?;
             findings.result.duration_seconds = took.as_secs_f64();
@@ -214,10 +220,30 @@ impl Validator {
         Ok(result)
     }
 
-    /// Tells whether the type is complete, so that a difference means something.
-    fn is_live(&self, layout: &TypeLayout) -> Result<bool> {
-        let record = self.state.type_record(&layout.entity_type)?;
-        Ok(record.is_some_and(|record| record.state == TypeState::Live && record.layout_hash == layout.hash))
+    /// Returns why a difference would mean nothing, and what to do about it; `None`
+    /// when the type is complete.
+    fn not_ready(&self, layout: &TypeLayout) -> Result<Option<String>> {
+        let ty = &layout.entity_type;
+        let remedy = format!("`sgcache pipelines run` or `sgcache job import {ty}` does that");
+        let Some(record) = self.state.type_record(ty)? else {
+            return Ok(Some(format!("not imported yet: {remedy}")));
+        };
+        Ok(match record.state {
+            TypeState::Degraded => {
+                Some("the site no longer has what its entity config needs: see `sgcache status`".into())
+            }
+            TypeState::Live if record.layout_hash == layout.hash => None,
+            TypeState::Importing => {
+                let rows = record.import.map_or(0, |import| import.rows);
+                Some(format!(
+                    "its import has come to {rows} rows: `sgcache pipelines run` or `sgcache job import {ty}` goes on"
+                ))
+            }
+            TypeState::Absent => Some(format!("not imported yet: {remedy}")),
+            TypeState::Live | TypeState::Untracked => {
+                Some(format!("not imported since its entity config or the site's schema changed: {remedy}"))
+            }
+        })
     }
 
     /// Waits until everything that was visible in the event log when this was

@@ -239,7 +239,10 @@ impl Validator {
     ) -> Result<crate::report::StepResult> {
         let mut result = crate::report::StepResult::default();
         let mut left = most;
+        let (names, found): (Vec<Mismatch>, Vec<Mismatch>) =
+            found.iter().cloned().partition(|mismatch| mismatch.kind == MismatchKind::Name);
         for layout in layouts {
+            let layout = &self.replica.current(layout);
             let name = layout.entity_type.as_str();
             let mine = found.iter().filter(|mismatch| mismatch.entity_type == name);
             let ids: BTreeSet<i64> = mine.clone().map(|mismatch| mismatch.id).take(left).collect();
@@ -252,6 +255,15 @@ impl Validator {
             self.repair(layout, &ids, &mut findings).await?;
             result.by_type.insert(name.to_owned(), findings.result);
             result.mismatches.extend(findings.mismatches);
+        }
+        for mut mismatch in names.into_iter().take(left) {
+            let target = EntityRef::new(mismatch.entity_type.as_str(), mismatch.id);
+            let mended = !self.replica.refresh_names(&[target]).await?.is_empty();
+            mismatch.action = if mended { Action::Repaired } else { Action::Unresolved };
+            let ty = result.by_type.entry(mismatch.entity_type.clone()).or_default();
+            ty.repaired += u64::from(mended);
+            ty.unresolved += u64::from(!mended);
+            result.mismatches.push(mismatch);
         }
         result.repaired = result.by_type.values().map(|ty| ty.repaired).sum();
         result.unresolved = result.by_type.values().map(|ty| ty.unresolved).sum();

@@ -20,7 +20,7 @@ use sgcache::store::{FetchedRow, ReadVersion, RowState};
 use sgcache::sync::{Replica, Steps};
 use sgcache::validate::{DataCheck, Sample, Selection, Settings, ValidateError, Validator, stale_ratio_upper95};
 
-use crate::sync_cache::{Cache, create, empty_site};
+use crate::sync_cache::{CONFIGS, Cache, create, empty_site, to};
 
 /// A complete cache that nothing follows but the validator.
 struct Checked {
@@ -448,6 +448,101 @@ async fn a_type_that_is_not_imported_is_an_error_that_says_what_to_do() {
         assert!(matches!(error, ValidateError::NotImported), "{error:?}");
         assert!(error.to_string().contains("`sgcache job import`"), "{error}");
     }
+}
+
+#[tokio::test]
+async fn a_type_that_is_not_imported_beside_others_is_named_with_the_remedy() {
+    let mut cache = Cache::of(empty_site()).await;
+    let shots: Vec<_> = CONFIGS.iter().copied().filter(|(name, _)| *name == "Shot").collect();
+    cache.configure(&shots).await;
+    cache.start(Steps::default()).await.expect("a start");
+    cache.follower().import_pending().await.expect("an import");
+    cache.quiesce().await;
+    cache.configure(CONFIGS).await;
+    cache.start(Steps::default()).await.expect("a start");
+    let checked = Checked::seen(cache).await;
+    let check = checked.check(everything());
+    for result in [checked.counts(&["Shot", "Task"], false).await, checked.data(&["Shot", "Task"], &check).await] {
+        assert_eq!((result.by_type["Shot"].verdict, &result.by_type["Shot"].problem), (Verdict::Ok, &None));
+        let task = &result.by_type["Task"];
+        assert_eq!(task.verdict, Verdict::Inconclusive);
+        let problem = task.problem.as_deref().expect("a problem");
+        assert!(
+            problem.starts_with("not imported yet: ") && problem.contains("`sgcache job import Task`"),
+            "{problem}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_name_that_links_show_wrongly_is_found_once_at_its_target_and_mended() {
+    let site = empty_site();
+    let person = site.create("HumanUser", json!({"name": "Ann", "login": "ann"})).expect("a person");
+    for n in 0..3 {
+        create(&site, "Task", json!({"content": format!("t{n}"), "task_assignees": [to("HumanUser", person)]}));
+    }
+    let checked = Checked::of(site).await;
+    let check = checked.check(everything());
+    assert_clean(&checked.data(&["Task"], &check).await, "before");
+    checked.site().update_silently("HumanUser", person, json!({"name": "Anna"})).expect("a rename");
+    let result = checked.data(&["Task", "Shot"], &check).await;
+    assert_eq!(said(&result), [format!("name HumanUser:{person} name")]);
+    assert_eq!((result.names, result.differs, result.drift), (1, 0, 1));
+    let found = &result.mismatches[0];
+    assert_eq!(
+        (&found.cached, &found.shotgun, found.class),
+        (&json!("Ann"), &json!("Anna"), Some(MismatchClass::Name))
+    );
+    assert_clean(&checked.counts(&["Task"], false).await, "a count looks at no name");
+
+    let repair = DataCheck { repair: true, ..check.clone() };
+    let result = checked.data(&["Task"], &repair).await;
+    assert_eq!((result.names, result.repaired, result.unresolved), (1, 1, 0));
+    assert_clean(&checked.data(&["Task"], &check).await, "after the repair");
+    let layouts = [checked.cache.layout("Task").clone()];
+    checked.site().update_silently("HumanUser", person, json!({"name": "Annie"})).expect("a rename");
+    let found = checked.data(&["Task"], &check).await.mismatches;
+    let repaired = checked.validator.repair_found(&layouts, &found, 10).await.expect("a repair");
+    assert_eq!((repaired.repaired, repaired.unresolved), (1, 0));
+    assert_clean(&checked.data(&["Task"], &check).await, "after the repair of what was found");
+}
+
+#[tokio::test]
+async fn a_wrong_name_whose_row_is_found_wrong_itself_is_not_told_twice() {
+    let site = empty_site();
+    let asset = create(&site, "Asset", json!({"code": "tree"}));
+    create(&site, "Shot", json!({"code": "a", "assets": [to("Asset", asset)]}));
+    let checked = Checked::of(site).await;
+    let check = checked.check(everything());
+    checked.site().update_silently("Asset", asset, json!({"code": "oak"})).expect("a rename");
+    let both = checked.data(&["Shot", "Asset"], &check).await;
+    assert!(said(&both).iter().all(|line| line.starts_with(&format!("differs Asset:{asset}"))), "{:?}", said(&both));
+    assert_eq!((both.names, both.drift), (0, 1));
+    let shots = checked.data(&["Shot"], &DataCheck { repair: true, ..check }).await;
+    assert_eq!(said(&shots), [format!("name Asset:{asset} code")]);
+    assert_eq!((shots.repaired, shots.unresolved), (1, 0));
+    checked.assert_equal_to_site().await;
+}
+
+#[tokio::test]
+async fn renames_during_a_comparison_are_never_reported() {
+    let site = empty_site();
+    let person = site.create("HumanUser", json!({"name": "Ann", "login": "ann"})).expect("a person");
+    let asset = create(&site, "Asset", json!({"code": "tree"}));
+    create(&site, "Task", json!({"content": "t", "task_assignees": [to("HumanUser", person)]}));
+    create(&site, "Shot", json!({"code": "a", "assets": [to("Asset", asset)]}));
+    let checked = Checked::of(site).await;
+    let (site, check) = (Arc::clone(checked.site()), checked.check(everything()));
+    for round in 0..4 {
+        let people = |call: u64| {
+            let name = format!("name {round} {call}");
+            site.update("HumanUser", person, json!({"name": name})).expect("a rename");
+            site.update("Asset", asset, json!({"code": name})).expect("a rename");
+        };
+        let result = checked.amid(checked.data(&["Shot", "Task"], &check), people).await;
+        assert_clean(&result, &format!("round {round}"));
+    }
+    checked.assert_equal_to_site().await;
 }
 
 #[tokio::test]
