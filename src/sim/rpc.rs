@@ -79,7 +79,7 @@ impl Site {
     }
 
     /// Makes the pictures whose time has come.
-    fn finish_pictures(&self) {
+    pub(super) fn finish_pictures(&self) {
         let due = self.rows().kept.files.due(self.clock.now());
         for attachment in due {
             let actor = self.rows().kept.files.pending.get(&attachment).map(|pending| pending.actor.clone());

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use axum::body::{Body, Bytes, to_bytes};
 use axum::http::{HeaderValue, Method, Request as HttpRequest, Response, StatusCode, header};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::attach::Incoming;
 use super::cell::{Cell, Key};
@@ -19,7 +19,7 @@ use super::files::{File, Transfer};
 use super::form::{Form, Upload};
 use super::site::Site;
 use super::write::{NOT_SIMULATED, not_simulated};
-use crate::api3::{Auth, Fault};
+use crate::api3::{Auth, Fault, Request};
 use crate::entity::{EntityRef, Timestamp};
 
 /// The longest request that is read.
@@ -96,6 +96,8 @@ fn answer(site: &Site, name: &str, form: &Form) -> Result<String, Fault> {
     let auth: Map<_, _> = form.texts().map(|(key, value)| (key.to_owned(), Value::from(value))).collect();
     let auth = Auth::from_wire(&auth.into()).map_err(|words| Fault::malformed(name, words))?;
     let actor = site.authenticate(&auth)?;
+    site.finish_pictures();
+    may_change(site, &actor, form)?;
     match name {
         "publish_thumbnail" => {
             let file = incoming(form, form.file("thumb_image").ok_or_else(|| missing(name, "thumb_image"))?);
@@ -112,6 +114,17 @@ fn answer(site: &Site, name: &str, form: &Form) -> Result<String, Fault> {
         "api_link_file" => link(site, actor, form),
         other => Err(not_simulated(format!("/upload/{other}"))),
     }
+}
+
+/// Refuses files for entities that the one who asks may not change.
+fn may_change(site: &Site, actor: &Actor, form: &Form) -> Result<(), Fault> {
+    let one = form.text("entity_type").map(|entity_type| (entity_type, form.text("entity_id").unwrap_or_default()));
+    let shared = form.text("entities").unwrap_or_default().split(',').filter_map(|text| text.rsplit_once('_'));
+    for (entity_type, id) in one.into_iter().chain(shared) {
+        let argument = json!({"type": entity_type, "id": id.parse::<i64>().ok(), "fields": []});
+        site.permitted(actor, &Request { method: "update".to_owned(), auth: None, argument })?;
+    }
+    Ok(())
 }
 
 fn missing(method: &str, parameter: &str) -> Fault {

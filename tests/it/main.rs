@@ -33,6 +33,7 @@ mod scenarios;
 mod servers;
 mod sim_admin;
 mod sim_http;
+mod sim_programs;
 mod sim_python;
 mod store_conformance;
 mod store_embedded;
