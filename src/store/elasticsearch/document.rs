@@ -8,30 +8,38 @@
 //! A link to a retired entity is moved out of its field into `_sg.retired_links`:
 //! it then counts as no link in every search, and comes back with a revival.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::super::{CachedType, FetchedRow, RowState};
 use super::mapping::LONGEST_INDEXED;
-use crate::entity::{DataType, EntityRef, Shape, Timestamp};
+use crate::entity::{DataType, EntityRef, FieldValue, Link, Shape, Timestamp};
 
 /// A document as it lies in `_source`.
 pub(super) type Document = Map<String, Value>;
 
-/// Returns the document of a row.
-pub(super) fn of_row(row: &FetchedRow, cached: &CachedType) -> Document {
-    let mut document = Document::new();
+/// Returns the document of a row as JSON text; `values` are those of the cached fields in their order.
+pub(super) fn of_row(row: &FetchedRow, cached: &CachedType, values: &[Cow<'_, FieldValue>]) -> String {
+    // What is not changed on the way in stays as the site wrote it.
+    let written: BTreeMap<&str, &RawValue> = serde_json::from_str(row.text()).unwrap_or_default();
     let (mut unindexed, mut has) = (Vec::new(), Vec::new());
-    for (name, value) in row.doc() {
-        let Some(data_type) = cached.data_type(name) else { continue };
-        if is_too_long(data_type, value) {
+    let mut text = String::with_capacity(row.text().len() + 512);
+    text.push('{');
+    for ((name, data_type), value) in cached.fields.iter().zip(values) {
+        let raw = written.get(name.as_str()).map_or("null", |raw| raw.get());
+        if matches!(&**value, FieldValue::Text(long) if is_too_long(*data_type, long)) {
             unindexed.push(name.as_str());
         }
-        if data_type.shape() == Shape::Presence && !value.is_null() {
+        if data_type.shape() == Shape::Presence && raw != "null" {
             has.push(name.as_str());
         }
-        document.insert(name.clone(), written(data_type, value));
+        // Names of fields are words; the site has no others.
+        text.extend(["\"", name, "\":"]);
+        push_value(&mut text, *data_type, value, raw);
+        text.push(',');
     }
     let bookkeeping = json!({
         "rv": row.rv().0,
@@ -43,9 +51,36 @@ pub(super) fn of_row(row: &FetchedRow, cached: &CachedType) -> Document {
         "unindexed": unindexed,
         "has": has,
     });
-    document.insert("id".into(), row.key().id.into());
-    document.insert("_sg".into(), bookkeeping);
-    document
+    text.push_str(&format!("\"id\":{},\"_sg\":{bookkeeping}}}", row.key().id));
+    text
+}
+
+fn push_value(text: &mut String, data_type: DataType, value: &FieldValue, raw: &str) {
+    match (data_type.shape(), value) {
+        (_, FieldValue::Link(link)) => push_link(text, link),
+        (_, FieldValue::Links(links)) => {
+            text.push('[');
+            for (at, link) in links.iter().enumerate() {
+                text.push_str(if at == 0 { "" } else { "," });
+                push_link(text, link);
+            }
+            text.push(']');
+        }
+        (_, FieldValue::DateTime(moment)) => text.push_str(&format!("\"{moment}\"")),
+        (Shape::Bool, FieldValue::Null) => text.push_str("false"),
+        (Shape::Text | Shape::ExactText, FieldValue::Null) => text.push_str("null"),
+        // A document is one line of a request, however the site wrote it.
+        _ if raw.contains(['\n', '\r']) => {
+            text.push_str(&serde_json::from_str::<Value>(raw).unwrap_or_default().to_string());
+        }
+        _ => text.push_str(raw),
+    }
+}
+
+fn push_link(text: &mut String, link: &Link) {
+    let (name, entity_type) = (Value::from(link.name.as_deref()), link.target.entity_type.as_str());
+    let (target, id) = (&link.target, link.target.id);
+    text.push_str(&format!("{{\"type\":\"{entity_type}\",\"id\":{id},\"name\":{name},\"_ref\":\"{target}\"}}"));
 }
 
 /// Returns a value in the form that the index compares.
@@ -69,12 +104,9 @@ fn written_link(link: &Value) -> Value {
 }
 
 /// Lucene counts in UTF-16, so do we.
-fn is_too_long(data_type: DataType, value: &Value) -> bool {
+fn is_too_long(data_type: DataType, text: &str) -> bool {
     let is_text = matches!(data_type.shape(), Shape::Text | Shape::ExactText);
-    is_text
-        && value
-            .as_str()
-            .is_some_and(|text| text.len() > LONGEST_INDEXED && text.encode_utf16().count() > LONGEST_INDEXED)
+    is_text && text.len() > LONGEST_INDEXED && text.encode_utf16().count() > LONGEST_INDEXED
 }
 
 /// Returns a value as `read` answers it.
@@ -233,7 +265,10 @@ fn set_graves(document: &mut Document, graves: Vec<Value>) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::ReadVersion;
     use super::*;
+    use crate::entity_config::{LayoutField, TypeLayout};
+    use crate::filter::{Filter, RawFilter};
 
     fn document(value: Value) -> Document {
         value.as_object().expect("an object").clone()
@@ -294,9 +329,46 @@ mod tests {
     }
 
     #[test]
+    fn a_row_is_one_line_with_what_the_index_compares() {
+        let fields = [
+            ("assets", DataType::MultiEntity),
+            ("code", DataType::Text),
+            ("image", DataType::Image),
+            ("list", DataType::Serializable),
+            ("updated_at", DataType::DateTime),
+        ];
+        let field = |(name, data_type): &(&str, DataType)| LayoutField {
+            name: (*name).to_owned(),
+            data_type: *data_type,
+            valid_types: vec![],
+            mapping: None,
+        };
+        let layout = TypeLayout {
+            entity_type: "Shot".into(),
+            fields: fields.iter().map(field).collect(),
+            filter: Filter::everything(),
+            raw_filter: RawFilter::everything(),
+            hash: "1".into(),
+        };
+        let text = "{\"id\": 7,\n\"code\": \"\", \"list\": {\n\"b\": 1.50},\n\"image\": \"u\",
+            \"updated_at\": \"2015-07-13T23:54:01+02:00\", \"assets\": [{\"type\": \"Asset\", \"id\": 2, \"name\": \"é\\\"\"}]}";
+        let key = EntityRef::new("Shot", 7);
+        let row = FetchedRow::from_text(&layout, key, ReadVersion(5), RowState::Active, text, Timestamp(0), None);
+        let (row, cached) = (row.expect("a row"), CachedType::of(&layout));
+        let written = of_row(&row, &cached, &row.values(&cached).expect("values"));
+        assert!(!written.contains('\n'), "{written}");
+        let document: Value = serde_json::from_str(&written).expect("JSON");
+        assert_eq!(document["code"], Value::Null);
+        assert_eq!(document["list"], json!({"b": 1.5}));
+        assert_eq!(document["updated_at"], "2015-07-13T21:54:01Z");
+        assert_eq!(document["assets"], json!([{"type": "Asset", "id": 2, "name": "é\"", "_ref": "Asset:2"}]));
+        assert_eq!((&document["id"], &document["_sg"]["has"]), (&json!(7), &json!(["image"])));
+    }
+
+    #[test]
     fn a_text_that_is_too_long_for_the_index_is_noted() {
-        assert!(is_too_long(DataType::Text, &json!("x".repeat(8192))));
-        assert!(!is_too_long(DataType::Text, &json!("é".repeat(8191))));
-        assert!(!is_too_long(DataType::Serializable, &json!("x".repeat(9000))));
+        assert!(is_too_long(DataType::Text, &"x".repeat(8192)));
+        assert!(!is_too_long(DataType::Text, &"é".repeat(8191)));
+        assert!(!is_too_long(DataType::Serializable, &"x".repeat(9000)));
     }
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::super::{Fields, Found, Result, Row, StoreError};
 use super::document::Document;
-use super::island::Island;
+use super::island::{Island, Projection};
 use super::search::{Hit, WINDOW, count, search};
 use super::{Inner, dsl};
 use crate::entity::{DataType, EntityRef, EntityType, Shape};
@@ -43,7 +43,7 @@ impl Inner {
         every.sort_unstable();
         every.dedup();
         let island = Island::around(self, rows, &every).await?;
-        Ok(paths.iter().enumerate().map(|(row, paths)| island.answer(row, paths)).collect())
+        Ok(paths.iter().enumerate().map(|(row, paths)| island.answer(row, &Projection::of(paths))).collect())
     }
 
     fn all_paths(&self, entity_type: &EntityType) -> Result<Vec<FieldPath>> {
@@ -55,7 +55,8 @@ impl Inner {
     async fn answers(&self, rows: Vec<(EntityRef, Document)>, paths: &[FieldPath]) -> Result<Vec<Row>> {
         let count = rows.len();
         let island = Island::around(self, rows, &paths.iter().collect::<Vec<_>>()).await?;
-        Ok((0..count).map(|row| island.answer(row, paths)).collect())
+        let projection = Projection::of(paths);
+        Ok((0..count).map(|row| island.answer(row, &projection)).collect())
     }
 
     pub(super) async fn count(&self, query: &Query) -> Result<u64> {
@@ -170,6 +171,10 @@ fn keyed(entity_type: &EntityType, hits: Vec<Hit>) -> Vec<(EntityRef, Document)>
 fn needed_source(paths: &[FieldPath]) -> Value {
     let needed: Vec<&FieldPath> = paths.iter().filter(|path| !path.is_multi()).collect();
     if !needed.iter().all(|path| path.is_local()) {
+        return json!(true);
+    }
+    // Picking many fields costs the server more than sending all.
+    if needed.len() > 20 {
         return json!(true);
     }
     // An empty list would mean every field.

@@ -5,14 +5,14 @@
 //! point to; on that island the rules of `filter::eval` hold as they are.
 
 use std::borrow::Cow;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::super::{Result, Row, RowState};
 use super::Inner;
-use super::document::{self, Document, read_value};
+use super::document::{self, Document};
 use super::search::{Wanted, get_many};
 use super::targets::Target;
 use super::types::OpenTypes;
@@ -24,7 +24,18 @@ pub(super) struct Island {
     types: Arc<OpenTypes>,
     rows: Vec<(EntityRef, Document)>,
     positions: HashMap<EntityRef, usize>,
-    targets: HashMap<EntityRef, Target>,
+    /// What is known of what links point to, by their `_ref`.
+    targets: HashMap<String, Target>,
+}
+
+/// The fields of an answer, in the order of their names, each with its path; `id` and `type` have none.
+pub(super) struct Projection<'p>(BTreeMap<String, Option<&'p FieldPath>>);
+
+impl<'p> Projection<'p> {
+    pub(super) fn of(paths: &'p [FieldPath]) -> Self {
+        let paths = paths.iter().filter(|path| !path.is_multi()).map(|path| (path.to_string(), Some(path)));
+        Self(paths.chain([("id".to_owned(), None), ("type".to_owned(), None)]).collect())
+    }
 }
 
 impl Island {
@@ -37,14 +48,21 @@ impl Island {
             island.add(key, document);
         }
         let start: Vec<usize> = (0..count).collect();
-        let mut named = BTreeSet::new();
+        let (mut named, mut refs) = (BTreeSet::new(), HashSet::new());
         for path in paths.iter().filter(|path| !path.is_multi()) {
             let ends = island.walk(store, &start, path).await?;
             if matches!(path.data_type.shape(), Shape::Link | Shape::Links) {
-                named.extend(ends.iter().flat_map(|&row| island.links(row, &path.field)).map(|link| link.target));
+                for link in ends.iter().flat_map(|&row| island.items(row, &path.field)) {
+                    let Some(reference) = link.get("_ref").and_then(Value::as_str) else { continue };
+                    if !refs.contains(reference) {
+                        refs.insert(reference.to_owned());
+                        named.extend(EntityRef::from_json(link));
+                    }
+                }
             }
         }
-        island.targets = store.targets(&named).await?;
+        let known = store.targets(&named).await?;
+        island.targets = known.into_iter().map(|(key, target)| (key.to_string(), target)).collect();
         Ok(island)
     }
 
@@ -58,8 +76,7 @@ impl Island {
         let mut here = start.to_vec();
         for hop in &path.hops {
             let links = here.iter().flat_map(|&row| self.links(row, &hop.field));
-            let keys: BTreeSet<EntityRef> =
-                links.map(|link| link.target).filter(|target| target.entity_type == hop.entity_type).collect();
+            let keys: BTreeSet<EntityRef> = links.filter(|target| target.entity_type == hop.entity_type).collect();
             let missing: Vec<&EntityRef> = keys.iter().filter(|key| !self.positions.contains_key(*key)).collect();
             for (key, document) in store.active_documents(&missing, &json!(true)).await? {
                 self.add(key, document);
@@ -69,57 +86,88 @@ impl Island {
         Ok(here)
     }
 
-    fn links(&self, row: usize, field: &str) -> Vec<Link> {
-        let value = self.rows[row].1.get(field).unwrap_or(&Value::Null);
-        let items = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
-        items.iter().filter_map(Link::from_json).collect()
+    /// Returns the links in a field, or whatever else is in it.
+    fn items(&self, row: usize, field: &str) -> &[Value] {
+        match self.rows[row].1.get(field) {
+            Some(Value::Array(items)) => items,
+            Some(value) => std::slice::from_ref(value),
+            None => &[],
+        }
+    }
+
+    fn links(&self, row: usize, field: &str) -> Vec<EntityRef> {
+        self.items(row, field).iter().filter_map(EntityRef::from_json).collect()
     }
 
     fn data_type(&self, entity_type: &EntityType, field: &str) -> Option<DataType> {
         self.types.get(entity_type)?.cached.data_type(field)
     }
 
-    /// Returns the answer for row number `row`, with the values of these paths.
-    pub(super) fn answer(&self, row: usize, paths: &[FieldPath]) -> Row {
-        let mut fields = Map::new();
-        for path in paths.iter().filter(|path| !path.is_multi()) {
-            fields.insert(path.to_string(), self.path_value(row, path));
+    /// Returns the answer for row number `row`.
+    pub(super) fn answer(&self, row: usize, projection: &Projection<'_>) -> Row {
+        let key = &self.rows[row].0;
+        let mut text = String::with_capacity(1024);
+        for (name, path) in &projection.0 {
+            text.push(if text.is_empty() { '{' } else { ',' });
+            // Names of fields and types are words; the site has no others.
+            text.extend(["\"", name, "\":"]);
+            match path {
+                Some(path) => self.push_value(&mut text, row, path),
+                None if name == "id" => text.push_str(&key.id.to_string()),
+                None => text.extend(["\"", key.entity_type.as_str(), "\""]),
+            }
         }
-        Row::new(self.rows[row].0.clone(), fields)
+        text.push('}');
+        Row::from_text(key.clone(), text)
     }
 
-    fn path_value(&self, row: usize, path: &FieldPath) -> Value {
+    /// Appends the value at the end of a path.
+    fn push_value(&self, text: &mut String, row: usize, path: &FieldPath) {
         let mut here = row;
         for hop in &path.hops {
-            let link = self.links(here, &hop.field).into_iter().next();
-            let target = link.map(|link| link.target).filter(|target| target.entity_type == hop.entity_type);
-            let Some(next) = target.and_then(|target| self.row(&target)) else { return Value::Null };
+            let target = self.links(here, &hop.field).into_iter().next();
+            let target = target.filter(|target| target.entity_type == hop.entity_type);
+            let Some(next) = target.and_then(|target| self.row(&target)) else { return text.push_str("null") };
             here = next;
         }
         let value = self.rows[here].1.get(&path.field).unwrap_or(&Value::Null);
-        let value = read_value(path.data_type, value);
-        match path.data_type.shape() {
-            Shape::Link => self.named(value).unwrap_or(Value::Null),
-            Shape::Links => match value {
-                Value::Array(links) => links.into_iter().filter_map(|link| self.named(link)).collect(),
-                _ => json!([]),
-            },
-            _ => value,
+        match (path.data_type.shape(), value) {
+            (Shape::Link, link) => {
+                if !self.push_link(text, link) {
+                    text.push_str("null");
+                }
+            }
+            (Shape::Links, Value::Array(links)) => {
+                text.push('[');
+                let begin = text.len();
+                for link in links {
+                    let end = text.len();
+                    text.push_str(if end == begin { "" } else { "," });
+                    if !self.push_link(text, link) {
+                        text.truncate(end);
+                    }
+                }
+                text.push(']');
+            }
+            (Shape::Links, _) => text.push_str("[]"),
+            _ => text.push_str(&value.to_string()),
         }
     }
 
-    /// Returns a link with the present name of its target; `None` for a dead one.
-    fn named(&self, mut link: Value) -> Option<Value> {
-        let target = EntityRef::from_json(&link)?;
-        if let Some(known) = self.targets.get(&target) {
+    /// Appends a link with the present name of its target; not a dead one, and nothing that is no link.
+    fn push_link(&self, text: &mut String, link: &Value) -> bool {
+        let (Some(entity_type), Some(id)) = (link["type"].as_str(), link["id"].as_i64()) else { return false };
+        let mut name = link["name"].as_str();
+        if let Some(known) = link["_ref"].as_str().and_then(|reference| self.targets.get(reference)) {
             if known.is_dead() {
-                return None;
+                return false;
             }
             if known.by_own_row || known.name.is_some() {
-                link["name"] = known.name.clone().map_or(Value::Null, Value::String);
+                name = known.name.as_deref();
             }
         }
-        Some(link)
+        text.push_str(&format!("{{\"id\":{id},\"name\":{},\"type\":\"{entity_type}\"}}", Value::from(name)));
+        true
     }
 }
 
@@ -143,11 +191,11 @@ impl<'a> Rows<'a> for &'a Island {
     }
 
     fn is_retired(&self, target: &EntityRef) -> bool {
-        self.targets.get(target).is_some_and(Target::is_dead)
+        self.targets.get(&target.to_string()).is_some_and(Target::is_dead)
     }
 
     fn display_name(&self, link: &Link) -> Option<Cow<'a, str>> {
-        match self.targets.get(&link.target) {
+        match self.targets.get(&link.target.to_string()) {
             Some(known) if known.by_own_row || known.name.is_some() => known.name.as_deref().map(Cow::Borrowed),
             _ => link.name.clone().map(Cow::Owned),
         }

@@ -63,7 +63,7 @@ struct SearchAnswer {
     aggregations: BTreeMap<String, Value>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Default)]
 struct Hits {
     hits: Vec<Hit>,
 }
@@ -115,14 +115,17 @@ pub(super) async fn msearch(client: &Client, searches: &[Search]) -> Result<Vec<
         responses: Vec<One>,
     }
     #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum One {
-        Good(SearchAnswer),
-        Bad {
-            error: Value,
-            #[serde(default)]
-            status: u64,
-        },
+    struct One {
+        #[serde(default)]
+        error: Value,
+        #[serde(default)]
+        status: u64,
+        #[serde(default)]
+        hits: Hits,
+        #[serde(default)]
+        timed_out: bool,
+        #[serde(rename = "_shards", default)]
+        shards: Shards,
     }
     if searches.is_empty() {
         return Ok(Vec::new());
@@ -135,9 +138,12 @@ pub(super) async fn msearch(client: &Client, searches: &[Search]) -> Result<Vec<
         lines.push_str(&format!("{header}\n{body}\n"));
     }
     let answers: Answers = client.send(&Call::post("/_msearch").raw(lines).search()).await?.json()?;
-    let found = answers.responses.into_iter().zip(searches).map(|(answer, search)| match answer {
-        One::Good(answer) => Ok(whole(answer, &search.index)?.hits.hits),
-        One::Bad { error, status } => Err(fault::search_fault(&search.index, status, &error)),
+    let found = answers.responses.into_iter().zip(searches).map(|(answer, search)| {
+        if !answer.error.is_null() {
+            return Err(fault::search_fault(&search.index, answer.status, &answer.error));
+        }
+        let One { hits, timed_out, shards, .. } = answer;
+        Ok(whole(SearchAnswer { hits, timed_out, shards, aggregations: BTreeMap::new() }, &search.index)?.hits.hits)
     });
     found.collect()
 }

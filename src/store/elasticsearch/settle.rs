@@ -12,26 +12,39 @@
 //! makes two concurrent writers see each other, also those of two processes:
 //! whichever refreshes second finds the other.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use super::super::{LinkTarget, Result, RowState, StoreError, StoreErrorKind};
 use super::search::{Hit, Search, msearch, refresh};
 use super::shown::Shown;
-use super::targets::Entry;
+use super::targets::Entry as NameEntry;
 use super::{Inner, dsl};
 use crate::entity::{EntityRef, EntityType};
 
 /// How many ids one search of a group names.
 const IDS_AT_ONCE: usize = 10_000;
 
+/// How many rows make a put a large one.
+const LARGE: usize = 200;
+
+/// How long a large put waits for others.
+const LONGEST_WAIT: Duration = Duration::from_millis(200);
+
+/// How long after a large put an import is taken to go on, and the names that its links showed wait for rows.
+const NAMES_AFTER: Duration = Duration::from_secs(2);
+
 /// What one put leaves to be settled.
 #[derive(Default)]
 pub(super) struct Share {
+    /// How many rows were given.
+    pub(super) rows: usize,
     /// The types that were written to.
     pub(super) types: BTreeSet<EntityType>,
     /// Rows that are there and not retired.
@@ -44,13 +57,15 @@ pub(super) struct Share {
 
 impl Share {
     fn join(&mut self, other: Self) {
+        self.rows += other.rows;
         self.types.extend(other.types);
         self.living.extend(other.living);
         self.targets.extend(other.targets);
         for (key, (name, rv)) in other.shown {
-            let newest = self.shown.entry(key).or_insert_with(|| (name.clone(), rv));
-            if newest.1 < rv {
-                *newest = (name, rv);
+            match self.shown.entry(key) {
+                Entry::Occupied(newest) if newest.get().1 >= rv => {}
+                Entry::Occupied(mut newest) => drop(newest.insert((name, rv))),
+                Entry::Vacant(free) => drop(free.insert((name, rv))),
             }
         }
     }
@@ -73,6 +88,12 @@ pub(super) struct Settling {
     turn: tokio::sync::Mutex<()>,
     /// Puts that have not returned.
     present: AtomicUsize,
+    /// Tells whoever waits for others that one came or went.
+    moved: Notify,
+    /// When the last large put was settled.
+    large_at: Mutex<Option<Instant>>,
+    /// Whether somebody will look at the names that wait.
+    names_later: AtomicBool,
 }
 
 /// A put that has not returned.
@@ -81,6 +102,7 @@ pub(super) struct Present<'a>(&'a Settling);
 impl Drop for Present<'_> {
     fn drop(&mut self) {
         self.0.present.fetch_sub(1, Ordering::Relaxed);
+        self.0.moved.notify_one();
     }
 }
 
@@ -96,7 +118,34 @@ impl Settling {
         let mut group = self.assembling.lock().unwrap_or_else(PoisonError::into_inner);
         group.share.join(share);
         group.members.push(tell);
+        drop(group);
+        self.moved.notify_one();
         told
+    }
+
+    /// Notes whether a group is large, and tells whether an import goes on.
+    fn is_import(&self, rows: usize) -> bool {
+        let mut large_at = self.large_at.lock().unwrap_or_else(PoisonError::into_inner);
+        if rows >= LARGE {
+            *large_at = Some(Instant::now());
+        }
+        large_at.is_some_and(|large_at| large_at.elapsed() < NAMES_AFTER)
+    }
+
+    fn is_complete(&self) -> bool {
+        let members = self.assembling.lock().unwrap_or_else(PoisonError::into_inner).members.len();
+        members >= self.present.load(Ordering::Relaxed)
+    }
+
+    /// Waits a moment for the puts that are on their way.
+    async fn assemble(&self) {
+        let complete = async {
+            while !self.is_complete() {
+                self.moved.notified().await;
+            }
+        };
+        // Late ones are in the next group.
+        let _ = tokio::time::timeout(LONGEST_WAIT, complete).await;
     }
 
     fn take(&self) -> Group {
@@ -107,11 +156,15 @@ impl Settling {
 impl Inner {
     /// Waits until what a put wrote is visible and its consequences are.
     pub(super) async fn settle(self: &Arc<Self>, share: Share) -> Result<()> {
+        let is_large = share.rows >= LARGE;
         let mut told = self.settling.join(share);
         let turn = self.settling.turn.lock().await;
         let outcome = match told.try_recv() {
             Ok(outcome) => outcome,
             Err(_) => {
+                if is_large {
+                    self.settling.assemble().await;
+                }
                 // In a task of its own: the others wait for it even when this put is given up.
                 let (inner, group) = (Arc::clone(self), self.settling.take());
                 let settled = tokio::spawn(async move { inner.settle_group(group).await }).await;
@@ -123,9 +176,13 @@ impl Inner {
         outcome.map_err(|(kind, message)| StoreError::new(kind, message))
     }
 
-    async fn settle_group(&self, group: Group) {
+    async fn settle_group(self: &Arc<Self>, group: Group) {
         let others_write = self.settling.present.load(Ordering::Relaxed) > group.members.len();
-        let settled = self.settle_share(group.share, others_write).await;
+        let more_may_come = self.settling.is_import(group.share.rows) || others_write;
+        let settled = self.settle_share(group.share, more_may_come).await;
+        if more_may_come {
+            self.settle_names_later();
+        }
         let outcome = settled.map_err(|error| (error.kind(), error.to_string()));
         for member in group.members {
             // One that was given up does not listen any more.
@@ -133,19 +190,48 @@ impl Inner {
         }
     }
 
-    async fn settle_share(&self, share: Share, others_write: bool) -> Result<()> {
+    /// Looks at the names that wait as soon as nobody writes any more.
+    fn settle_names_later(self: &Arc<Self>) {
+        if !self.shown.any_waiting() || self.settling.names_later.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let inner = Arc::downgrade(self);
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(NAMES_AFTER).await;
+                // Whoever waited for the names is gone together with the store.
+                let Some(inner) = inner.upgrade() else { return };
+                if inner.settling.present.load(Ordering::Relaxed) > 0 || inner.settling.is_import(0) {
+                    continue;
+                }
+                inner.settling.names_later.store(false, Ordering::Relaxed);
+                if let Err(error) = inner.settle_names(false).await {
+                    tracing::warn!(%error, "names that links showed are kept for the next write");
+                }
+                return;
+            }
+        });
+    }
+
+    async fn settle_names(&self, more_may_come: bool) -> Result<()> {
+        let due = self.shown.due(more_may_come);
+        let found = self.look(&BTreeSet::new(), &BTreeSet::new(), &due).await?;
+        self.write_due(due, &found.rows).await
+    }
+
+    async fn settle_share(&self, share: Share, more_may_come: bool) -> Result<()> {
         let open = self.open_types();
         let is_whole = |entity_type: &EntityType| open.get(entity_type).is_some_and(|open| !open.cached.partial);
         let news = self.shown.offer(share.shown, is_whole);
         let mut touched: BTreeSet<String> = share.types.iter().map(|name| self.names.write(name)).collect();
         if !news.is_empty() {
-            self.write_names(&news, Entry::Shown).await?;
+            self.write_names(&news, NameEntry::Shown).await?;
             touched.insert(self.names.display_names());
         }
         refresh(&self.client, touched).await?;
         self.shown.written(news);
 
-        let due = self.shown.due(others_write);
+        let due = self.shown.due(more_may_come);
         let found = self.look(&share.living, &share.targets, &due).await?;
         self.write_due(due, &found.rows).await?;
         let mut suspects = found.dead;
@@ -166,7 +252,7 @@ impl Inner {
             .collect();
         let names: Vec<LinkTarget> = self.shown.waiting(&keys);
         if !names.is_empty() {
-            self.write_names(&names, Entry::Shown).await?;
+            self.write_names(&names, NameEntry::Shown).await?;
             refresh(&self.client, [self.names.display_names()]).await?;
             self.shown.written(names);
         }
@@ -197,7 +283,7 @@ impl Inner {
             }
         }
         let nobody = EntityType::new("");
-        let told: Vec<String> = targets.iter().map(|key| Entry::Told.id(key)).collect();
+        let told: Vec<String> = targets.iter().map(|key| NameEntry::Told.id(key)).collect();
         for some in told.chunks(IDS_AT_ONCE) {
             searches.push(Search { index: self.names.display_names(), body: dead_entries(some, dead) });
             asked.push((Asked::Told, &nobody));

@@ -77,6 +77,11 @@ impl ShownNames {
         news
     }
 
+    /// Tells whether any name waits.
+    pub(super) fn any_waiting(&self) -> bool {
+        self.lock().waiting_count() > 0
+    }
+
     /// Forgets the names of entities whose own row tells them.
     pub(super) fn told_by_rows<'a>(&self, keys: impl Iterator<Item = &'a EntityRef>) {
         let mut names = self.lock();
@@ -88,9 +93,9 @@ impl ShownNames {
     }
 
     /// Returns the entities whose names wait, by type, when they should not wait any longer.
-    pub(super) fn due(&self, others_write: bool) -> BTreeMap<EntityType, Vec<i64>> {
+    pub(super) fn due(&self, more_may_come: bool) -> BTreeMap<EntityType, Vec<i64>> {
         let names = self.lock();
-        if others_write && names.waiting_count() < MOST_WAITING {
+        if more_may_come && names.waiting_count() < MOST_WAITING {
             return BTreeMap::new();
         }
         let ids = |waiting: &HashMap<i64, Shown>| waiting.keys().copied().collect::<Vec<_>>();

@@ -98,16 +98,14 @@ impl Known {
 impl Inner {
     /// Looks at the server when what is known is old, or lacks one of these types.
     pub(super) async fn know<'a>(&self, mut types: impl Iterator<Item = &'a EntityType>) -> Result<()> {
-        let is_fresh = {
+        {
             let mut state = self.types.lock();
             let fresh = state.checked.is_some_and(|checked| checked.elapsed() < CHECK_AFTER);
-            let known = types.all(|entity_type| state.open.contains_key(entity_type));
+            if fresh && types.all(|entity_type| state.open.contains_key(entity_type)) {
+                return Ok(());
+            }
             // Whoever comes meanwhile need not ask as well.
             state.checked = Some(Instant::now());
-            fresh && known
-        };
-        if is_fresh {
-            return Ok(());
         }
         let loaded = self.load_types().await;
         if loaded.is_err() {

@@ -2,17 +2,16 @@
 //!
 //! What follows from a write, and makes it visible, is in `settle`.
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-
-use serde_json::Value;
 
 use super::super::{CachedType, FetchedRow, PutOutcome, Result, StoreError, StoreErrorKind};
 use super::settle::Share;
 use super::types::OpenType;
-use super::{Inner, document, fault, links, version};
+use super::{Inner, document, fault, version};
 use crate::elastic::{BulkOp, ItemOutcome, VersionType};
-use crate::entity::{EntityType, Link};
+use crate::entity::{EntityType, FieldValue};
 
 /// The types of the rows of a put.
 type Types<'a> = HashMap<&'a EntityType, Arc<OpenType>>;
@@ -37,12 +36,13 @@ impl Inner {
         let (mut writes, mut positions) = (Vec::new(), Vec::new());
         for (position, row) in rows.iter().enumerate() {
             let cached = &types[&row.key().entity_type].cached;
-            match row.problem(cached) {
-                Some(problem) => outcomes.push(PutOutcome::Refused(problem)),
-                None => {
+            match values_of(row, cached) {
+                Err(problem) => outcomes.push(PutOutcome::Refused(problem)),
+                Ok(values) => {
                     outcomes.push(PutOutcome::Stale);
                     positions.push(position);
-                    writes.push(self.write_of(row, cached)?);
+                    let source = document::of_row(row, cached, &values);
+                    writes.push(self.write_of(row, source)?);
                 }
             }
         }
@@ -62,16 +62,16 @@ impl Inner {
         Ok(outcomes)
     }
 
-    fn write_of(&self, row: &FetchedRow, cached: &CachedType) -> Result<BulkOp> {
+    fn write_of(&self, row: &FetchedRow, source: String) -> Result<BulkOp> {
         let index = self.names.write(&row.key().entity_type);
-        let source = Value::Object(document::of_row(row, cached)).to_string();
         let version = version::of_read(row.rv())?;
         Ok(BulkOp::index(&index, &row.key().id.to_string(), version, VersionType::External, source))
     }
 
     /// Returns what has to be settled after a write.
     fn share_of(&self, rows: &[FetchedRow], outcomes: &[PutOutcome], types: &Types<'_>) -> Share {
-        let mut share = Share { types: types.keys().map(|name| (*name).clone()).collect(), ..Share::default() };
+        let mut share =
+            Share { rows: rows.len(), types: types.keys().map(|name| (*name).clone()).collect(), ..Share::default() };
         for (row, outcome) in rows.iter().zip(outcomes) {
             // Stale rows too: an earlier attempt may have written them and got no further.
             let written = match outcome {
@@ -96,19 +96,37 @@ impl Inner {
     }
 }
 
+/// Returns the values of a row in the order of the cached fields; none of a row without a document.
+///
+/// # Errors
+///
+/// Why the row cannot be stored.
+fn values_of<'a>(row: &'a FetchedRow, cached: &CachedType) -> std::result::Result<Vec<Cow<'a, FieldValue>>, String> {
+    if row.state().has_document() { row.values(cached) } else { Ok(Vec::new()) }
+}
+
 /// Notes every entity that a row links to, and the newest name that a link showed.
 fn note_links(row: &FetchedRow, cached: &CachedType, written: bool, share: &mut Share) {
-    for field in links::link_fields(cached) {
-        let Some(value) = row.doc().get(field) else { continue };
-        let items = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
-        for link in items.iter().filter_map(Link::from_json) {
-            if let Some(name) = link.name.filter(|_| written) {
-                let newest = share.shown.entry(link.target.clone()).or_insert_with(|| (name.clone(), row.rv()));
-                if newest.1 < row.rv() {
-                    *newest = (name, row.rv());
+    // A row that cannot be stored was refused before.
+    for value in values_of(row, cached).unwrap_or_default() {
+        let links = match &*value {
+            FieldValue::Link(link) => std::slice::from_ref(link),
+            FieldValue::Links(links) => links.as_slice(),
+            _ => &[],
+        };
+        for link in links {
+            if let Some(name) = link.name.as_ref().filter(|_| written) {
+                match share.shown.get_mut(&link.target) {
+                    Some((_, rv)) if *rv >= row.rv() => {}
+                    Some(newest) => *newest = (name.clone(), row.rv()),
+                    None => {
+                        share.shown.insert(link.target.clone(), (name.clone(), row.rv()));
+                    }
                 }
             }
-            share.targets.insert(link.target);
+            if !share.targets.contains(&link.target) {
+                share.targets.insert(link.target.clone());
+            }
         }
     }
 }
