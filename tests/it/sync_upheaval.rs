@@ -9,7 +9,7 @@ use sgcache::sim::Trouble;
 use sgcache::state::{SiteTime, TypeState};
 use sgcache::sync::{KeyOutcome, Settings, Steps, SyncError};
 
-use crate::sync_cache::{CONFIGS, Cache, create, empty_site};
+use crate::sync_cache::{CONFIGS, Cache, create, empty_site, happen};
 
 fn shot() -> EntityType {
     EntityType::new("Shot")
@@ -229,6 +229,76 @@ async fn a_rebuild_reads_everything_again_while_the_type_stays_live() {
     }
     let rebuilt = cache.replica().rebuild(&shot(), None).await.expect("a rebuild");
     assert_eq!((rebuilt.rows, rebuilt.unmet), (40, 0));
+    cache.assert_equal_to_site().await;
+}
+
+/// Rows 32 and 33: the script loses the right to see half of the projects, and gets
+/// it back.
+#[tokio::test]
+async fn a_right_that_was_taken_away_deletes_nothing_and_its_return_needs_nobody() {
+    let site = empty_site();
+    let other = site.create("Project", json!({"name": "Two"})).expect("a project");
+    for index in 0..80 {
+        let fields = json!({"code": format!("s{index}"), "project": {"type": "Project", "id": other}});
+        site.create("Shot", fields).expect("a shot");
+    }
+    create(&site, "Shot", json!({"code": "seen by all"}));
+    let cache = Cache::live(site).await;
+    let limit = |projects: serde_json::Value| json!({"permissions": {"script": "sgcache", "projects": projects}});
+    happen(cache.site(), limit(json!([1])));
+    cache.tick(Duration::from_secs(3600));
+    for _ in 0..6 {
+        cache.follower().step(cache.tick(Duration::from_secs(10))).await.expect("a step");
+    }
+    assert_eq!(cache.ids("Shot").await.len(), 81, "nothing is deleted");
+    let record = cache.state().type_record(&shot()).expect("a record").expect("a type");
+    assert!(record.breaker_since.is_some(), "an operator is told");
+
+    happen(cache.site(), limit(serde_json::Value::Null));
+    cache.tick(Duration::from_secs(3600));
+    for _ in 0..12 {
+        cache.follower().step(cache.tick(Duration::from_secs(10))).await.expect("a step");
+    }
+    cache.quiesce().await;
+    let record = cache.state().type_record(&shot()).expect("a record").expect("a type");
+    assert_eq!(record.breaker_since, None);
+    cache.assert_equal_to_site().await;
+}
+
+/// Row 49: the daemon was away for longer than the site keeps its events.
+#[tokio::test]
+async fn events_that_are_no_longer_kept_lead_to_an_import_in_place() {
+    let site = empty_site();
+    let ids: Vec<i64> = (0..5).map(|n| create(&site, "Shot", json!({"code": format!("s{n}")}))).collect();
+    let mut cache = Cache::live(site).await;
+    cache.stop();
+    cache.tick(Duration::from_secs(200 * 24 * 3600));
+    cache.site().update("Shot", ids[0], json!({"code": "missed"})).expect("an update");
+    cache.site().retire("Shot", ids[1]).expect("a retirement");
+    for index in 0..20 {
+        cache.site().update("Shot", ids[2], json!({"sg_cut_in": index})).expect("an update");
+    }
+    happen(cache.site(), json!({"retention": {"keep": 5}}));
+    cache.start(Steps::default()).await.expect("a start");
+    assert_eq!(cache.state().stream().expect("a stream").incarnation, 2);
+    assert_eq!(cache.ids("Shot").await, ids, "rows stay until they are read again");
+    cache.follower().import_pending().await.expect("an import");
+    cache.quiesce().await;
+    cache.assert_equal_to_site().await;
+}
+
+/// Row 44: a second daemon over the same directory is refused, and takes over with
+/// a higher epoch when the first one is gone.
+#[tokio::test]
+async fn of_two_daemons_one_leads() {
+    let mut cache = Cache::live(empty_site()).await;
+    let epoch = cache.state().stream().expect("a stream").epoch;
+    let second = sgcache::sync::Follower::start_up(cache.replica().clone(), None).await.expect_err("a second leader");
+    assert!(matches!(second, SyncError::State(sgcache::state::StateError::Locked { .. })), "{second}");
+    create(cache.site(), "Shot", json!({"code": "a"}));
+    cache.start(Steps::default()).await.expect("a start");
+    assert!(cache.state().stream().expect("a stream").epoch > epoch);
+    cache.quiesce().await;
     cache.assert_equal_to_site().await;
 }
 
