@@ -128,7 +128,7 @@ impl Replica {
     async fn fetch_part(&self, layout: &TypeLayout, marks: &[Mark]) -> Result<()> {
         let started = Instant::now();
         let ids: Vec<i64> = marks.iter().map(|mark| mark.key.id).collect();
-        let ticket = self.state().begin_read(&layout.entity_type, self.now())?;
+        let ticket = self.begin_read(&layout.entity_type).await?;
         self.step("fetch: begun")?;
         let said = match self.read_keys(layout, &ids, Purpose::Fetch).await {
             Ok(said) => said,
@@ -222,7 +222,7 @@ impl Replica {
     /// Puts a key aside that makes every read of it fail.
     async fn bury(&self, mark: &Mark, error: &shotgun::Error) -> Result<()> {
         tracing::warn!(key = %mark.key, %error, "a key cannot be read and is put aside");
-        let ticket = self.state().begin_read(&mark.key.entity_type, self.now())?;
+        let ticket = self.begin_read(&mark.key.entity_type).await?;
         let mut finish = Finish::new(ticket, self.now());
         let reason = error.detail().to_owned();
         quarantine(&mut finish, mark.key.clone(), DeadKind::Read, String::new(), reason, mark.attempts);
@@ -253,7 +253,7 @@ impl Replica {
             let layout = self.layout(entity_type)?;
             let ids: Vec<i64> = ids.into_iter().collect();
             for chunk in ids.chunks(self.client().page_size() as usize) {
-                let ticket = self.state().begin_read(entity_type, self.now())?;
+                let ticket = self.begin_read(entity_type).await?;
                 let said = match self.read_keys(&layout, chunk, Purpose::Validate).await {
                     Ok(said) => said,
                     Err(error) => {

@@ -241,7 +241,7 @@ impl Job {
             false => (Only::Active, RowState::Active),
         };
         loop {
-            let ticket = replica.state().begin_read(&self.layout.entity_type, replica.now())?;
+            let ticket = replica.begin_read(&self.layout.entity_type).await?;
             replica.step("import: page begun")?;
             let page = match self.read_page(only, last_id, segment.end, size).await {
                 Ok(page) => page,

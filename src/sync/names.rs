@@ -18,7 +18,7 @@ use crate::store::{LinkTarget, ReadVersion, RowState, display_name};
 impl Replica {
     /// Reads the names of marked keys of a type that is not cached.
     pub(super) async fn fetch_names(&self, entity_type: &EntityType, marks: &[Mark]) -> Result<usize> {
-        let ticket = self.state().begin_read(entity_type, self.now())?;
+        let ticket = self.begin_read(entity_type).await?;
         let ids: Vec<i64> = marks.iter().map(|mark| mark.key.id).collect();
         let mut finish = Finish { seen: ids.clone(), ..Finish::new(ticket.clone(), self.now()) };
         let targets = match self.read_names(entity_type, &ids, ReadVersion(ticket.rv)).await {

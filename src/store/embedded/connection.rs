@@ -43,7 +43,7 @@ pub(super) fn open_writer(settings: &EmbeddedSettings) -> Result<Connection> {
 pub(super) fn open_reader(settings: &EmbeddedSettings) -> Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(&settings.path, flags).map_err(wrap("open"))?;
-    tune(&connection, settings).map_err(wrap("open"))?;
+    tune(&connection, settings).and_then(|()| map(&connection)).map_err(wrap("open"))?;
     Ok(connection)
 }
 
@@ -68,13 +68,17 @@ fn tune(connection: &Connection, settings: &EmbeddedSettings) -> rusqlite::Resul
     connection.busy_timeout(settings.busy_timeout)?;
     connection.pragma_update(None, "cache_size", -65_536)?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
+    connection.set_prepared_statement_cache_capacity(256);
+    Ok(())
+}
+
+/// Lets a reader take pages from the system's cache without copying them.
+fn map(connection: &Connection) -> rusqlite::Result<()> {
     // The answer is the size that was granted.
     connection.query_row("PRAGMA mmap_size = 2147483648", [], |_| Ok(())).or_else(|error| match error {
         rusqlite::Error::QueryReturnedNoRows => Ok(()),
         other => Err(other),
-    })?;
-    connection.set_prepared_statement_cache_capacity(256);
-    Ok(())
+    })
 }
 
 fn check_format(connection: &Connection) -> Result<()> {

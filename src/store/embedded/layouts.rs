@@ -217,6 +217,13 @@ impl Shared {
     }
 }
 
+impl Shared {
+    /// Drops what was read inside of a transaction that came to nothing.
+    pub(super) fn forget(&self) {
+        *self.0.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = Arc::default();
+    }
+}
+
 /// Makes every process read the layouts anew after this transaction.
 pub(super) fn bump(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute("UPDATE generation SET value = value + 1", []).map(|_| ())

@@ -146,7 +146,7 @@ impl Store for EmbeddedStore {
 
     async fn put(&self, rows: &[FetchedRow]) -> Result<Vec<PutOutcome>> {
         let rows = rows.to_vec();
-        self.writer.run(move |transaction, layouts| put::put(transaction, layouts, &rows)).await
+        self.writer.run_grouped(move |transaction, layouts| put::put(transaction, layouts, &rows)).await
     }
 
     async fn get(&self, keys: &[EntityRef], fields: &Fields) -> Result<Vec<Row>> {
@@ -171,7 +171,7 @@ impl Store for EmbeddedStore {
 
     async fn relink(&self, target: &LinkTarget) -> Result<Relinked> {
         let target = target.clone();
-        self.writer.run(move |transaction, layouts| targets::relink(transaction, layouts, &target)).await
+        self.writer.run_grouped(move |transaction, layouts| targets::relink(transaction, layouts, &target)).await
     }
 
     async fn digest(&self, entity_type: &EntityType) -> Result<Vec<Bucket>> {

@@ -142,3 +142,72 @@ async fn a_write_that_breaks_off_leaves_nothing_and_the_next_one_works() {
     store.ensure_type(&layout("Shot")).await.expect("the thread goes on");
     assert_eq!(store.types().await.expect("types").len(), 2);
 }
+
+#[tokio::test]
+async fn jobs_that_share_a_transaction_undo_only_their_own_work() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = store(dir.path()).await;
+    let (go, wait) = std::sync::mpsc::channel::<()>();
+    let name = |transaction: &rusqlite::Transaction<'_>, name: &str| -> Result<()> {
+        transaction.execute("INSERT INTO types (name) VALUES (?1)", [name])?;
+        super::layouts::bump(transaction)?;
+        Ok(())
+    };
+    let first = store.writer.run_grouped(move |transaction, _| {
+        // The others are in the queue when this ends.
+        let _ = wait.recv();
+        name(transaction, "First")
+    });
+    let failing = store.writer.run_grouped(move |transaction, _| -> Result<()> {
+        name(transaction, "Failing")?;
+        Err(StoreError::new(StoreErrorKind::Refused, "no"))
+    });
+    let breaking = store.writer.run_grouped(move |transaction, _| -> Result<()> {
+        name(transaction, "Breaking")?;
+        panic!("a defect")
+    });
+    let last = store.writer.run_grouped(move |transaction, layouts| {
+        assert!(layouts.number("First") > 0 && layouts.number("Failing") < 0 && layouts.number("Breaking") < 0);
+        name(transaction, "Last")
+    });
+    let released = async {
+        go.send(()).expect("the first job waits");
+    };
+    let (first, failing, breaking, last, ()) = futures::join!(first, failing, breaking, last, released);
+    assert_eq!((first.is_ok(), last.is_ok()), (true, true));
+    assert_eq!(failing.map_err(|error| error.kind()), Err(StoreErrorKind::Refused));
+    assert_eq!(breaking.map_err(|error| error.kind()), Err(StoreErrorKind::Fault));
+    let numbers = store.read(|_, layouts| Ok(["First", "Failing", "Breaking", "Last"].map(|name| layouts.number(name))));
+    assert_eq!(numbers.await.expect("numbers").map(|number| number > 0), [true, false, false, true]);
+}
+
+#[tokio::test]
+async fn a_disk_that_fills_up_fails_every_job_of_the_transaction() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = store(dir.path()).await;
+    let pages = store.writer.run(|transaction, _| {
+        let pages: i64 = transaction.query_row("PRAGMA page_count", [], |row| row.get(0))?;
+        Ok(transaction.query_row(&format!("PRAGMA max_page_count = {}", pages + 4), [], |row| row.get::<_, i64>(0))?)
+    });
+    pages.await.expect("a limit");
+    let (go, wait) = std::sync::mpsc::channel::<()>();
+    let small = store.writer.run_grouped(move |transaction, _| {
+        let _ = wait.recv();
+        transaction.execute("INSERT INTO types (name) VALUES ('Small')", [])?;
+        Ok(())
+    });
+    let large = store.writer.run_grouped(|transaction, _| {
+        transaction.execute("INSERT INTO types (name) VALUES (hex(zeroblob(100000)))", [])?;
+        Ok(())
+    });
+    let released = async { go.send(()).expect("the first job waits") };
+    let (small, large, ()) = futures::join!(small, large, released);
+    assert_eq!(large.map_err(|error| error.kind()), Err(StoreErrorKind::Full));
+    // Either all of it was given up, and then it is said so, or only the large part.
+    let stored = store.read(|reader, _| {
+        let sql = "SELECT count(*) FROM types WHERE name = 'Small'";
+        Ok(reader.query_row(sql, [], |row| row.get::<_, i64>(0))?)
+    });
+    assert_eq!(stored.await.expect("a count") == 1, small.is_ok());
+    store.ensure_type(&layout("Shot")).await.expect("the store goes on");
+}

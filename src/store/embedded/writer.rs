@@ -1,10 +1,15 @@
 //! The thread that owns the connection that writes.
+//!
+//! Rows that several callers want to put at the same time go into one
+//! transaction, each in a savepoint of its own: they share the wait for the disk
+//! (4 ms and more) and the pages of indexes that all of them touch. Nobody is
+//! told of success before the transaction is on disk.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tokio::sync::oneshot;
@@ -16,7 +21,62 @@ use super::layouts::{Layouts, Shared};
 /// How long nothing may be written before a checkpoint is made.
 const IDLE: Duration = Duration::from_millis(300);
 
-type Job = Box<dyn FnOnce(&mut Connection, &Shared) + Send>;
+/// How long a transaction takes in further jobs.
+const GROUP: Duration = Duration::from_millis(100);
+
+enum Job {
+    /// Makes a transaction of its own.
+    Alone(Box<dyn FnOnce(&mut Connection, &Shared) + Send>),
+    /// May share one.
+    Part(Box<dyn Part>),
+}
+
+/// A job that may share a transaction with others.
+trait Part: Send {
+    /// Does the work inside of the transaction.
+    ///
+    /// # Errors
+    ///
+    /// A copy of the error, which the caller is told in any case.
+    fn work(&mut self, transaction: &Transaction<'_>, shared: &Shared) -> Result<()>;
+
+    /// Tells the caller how it ended.
+    fn tell(self: Box<Self>, committed: Result<()>);
+}
+
+struct PartOf<T, F> {
+    work: Option<F>,
+    made: Option<Result<T>>,
+    reply: oneshot::Sender<Result<T>>,
+}
+
+impl<T, F> Part for PartOf<T, F>
+where
+    T: Send,
+    F: FnOnce(&Transaction<'_>, &Layouts) -> Result<T> + Send,
+{
+    fn work(&mut self, transaction: &Transaction<'_>, shared: &Shared) -> Result<()> {
+        let Some(work) = self.work.take() else {
+            return Ok(());
+        };
+        let made = shared.current(transaction).map_err(wrap("write to")).and_then(|layouts| work(transaction, &layouts));
+        let outcome = made.as_ref().map(|_| ()).map_err(copy);
+        self.made = Some(made);
+        outcome
+    }
+
+    fn tell(self: Box<Self>, committed: Result<()>) {
+        // Without an answer, after a panic, the caller sees that the reply is gone;
+        // and nobody waits any more when sending fails.
+        if let Some(made) = self.made {
+            let _ = self.reply.send(made.and_then(|made| committed.map(|()| made)));
+        }
+    }
+}
+
+fn copy(error: &StoreError) -> StoreError {
+    StoreError::new(error.kind(), error.to_string())
+}
 
 /// A handle on the thread; dropping it ends the thread after its last job.
 pub(super) struct Writer {
@@ -45,12 +105,27 @@ impl Writer {
         T: Send + 'static,
         F: FnOnce(&Transaction<'_>, &Layouts) -> Result<T> + Send + 'static,
     {
-        let closed = || StoreError::new(StoreErrorKind::Unavailable, "the thread that writes the store has ended");
         let (reply, answer) = oneshot::channel();
-        let job: Job = Box::new(move |connection, shared| {
+        let job = Job::Alone(Box::new(move |connection, shared| {
             // Nobody waits any more when this fails.
             let _ = reply.send(transact(connection, shared, work));
-        });
+        }));
+        self.wait(job, answer).await
+    }
+
+    /// Runs a closure inside of a transaction that it may share with others; what
+    /// it wrote is undone when it returns an error, and only that.
+    pub(super) async fn run_grouped<T, F>(&self, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Transaction<'_>, &Layouts) -> Result<T> + Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        self.wait(Job::Part(Box::new(PartOf { work: Some(work), made: None, reply })), answer).await
+    }
+
+    async fn wait<T>(&self, job: Job, answer: oneshot::Receiver<Result<T>>) -> Result<T> {
+        let closed = || StoreError::new(StoreErrorKind::Unavailable, "the thread that writes the store has ended");
         self.jobs.as_ref().ok_or_else(closed)?.send(job).map_err(|_| closed())?;
         answer.await.map_err(|_| StoreError::new(StoreErrorKind::Fault, "a write of the store broke off"))?
     }
@@ -78,14 +153,82 @@ fn transact<T>(
     Ok(answer)
 }
 
+/// Runs a job, and those that may share its transaction; returns a job that was
+/// met and may not.
+fn share(connection: &mut Connection, shared: &Shared, first: Box<dyn Part>, inbox: &Receiver<Job>) -> Option<Job> {
+    let begun = Instant::now();
+    let transaction = match connection.transaction_with_behavior(TransactionBehavior::Immediate) {
+        Ok(transaction) => transaction,
+        Err(error) => {
+            first.tell(Err(wrap("write to")(error)));
+            return None;
+        }
+    };
+    let (mut parts, mut next, mut left) = (Vec::new(), Some(first), None);
+    let mut lost = None;
+    while let Some(mut part) = next.take() {
+        let outcome = in_savepoint(&transaction, shared, &mut *part);
+        parts.push(part);
+        // A full disk makes SQLite give up everything since the beginning.
+        if transaction.is_autocommit() {
+            lost = outcome.err();
+            break;
+        }
+        if begun.elapsed() < GROUP {
+            match inbox.try_recv() {
+                Ok(Job::Part(part)) => next = Some(part),
+                Ok(alone) => left = Some(alone),
+                Err(_) => {}
+            }
+        }
+    }
+    let committed = match lost {
+        Some(error) => Err(error),
+        None => transaction.commit().map_err(wrap("write to")),
+    };
+    if committed.is_err() {
+        shared.forget();
+    }
+    for part in parts {
+        part.tell(committed.as_ref().map(|()| ()).map_err(copy));
+    }
+    left
+}
+
+/// Runs a part of a transaction; when it fails, what it wrote is undone.
+fn in_savepoint(transaction: &Transaction<'_>, shared: &Shared, part: &mut dyn Part) -> Result<()> {
+    transaction.execute_batch("SAVEPOINT part").map_err(wrap("write to"))?;
+    let worked = catch_unwind(AssertUnwindSafe(|| part.work(transaction, shared)));
+    let outcome = worked.unwrap_or_else(|_| {
+        tracing::error!("a write of the store broke off");
+        Err(StoreError::new(StoreErrorKind::Fault, "a write of the store broke off"))
+    });
+    if outcome.is_ok() {
+        return transaction.execute_batch("RELEASE part").map_err(wrap("write to"));
+    }
+    // Layouts that were read inside of it may never come to be.
+    shared.forget();
+    if !transaction.is_autocommit() {
+        transaction.execute_batch("ROLLBACK TO part; RELEASE part").map_err(wrap("write to"))?;
+    }
+    outcome
+}
+
 fn serve(mut connection: Connection, shared: &Shared, inbox: &Receiver<Job>) {
-    let mut written = false;
+    let (mut written, mut left) = (false, None);
     loop {
         // Without anything to tidy up there is no reason to wake.
-        let next =
-            if written { inbox.recv_timeout(IDLE) } else { inbox.recv().map_err(|_| RecvTimeoutError::Disconnected) };
+        let next = match left.take() {
+            Some(job) => Ok(job),
+            None if written => inbox.recv_timeout(IDLE),
+            None => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        };
         match next {
-            Ok(job) => {
+            Ok(Job::Part(part)) => {
+                left = share(&mut connection, shared, part, inbox);
+                written = true;
+            }
+            Ok(Job::Alone(job)) => {
                 // Whoever waits for the job is told; its transaction is rolled back,
                 // so the connection is fit for the next one.
                 if catch_unwind(AssertUnwindSafe(|| job(&mut connection, shared))).is_err() {
