@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::Value;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 
 use super::write::{Said, Written};
 use super::{Replica, Result, SyncError};
@@ -20,7 +20,7 @@ use crate::entity::{EntityRef, EntityType};
 use crate::entity_config::TypeLayout;
 use crate::filter::{Only, RawSort};
 use crate::shotgun::{Answer, ErrorKind, Purpose};
-use crate::state::{ImportState, Kinds, MarkRequest, Segment, SegmentStep, TypeState};
+use crate::state::{ImportState, Kinds, MarkRequest, Segment, SegmentStep, Ticket, TypeState};
 use crate::store::RowState;
 
 /// The smallest page, however slow the site is.
@@ -186,8 +186,7 @@ impl Replica {
             progress,
         };
         job.tell(false);
-        // Twice as many as reads in flight: while one writes, another one reads.
-        let workers = self.settings().imports_in_flight.max(1) * 2;
+        let workers = self.settings().imports_in_flight.max(1);
         let mut waiting = import.segments.into_iter().enumerate().filter(|(_, segment)| !segment.done);
         let mut running: JoinSet<Result<()>> = JoinSet::new();
         for (index, segment) in waiting.by_ref().take(workers) {
@@ -232,52 +231,74 @@ impl Replica {
 }
 
 impl Job {
+    /// Copies one segment: while a page is written the next one is read.
     async fn copy_segment(self, index: usize, segment: Segment) -> Result<()> {
-        let replica = &self.replica;
-        let mut last_id = segment.last_id;
-        let mut size = replica.client().page_size();
-        let (only, state) = match segment.retired {
-            true => (Only::Retired, RowState::Retired),
-            false => (Only::Active, RowState::Active),
-        };
-        loop {
-            let ticket = replica.begin_read(&self.layout.entity_type).await?;
-            replica.step("import: page begun")?;
-            let page = match self.read_page(only, last_id, segment.end, size).await {
-                Ok(page) => page,
-                Err(error) => {
-                    replica.state().abandon(&ticket)?;
-                    if matches!(&error, SyncError::Site(site) if site.kind() == ErrorKind::Timeout)
-                        && size > SMALLEST_PAGE
-                    {
-                        size = (size / 2).max(SMALLEST_PAGE);
-                        continue;
-                    }
-                    return Err(error);
-                }
+        let (mut last_id, mut size) = (segment.last_id, self.replica.client().page_size());
+        let mut writing: Option<JoinHandle<Result<()>>> = None;
+        let outcome = loop {
+            let (ticket, page) = match self.next_page(&segment, last_id, &mut size).await {
+                Ok(read) => read,
+                Err(error) => break Err(error),
             };
             let done = !page.has_next_page;
             last_id = page.last_id().unwrap_or(last_id).max(last_id);
-            let said: Vec<_> = page.rows.into_iter().map(|row| (row.id, Said::Row(state, row.text))).collect();
-            let count = if segment.retired { 0 } else { said.len() as u64 };
+            // Steps of a segment have an order, so one page waits for the other.
+            if let Err(error) = written(writing.take()).await {
+                self.replica.state().abandon(&ticket)?;
+                break Err(error);
+            }
             let step = self.resumable.then_some(SegmentStep { index, last_id, done });
-            let read = Written { layout: &self.layout, ticket, said, marks: &[], suppress: false, segment: step };
-            replica.write(read).await?;
-            self.rows.fetch_add(count, Ordering::Relaxed);
-            replica.metrics().imports.entities.add(&[self.layout.entity_type.as_str()], count);
-            self.tell(false);
+            writing = Some(tokio::spawn(self.clone().write_page(segment.retired, ticket, page, step)));
             if done {
-                return Ok(());
+                break Ok(());
+            }
+        };
+        outcome.and(written(writing).await)
+    }
+
+    /// Reads the page after an id, in smaller ones when the site takes too long.
+    async fn next_page(&self, segment: &Segment, after: i64, size: &mut u32) -> Result<(Ticket, Answer<RowText>)> {
+        loop {
+            let ticket = self.replica.begin_read(&self.layout.entity_type).await?;
+            self.replica.step("import: page begun")?;
+            let error = match self.read_page(segment, after, *size).await {
+                Ok(page) => return Ok((ticket, page)),
+                Err(error) => error,
+            };
+            self.replica.state().abandon(&ticket)?;
+            match &error {
+                SyncError::Site(site) if site.kind() == ErrorKind::Timeout && *size > SMALLEST_PAGE => {
+                    *size = (*size / 2).max(SMALLEST_PAGE);
+                }
+                _ => return Err(error),
             }
         }
     }
 
-    async fn read_page(&self, only: Only, after: i64, end: Option<i64>, size: u32) -> Result<Answer<RowText>> {
+    async fn write_page(
+        self,
+        retired: bool,
+        ticket: Ticket,
+        page: Answer<RowText>,
+        segment: Option<SegmentStep>,
+    ) -> Result<()> {
+        let state = if retired { RowState::Retired } else { RowState::Active };
+        let said: Vec<_> = page.rows.into_iter().map(|row| (row.id, Said::Row(state, row.text))).collect();
+        let count = if retired { 0 } else { said.len() as u64 };
+        let read = Written { layout: &self.layout, ticket, said, marks: &[], suppress: false, segment };
+        self.replica.write(read).await?;
+        self.rows.fetch_add(count, Ordering::Relaxed);
+        self.replica.metrics().imports.entities.add(&[self.layout.entity_type.as_str()], count);
+        self.tell(false);
+        Ok(())
+    }
+
+    async fn read_page(&self, segment: &Segment, after: i64, size: u32) -> Result<Answer<RowText>> {
         let slots = self.replica.import_slots();
         // Closed only when the process ends.
         let _slot = slots.acquire().await;
         let mut filter = self.layout.raw_filter.clone();
-        if let Some(end) = end {
+        if let Some(end) = segment.end {
             let bound = crate::filter::RawLeaf {
                 path: "id".into(),
                 relation: "less_than".into(),
@@ -289,7 +310,7 @@ impl Job {
             };
         }
         let read = Read::new(self.layout.entity_type.clone(), filter, size).fields(self.layout.field_names());
-        let read = Read { only, ..read };
+        let read = Read { only: if segment.retired { Only::Retired } else { Only::Active }, ..read };
         let client = self.replica.client();
         Ok(self.replica.heard(client.read_after(&read, after, Purpose::Import).await?))
     }
@@ -302,5 +323,13 @@ impl Job {
         if let Some(progress) = &self.progress {
             progress(&ImportProgress { entity_type, rows, expected: self.expected, done });
         }
+    }
+}
+
+/// Waits for a page that is being written.
+async fn written(page: Option<JoinHandle<Result<()>>>) -> Result<()> {
+    match page {
+        None => Ok(()),
+        Some(page) => page.await.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic())),
     }
 }

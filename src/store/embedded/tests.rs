@@ -177,7 +177,8 @@ async fn jobs_that_share_a_transaction_undo_only_their_own_work() {
     assert_eq!((first.is_ok(), last.is_ok()), (true, true));
     assert_eq!(failing.map_err(|error| error.kind()), Err(StoreErrorKind::Refused));
     assert_eq!(breaking.map_err(|error| error.kind()), Err(StoreErrorKind::Fault));
-    let numbers = store.read(|_, layouts| Ok(["First", "Failing", "Breaking", "Last"].map(|name| layouts.number(name))));
+    let numbers =
+        store.read(|_, layouts| Ok(["First", "Failing", "Breaking", "Last"].map(|name| layouts.number(name))));
     assert_eq!(numbers.await.expect("numbers").map(|number| number > 0), [true, false, false, true]);
 }
 

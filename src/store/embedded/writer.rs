@@ -59,7 +59,8 @@ where
         let Some(work) = self.work.take() else {
             return Ok(());
         };
-        let made = shared.current(transaction).map_err(wrap("write to")).and_then(|layouts| work(transaction, &layouts));
+        let made =
+            shared.current(transaction).map_err(wrap("write to")).and_then(|layouts| work(transaction, &layouts));
         let outcome = made.as_ref().map(|_| ()).map_err(copy);
         self.made = Some(made);
         outcome
