@@ -51,6 +51,7 @@ enum Kind {
     Maximum,
     Checked,
     Unchecked,
+    Status,
 }
 
 /// One level of groups.
@@ -84,7 +85,8 @@ fn columns(world: &World, request: &Summarize) -> Result<Vec<Column>, Fault> {
             "latest" if moment => Kind::Maximum,
             "checked" if shape == Shape::Bool => Kind::Checked,
             "unchecked" if shape == Shape::Bool => Kind::Unchecked,
-            "percentage" | "status_percentage" | "status_percentage_as_float" | "status_list" => {
+            "status_list" if path.data_type == DataType::StatusList => Kind::Status,
+            "percentage" | "status_percentage" | "status_percentage_as_float" => {
                 return Err(not_simulated(format!("summary type '{}'", summary.summary)));
             }
             other => {
@@ -150,6 +152,7 @@ impl Summary<'_> {
             Kind::Records | Kind::Count => values.count().into(),
             Kind::Checked => values.filter(|value| *value == FieldValue::Bool(true)).count().into(),
             Kind::Unchecked => values.filter(|value| *value == FieldValue::Bool(false)).count().into(),
+            Kind::Status => rolled_up(values),
             Kind::Sum => sum(values),
             Kind::Average => average(values),
             Kind::Minimum => {
@@ -228,6 +231,12 @@ impl Summary<'_> {
 }
 
 /// Returns the first number of the range that holds `number`.
+/// Returns the status that all rows have; different ones make `ip`.
+fn rolled_up(mut values: impl Iterator<Item = FieldValue>) -> Value {
+    let Some(first) = values.next() else { return Value::Null };
+    if values.all(|value| value == first) { first.to_json() } else { "ip".into() }
+}
+
 fn first_of(number: i64, width: i64) -> i64 {
     number.div_euclid(width) * width
 }

@@ -70,7 +70,7 @@ fn concerns(world: &World, subject: Key, entity: Key) -> bool {
         return false;
     }
     let links_to_it = |field: &&str| world.named(entity, field).keys().contains(&subject);
-    entity == subject || LINKS.iter().any(|field| links_to_it(field))
+    entity == subject || LINKS.iter().any(links_to_it)
 }
 
 /// Tells whether an entity is a reply to a note about `subject`.

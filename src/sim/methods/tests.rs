@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::super::tests::{call, events, fault, metas, project, read_one, shot, site, to};
 use crate::entity::Timestamp;
 use crate::sim::attach::Incoming;
+use crate::sim::scenario::Permissions;
 use crate::sim::site::Site;
 
 /// Asks, and returns the results.
@@ -436,4 +437,34 @@ fn a_link_to_the_web_is_an_attachment_too() {
         read_one(&site, "Attachment", shown["id"].as_i64().expect("an id"), &["this_file", "display_name"]);
     assert_eq!(attachment["this_file"], shown);
     assert_eq!(attachment["display_name"], "x");
+}
+
+// Section 2.4.
+#[test]
+fn different_statuses_are_summed_up_as_in_progress() {
+    let site = site();
+    let (a, _) = (shot(&site, "a"), shot(&site, "b"));
+    let rolled_up = || {
+        let summaries = json!([{"field": "sg_status_list", "type": "status_list"}]);
+        ask(&site, "summarize", json!({"type": "Shot", "summaries": summaries}))["summaries"]["sg_status_list"].clone()
+    };
+    assert_eq!(rolled_up(), "wtg");
+    site.update("Shot", a, json!({"sg_status_list": "fin"})).expect("an update");
+    assert_eq!(rolled_up(), "ip");
+}
+
+#[test]
+fn what_would_show_too_much_to_a_limited_script_is_refused() {
+    let site = site();
+    let shot = shot(&site, "010");
+    let limits = Permissions {
+        script: "sgcache".into(),
+        projects: Some(vec![1]),
+        hidden_fields: Default::default(),
+        hidden_types: Default::default(),
+        revoked: false,
+    };
+    site.scenario.rights.set(site.script().user, limits);
+    let words = fault(&site, "activity_stream", json!({"type": "Shot", "id": shot})).1;
+    assert_eq!(words, "not simulated: activity_stream by a script with limited rights");
 }
