@@ -70,6 +70,14 @@ mod tests {
     }
 
     #[test]
+    fn the_standard_schema_has_every_type_and_field_of_a_stock_site() {
+        let schema = SiteSchema::parse(STANDARD).expect("the embedded schema").public;
+        let listed: Vec<_> = schema.types.iter().filter(|(name, _)| **name != "DisplayColumn").collect();
+        let fields: usize = listed.iter().map(|(_, entity)| entity.fields.len()).sum();
+        assert_eq!((listed.len(), fields), (105, 1_664));
+    }
+
+    #[test]
     fn both_sides_of_a_link_know_each_other() {
         let layout = SiteSchema::standard().layout;
         let shot = layout.type_id("Shot").expect("Shot");
