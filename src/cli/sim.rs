@@ -26,6 +26,9 @@ pub struct Args {
     /// What goes wrong, and when: a YAML file, described in docs/SIM.md
     #[arg(long, value_name = "FILE")]
     faults: Option<PathBuf>,
+    /// How the site behaves where sources disagree, as null_checkbox=refuse; see docs/SIM.md
+    #[arg(long = "reading", value_name = "NAME=VALUE", value_parser = reading)]
+    readings: Vec<(String, String)>,
     /// Stop the clock of the site at this moment, such as 2026-01-01T00:00:00Z
     #[arg(long, value_name = "TIME", value_parser = moment)]
     clock: Option<Timestamp>,
@@ -74,6 +77,7 @@ pub async fn run(args: Args) -> Result<u8, Failure> {
     let settings = SimSettings {
         listen: args.port.map_or(args.listen, |port| SocketAddr::from(([127, 0, 0, 1], port))),
         entities: args.entities.unwrap_or(if args.load.is_empty() { 50_000 } else { 0 }),
+        readings: args.readings.clone(),
         load: args.load.clone(),
         snapshot: args.snapshot.clone(),
         seed: args.seed,
@@ -116,6 +120,11 @@ fn refused(error: std::io::Error) -> Failure {
 
 fn moment(text: &str) -> Result<Timestamp, String> {
     Timestamp::parse(text).ok_or_else(|| format!("`{text}` is not a moment such as 2026-01-01T00:00:00Z"))
+}
+
+fn reading(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or_else(|| format!("`{text}` is not NAME=VALUE"))?;
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 fn plan(path: &Path) -> Result<Plan, Failure> {

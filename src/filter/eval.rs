@@ -13,7 +13,7 @@
 use std::borrow::Cow;
 use std::cmp::Ordering;
 
-use super::{FieldPath, Filter, Leaf, Sort, Test};
+use super::{FieldPath, Filter, Leaf, Readings, Sort, Test};
 use crate::entity::{DataType, EntityRef, FieldValue, Link, Shape, fold};
 
 /// The rows that a filter is evaluated over.
@@ -37,6 +37,11 @@ pub trait Rows<'a> {
     /// Returns the display name of a target; `link` holds the one that came with
     /// the link, for targets that are not in these rows.
     fn display_name(&self, link: &Link) -> Option<Cow<'a, str>>;
+
+    /// Returns how disputed rules are read.
+    fn readings(&self) -> Readings {
+        Readings::default()
+    }
 }
 
 /// Tells whether a row passes a filter.
@@ -47,7 +52,7 @@ pub fn matches<'a, R: Rows<'a>>(filter: &Filter, rows: &R, row: R::Row) -> bool 
     match filter {
         Filter::All(conditions) => conditions.iter().all(|condition| matches(condition, rows, row)),
         Filter::Any(conditions) => conditions.iter().any(|condition| matches(condition, rows, row)),
-        Filter::Leaf(leaf) => leaf_holds(leaf, rows, row) != leaf.negated,
+        Filter::Leaf(leaf) => disputed(leaf, rows, row).unwrap_or_else(|| leaf_holds(leaf, rows, row) != leaf.negated),
     }
 }
 
@@ -57,6 +62,47 @@ fn leaf_holds<'a, R: Rows<'a>>(leaf: &Leaf, rows: &R, row: R::Row) -> bool {
         return !leaf.path.is_multi() && leaf.test == Test::Empty;
     }
     reached.into_iter().any(|row| value_passes(&leaf.test, &leaf.path, rows, &rows.value(row, &leaf.path.field)))
+}
+
+/// Decides a condition that is read another way than by default.
+fn disputed<'a, R: Rows<'a>>(leaf: &Leaf, rows: &R, row: R::Row) -> Option<bool> {
+    let readings = rows.readings();
+    if leaf.path.is_local() || readings == Readings::default() {
+        return None;
+    }
+    let reached = reach(&leaf.path, rows, row);
+    if leaf.path.is_multi() {
+        let asks_for_value = readings.not_null_needs_value && leaf.negated && leaf.test == Test::Empty;
+        let has_value = |row| !value_passes(&leaf.test, &leaf.path, rows, &rows.value(row, &leaf.path.field));
+        return asks_for_value.then(|| reached.into_iter().any(has_value));
+    }
+    if !reached.is_empty() {
+        return None;
+    }
+    if readings.no_match_through_retired && leads_to_retired(&leaf.path, rows, row) {
+        return Some(false);
+    }
+    let Test::OneOf(values) = &leaf.test else { return None };
+    match (values.as_slice(), leaf.negated) {
+        ([FieldValue::Bool(false)], false) if readings.false_behind_empty_link => Some(true),
+        ([FieldValue::Bool(true)], true) if readings.not_true_needs_link => Some(false),
+        _ => None,
+    }
+}
+
+/// Tells whether a path ends because an entity on it is retired.
+fn leads_to_retired<'a, R: Rows<'a>>(path: &FieldPath, rows: &R, row: R::Row) -> bool {
+    let mut here = row;
+    for hop in &path.hops {
+        let value = rows.value(here, &hop.field);
+        let Some(link) = value.links().first() else { return false };
+        if rows.is_retired(&link.target) {
+            return true;
+        }
+        let Some(next) = rows.row(&link.target) else { return false };
+        here = next;
+    }
+    false
 }
 
 /// Follows the hops of a path and returns every row at its end.

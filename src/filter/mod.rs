@@ -14,6 +14,7 @@ mod path;
 mod query;
 mod raw;
 mod relation;
+mod reading;
 mod window;
 
 use std::fmt;
@@ -25,6 +26,7 @@ pub use path::{FieldPath, Hop};
 pub use query::{Only, Page, Query, Sort};
 pub use raw::{RawFilter, RawLeaf, RawSort, SyntaxError, parse_fields, parse_order};
 pub use relation::Relation;
+pub use reading::Readings;
 pub use window::{Unit, Window};
 
 /// A filter that fits the schema.

@@ -6,6 +6,7 @@
 
 use super::cell::{Cell, Key};
 use super::event::{Change, Entry, meta_value};
+use super::readings::Reading;
 use super::schema::{FieldId, Role, TypeId};
 use super::write::Writer;
 use crate::api3::UpdateMode;
@@ -61,7 +62,10 @@ impl Writer<'_> {
 
     fn write_stored(&mut self, key: Key, field: FieldId, keys: &[Key], mode: UpdateMode, in_create: bool) -> bool {
         let old = self.world.cell(key, field).keys().to_vec();
-        let (added, removed) = difference(&old, keys, mode);
+        let (added, mut removed) = difference(&old, keys, mode);
+        if self.world.readings.second(Reading::SetAndRetiredLinks) {
+            removed.retain(|target| self.world.is_active(*target));
+        }
         if added.is_empty() && removed.is_empty() {
             return false;
         }
@@ -164,6 +168,9 @@ impl Writer<'_> {
     }
 
     fn log_followed(&mut self, origin: Origin, key: Key, field: FieldId, change: &Change) {
+        if self.world.readings.second(Reading::OtherSideUpdatedAt) {
+            self.stamp(key, ["updated_at"], ["updated_by"]);
+        }
         let written = self.world.layout.field(origin.key.ty, origin.field);
         let name = &self.world.layout.field(key.ty, field).name;
         let edited = (origin.key, written.name.as_str(), written.data_type);

@@ -32,6 +32,7 @@ mod plan;
 mod preset;
 mod presets;
 mod read;
+mod readings;
 mod requests;
 mod retire;
 mod rpc;
@@ -66,6 +67,7 @@ pub use event::Actor;
 pub use faults::{Rule, Trouble, Troubles};
 pub use load::{LoadError, Loaded, Rows, read as read_rows};
 pub use preset::Preset;
+pub use readings::{READINGS, Reading, ReadingError};
 pub use requests::Requests;
 pub use scenario::{Action, ActionError, Plan, Step};
 pub use site::{Site, SiteSettings};
@@ -99,6 +101,8 @@ pub struct SimSettings {
     pub plan: Plan,
     /// The snapshot that the site is made of, instead of generated data.
     pub snapshot: Option<PathBuf>,
+    /// How the site behaves where sources disagree: names and values.
+    pub readings: Vec<(String, String)>,
     /// Files and folders with rows that are added.
     pub load: Vec<PathBuf>,
     /// Rows that known programs expect.
@@ -124,6 +128,7 @@ impl Default for SimSettings {
             clock: None,
             plan: Plan::default(),
             snapshot: None,
+            readings: Vec::new(),
             load: Vec::new(),
             preset: None,
             thumbnail_delay: SiteSettings::default().thumbnail_delay,
@@ -193,6 +198,9 @@ fn make(settings: &SimSettings) -> io::Result<Arc<Site>> {
     };
     if let Some(at) = settings.clock {
         site.clock.set(at);
+    }
+    for (name, value) in &settings.readings {
+        site.set_reading(name, value).map_err(io::Error::other)?;
     }
     for path in &settings.load {
         let loaded = site.load(&read_rows(path).map_err(io::Error::other)?).map_err(|error| in_file(path, error))?;

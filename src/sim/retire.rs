@@ -7,6 +7,7 @@
 
 use super::cell::Key;
 use super::event::Entry;
+use super::readings::Reading;
 use super::schema::{FieldId, TypeId};
 use super::write::{Writer, not_simulated};
 use crate::api3::Fault;
@@ -54,7 +55,10 @@ impl Writer<'_> {
         if parent.is_some() {
             self.world.set_retired_with(key, parent);
         }
+        let logs = self.actor.logs;
+        self.actor.logs &= parent.is_none() || !self.world.readings.second(Reading::ChildrenLog);
         self.retire_one(key);
+        self.actor.logs = logs;
     }
 
     /// Retires one row and logs it.
@@ -85,8 +89,31 @@ impl Writer<'_> {
         if self.world.layout.ty(key.ty).name == "TaskTemplate" {
             children.retain(|task| self.world.named(*task, "entity").keys().is_empty());
         }
+        if self.world.readings.second(Reading::TasksOfRetired) && self.world.layout.ty(key.ty).name != "TaskTemplate" {
+            let tasks = self.world.layout.type_id("Task");
+            children.retain(|child| Some(child.ty) != tasks);
+        }
+        if self.world.readings.second(Reading::ConnectionsOfRetired) {
+            children.extend(self.connections(key));
+        }
         children.dedup();
         children
+    }
+
+    /// Returns the active rows of connections that have `key` as one end.
+    fn connections(&self, key: Key) -> Vec<Key> {
+        let mut rows = Vec::new();
+        let fields = self.world.layout.types.iter().flat_map(|info| &info.fields);
+        for connection in fields.filter_map(|field| field.connection.as_ref()) {
+            let ty = connection.entity_type;
+            for end in [connection.near, connection.far] {
+                let ids = self.world.referrers(ty, end, key).iter();
+                rows.extend(ids.map(|id| Key { ty, id: *id }).filter(|row| self.world.is_active(*row)));
+            }
+        }
+        rows.sort_unstable();
+        rows.dedup();
+        rows
     }
 
     fn link(&self, entity_type: &str, field: &str) -> Option<(TypeId, FieldId)> {

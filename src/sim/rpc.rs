@@ -114,7 +114,7 @@ impl Site {
         let ty = type_id(&world, "read", &read.entity_type)?;
         let filter = world.schema.filter(&read.entity_type, &read.filter).map_err(|fault| refused("read", fault))?;
         let query = Query {
-            filter: filter.at(self.clock.now()),
+            filter: world.readings.absolute(&filter, self.clock.now()),
             fields: Vec::new(),
             order: world.schema.order(&read.entity_type, &read.order),
             page: Page { size: read.paging.entities_per_page, number: read.paging.current_page },

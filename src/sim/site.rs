@@ -19,6 +19,7 @@ use super::edits::Edits;
 use super::event::{Actor, EventIds, store};
 use super::faults::Troubles;
 use super::generate::{END, generate};
+use super::readings::{Reading, ReadingError};
 use super::requests::Requests;
 use super::scenario::Scenario;
 use super::schema::SiteSchema;
@@ -143,6 +144,26 @@ impl Site {
             direct_uploads: settings.direct_uploads,
             script,
         })
+    }
+
+    /// Decides how the site behaves where sources disagree; rows that are there
+    /// already stay as they are.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadingError`] with what would be right.
+    pub fn set_reading(&self, name: &str, value: &str) -> Result<(), ReadingError> {
+        let mut world = self.rows_mut();
+        let before = world.readings;
+        let reading = world.readings.set(name, value)?;
+        let turned = before.second(reading) != world.readings.second(reading);
+        if reading == Reading::FileDependency
+            && turned
+            && let Some(ty) = world.layout.type_id("PublishedFileDependency")
+        {
+            world.layout.turn_connection(ty);
+        }
+        Ok(())
     }
 
     /// Makes a site of the rows of a snapshot.

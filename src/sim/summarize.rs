@@ -19,7 +19,7 @@ pub fn run(world: &World, argument: &Value, now: Timestamp) -> Result<Vec<u8>, F
     let request = Summarize::from_wire(argument)?;
     let ty = type_id(world, "summarize", &request.entity_type)?;
     let filter = world.schema.filter(&request.entity_type, &request.filter).map_err(|f| refused("summarize", f))?;
-    let filter = filter.at(now);
+    let filter = world.readings.absolute(&filter, now);
     let columns = columns(world, &request)?;
     let levels = levels(world, &request)?;
     let scope =

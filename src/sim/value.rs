@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::cell::{Cell, Key};
+use super::readings::Reading;
 use super::schema::{FieldId, Role, TypeId};
 use super::world::World;
 use crate::entity::{DataType, EntityRef, FieldValue, Shape};
@@ -21,6 +22,9 @@ pub fn read(world: &mut World, ty: TypeId, field: FieldId, value: &Value) -> Res
         (Role::Id | Role::OpenNotes | Role::Unserved, _) => return Err(bad("the field cannot be written")),
         (_, DataType::Summary | DataType::Calculated) => return Err(bad("the field is computed")),
         _ => {}
+    }
+    if value.is_null() && data_type == DataType::Checkbox && world.readings.second(Reading::NullCheckbox) {
+        return Err(bad("expected Boolean, got Null"));
     }
     if value.is_null() {
         return Ok(Cell::Null);

@@ -12,6 +12,7 @@ use std::sync::atomic::AtomicU64;
 use super::cell::{Cell, Key};
 use super::journal::{Journal, Mark, Undo};
 use super::kept::Kept;
+use super::readings::Readings;
 use super::schema::{FieldId, Layout, Role, SiteSchema, TypeId};
 use super::table::{Row, Table};
 use crate::entity::{DataType, EntityRef, FieldValue, Link};
@@ -38,6 +39,8 @@ pub struct World {
     pub kept: Kept,
     /// The type of the event log.
     pub event_type: TypeId,
+    /// How the site behaves where sources disagree.
+    pub readings: Readings,
     /// Where pictures are said to be.
     pub media_host: String,
     /// The number of addresses that were signed.
@@ -64,6 +67,7 @@ impl World {
             journal: Journal::default(),
             kept: Kept::default(),
             event_type,
+            readings: Readings::default(),
             media_host: "https://media.example.com".to_owned(),
             signatures: Arc::new(AtomicU64::new(1)),
         }
@@ -408,6 +412,10 @@ impl<'a> Rows<'a> for &'a World {
 
     fn is_retired(&self, target: &EntityRef) -> bool {
         World::key(self, target).is_none_or(|key| !self.is_active(key))
+    }
+
+    fn readings(&self) -> crate::filter::Readings {
+        self.readings.of_filters()
     }
 
     fn display_name(&self, link: &Link) -> Option<Cow<'a, str>> {

@@ -5,6 +5,7 @@
 
 use super::cell::{Cell, Key};
 use super::event::{Actor, Change, Entry, meta_value};
+use super::readings::Reading;
 use super::schema::{FieldId, Role, TypeId};
 use super::table::Row;
 use super::value;
@@ -69,12 +70,19 @@ impl<'w> Writer<'w> {
         }
         self.check_project(ty, &writes)?;
         self.add_defaults(key, &mut writes);
+        let new_first = self.world.readings.second(Reading::NewEntry);
+        if new_first {
+            let entry = Entry::created(self.world, key);
+            self.log(entry);
+        }
         for (field, write) in &writes {
             self.assign(method, key, *field, write, true)?;
         }
         self.settle(key, &writes, true);
-        let entry = Entry::created(self.world, key);
-        self.log(entry);
+        if !new_first {
+            let entry = Entry::created(self.world, key);
+            self.log(entry);
+        }
         self.apply_template(key)?;
         Ok(key)
     }
@@ -106,7 +114,7 @@ impl<'w> Writer<'w> {
             return Err(Fault::data(method, "EventLogEntry can not be updated."));
         }
         let key = self.existing(method, ty, request.id)?;
-        if !self.world.is_active(key) {
+        if !self.world.is_active(key) && !self.world.readings.second(Reading::UpdateOfRetired) {
             return Err(missing(method, &request.entity_type, request.id));
         }
         let mut writes = Vec::new();

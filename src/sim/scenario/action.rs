@@ -1,6 +1,7 @@
 //! The words for what can be made to happen to a site, as they are written in
 //! YAML or JSON.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -63,6 +64,8 @@ pub enum Action {
     RateLimit(Option<RateLimit>),
     /// Delays every answer from now on.
     Latency(Latency),
+    /// Decides how the site behaves where sources disagree: `{null_checkbox: refuse}`.
+    Reading(BTreeMap<String, String>),
     /// Ends all trouble of requests, and the limit.
     EndTrouble,
 }

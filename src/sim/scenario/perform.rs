@@ -11,6 +11,7 @@ use crate::entity::{EntityRef, EntityType, Timestamp};
 use crate::sim::cell::{Cell, Key};
 use crate::sim::event::Actor;
 use crate::sim::load::{LoadError, by_type};
+use crate::sim::readings::ReadingError;
 use crate::sim::site::{Site, change, creation};
 use crate::sim::table::Row;
 use crate::sim::transaction::Write;
@@ -29,6 +30,9 @@ pub enum ActionError {
         /// The name that was given.
         name: String,
     },
+    /// A reading that there is not.
+    #[error(transparent)]
+    Reading(#[from] ReadingError),
     /// Rows that cannot be loaded.
     #[error(transparent)]
     Load(#[from] LoadError),
@@ -109,6 +113,11 @@ impl Site {
             Action::Trouble(rule) => self.troubles.order((**rule).clone(), self.clock.now()),
             Action::RateLimit(limit) => self.troubles.limit(limit.clone()),
             Action::Latency(latency) => self.troubles.delay(*latency),
+            Action::Reading(readings) => {
+                for (name, value) in readings {
+                    self.set_reading(name, value)?;
+                }
+            }
             Action::EndTrouble => self.troubles.clear(),
         }
         Ok(Value::Null)

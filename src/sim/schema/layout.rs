@@ -182,6 +182,16 @@ impl Layout {
         self.types[usize::from(ty)].by_name.remove(name);
     }
 
+    /// Exchanges the two links of a connection type in every list that it shows.
+    pub fn turn_connection(&mut self, entity_type: TypeId) {
+        let fields = self.types.iter_mut().flat_map(|info| &mut info.fields);
+        for connection in fields.filter_map(|field| field.connection.as_mut()) {
+            if connection.entity_type == entity_type {
+                std::mem::swap(&mut connection.near, &mut connection.far);
+            }
+        }
+    }
+
     fn field_mut(&mut self, ty: TypeId, field: FieldId) -> &mut FieldInfo {
         &mut self.types[usize::from(ty)].fields[usize::from(field)]
     }
