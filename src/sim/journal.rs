@@ -5,6 +5,7 @@
 //! to it costs what has changed since. A copy of the rows would cost their number.
 
 use super::cell::{Cell, Key};
+use super::kept::Kept;
 use super::schema::{FieldId, SiteSchema};
 use super::table::Row;
 
@@ -43,6 +44,8 @@ pub(super) struct Mark {
     pub at: usize,
     /// The ids that the next rows of each type get.
     pub next: Vec<u32>,
+    /// What was kept beside the rows.
+    pub kept: Kept,
     /// The schema of that moment.
     pub schema: SiteSchema,
 }

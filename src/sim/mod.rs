@@ -203,6 +203,9 @@ fn make(settings: &SimSettings) -> io::Result<Arc<Site>> {
         site.set_reading(name, value).map_err(io::Error::other)?;
     }
     for path in &settings.load {
+        if let Some(schema) = load::read_schema(path).map_err(io::Error::other)? {
+            site.add_fields(&schema).map_err(|error| in_file(path, error))?;
+        }
         let loaded = site.load(&read_rows(path).map_err(io::Error::other)?).map_err(|error| in_file(path, error))?;
         tell(path, &loaded);
     }

@@ -5,14 +5,18 @@
 //! translated by name; what has no name any more is refused, because a snapshot
 //! that is loaded in part is another site.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, Write};
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::cell::{Cell, Key, Slot};
-use super::schema::{FieldId, TypeId};
+use super::schema::{FieldId, FieldInfo, SiteSchema, TypeId};
 use super::table::Row;
 use super::world::World;
+use crate::entity::EntityType;
+use crate::schema::EntitySchema;
 
 /// Why a snapshot cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -39,12 +43,22 @@ struct Head {
     types: Vec<TypeHead>,
 }
 
+/// Fields that differ from those of a stock site, as `schema_field_read` shows them.
+#[derive(Default, Serialize, Deserialize)]
+struct Edited {
+    added: BTreeMap<String, Value>,
+    removed: Vec<String>,
+}
+
 #[derive(Serialize, Deserialize)]
 struct TypeHead {
     name: String,
     /// The id that the next row gets.
     next: u32,
+    /// The names by number; an empty one was removed.
     fields: Vec<String>,
+    #[serde(default)]
+    edited: Edited,
 }
 
 /// A row: type, id, whether it is retired, with what it was retired, its values.
@@ -60,21 +74,44 @@ struct LineOut<'w>(TypeId, u32, bool, Option<(TypeId, u32)>, Vec<(FieldId, &'w C
 ///
 /// When `out` cannot be written.
 pub(super) fn save(world: &World, out: &mut impl Write) -> Result<(), SnapshotError> {
-    let types = world.layout.types.iter().enumerate().map(|(ty, info)| TypeHead {
-        name: info.name.to_string(),
-        next: world.table(ty as TypeId).next,
-        fields: info.fields.iter().map(|field| field.name.clone()).collect(),
+    let stock = SiteSchema::standard();
+    let types = world.layout.types.iter().enumerate().map(|(ty, info)| {
+        let ty = ty as TypeId;
+        let named = |(number, field): (usize, &FieldInfo)| {
+            let here = world.layout.field_id(ty, &field.name) == Some(number as FieldId);
+            if here { field.name.clone() } else { String::new() }
+        };
+        let fields: Vec<_> = info.fields.iter().enumerate().map(named).collect();
+        let edited = edited(world, &stock, &info.name, &fields);
+        TypeHead { name: info.name.to_string(), next: world.table(ty).next, fields, edited }
     });
     write_line(out, &Head { sgcache_snapshot: FORM, types: types.collect() })?;
     for ty in 0..world.layout.types.len() as TypeId {
         for (id, row) in world.table(ty).range(0, u32::MAX) {
             let parent = world.parent_in_retirement(Key { ty, id }).map(|key| (key.ty, key.id));
-            let cells = row.slots().iter().map(|slot| (slot.field, &slot.cell)).collect();
+            let shown = |slot: &&Slot| {
+                let name = &world.layout.field(ty, slot.field).name;
+                world.layout.field_id(ty, name) == Some(slot.field)
+            };
+            let cells = row.slots().iter().filter(shown).map(|slot| (slot.field, &slot.cell)).collect();
             write_line(out, &LineOut(ty, id, row.retired, parent, cells))?;
         }
     }
     out.flush()?;
     Ok(())
+}
+
+/// Compares the fields of a type with those of a stock site.
+fn edited(world: &World, stock: &SiteSchema, name: &EntityType, fields: &[String]) -> Edited {
+    let mut edited = Edited::default();
+    let (Some(stock), Some(here)) = (stock.public.entity(name), world.schema.entity(name)) else { return edited };
+    for field in fields.iter().filter(|field| here.fields.contains_key(*field)) {
+        if !stock.fields.contains_key(field) {
+            edited.added.insert(field.clone(), here.fields_to_wire(Some(field))[field].clone());
+        }
+    }
+    edited.removed = stock.fields.keys().filter(|field| !fields.contains(field)).cloned().collect();
+    edited
 }
 
 fn write_line(out: &mut impl Write, line: &impl Serialize) -> Result<(), SnapshotError> {
@@ -97,6 +134,7 @@ pub(super) fn load(world: &mut World, input: &mut impl BufRead) -> Result<(), Sn
     if head.sgcache_snapshot != FORM {
         return Err(wrong(1, format!("the snapshot has form {}, this program reads {FORM}", head.sgcache_snapshot)));
     }
+    edit_fields(world, &head).map_err(|message| wrong(1, message))?;
     let numbers = Numbers::of(world, &head).map_err(|message| wrong(1, message))?;
     for (old, one) in head.types.iter().enumerate() {
         let first = if numbers.types[old] == world.event_type { 0 } else { 1 };
@@ -112,6 +150,22 @@ pub(super) fn load(world: &mut World, input: &mut impl BufRead) -> Result<(), Sn
         put(world, &numbers, line)
             .ok_or_else(|| wrong(number, "a type or field that the head does not name".into()))?;
     }
+}
+
+/// Adds and removes the fields in which the saved site differed from a stock one.
+fn edit_fields(world: &mut World, head: &Head) -> Result<(), String> {
+    for one in &head.types {
+        let Some(ty) = world.layout.type_id(&one.name) else { continue };
+        let added = Value::Object(one.edited.added.clone().into_iter().collect());
+        let added = EntitySchema::fields_from_wire(&one.name, &added).map_err(|error| error.to_string())?;
+        for (name, field) in added {
+            if world.layout.field_id(ty, &name).is_none() {
+                world.add_field(ty, &name, field);
+            }
+        }
+        one.edited.removed.iter().for_each(|name| world.remove_field(ty, name));
+    }
+    Ok(())
 }
 
 fn put(world: &mut World, numbers: &Numbers, line: Line) -> Option<()> {
@@ -147,6 +201,9 @@ impl Numbers {
         for (old, one) in head.types.iter().enumerate() {
             let ty = world.layout.type_id(&one.name).ok_or_else(|| format!("unknown entity type `{}`", one.name))?;
             let field = |name: &String| {
+                if name.is_empty() {
+                    return Ok(FieldId::MAX);
+                }
                 world.layout.field_id(ty, name).ok_or_else(|| format!("unknown field `{}.{name}`", one.name))
             };
             let fields: Vec<_> = one.fields.iter().map(field).collect::<Result<_, _>>()?;
@@ -180,6 +237,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::entity::DataType;
+    use crate::schema::FieldSchema;
     use crate::sim::Site;
     use crate::sim::schema::SiteSchema;
 
@@ -205,6 +264,36 @@ mod tests {
         let fields = ["code", "tasks", "assets", "sg_sequence"];
         assert_eq!(again.read("Shot", &shot, &fields), site.read("Shot", &shot, &fields));
         assert_eq!(again.create("Tag", json!({"name": "x"})), site.create("Tag", json!({"name": "x"})));
+    }
+
+    #[test]
+    fn fields_that_were_added_and_removed_are_remembered() {
+        let site = Site::empty();
+        let spaceship = FieldSchema::new(DataType::Text, "Spaceship");
+        {
+            let mut world = site.rows_mut();
+            let shot = world.layout.type_id("Shot").expect("Shot");
+            world.add_field(shot, "sg_gone", spaceship.clone());
+            world.add_field(shot, "sg_spaceship", spaceship);
+        }
+        site.create("Project", json!({"name": "Demo"})).expect("a project");
+        let fields =
+            json!({"code": "a", "sg_gone": "x", "sg_spaceship": "Nostromo", "project": {"type": "Project", "id": 1}});
+        site.create("Shot", fields).expect("a shot");
+        {
+            let mut world = site.rows_mut();
+            let shot = world.layout.type_id("Shot").expect("Shot");
+            world.remove_field(shot, "sg_gone");
+            world.remove_field(shot, "description");
+        }
+        let mut world = World::new(SiteSchema::standard());
+        load(&mut world, &mut saved(&site.rows()).as_slice()).expect("a site");
+        let again = Site::of_world(world);
+        let shots = again.read("Shot", &json!([]), &["code", "sg_spaceship", "sg_gone", "description"]).expect("shots");
+        assert_eq!(
+            Value::from(shots[0].clone()),
+            json!({"type": "Shot", "id": 1, "code": "a", "sg_spaceship": "Nostromo"})
+        );
     }
 
     #[test]

@@ -309,7 +309,8 @@ impl World {
     pub(super) fn mark(&mut self) -> Mark {
         self.journal.keeps = true;
         let schema = SiteSchema { public: self.schema.clone(), layout: self.layout.clone() };
-        Mark { at: self.journal.len(), next: self.tables.iter().map(|table| table.next).collect(), schema }
+        let next = self.tables.iter().map(|table| table.next).collect();
+        Mark { at: self.journal.len(), next, kept: self.kept.clone(), schema }
     }
 
     /// Makes it as if nothing had happened since a mark: ids are used again.
@@ -319,6 +320,7 @@ impl World {
         for (table, next) in self.tables.iter_mut().zip(&mark.next) {
             table.next = *next;
         }
+        self.kept = mark.kept.clone();
         (self.schema, self.layout) = (mark.schema.public.clone(), mark.schema.layout.clone());
     }
 

@@ -11,6 +11,26 @@ use serde_json::{Map, Value};
 use super::{LoadError, csv};
 use crate::yaml::Document;
 
+/// The file of a folder that holds the answer of `schema_read`, and no rows.
+const SCHEMA: &str = "schema.json";
+
+/// Reads what `schema_read` answered on the site whose rows a folder holds.
+///
+/// # Errors
+///
+/// [`LoadError`] with the file.
+pub fn read_schema(path: &Path) -> Result<Option<Value>, LoadError> {
+    let path = path.join(SCHEMA);
+    if !path.is_file() {
+        return Ok(None);
+    }
+    let bytes = std::fs::read(&path).map_err(|error| LoadError::of(&path, error))?;
+    let mut schema: Value = serde_json::from_slice(&bytes).map_err(|error| LoadError::of(&path, error))?;
+    // The answer itself, or what the client returns of it.
+    let results = schema.get_mut("results").map(Value::take);
+    Ok(Some(results.unwrap_or(schema)))
+}
+
 /// The rows of one type, in the order of the file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rows {
@@ -32,6 +52,7 @@ pub fn read(path: &Path) -> Result<Vec<Rows>, LoadError> {
     let entries = std::fs::read_dir(path).map_err(|error| LoadError::of(path, error))?;
     let mut files: Vec<_> = entries.filter_map(Result::ok).map(|entry| entry.path()).collect();
     files.retain(|file| matches!(extension(file), "json" | "yaml" | "yml" | "csv"));
+    files.retain(|file| !file.ends_with(SCHEMA));
     files.sort();
     let mut all = Vec::new();
     for file in files {

@@ -1,5 +1,6 @@
 //! Makes things happen to the site.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -212,6 +213,8 @@ impl Site {
             Retention::Younger(age) => rows.into_iter().filter(|key| old(key, age)).collect(),
         };
         gone.iter().for_each(|key| drop(world.remove(*key)));
+        let ids: HashSet<u32> = gone.iter().map(|key| key.id).collect();
+        world.kept.committed.retain(|id| !ids.contains(id));
         self.scenario.replica.note(&world, &gone, now);
         gone.len()
     }
@@ -251,6 +254,7 @@ impl Site {
             }
         }
         world.insert(Key { ty, id }, row);
+        world.kept.committed.push(id);
         self.scenario.replica.note(&world, &[Key { ty, id }], now);
         id
     }

@@ -8,7 +8,7 @@
 mod layout;
 mod standard;
 
-pub use layout::{FieldId, Layout, Role, TypeId};
+pub use layout::{FieldId, FieldInfo, Layout, Role, TypeId};
 pub(super) use standard::STATUSES;
 pub use standard::StandardError;
 
