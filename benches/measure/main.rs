@@ -9,6 +9,7 @@ mod counts;
 mod find;
 mod import;
 mod lag;
+mod proxy;
 mod rig;
 
 use std::path::PathBuf;
@@ -30,6 +31,8 @@ enum Section {
     Counts,
     /// Queries of the store.
     Find,
+    /// Calls of the Python client through the proxy.
+    Proxy,
 }
 
 #[derive(Clone, Debug, Parser)]
@@ -87,6 +90,7 @@ async fn run(section: Section, options: &Options) -> anyhow::Result<()> {
         Section::Lag => lag::run(options).await,
         Section::Counts => counts::run(options).await,
         Section::Find => find::run(options).await,
+        Section::Proxy => proxy::run(options).await,
     }
 }
 

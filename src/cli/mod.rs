@@ -18,6 +18,7 @@ mod output;
 mod pause;
 mod pipelines;
 mod reload;
+mod shadow;
 mod shipped;
 mod sim;
 mod snapshot;
@@ -70,6 +71,9 @@ enum Command {
     Find(find::Args),
     /// Say what the proxy would do with a request, why, and what to change
     Explain(explain::Args),
+    /// Show what `api.mode: shadow` has found
+    #[command(subcommand)]
+    Shadow(shadow::Command),
     /// Show what the daemon is doing
     Status(status::Args),
     /// Run a simulated Shotgun site
@@ -116,6 +120,7 @@ async fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Pipelines(command) => pipelines::run(command, config).await,
         Command::Job(args) => job::run(args, config).await,
         Command::Find(args) => find::run(args, config).await,
+        Command::Shadow(command) => shadow::run(&command, config),
         Command::Explain(args) => explain::run(args, config).await,
         Command::Status(args) => status::run(args, config).await,
         Command::Sim(args) => sim::run(args).await,

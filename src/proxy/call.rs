@@ -16,6 +16,7 @@ use super::effects::Effects;
 use super::listener::{FRESH, Inner, JSON, SAID, page};
 use super::reason::{Pass, Reason};
 use super::settings::{Mode, OnMarked};
+use super::shadow::Comparison;
 use super::upstream::{Gone, Outgoing, Whole, forwarded};
 use crate::api3;
 use crate::state::SiteTime;
@@ -93,7 +94,8 @@ async fn answer_to(proxy: &Arc<Inner>, call: Call) -> Outcome {
             },
             Err(pass) => pass,
         },
-        Mode::Shadow | Mode::Pass => Pass::new(Reason::Mode, "`api.mode` is not `serve`"),
+        Mode::Shadow => return shadowed(proxy, call).await,
+        Mode::Pass => Pass::new(Reason::Mode, "`api.mode` is `pass`"),
     };
     let older = older_answer(proxy, &call, &pass).await;
     if let Some(outcome) = older.as_ref().filter(|_| !proxy.upstream.is_worth_trying()) {
@@ -102,11 +104,44 @@ async fn answer_to(proxy: &Arc<Inner>, call: Call) -> Outcome {
     forward(proxy, call, pass, older).await
 }
 
+/// Lets the site answer, and compares a share of its answers with the cache.
+async fn shadowed(proxy: &Arc<Inner>, call: Call) -> Outcome {
+    let pass = Pass::new(Reason::Mode, "`api.mode` is `shadow`");
+    let serve = match &call.asked {
+        Ok(asked) if rand::random::<f64>() < proxy.settings.shadow_share => {
+            let catalogue = proxy.desk.catalogue(Held::default(), proxy.memo.max_page(), false);
+            match decide(asked, &call.caller.scope, &catalogue) {
+                Decision::Serve(serve) => Some((serve, asked.request.clone())),
+                Decision::Pass(_) => None,
+            }
+        }
+        _ => None,
+    };
+    let Some((serve, request)) = serve else { return forward(proxy, call, pass, None).await };
+    let state = proxy.desk.replica().state().clone();
+    let generation = tokio::task::spawn_blocking(move || state.generation()).await;
+    let (outgoing, body) = (call.outgoing.clone(), call.body.clone());
+    let Ok(Ok(generation)) = generation else { return forward(proxy, call, pass, None).await };
+    match proxy.upstream.whole(&outgoing, body, true).await {
+        Ok(whole) => {
+            let (whole, answered) = (Arc::new(whole), proxy.desk.replica().now());
+            let (method, argument) = (request.method, request.argument);
+            let comparison = Comparison { method, argument, serve, generation, whole: Arc::clone(&whole), answered };
+            proxy.shadow.compare(&proxy.desk, comparison);
+            repeat(&whole, "pass", Some(pass.reason))
+        }
+        Err(why) => gone(&why, &pass),
+    }
+}
+
 /// Decides, and waits a moment where that may help.
 async fn consider(proxy: &Inner, call: &Call, site_is_down: bool) -> Result<Ready, Pass> {
     let asked = call.asked.as_ref().map_err(Clone::clone)?;
     let deadline = tokio::time::Instant::now() + proxy.settings.wait;
+    let mut watch = proxy.desk.watch();
     loop {
+        // Before the decision: what comes in between is not waited for.
+        watch.see();
         let catalogue = proxy.desk.catalogue(call.held.clone(), proxy.memo.max_page(), site_is_down);
         match decide(asked, &call.caller.scope, &catalogue) {
             Decision::Serve(serve) => return verified(proxy, call, serve, site_is_down),
@@ -116,7 +151,7 @@ async fn consider(proxy: &Inner, call: &Call, site_is_down: bool) -> Result<Read
                     Reason::Marked => proxy.settings.on_marked == OnMarked::Wait,
                     _ => false,
                 };
-                if !helps || site_is_down || !proxy.desk.changed(deadline).await {
+                if !helps || site_is_down || !watch.changed(deadline).await {
                     return Err(pass);
                 }
             }

@@ -98,6 +98,8 @@ pub struct ReadPlan {
     pub addresses: Vec<String>,
     /// Everything visible at this moment is in the answer.
     pub fresh_as_of: SiteTime,
+    /// What it depends on.
+    pub needs: Needs,
 }
 
 /// Methods that change nothing and that only the site can answer.
@@ -158,7 +160,7 @@ fn serve(asked: &Asked, scope: &Scope, catalogue: &Catalogue) -> Result<Serve, P
         ("summarize", Some(_)) => {
             let (plan, question) = summary::plan(&request.argument, catalogue)?;
             let (question, fresh_as_of) = allowed(question, scope, catalogue)?;
-            Ok(Serve::Summarize(SummaryPlan { query: question.query, fresh_as_of, ..plan }))
+            Ok(Serve::Summarize(SummaryPlan { query: question.query, fresh_as_of, needs: question.needs, ..plan }))
         }
         _ => schema(&request.argument, scope),
     }
@@ -172,6 +174,7 @@ fn read(argument: &Value, scope: &Scope, catalogue: &Catalogue) -> Result<Serve,
         paging_info: read.paging_info,
         addresses: question.addresses,
         fresh_as_of,
+        needs: question.needs,
     }))
 }
 

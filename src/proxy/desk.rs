@@ -109,13 +109,9 @@ impl Desk {
         Arc::clone(&known.1)
     }
 
-    /// Waits until the standing has changed, at most until the deadline; tells
-    /// whether it has.
-    pub async fn changed(&self, deadline: Instant) -> bool {
-        let mut standing = self.standing.subscribe();
-        let _waiting = Waiting::new(&self.waiting);
-        self.hurry.notify_one();
-        matches!(tokio::time::timeout_at(deadline, standing.changed()).await, Ok(Ok(())))
+    /// Begins to watch the standing.
+    pub fn watch(&self) -> Watch<'_> {
+        Watch { desk: self, standing: self.standing.subscribe() }
     }
 
     /// Takes note of a write that the site has acknowledged, or may have made.
@@ -209,6 +205,27 @@ impl Desk {
     /// Returns the schema; a new one is another allocation.
     pub fn schema(&self) -> Arc<Schema> {
         lock(&self.schema).clone()
+    }
+}
+
+/// Watches the standing: what was seen is not waited for again.
+pub(super) struct Watch<'a> {
+    desk: &'a Desk,
+    standing: watch::Receiver<Arc<Standing>>,
+}
+
+impl Watch<'_> {
+    /// Returns the standing of now.
+    pub fn see(&mut self) -> Arc<Standing> {
+        self.standing.borrow_and_update().clone()
+    }
+
+    /// Waits until the standing is another one than was seen, at most until the
+    /// deadline; tells whether it is.
+    pub async fn changed(&mut self, deadline: Instant) -> bool {
+        let _waiting = Waiting::new(&self.desk.waiting);
+        self.desk.hurry.notify_one();
+        matches!(tokio::time::timeout_at(deadline, self.standing.changed()).await, Ok(Ok(())))
     }
 }
 

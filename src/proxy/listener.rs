@@ -22,6 +22,7 @@ use super::callers::Callers;
 use super::desk::{Desk, Poke};
 use super::memo::Memo;
 use super::settings::Settings;
+use super::shadow::Shadow;
 use super::upstream::{Outgoing, Upstream};
 use super::{call, raw};
 use crate::api3;
@@ -79,7 +80,8 @@ pub struct Proxy(Arc<Inner>);
 /// What every call works with.
 pub(super) struct Inner {
     pub settings: Arc<Settings>,
-    pub desk: Desk,
+    pub desk: Arc<Desk>,
+    pub shadow: Arc<Shadow>,
     pub callers: Callers,
     pub upstream: Upstream,
     pub memo: Memo,
@@ -100,10 +102,11 @@ impl Proxy {
         let memo = Memo::new(replica.state().clone());
         let callers = Callers::new(&site.auth, settings.callers.clone());
         let settings = Arc::new(settings);
-        let desk = Desk::new(replica, schema, Arc::clone(&settings), poke)?;
+        let shadow = Arc::new(Shadow::new(replica.state()));
+        let desk = Arc::new(Desk::new(replica, schema, Arc::clone(&settings), poke)?);
         let audit = audit.map(Audit::start).transpose()?;
         let bodies = Semaphore::new(BODIES_KIB);
-        Ok(Self(Arc::new(Inner { settings, desk, callers, upstream, memo, audit, bodies })))
+        Ok(Self(Arc::new(Inner { settings, desk, shadow, callers, upstream, memo, audit, bodies })))
     }
 
     /// Returns the routes.

@@ -8,7 +8,7 @@
 //!   to date, `effects` says what a write may have changed, `callers` who asks.
 //! - `listener`, `door`: requests come in; `call` answers one of the JSON API,
 //!   `answer` from the store, `upstream` from the site; `raw` streams all the rest;
-//!   `memo` keeps `info` and schemas; `audit` writes down who asked what.
+//!   `shadow` compares the two; `memo` keeps `info` and schemas; `audit` writes down who asked what.
 //!
 //! The proxy never writes to the store. Pipelines and schedules are not known
 //! here.
@@ -30,6 +30,7 @@ mod question;
 mod raw;
 pub mod reason;
 pub mod settings;
+pub mod shadow;
 pub mod summary;
 mod upstream;
 

@@ -71,7 +71,7 @@ pub(super) fn read(argument: &Value, catalogue: &Catalogue) -> Result<(Read, Que
     }
     let mut reader = Reader::new(&read.entity_type, catalogue)?;
     if read.only == Only::Retired {
-        let detail = "rows that were retired before the import are not in the cache";
+        let detail = "what retired rows link to changes without an event";
         return Err(Pass::new(Reason::Retired, detail));
     }
     if read.paging.entities_per_page > catalogue.max_page {

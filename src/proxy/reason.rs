@@ -46,7 +46,7 @@ reasons! {
     Unsettled "unsettled",
     /// A filter preset.
     Preset "preset",
-    /// Retired rows: those retired before the import are not in the cache.
+    /// Retired rows: what they link to changes without an event.
     Retired "retired",
     /// More rows per page than the site gives.
     TooLarge "too_large",

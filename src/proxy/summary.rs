@@ -6,7 +6,7 @@
 use serde_json::Value;
 
 use super::catalogue::Catalogue;
-use super::question::{self, Question, Reader};
+use super::question::{self, Needs, Question, Reader};
 use super::reason::{Pass, Reason};
 use crate::api3::{Summarize, SummaryField};
 use crate::entity::{DataType, Shape};
@@ -22,6 +22,8 @@ pub struct SummaryPlan {
     pub columns: Vec<Column>,
     /// Everything visible at this moment is in the answer.
     pub fresh_as_of: SiteTime,
+    /// What it depends on.
+    pub needs: Needs,
 }
 
 /// One value to compute.
@@ -82,7 +84,10 @@ pub(super) fn plan(argument: &Value, catalogue: &Catalogue) -> Result<(SummaryPl
         include_archived_projects: asked.include_archived_projects,
     };
     let question = reader.question(query)?;
-    Ok((SummaryPlan { query: question.query.clone(), columns, fresh_as_of: SiteTime(0) }, question))
+    Ok((
+        SummaryPlan { query: question.query.clone(), columns, fresh_as_of: SiteTime(0), needs: Needs::default() },
+        question,
+    ))
 }
 
 fn column(reader: &mut Reader<'_>, summary: &SummaryField) -> Result<Column, Pass> {

@@ -1,7 +1,10 @@
 //! The api listener over real connections: what it answers, what it hands through.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
-use sgcache::proxy::{CallerName, CallerRule, Limits, Mode, Settings};
+use sgcache::entity::EntityRef;
+use sgcache::proxy::{CallerName, CallerRule, Door, Limits, Mode, Settings, Tls, shadow};
 use sgcache::sim::{Site, Trouble};
 
 use crate::proxy_rig::{Rig, call, call_with_status, find, said, shipped, written};
@@ -18,6 +21,10 @@ const CONFIGS: &[(&str, &str)] = &[
 ];
 
 async fn rig(settings: Settings) -> Rig {
+    Rig::start(filled(), written(CONFIGS), settings).await
+}
+
+fn filled() -> Arc<Site> {
     let site = Site::empty();
     site.clock.run(0);
     site.create("Project", json!({"name": "Demo"})).expect("a project");
@@ -26,7 +33,7 @@ async fn rig(settings: Settings) -> Rig {
         let fields = json!({"code": format!("sh{number}"), "project": project, "sg_cut_in": number});
         site.create("Shot", fields).expect("a shot");
     }
-    Rig::start(site, written(CONFIGS), settings).await
+    site
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -201,6 +208,63 @@ async fn in_mode_pass_the_site_answers_everything() {
         {"field_name": "project", "value": {"type": "Project", "id": 1}}], "return_fields": ["id"]});
     let (headers, answer) = rig.call("create", create).await;
     assert_eq!((said(&headers).as_str(), answer["results"]["code"].as_str()), ("mode", Some("new")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn shadow_mode_finds_what_the_cache_has_wrong() {
+    let settings = Settings { mode: Mode::Shadow, shadow_share: 1.0, ..Settings::default() };
+    let rig = Rig::begin(filled(), written(CONFIGS), settings).await;
+    rig.followed().await;
+    let compared = |result| rig.counted("sgcache_proxy_shadow_comparisons_total", &[("result", result)]);
+    while compared("equal") == 0.0 {
+        let (how, found) = rig.find("Shot", json!([]), &["code", "sg_cut_in"]).await;
+        assert_eq!((how.as_str(), found.len()), ("mode", 5));
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    assert_eq!(compared("different"), 0.0);
+    let key = EntityRef::new("Shot", 3);
+    rig.replica.store().corrupt(&key, "code", json!("wrong")).await.expect("a corruption");
+    while compared("different") == 0.0 {
+        rig.find("Shot", json!([]), &["code", "sg_cut_in"]).await;
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let record = shadow::kept(rig.replica.state()).expect("a record");
+    assert!(record.classes.keys().eq(["values"]), "{record:?}");
+    assert_eq!(record.examples[0].argument["type"], "Shot");
+}
+
+#[tokio::test]
+async fn an_address_beyond_this_machine_needs_encryption() {
+    let open = |settings: Settings| async move { Door::open(([0, 0, 0, 0], 0).into(), &settings).await };
+    let refused = open(Settings::default()).await.err().expect("a refusal");
+    assert!(refused.to_string().contains("api.tls"), "{refused}");
+    assert!(open(Settings { insecure: true, ..Settings::default() }).await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_and_its_key_make_it_https() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = |name: &str| directory.path().join(name);
+    let made = std::process::Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"])
+        .args(["-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE"])
+        .arg("-keyout")
+        .arg(file("key.pem"))
+        .arg("-out")
+        .arg(file("cert.pem"))
+        .output();
+    if !made.is_ok_and(|made| made.status.success()) {
+        return crate::servers::skipped("proxy_listener", "there is no openssl to make a certificate with");
+    }
+    let tls = Some(Tls { certificate: file("cert.pem"), key: file("key.pem") });
+    let rig = Rig::begin(filled(), written(CONFIGS), Settings { tls, ..Settings::default() }).await;
+    let certificate = std::fs::read(file("cert.pem")).expect("a certificate");
+    let certificate = reqwest::Certificate::from_pem(&certificate).expect("a certificate");
+    let client = reqwest::Client::builder().add_root_certificate(certificate).build().expect("a client");
+    let info = client.post(format!("{}/api3/json", rig.url)).body(r#"{"method_name": "info", "params": []}"#);
+    let info: Value = info.send().await.expect("an answer").json().await.expect("JSON");
+    assert_eq!(info["version"], json!([8, 89, 0]));
+    assert!(rig.url.starts_with("https://"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -104,8 +104,8 @@ impl Rig {
         Self { sim, url, site_url, metrics, replica, directory, stop, tasks }
     }
 
-    /// Waits until every type is live and the proxy has seen it.
-    async fn live(&self) {
+    /// Waits until every type is live.
+    pub async fn followed(&self) {
         loop {
             let types = self.replica.state().types().expect("types");
             if !types.is_empty() && types.iter().all(|record| record.state == TypeState::Live) {
@@ -113,6 +113,11 @@ impl Rig {
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+    }
+
+    /// Waits until every type is live and the proxy has seen it.
+    async fn live(&self) {
+        self.followed().await;
         let known = self.replica.tracked().layouts().next().map(|layout| layout.entity_type.clone());
         let ty = known.expect("a followed type");
         // Where no age at all is allowed, a cache that is ready says so.

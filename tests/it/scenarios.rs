@@ -8,11 +8,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use sgcache::entity::{DataType, EntityRef, EntityType, Shape, Timestamp};
 use sgcache::filter::{FieldPath, Only, Page, Query, RawFilter, RawLeaf, RawSort, Relation};
+use sgcache::proxy::{self, Asked, Catalogue, Decision, Held, Reading, Reason, Scope, Serve};
+use sgcache::state::{SiteTime, Standing, TypeStanding, TypeState};
 use sgcache::store::embedded::{EmbeddedSettings, EmbeddedStore};
 use sgcache::store::{PurgeScope, RowState, Store, StoreErrorKind};
 
@@ -194,6 +197,7 @@ impl Case {
 
     async fn run(&self, store: &dyn Store, world: &World, of: &str) {
         let query = self.query(world, of);
+        self.decide(world, &query);
         if let Some(reason) = &self.unsupported {
             let error = store.find(&query).await.err().unwrap_or_else(|| panic!("{}: the store answered", self.it));
             assert_eq!(error.kind(), StoreErrorKind::Unsupported, "{}: {error}", self.it);
@@ -218,6 +222,63 @@ impl Case {
             }
         }
         world.check(store, &query).await;
+    }
+}
+
+impl Case {
+    /// Checks that the proxy answers exactly what the stores answer, with the very
+    /// query that is held against them here.
+    fn decide(&self, world: &World, query: &Query) {
+        let fields: Vec<_> = self.fields.iter().filter(|path| !path.contains("image")).collect();
+        let sorts: Vec<_> = match self.order.as_deref() {
+            Some(text) => sgcache::filter::parse_order(text).expect("an order").iter().map(RawSort::to_wire).collect(),
+            None => Vec::new(),
+        };
+        let mut argument = json!({"type": query.entity_type.as_str(), "return_fields": fields,
+            "filters": self.raw_filter().to_wire(), "return_only": query.only.as_str(), "sorts": sorts,
+            "paging": {"entities_per_page": query.page.size, "current_page": query.page.number}});
+        if let Some(include) = self.include_archived_projects {
+            argument["include_archived_projects"] = include.into();
+        }
+        let body = json!({"method_name": "read", "params": [{"script_name": "s", "script_key": "k"}, argument]});
+        let asked = Asked::parse(body.to_string().as_bytes()).expect("a request");
+        match proxy::decide(&asked, &Scope::Full, &catalogue(world)) {
+            Decision::Serve(serve) => {
+                let Serve::Read(plan) = *serve else { panic!("{}: not a read", self.it) };
+                assert!(self.unsupported.is_none(), "{}: the proxy would answer", self.it);
+                assert_eq!(plan.query.filter, query.filter, "{}", self.it);
+                assert_eq!((plan.query.order, plan.query.page), (query.order.clone(), query.page), "{}", self.it);
+            }
+            Decision::Pass(pass) => {
+                let known = [Reason::Unproven, Reason::UnknownField, Reason::Retired, Reason::Malformed];
+                let expected = self.unsupported.is_some() || known.contains(&pass.reason);
+                assert!(expected, "{}: the proxy passes it on: {pass:?}", self.it);
+            }
+        }
+    }
+}
+
+/// The world as the proxy sees it when everything is live.
+fn catalogue(world: &World) -> Catalogue {
+    let layouts: Vec<_> = world.cached.iter().map(|ty| world.layout(ty)).collect();
+    let now = SiteTime::from(world.now.unwrap_or(Timestamp(1_700_000_000)));
+    let standing = |layout: &sgcache::entity_config::TypeLayout| TypeStanding {
+        state: TypeState::Live,
+        layout_hash: layout.hash.clone(),
+        breaker: false,
+        quarantined: BTreeSet::new(),
+    };
+    let types = layouts.iter().map(|layout| (layout.entity_type.clone(), standing(layout))).collect();
+    let assume = Reading::EVERY.iter().copied().collect();
+    Catalogue {
+        schema: Arc::new(world.schema.clone()),
+        stored: Arc::new(proxy::catalogue::stored(&layouts)),
+        standing: Arc::new(Standing { complete_as_of: Some(now), types, ..Standing::default() }),
+        held: Held::default(),
+        now,
+        settings: Arc::new(proxy::Settings { assume, ..proxy::Settings::default() }),
+        max_page: 500,
+        site_is_down: false,
     }
 }
 

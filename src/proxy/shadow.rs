@@ -1,0 +1,244 @@
+//! Shadow mode: the site answers, and a share of its answers is compared with what
+//! the cache would have said.
+//!
+//! An answer of the site is compared once the cache has seen everything that was
+//! visible when it came. What was touched meanwhile proves nothing and is skipped,
+//! so on a busy site a difference is a difference.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::sync::Semaphore;
+
+use super::answer;
+use super::decide::Serve;
+use super::desk::Desk;
+use super::question::Needs;
+use super::upstream::Whole;
+use crate::api3;
+use crate::state::{SiteTime, State, StateError};
+
+/// The longest wait for the cache to have seen what the site had.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Differences that are kept as examples.
+const EXAMPLES: usize = 50;
+/// The name of the record in the state.
+const KEPT: &str = "proxy/shadow";
+
+/// What shadow mode has seen so far.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ShadowRecord {
+    /// Comparisons by result: `equal`, `different`, `skipped`.
+    pub results: BTreeMap<String, u64>,
+    /// Differences by class: `rows`, `order`, `values`, `paging`, `summary`, `fault`.
+    pub classes: BTreeMap<String, u64>,
+    /// The last differences.
+    pub examples: Vec<Difference>,
+}
+
+/// One difference.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Difference {
+    /// What differs.
+    pub class: String,
+    /// The method.
+    pub method: String,
+    /// What was asked; never who asked.
+    pub argument: Value,
+    /// What the site said, cut short.
+    pub site: String,
+    /// What the cache would have said, cut short.
+    pub cache: String,
+}
+
+/// Returns what was kept in a data directory.
+///
+/// # Errors
+///
+/// When the state cannot be read.
+pub fn kept(state: &State) -> Result<ShadowRecord, StateError> {
+    Ok(state.kept(KEPT)?.unwrap_or_default())
+}
+
+/// Compares answers, a few at a time.
+pub(super) struct Shadow {
+    record: Mutex<ShadowRecord>,
+    slots: Arc<Semaphore>,
+}
+
+/// An answer of the site, and the plan that the cache had for the same request.
+pub(super) struct Comparison {
+    pub method: String,
+    pub argument: Value,
+    pub serve: Box<Serve>,
+    /// The newest generation of marks when the request came.
+    pub generation: i64,
+    pub whole: Arc<Whole>,
+    pub answered: SiteTime,
+}
+
+impl Shadow {
+    /// Goes on with the record in the state.
+    pub fn new(state: &State) -> Self {
+        let record = Mutex::new(kept(state).unwrap_or_default());
+        Self { record, slots: Arc::new(Semaphore::new(4)) }
+    }
+
+    /// Compares in the background, unless too much is compared already.
+    pub fn compare(self: &Arc<Self>, desk: &Arc<Desk>, comparison: Comparison) {
+        let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() else { return };
+        let (shadow, desk) = (Arc::clone(self), Arc::clone(desk));
+        tokio::spawn(async move {
+            let _slot = slot;
+            let result = judge(&desk, &comparison).await;
+            shadow.note(&desk, comparison, result);
+        });
+    }
+
+    fn note(&self, desk: &Desk, comparison: Comparison, result: Judged) {
+        let word = match &result {
+            Judged::Equal => "equal",
+            Judged::Skipped => "skipped",
+            Judged::Different(..) => "different",
+        };
+        desk.replica().metrics().proxy.shadow.inc(&[word]);
+        let mut record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
+        *record.results.entry(word.to_owned()).or_default() += 1;
+        if let Judged::Different(class, site, cache) = result {
+            *record.classes.entry(class.to_owned()).or_default() += 1;
+            let Comparison { method, argument, .. } = comparison;
+            tracing::warn!(method, class, "the cache would have answered otherwise");
+            record.examples.push(Difference { class: class.to_owned(), method, argument, site, cache });
+            let surplus = record.examples.len().saturating_sub(EXAMPLES);
+            record.examples.drain(..surplus);
+        }
+        let copy = record.clone();
+        drop(record);
+        if let Err(error) = desk.replica().state().keep(KEPT, &copy) {
+            tracing::warn!(%error, "the record of shadow mode could not be kept");
+        }
+    }
+}
+
+enum Judged {
+    Equal,
+    Skipped,
+    Different(&'static str, String, String),
+}
+
+async fn judge(desk: &Desk, comparison: &Comparison) -> Judged {
+    let needs = match &*comparison.serve {
+        Serve::Read(plan) => &plan.needs,
+        Serve::Summarize(plan) => &plan.needs,
+        Serve::Info | Serve::Schema => return Judged::Skipped,
+    };
+    if !caught_up(desk, needs, comparison.answered).await {
+        return Judged::Skipped;
+    }
+    let store = desk.replica().store();
+    let answered = match &*comparison.serve {
+        Serve::Read(plan) => answer::read(store.as_ref(), plan).await,
+        Serve::Summarize(plan) => answer::summarize(store.as_ref(), plan).await,
+        Serve::Info | Serve::Schema => return Judged::Skipped,
+    };
+    let Ok(answered) = answered else { return Judged::Skipped };
+    if touched(desk, needs, comparison.generation) {
+        return Judged::Skipped;
+    }
+    let parse = |body: &[u8]| serde_json::from_slice::<Value>(body).unwrap_or_default();
+    let (site, cache) = (api3::results(parse(&comparison.whole.body)), api3::results(parse(&answered.body)));
+    match class(&site, &cache) {
+        None => Judged::Equal,
+        Some(class) => {
+            let shown = |results: &Result<Value, api3::Fault>| match results {
+                Ok(value) => value.to_string().chars().take(2000).collect(),
+                Err(fault) => fault.to_string(),
+            };
+            Judged::Different(class, shown(&site), shown(&cache))
+        }
+    }
+}
+
+/// Waits until everything that was visible when the site answered is in the cache.
+async fn caught_up(desk: &Desk, needs: &Needs, answered: SiteTime) -> bool {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let mut watch = desk.watch();
+    loop {
+        let standing = watch.see();
+        let mut types = needs.rows.iter().chain(&needs.names);
+        if types.all(|ty| standing.read_as_of(ty).is_some_and(|fresh| fresh > answered)) {
+            return true;
+        }
+        if !watch.changed(deadline).await {
+            return false;
+        }
+    }
+}
+
+fn touched(desk: &Desk, needs: &Needs, generation: i64) -> bool {
+    let state = desk.replica().state();
+    // What cannot be read is taken for touched: nothing is proven then.
+    needs
+        .rows
+        .iter()
+        .chain(&needs.names)
+        .any(|ty| state.touched_since(ty, generation).map_or(true, |ids| !ids.is_empty()))
+}
+
+/// Returns what differs between two answers, by the coarsest difference.
+fn class(site: &Result<Value, api3::Fault>, cache: &Result<Value, api3::Fault>) -> Option<&'static str> {
+    let (Ok(site), Ok(cache)) = (site, cache) else { return Some("fault") };
+    if site == cache {
+        return None;
+    }
+    let (Some(rows), Some(ours)) = (site["entities"].as_array(), cache["entities"].as_array()) else {
+        return Some("summary");
+    };
+    let ids = |rows: &[Value]| rows.iter().map(|row| row["id"].as_i64()).collect::<Vec<_>>();
+    let sorted = |rows: &[Value]| {
+        let mut ids = ids(rows);
+        ids.sort_unstable();
+        ids
+    };
+    if sorted(rows) != sorted(ours) {
+        return Some("rows");
+    }
+    if ids(rows) != ids(ours) {
+        return Some("order");
+    }
+    if rows != ours {
+        return Some("values");
+    }
+    // A site says something of the paging also when nobody asked.
+    if cache.get("paging_info").is_none() || site["paging_info"] == cache["paging_info"] {
+        None
+    } else {
+        Some("paging")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn differences_are_told_apart() {
+        let answer = |rows: Value| Ok(json!({"entities": rows}));
+        let one = answer(json!([{"id": 1, "code": "a"}, {"id": 2, "code": "b"}]));
+        let cases = [
+            (json!([{"id": 1, "code": "a"}, {"id": 2, "code": "b"}]), None),
+            (json!([{"id": 1, "code": "a"}]), Some("rows")),
+            (json!([{"id": 2, "code": "b"}, {"id": 1, "code": "a"}]), Some("order")),
+            (json!([{"id": 1, "code": "a"}, {"id": 2, "code": "x"}]), Some("values")),
+        ];
+        for (rows, expected) in cases {
+            assert_eq!(class(&one, &answer(rows.clone())), expected, "{rows}");
+        }
+        assert_eq!(class(&Ok(json!({"summaries": {"id": 1}})), &Ok(json!({"summaries": {"id": 2}}))), Some("summary"));
+    }
+}
