@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 /// # Errors
 ///
 /// When the text is no JSON object.
-pub fn pick<'a, P>(text: &'a [u8], count: usize, place: P) -> serde_json::Result<Vec<Option<&'a str>>>
+pub fn pick<P>(text: &[u8], count: usize, place: P) -> serde_json::Result<Vec<Option<&str>>>
 where
     P: Fn(&str) -> Option<usize>,
 {

@@ -67,11 +67,14 @@ where
     }
 
     fn tell(self: Box<Self>, committed: Result<()>) {
-        // Without an answer, after a panic, the caller sees that the reply is gone;
-        // and nobody waits any more when sending fails.
-        if let Some(made) = self.made {
-            let _ = self.reply.send(made.and_then(|made| committed.map(|()| made)));
-        }
+        let answer = match (self.made, committed) {
+            (Some(made), committed) => made.and_then(|made| committed.map(|()| made)),
+            (None, Err(error)) => Err(error),
+            // After a panic the caller sees that the reply is gone.
+            (None, Ok(())) => return,
+        };
+        // Nobody waits any more when this fails.
+        let _ = self.reply.send(answer);
     }
 }
 
