@@ -25,8 +25,8 @@ pub use eval::{Rows, compare, matches, resolve_links};
 pub use path::{FieldPath, Hop};
 pub use query::{Only, Page, Query, Sort};
 pub use raw::{RawFilter, RawLeaf, RawSort, SyntaxError, parse_fields, parse_order};
-pub use relation::Relation;
 pub use reading::Readings;
+pub use relation::Relation;
 pub use window::{Unit, Window};
 
 /// A filter that fits the schema.

@@ -32,7 +32,9 @@ use prometheus::{Registry, TextEncoder};
 pub use declare::{Declared, Kind};
 pub use family::{Counters, Family, Gauges, Histograms, Labels, OTHER, Vector};
 pub use log::CountLog;
-pub use table::{About, Imports, Leader, PASS_REASONS, Proxy, Reports, Scheduler, Source, Store, Sync, Tasks, Validation};
+pub use table::{
+    About, Imports, Leader, PASS_REASONS, Proxy, Reports, Scheduler, Source, Store, Sync, Tasks, Validation,
+};
 
 /// The content type of what [`Metrics::render`] returns.
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;

@@ -24,9 +24,11 @@ const IDLE: Duration = Duration::from_millis(300);
 /// How long a transaction takes in further jobs.
 const GROUP: Duration = Duration::from_millis(100);
 
+type Alone = Box<dyn FnOnce(&mut Connection, &Shared) + Send>;
+
 enum Job {
     /// Makes a transaction of its own.
-    Alone(Box<dyn FnOnce(&mut Connection, &Shared) + Send>),
+    Alone(Alone),
     /// May share one.
     Part(Box<dyn Part>),
 }
@@ -194,7 +196,7 @@ fn share(connection: &mut Connection, shared: &Shared, first: Box<dyn Part>, inb
         shared.forget();
     }
     for part in parts {
-        part.tell(committed.as_ref().map(|()| ()).map_err(copy));
+        part.tell(committed.as_ref().copied().map_err(copy));
     }
     left
 }
