@@ -15,7 +15,7 @@ use crate::metrics::{Labels, Metrics};
 use crate::schema::Schema;
 use crate::shotgun::Client;
 use crate::state::State;
-use crate::store::elasticsearch::ElasticsearchStore;
+use crate::store::elasticsearch::{ElasticsearchStore, IndexShape};
 use crate::store::embedded::{EmbeddedSettings, EmbeddedStore};
 use crate::store::{Store, TimedStore};
 
@@ -96,7 +96,8 @@ pub async fn open_store(config: &Config, metrics: &Metrics) -> Result<Arc<dyn St
             Arc::new(EmbeddedStore::open(EmbeddedSettings::new(config.data_dir.join("store.sqlite")))?)
         }
         StoreSettings::Elasticsearch(settings) => {
-            Arc::new(ElasticsearchStore::open(&settings.transport(), &settings.prefix).await?)
+            let shape = IndexShape { shards: settings.shards, replicas: settings.replicas };
+            Arc::new(ElasticsearchStore::open_shaped(&settings.transport(), &settings.prefix, shape).await?)
         }
     };
     Ok(Arc::new(TimedStore::new(store, metrics.clone())))

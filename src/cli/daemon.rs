@@ -27,6 +27,9 @@ use crate::server::{self, Bound, Control, Ops, RunsQuery, TriggerRefused, Trigge
 use crate::state::{State, StateError};
 use crate::sync;
 
+/// How long a daemon that ends goes on delivering reports; what is left waits for the next one.
+const LAST_REPORTS: Duration = Duration::from_secs(3);
+
 /// How long runs may take to end once the daemon is told to stop.
 const PATIENCE: Duration = Duration::from_secs(25);
 /// How often the store is asked how it is.
@@ -107,7 +110,7 @@ impl Daemon {
         tasks.extend(open(door, &engine)?);
         if let Some(delivery) = engine.delivery.clone() {
             let stop = engine.shutdown.clone();
-            tasks.push(tokio::spawn(async move { delivery.run(stop).await }));
+            tasks.push(tokio::spawn(async move { delivery.run(stop, LAST_REPORTS).await }));
         }
         let loop_task = tokio::spawn(daemon.run(beats, command_receiver, PATIENCE));
         tracing::info!(site = engine.online.client.site(), %ops, %api, "the daemon runs");

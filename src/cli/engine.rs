@@ -112,7 +112,8 @@ impl Engine {
             exclusions: config.generate.clone(),
             entity_config_dir: config.entity_config_dir(),
             keep_runs: config.pipelines.history.keep_runs as usize,
-            keep_runs_for: Duration::from_secs(u64::from(config.pipelines.history.keep_days) * 86_400),
+            keep_runs_for: days(config.pipelines.history.keep_days),
+            keep_failed_runs_for: days(config.pipelines.history.keep_failed_days),
             progress,
         });
         let notifiers = Notifiers::new(config.notifiers.clone());
@@ -226,4 +227,8 @@ fn delivery(online: &Online) -> Result<Option<Arc<Delivery>>, Failure> {
     let client = elastic::Client::new(&settings.transport())
         .map_err(|error| Failure::config(format!("reports.elasticsearch: {error}")))?;
     Ok(Some(Arc::new(Delivery::new(client, &settings.prefix, Arc::new(outbox)))))
+}
+
+fn days(number: u32) -> Duration {
+    Duration::from_secs(u64::from(number) * 86_400)
 }

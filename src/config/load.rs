@@ -298,7 +298,7 @@ impl<'a> Resolver<'a> {
             ca_certificate: certificate?,
             timeout: file.timeout.unwrap_or(Duration::from_secs(60)),
             shards: file.shards.unwrap_or(1),
-            replicas: file.replicas.unwrap_or(1),
+            replicas: file.replicas,
         })
     }
 

@@ -128,8 +128,8 @@ pub struct ElasticsearchSettings {
     pub timeout: Duration,
     /// Primary shards of a new index.
     pub shards: u32,
-    /// Copies of each shard of a new index.
-    pub replicas: u32,
+    /// Copies of each shard of a new index; `None` is one where there is a second node.
+    pub replicas: Option<u32>,
 }
 
 impl ElasticsearchSettings {

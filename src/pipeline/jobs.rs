@@ -49,6 +49,8 @@ pub struct Jobs {
     pub keep_runs: usize,
     /// How long runs are kept.
     pub keep_runs_for: Duration,
+    /// How long runs that ended badly are kept.
+    pub keep_failed_runs_for: Duration,
     /// Is told how far a rebuild is.
     pub progress: Option<Progress>,
 }
@@ -219,8 +221,8 @@ impl Jobs {
         Ok(result)
     }
 
-    async fn purge(&self, _args: &PurgeArgs) -> Result<StepResult, JobError> {
-        let keep = Duration::from_secs(7 * 24 * 3600);
+    async fn purge(&self, args: &PurgeArgs) -> Result<StepResult, JobError> {
+        let keep = args.older_than;
         let now = self.replica.now();
         let older_than = now.before(keep).timestamp();
         let purged = self.replica.store().purge(&PurgeScope::Tombstones { older_than }).await?;
@@ -233,9 +235,10 @@ impl Jobs {
     fn prune_reports(&self, args: &PruneReportsArgs) -> Result<StepResult, JobError> {
         let keep = args.keep_days.map_or(self.keep_runs_for, |days| Duration::from_secs(u64::from(days) * 86_400));
         let keep_runs = args.keep_runs.map_or(self.keep_runs, |runs| runs as usize);
-        let age = i64::try_from(keep.as_secs()).unwrap_or(i64::MAX);
-        let before = Timestamp(Timestamp::from(chrono::Utc::now()).0.saturating_sub(age));
-        let pruned = self.replica.state().prune_runs(before, keep_runs)?;
+        let now = Timestamp::from(chrono::Utc::now()).0;
+        let before = |keep: Duration| Timestamp(now.saturating_sub(i64::try_from(keep.as_secs()).unwrap_or(i64::MAX)));
+        let failed = before(keep.max(self.keep_failed_runs_for));
+        let pruned = self.replica.state().prune_runs(before(keep), failed, keep_runs)?;
         let mut result = StepResult::default();
         result.outputs.insert("pruned".into(), pruned.into());
         Ok(result)

@@ -71,8 +71,8 @@ impl Delivery {
         &self.outbox
     }
 
-    /// Delivers for as long as the process runs, and once more, briefly, when it is told to stop.
-    pub async fn run(&self, stop: CancellationToken) {
+    /// Delivers for as long as the process runs, and once more, for at most `grace`, when it is told to stop.
+    pub async fn run(&self, stop: CancellationToken, grace: Duration) {
         let mut failures = 0_u32;
         loop {
             // Giving up in the middle is safe: what was sent and not settled is sent again.
@@ -104,7 +104,7 @@ impl Delivery {
             }
         }
         if failures == 0 {
-            self.flush(Duration::from_secs(3)).await;
+            self.flush(grace).await;
         }
     }
 

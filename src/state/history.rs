@@ -60,13 +60,15 @@ impl State {
 
     /// Deletes runs that started before a moment, except the newest `keep` of each
     /// pipeline, and returns how many.
-    pub fn prune_runs(&self, before: Timestamp, keep: usize) -> Result<u64> {
+    /// Runs that ended badly go only when they started before `failed_before`.
+    pub fn prune_runs(&self, before: Timestamp, failed_before: Timestamp, keep: usize) -> Result<u64> {
         self.write(|transaction| {
-            let sql = "DELETE FROM runs WHERE started_at < ?1 AND run_id NOT IN (
+            let sql = "DELETE FROM runs WHERE started_at <
+                iif(status IN ('drift', 'error', 'timeout', 'interrupted'), ?3, ?1) AND run_id NOT IN (
                 SELECT run_id FROM (SELECT run_id, row_number() OVER
                     (PARTITION BY pipeline ORDER BY started_at DESC, run_id DESC) AS place FROM runs)
                 WHERE place <= ?2)";
-            Ok(transaction.execute(sql, params![before.0, keep as i64])? as u64)
+            Ok(transaction.execute(sql, params![before.0, keep as i64, failed_before.0])? as u64)
         })
     }
 

@@ -343,9 +343,11 @@ fn announced_values_are_merged_by_the_order_of_events() {
 #[test]
 fn runs_are_listed_newest_first_and_pruned_by_age() {
     let test = fixture();
-    for (run_id, pipeline, started_at) in [("a", "nightly", 1), ("b", "sync", 2), ("c", "nightly", 3)] {
+    let runs =
+        [("a", "nightly", 1, "ok"), ("b", "sync", 2, "ok"), ("c", "nightly", 3, "drift"), ("d", "nightly", 4, "ok")];
+    for (run_id, pipeline, started_at, status) in runs {
         let report = serde_json::json!({"run_id": run_id});
-        let (run_id, pipeline, status) = (run_id.to_owned(), pipeline.to_owned(), "ok".to_owned());
+        let (run_id, pipeline, status) = (run_id.to_owned(), pipeline.to_owned(), status.to_owned());
         let started_at = Timestamp(started_at);
         let run = RunRow { run_id, pipeline, status, started_at, finished_at: None, report };
         test.state.insert_run(&run).expect("a run");
@@ -353,10 +355,12 @@ fn runs_are_listed_newest_first_and_pruned_by_age() {
     let ids = |pipeline| -> Vec<String> {
         test.state.runs(10, pipeline).expect("runs").into_iter().map(|run| run.run_id).collect()
     };
-    assert_eq!(ids(None), ["c", "b", "a"]);
-    assert_eq!(ids(Some("nightly")), ["c", "a"]);
-    assert_eq!(test.state.prune_runs(Timestamp(10), 1).expect("a number"), 1);
-    assert_eq!(ids(None), ["c", "b"]);
+    assert_eq!(ids(None), ["d", "c", "b", "a"]);
+    assert_eq!(ids(Some("nightly")), ["d", "c", "a"]);
+    assert_eq!(test.state.prune_runs(Timestamp(10), Timestamp(3), 1).expect("a number"), 1);
+    assert_eq!(ids(None), ["d", "c", "b"]);
+    assert_eq!(test.state.prune_runs(Timestamp(10), Timestamp(10), 1).expect("a number"), 1);
+    assert_eq!(ids(None), ["d", "b"]);
 }
 
 /// One step of a random history of one type.

@@ -94,12 +94,12 @@ async fn metrics_are_served_in_the_text_format() {
 #[tokio::test]
 async fn it_is_ready_once_every_type_is_live() {
     let listener = Listener::start(|control| ops(control, TypeState::Live)).await;
-    assert_eq!(listener.json("/readyz").await, (StatusCode::OK, json!({"ready": true, "reasons": []})));
+    assert_eq!(listener.json("/readyz").await, (StatusCode::OK, json!({"ready": true, "reasons": [], "warnings": []})));
     let listener = Listener::start(|control| ops(control, TypeState::Importing)).await;
     let reason = json!({"code": "type_not_live", "subject": "Shot", "message": "importing"});
     assert_eq!(
         listener.json("/readyz").await,
-        (StatusCode::SERVICE_UNAVAILABLE, json!({"ready": false, "reasons": [reason]}))
+        (StatusCode::SERVICE_UNAVAILABLE, json!({"ready": false, "reasons": [reason], "warnings": []}))
     );
 }
 

@@ -247,7 +247,7 @@ async fn the_background_delivery_starts_when_a_run_ends_and_stops_when_told() {
     let stop = tokio_util::sync::CancellationToken::new();
     let running = {
         let (delivery, stop) = (delivery.clone(), stop.clone());
-        tokio::spawn(async move { delivery.run(stop).await })
+        tokio::spawn(async move { delivery.run(stop, Duration::from_secs(60)).await })
     };
     case.report(&report("RUN1"));
     // Told to stop at once, it still delivers what waits.

@@ -188,7 +188,7 @@ impl Inner {
 
     async fn create(&self, layout: &TypeLayout, number: u32, with_aliases: bool) -> Result<String> {
         let name = self.names.generation(&layout.entity_type, number);
-        let mut body = mapping::index_body(layout);
+        let mut body = mapping::index_body(layout, self.shape);
         if with_aliases {
             body["aliases"] = json!({
                 self.names.read(&layout.entity_type): {"filter": active()},
@@ -291,7 +291,7 @@ impl Inner {
         let name = self.names.display_names();
         let found = self.describe(&name).await?;
         match found.get(&name) {
-            None => self.create_index(&name, &mapping::names_body()).await,
+            None => self.create_index(&name, &mapping::names_body(self.shape)).await,
             Some(description) if description.mappings.pointer("/_meta/sgcache/names").is_some() => Ok(()),
             Some(_) => {
                 let message = format!(

@@ -20,9 +20,24 @@ pub(super) const FORMAT: u64 = 2;
 /// Longer texts are kept but not indexed: a term of Lucene holds 32,766 bytes.
 pub(super) const LONGEST_INDEXED: usize = 8191;
 
+/// How a new index is spread over the nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IndexShape {
+    /// Its primary shards.
+    pub shards: u32,
+    /// Copies of each; `None` is one where there is a second node.
+    pub replicas: Option<u32>,
+}
+
+impl Default for IndexShape {
+    fn default() -> Self {
+        Self { shards: 1, replicas: None }
+    }
+}
+
 /// Returns the body that creates a generation of a type.
-pub(super) fn index_body(layout: &TypeLayout) -> Value {
-    json!({ "settings": settings(), "mappings": mappings(layout) })
+pub(super) fn index_body(layout: &TypeLayout, shape: IndexShape) -> Value {
+    json!({ "settings": settings(shape), "mappings": mappings(layout) })
 }
 
 /// Returns the mapping of a type, with our own record in `_meta`.
@@ -46,9 +61,9 @@ pub(super) fn own_mapping(layout: &TypeLayout) -> Vec<String> {
 }
 
 /// Returns the body that creates the index of display names.
-pub(super) fn names_body() -> Value {
+pub(super) fn names_body(shape: IndexShape) -> Value {
     json!({
-        "settings": settings(),
+        "settings": settings(shape),
         "mappings": {
             "dynamic": "strict",
             "_meta": {"sgcache": {"format": FORMAT, "names": true}},
@@ -64,10 +79,9 @@ pub(super) fn names_body() -> Value {
     })
 }
 
-fn settings() -> Value {
-    json!({
-        "number_of_shards": 1,
-        "auto_expand_replicas": "0-1",
+fn settings(shape: IndexShape) -> Value {
+    let mut settings = json!({
+        "number_of_shards": shape.shards,
         // Written out, because an index without an explicit value stops refreshing
         // when it has not been searched for 30 seconds.
         "refresh_interval": "1s",
@@ -75,7 +89,12 @@ fn settings() -> Value {
         "index.gc_deletes": "1h",
         "index.mapping.total_fields.limit": 5000,
         "analysis": { "normalizer": { "sg_ci": { "type": "custom", "filter": ["lowercase"] } } },
-    })
+    });
+    match shape.replicas {
+        Some(replicas) => settings["number_of_replicas"] = replicas.into(),
+        None => settings["auto_expand_replicas"] = "0-1".into(),
+    }
+    settings
 }
 
 fn properties(layout: &TypeLayout) -> Value {
@@ -155,6 +174,15 @@ mod tests {
     fn mapping_of(data_type: DataType) -> Value {
         let field = LayoutField { name: "f".into(), data_type, valid_types: vec![], mapping: None };
         field_mapping(&field)
+    }
+
+    #[test]
+    fn a_new_index_has_the_shape_that_was_asked_for() {
+        let usual = settings(IndexShape::default());
+        assert_eq!((&usual["number_of_shards"], &usual["auto_expand_replicas"]), (&json!(1), &json!("0-1")));
+        let shaped = settings(IndexShape { shards: 3, replicas: Some(2) });
+        assert_eq!((&shaped["number_of_shards"], &shaped["number_of_replicas"]), (&json!(3), &json!(2)));
+        assert_eq!(shaped.get("auto_expand_replicas"), None);
     }
 
     #[test]

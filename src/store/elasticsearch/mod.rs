@@ -55,6 +55,7 @@ use crate::elastic::{Client, Settings};
 use crate::entity::{EntityRef, EntityType};
 use crate::entity_config::TypeLayout;
 use crate::filter::Query;
+pub use mapping::IndexShape;
 use names::Names;
 
 /// A store on a server or cluster. Cheap to clone; clones are the same store.
@@ -66,6 +67,7 @@ pub struct ElasticsearchStore {
 struct Inner {
     client: Client,
     names: Names,
+    shape: IndexShape,
     types: types::Known,
     shown: shown::ShownNames,
     settling: settle::Settling,
@@ -81,9 +83,19 @@ impl ElasticsearchStore {
     /// When the server cannot be reached, refuses the credentials, or holds an
     /// index of ours that a newer version wrote.
     pub async fn open(settings: &Settings, prefix: &str) -> Result<Self> {
+        Self::open_shaped(settings, prefix, IndexShape::default()).await
+    }
+
+    /// The same, with new indices of another shape.
+    ///
+    /// # Errors
+    ///
+    /// See [`ElasticsearchStore::open`].
+    pub async fn open_shaped(settings: &Settings, prefix: &str, shape: IndexShape) -> Result<Self> {
         let inner = Inner {
             client: Client::new(settings)?,
             names: Names::new(prefix),
+            shape,
             types: types::Known::default(),
             shown: shown::ShownNames::default(),
             settling: settle::Settling::default(),
