@@ -55,9 +55,7 @@ fn prepare(connection: &Connection, settings: &EmbeddedSettings) -> Result<()> {
     // WAL it is another one, and everything still works, slower.
     connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
     connection.pragma_update(None, "synchronous", "FULL")?;
-    // 160 MB: an import touches the same pages of indexes again and again, and each
-    // checkpoint writes them once.
-    connection.pragma_update(None, "wal_autocheckpoint", 40_000)?;
+    connection.pragma_update(None, "wal_autocheckpoint", 10_000)?;
     tune(connection, settings)?;
     if let Some(bytes) = settings.max_bytes {
         connection
