@@ -155,7 +155,7 @@ async fn a_store_of_a_newer_version_is_left_alone() {
     let said = ["store.sqlite", "newer sgcache", "format 9999", "another data_dir"];
     place.run(&["job", "validateCounts"]).expect_code(78).says(&said);
     place.run(&["find", "Shot"]).expect_code(78).says(&said);
-    version(1);
+    version(2);
     assert_eq!(shots(&place), before);
 }
 

@@ -34,5 +34,5 @@ fn the_elasticsearch_store_agrees_with_local_evaluation() {
     let indices = TestIndices::new(url);
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let store = runtime.block_on(open(url, &indices));
-    store_property::agree(&runtime, &store, 8);
+    store_property::agree(&runtime, &store, &[], 8);
 }

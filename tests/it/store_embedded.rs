@@ -10,9 +10,9 @@ use rusqlite::Connection;
 use serde_json::{Value, json};
 use sgcache::entity::{DataType, EntityRef, FieldValue, Timestamp};
 use sgcache::entity_config::{LayoutField, TypeLayout};
-use sgcache::filter::{FieldPath, Filter, Leaf, Query, RawFilter, Test};
+use sgcache::filter::{FieldPath, Filter, Leaf, Query, RawFilter, Sort, Test};
 use sgcache::store::embedded::{EmbeddedSettings, EmbeddedStore};
-use sgcache::store::{FetchedRow, Fields, PutOutcome, ReadVersion, RowState, Store, StoreErrorKind};
+use sgcache::store::{FetchedRow, Fields, PurgeScope, PutOutcome, ReadVersion, RowState, Store, StoreErrorKind};
 
 fn settings(dir: &Path) -> EmbeddedSettings {
     EmbeddedSettings { busy_timeout: Duration::from_millis(50), ..EmbeddedSettings::new(dir.join("store.sqlite")) }
@@ -79,7 +79,7 @@ async fn files_that_are_not_ours_are_refused_with_the_reason() {
     Connection::open(&file).and_then(|c| c.pragma_update(None, "user_version", 99)).expect("a newer file");
     let error = EmbeddedStore::open(settings(dir.path())).err().expect("too new");
     assert_eq!(error.kind(), StoreErrorKind::Newer);
-    assert!(error.to_string().contains("newer sgcache (format 99, this one knows 1)"), "{error}");
+    assert!(error.to_string().contains("newer sgcache (format 99, this one knows 2)"), "{error}");
 
     std::fs::write(&file, b"this is no database, and it is long enough to be read as one".repeat(100)).expect("a file");
     let error = EmbeddedStore::open(settings(dir.path())).err().expect("no database");
@@ -94,6 +94,66 @@ async fn files_that_are_not_ours_are_refused_with_the_reason() {
         (StoreErrorKind::Refused, true),
         "{error}"
     );
+}
+
+/// Returns the ids of shots with a code, newest first.
+async fn coded(store: &EmbeddedStore, code: &str) -> Vec<i64> {
+    let path = FieldPath::local("code", DataType::Text);
+    let test = Test::OneOf(vec![FieldValue::text(code)]);
+    let order = vec![Sort { path: FieldPath::local("sg_cut_in", DataType::Number), descending: true }];
+    let query = Query::all("Shot").filter(Filter::Leaf(Leaf { path, negated: false, test })).order(order);
+    store.find(&query).await.expect("a find").rows.iter().map(|row| row.key.id).collect()
+}
+
+#[tokio::test]
+async fn columns_in_memory_follow_what_other_processes_write() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (writer, reader) = (open(dir.path()), open(dir.path()));
+    writer.ensure_type(&layout()).await.expect("a type");
+    writer.put(&[row(5, 1, "a"), row(7, 2, "a"), row(9, 3, "b")]).await.expect("a put");
+    assert_eq!(coded(&reader, "a").await, [7, 5]);
+
+    // A change, a row whose id is below the others, one behind them.
+    writer.put(&[row(5, 4, "b"), row(3, 5, "a"), row(11, 6, "a")]).await.expect("a put");
+    assert_eq!(coded(&reader, "a").await, [11, 3, 7]);
+    assert_eq!(reader.count(&Query::all("Shot")).await.expect("a count"), 5);
+    let all = reader.find(&Query::all("Shot")).await.expect("a find");
+    assert_eq!(all.rows.iter().map(|row| row.key.id).collect::<Vec<_>>(), [3, 5, 7, 9, 11]);
+
+    // What was told of the changes is not kept for ever.
+    writer.put(&[row(7, 7, "c")]).await.expect("a put");
+    writer.put(&[row(9, 8, "a")]).await.expect("a put");
+    let file = Connection::open(dir.path().join("store.sqlite")).expect("a connection");
+    file.execute("DELETE FROM changes WHERE seq < (SELECT max(seq) FROM changes)", []).expect("forgotten");
+    assert_eq!(coded(&reader, "a").await, [9, 11, 3]);
+
+    writer.purge(&PurgeScope::Type("Shot".into())).await.expect("a purge");
+    writer.ensure_type(&layout()).await.expect("a type");
+    assert_eq!(coded(&reader, "a").await, [0_i64; 0]);
+    writer.put(&[row(9, 9, "a")]).await.expect("a put");
+    assert_eq!(coded(&reader, "a").await, [9]);
+}
+
+#[tokio::test]
+async fn a_file_of_the_first_format_goes_on_without_its_indexes() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = open(dir.path());
+    store.ensure_type(&layout()).await.expect("a type");
+    store.put(&[row(1, 1, "a"), row(2, 2, "b")]).await.expect("a put");
+    drop(store);
+    let file = Connection::open(dir.path().join("store.sqlite")).expect("a connection");
+    let table: String = file
+        .query_row("SELECT name FROM sqlite_schema WHERE name LIKE 'row_%_Shot'", [], |row| row.get(0))
+        .expect("the narrow table");
+    file.execute_batch(&format!(
+        "CREATE INDEX {table}_by_1_x ON {table} (rv); DROP TABLE changes; PRAGMA user_version = 1;"
+    ))
+    .expect("a file as it was");
+    let store = open(dir.path());
+    assert_eq!(coded(&store, "b").await, [2]);
+    let indexes = file
+        .query_row("SELECT count(*) FROM sqlite_schema WHERE name LIKE 'row_%_by_%'", [], |row| row.get::<_, i64>(0));
+    assert_eq!(indexes.expect("a count"), 0);
 }
 
 #[tokio::test]

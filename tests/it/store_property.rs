@@ -1,7 +1,8 @@
 //! Random rows and random queries: a store answers what local evaluation does.
 //!
-//! [`agree`] takes any store. The types stay the same and every world overwrites
-//! the rows of the one before, so that changes in place are tested along the way.
+//! [`agree`] takes any store, and others that look at the same rows. The types stay
+//! the same and every world overwrites the rows of the one before, so that changes in
+//! place are tested along the way.
 
 use std::cell::Cell;
 
@@ -50,8 +51,9 @@ const COUNTS: [(&str, i64); 3] = [("Project", 3), ("Sequence", 4), ("Shot", 9)];
 const TEXTS: [&str; 17] =
     ["a", "A", "ab", "aB", "ba", "%", "_", "a%", "é", "É", "ß", "ẞ", "İ", "i", "it's", "\u{10ffff}", "日本"];
 
-/// Runs so many worlds, each with a few dozen queries, against a store.
-pub fn agree(runtime: &Runtime, store: &dyn Store, worlds: u32) {
+/// Runs so many worlds, each with a few dozen queries, against a store; `others`
+/// are asked the same.
+pub fn agree(runtime: &Runtime, store: &dyn Store, others: &[&dyn Store], worlds: u32) {
     let empty = empty_world();
     runtime.block_on(empty.ensure_types(store));
     let epoch = Cell::new(runtime.block_on(last_epoch(store)));
@@ -66,7 +68,9 @@ pub fn agree(runtime: &Runtime, store: &dyn Store, worlds: u32) {
         runtime.block_on(async {
             world.put_rows(store, epoch.get()).await;
             for query in &queries {
-                world.check(store, &query.of(&world)).await;
+                for store in std::iter::once(&store).chain(others) {
+                    world.check(*store, &query.of(&world)).await;
+                }
             }
         });
         Ok(())
@@ -302,8 +306,11 @@ fn targets(field: &str) -> &'static [&'static str] {
 #[test]
 fn the_embedded_store_agrees_with_local_evaluation() {
     let dir = tempfile::tempdir().expect("a directory");
-    let store = EmbeddedStore::open(EmbeddedSettings::new(dir.path().join("store.sqlite"))).expect("a store");
+    let settings = EmbeddedSettings::new(dir.path().join("store.sqlite"));
+    let store = EmbeddedStore::open(settings.clone()).expect("a store");
+    // As another process would see it, without room for columns between two queries.
+    let cramped = EmbeddedStore::open(EmbeddedSettings { memory: 0, ..settings }).expect("a store");
     let runtime = Runtime::new().expect("a runtime");
     let worlds = std::env::var("SGCACHE_TEST_WORLDS").ok().and_then(|count| count.parse().ok()).unwrap_or(40);
-    agree(&runtime, &store, worlds);
+    agree(&runtime, &store, &[&cramped], worlds);
 }

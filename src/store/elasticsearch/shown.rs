@@ -17,7 +17,7 @@ use crate::entity::{EntityRef, EntityType};
 const MOST_KNOWN: usize = 100_000;
 
 /// How many names wait, at most, for rows that may come.
-const MOST_WAITING: usize = 100_000;
+const MOST_WAITING: usize = 1_000_000;
 
 /// A name and the version of the row whose link showed it.
 pub(super) type Shown = (String, ReadVersion);

@@ -4,10 +4,13 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::super::{Result, StoreError, StoreErrorKind};
 use super::EmbeddedSettings;
+use super::changes;
 use super::error::wrap;
 
 /// The version of the tables, in `user_version`.
-const FORMAT: i64 = 1;
+///
+/// 1: indexes on the narrow tables. 2: none, and `changes`.
+const FORMAT: i64 = 2;
 
 /// The bytes `sgca`, in `application_id`: this file is ours.
 const APPLICATION: i64 = 0x7367_6361;
@@ -99,12 +102,28 @@ fn check_format(connection: &Connection) -> Result<()> {
 fn create(connection: &Connection) -> Result<()> {
     let transaction = rusqlite::Transaction::new_unchecked(connection, rusqlite::TransactionBehavior::Immediate)?;
     let format: i64 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    if format == 0 {
-        transaction.execute_batch(TABLES)?;
-        transaction.pragma_update(None, "application_id", APPLICATION)?;
-        transaction.pragma_update(None, "user_version", FORMAT)?;
+    match format {
+        0 => transaction.execute_batch(TABLES)?,
+        1 => drop_indexes(&transaction)?,
+        _ => return Ok(()),
     }
+    transaction.execute_batch(changes::TABLE)?;
+    transaction.pragma_update(None, "application_id", APPLICATION)?;
+    transaction.pragma_update(None, "user_version", FORMAT)?;
     Ok(transaction.commit()?)
+}
+
+/// Takes the indexes away that narrow tables had before their columns were kept in
+/// memory.
+fn drop_indexes(transaction: &rusqlite::Transaction<'_>) -> Result<()> {
+    let mut statement = transaction.prepare(
+        "SELECT name FROM sqlite_schema WHERE type = 'index' AND name GLOB 'row_*_by_*' AND sql IS NOT NULL",
+    )?;
+    let names = statement.query_map([], |row| row.get::<_, String>(0))?.collect::<rusqlite::Result<Vec<_>>>()?;
+    for name in names {
+        transaction.execute(&format!("DROP INDEX {name}"), [])?;
+    }
+    Ok(())
 }
 
 fn located(settings: &EmbeddedSettings, error: StoreError) -> StoreError {

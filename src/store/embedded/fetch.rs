@@ -4,44 +4,28 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::rc::Rc;
 
-use rusqlite::{Connection, OptionalExtension, params_from_iter};
+use rusqlite::{Connection, OptionalExtension};
 use serde_json::Value;
 
 use super::super::{Fields, Found, Result, Row, StoreError, StoreErrorKind};
 use super::layouts::{Layouts, Tables};
-use super::{plan, put};
+use super::order::Page;
+use super::put;
 use crate::entity::{EntityRef, Link, Shape, pick};
 use crate::filter::{FieldPath, Hop, Query};
 
-/// See [`super::super::Store::find`].
-pub(super) fn find(reader: &Connection, layouts: &Layouts, query: &Query) -> Result<Found> {
-    let filter = layouts.catalogue.check(query)?;
-    let statement = plan::ids(layouts, query, &filter)?;
-    let mut prepared = reader.prepare_cached(&statement.text)?;
-    let ids = prepared.query_map(params_from_iter(&statement.parameters), |row| row.get::<_, i64>(0))?;
-    let mut ids = ids.collect::<rusqlite::Result<Vec<_>>>()?;
-    let size = usize::try_from(query.page.size).unwrap_or(usize::MAX);
-    let has_next_page = ids.len() > size;
-    ids.truncate(size);
+/// Returns the rows of a page that was planned. See [`super::super::Store::find`].
+pub(super) fn page(reader: &Connection, layouts: &Layouts, query: &Query, page: Page) -> Result<Found> {
     let tables = layouts.tables(&query.entity_type)?;
     let projection = Projection::new(tables, &query.fields);
     let mut fetcher = Fetcher::new(reader, layouts);
-    let mut rows = Vec::with_capacity(ids.len());
-    for id in ids {
+    let mut rows = Vec::with_capacity(page.ids.len());
+    for id in page.ids {
         let missing = || StoreError::new(StoreErrorKind::Corrupt, format!("{} lacks {id}", tables.docs()));
         let body = fetcher.body(tables, id)?.ok_or_else(missing)?;
         rows.push(fetcher.row(tables, id, &body, &projection)?);
     }
-    Ok(Found { rows, has_next_page })
-}
-
-/// See [`super::super::Store::count`].
-pub(super) fn count(reader: &Connection, layouts: &Layouts, query: &Query) -> Result<u64> {
-    let filter = layouts.catalogue.check(query)?;
-    let statement = plan::count(layouts, query, &filter)?;
-    let mut prepared = reader.prepare_cached(&statement.text)?;
-    let count: i64 = prepared.query_row(params_from_iter(&statement.parameters), |row| row.get(0))?;
-    Ok(count.unsigned_abs())
+    Ok(Found { rows, has_next_page: page.has_next })
 }
 
 /// See [`super::super::Store::get`].

@@ -3,6 +3,7 @@
 use rusqlite::{Connection, Transaction, params};
 
 use super::super::{Bucket, Health, PurgeScope, ReadVersion, Result, RowVersion, StoreError, StoreErrorKind};
+use super::changes;
 use super::layouts::{Layouts, Tables, bump};
 use super::put::state_of;
 use crate::entity::{DataType, RowHash, Timestamp};
@@ -73,6 +74,7 @@ fn purge_type(transaction: &Transaction<'_>, tables: &Tables) -> Result<u64> {
     transaction.execute_batch(&format!("DROP TABLE {rows}; DROP TABLE {docs}; DROP TABLE {links};"))?;
     transaction.execute("UPDATE types SET layout = NULL WHERE number = ?1", [tables.number])?;
     transaction.execute("UPDATE targets SET own = 0, kept = 0 WHERE type = ?1", [tables.number])?;
+    changes::note_everything(transaction, tables.number)?;
     bump(transaction)?;
     Ok(removed.unsigned_abs())
 }
@@ -84,7 +86,9 @@ fn purge_tombstones(transaction: &Transaction<'_>, tables: &Tables, older_than: 
     let forget = format!("UPDATE targets SET own = 0, kept = 0 WHERE type = ?1 AND id IN ({gone})");
     transaction.execute(&forget, params![tables.number, older_than.0])?;
     let delete = format!("DELETE FROM {rows} WHERE id IN ({gone}) AND ?1 = ?1");
-    Ok(transaction.execute(&delete, params![tables.number, older_than.0])? as u64)
+    let removed = transaction.execute(&delete, params![tables.number, older_than.0])? as u64;
+    // Neither active nor retired rows went: nothing in memory is wrong.
+    Ok(removed)
 }
 
 /// See [`super::super::Store::health`].

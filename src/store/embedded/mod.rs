@@ -3,9 +3,10 @@
 //! Per entity type there is a narrow table with the short fields that filters and
 //! orders use, a table with the documents as JSON text, and a table with the
 //! elements of its lists of links; one table for all types holds what is known
-//! of link targets (name, dead or alive). A filter becomes ids in the first and
-//! third (`plan`); documents are touched only after the page is chosen
-//! (`fetch`).
+//! of link targets (name, dead or alive). Columns of the first that queries ask for
+//! are kept in memory (`memory`, told by `changes` what was written); there a filter
+//! becomes rows (`plan`, `passes`) and a page of ids (`order`). Documents are touched
+//! only after the page is chosen (`fetch`).
 //!
 //! One thread owns the only connection that writes, and makes checkpoints when it
 //! has nothing else to do: an automatic checkpoint inside of a commit takes up to
@@ -15,17 +16,20 @@
 //! mark as soon as `put` has returned; a store that lost its last commits in a
 //! power cut would then miss rows for good.
 
+mod changes;
 mod column;
 mod connection;
 mod error;
 mod fetch;
 mod layouts;
 mod maintain;
+mod memory;
 mod migrate;
+mod order;
+mod passes;
 mod plan;
 mod put;
 mod targets;
-mod test_sql;
 mod writer;
 
 use std::num::NonZeroUsize;
@@ -34,7 +38,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use rusqlite::Connection;
+use rusqlite::{Connection, Transaction};
 use serde_json::Value;
 use tokio::sync::Semaphore;
 
@@ -47,6 +51,8 @@ use crate::entity_config::TypeLayout;
 use crate::filter::Query;
 use error::wrap;
 use layouts::{Layouts, Shared};
+use memory::{Memory, Needs, Snapshot};
+use plan::Finder;
 use writer::Writer;
 
 /// How to open an embedded store.
@@ -60,14 +66,20 @@ pub struct EmbeddedSettings {
     pub busy_timeout: Duration,
     /// The largest size of the file; unlimited when `None`.
     pub max_bytes: Option<u64>,
+    /// How many bytes of columns are kept in memory for queries.
+    pub memory: usize,
 }
+
+/// How many bytes of columns are kept in memory unless told otherwise.
+pub const DEFAULT_MEMORY: usize = 512 << 20;
 
 impl EmbeddedSettings {
     /// Returns the defaults for a file.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         let cores = std::thread::available_parallelism().map_or(2, NonZeroUsize::get);
         let busy_timeout = Duration::from_secs(10);
-        Self { path: path.into(), readers: cores.clamp(2, 8), busy_timeout, max_bytes: None }
+        let readers = cores.clamp(2, 8);
+        Self { path: path.into(), readers, busy_timeout, max_bytes: None, memory: DEFAULT_MEMORY }
     }
 }
 
@@ -78,6 +90,7 @@ pub struct EmbeddedStore {
     readers: Arc<Mutex<Vec<Connection>>>,
     permits: Arc<Semaphore>,
     shared: Arc<Shared>,
+    memory: Arc<Memory>,
 }
 
 impl EmbeddedStore {
@@ -96,20 +109,58 @@ impl EmbeddedStore {
             writer: Writer::start(connection, Arc::clone(&shared))?,
             readers: Arc::default(),
             permits: Arc::new(Semaphore::new(settings.readers.max(1))),
+            memory: Arc::new(Memory::new(settings.memory)),
             shared,
             settings,
         })
     }
 
-    /// Runs a closure over one snapshot of the file, on a reader of the pool.
+    /// Runs a closure over one snapshot of the file.
     async fn read<T, F>(&self, work: F) -> Result<T>
     where
         T: Send + 'static,
         F: FnOnce(&Connection, &Layouts) -> Result<T> + Send + 'static,
     {
+        let shared = Arc::clone(&self.shared);
+        self.on_reader(move |reader| {
+            let moment = Moment::begin(reader, &shared)?;
+            work(&moment.transaction, &moment.layouts)
+        })
+        .await
+    }
+
+    /// Plans over one snapshot of the file and the columns in memory, and finishes
+    /// over the same snapshot.
+    async fn query<P, T>(
+        &self,
+        needs: impl Fn(&Layouts) -> Result<Needs> + Send + 'static,
+        plan: impl Fn(&Finder<'_>) -> Result<P> + Send + 'static,
+        finish: impl FnOnce(&Connection, &Layouts, P) -> Result<T> + Send + 'static,
+    ) -> Result<T>
+    where
+        T: Send + 'static,
+    {
+        let (shared, memory) = (Arc::clone(&self.shared), Arc::clone(&self.memory));
+        self.on_reader(move |reader| {
+            memory.over(
+                || Moment::begin(reader, &shared),
+                |moment: &Moment<'_>| needs(&moment.layouts),
+                |moment, held| plan(&Finder::new(&moment.transaction, &moment.layouts, held)),
+                |moment, planned| finish(&moment.transaction, &moment.layouts, planned),
+            )
+        })
+        .await
+    }
+
+    /// Runs a closure on a reader of the pool.
+    async fn on_reader<T, F>(&self, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T> + Send + 'static,
+    {
         let closed = || StoreError::new(StoreErrorKind::Unavailable, "the store is closed");
         let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| closed())?;
-        let (readers, shared, settings) = (Arc::clone(&self.readers), Arc::clone(&self.shared), self.settings.clone());
+        let (readers, settings) = (Arc::clone(&self.readers), self.settings.clone());
         let task = tokio::task::spawn_blocking(move || {
             let _permit = permit;
             let pooled = readers.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).pop();
@@ -117,7 +168,7 @@ impl EmbeddedStore {
                 Some(reader) => reader,
                 None => connection::open_reader(&settings)?,
             };
-            let answer = snapshot(&reader, &shared, work);
+            let answer = work(&reader);
             readers.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(reader);
             answer
         });
@@ -126,15 +177,28 @@ impl EmbeddedStore {
     }
 }
 
-/// Runs a closure inside of one read transaction.
-fn snapshot<T>(
-    reader: &Connection,
-    shared: &Shared,
-    work: impl FnOnce(&Connection, &Layouts) -> Result<T>,
-) -> Result<T> {
-    let transaction = reader.unchecked_transaction().map_err(wrap("read"))?;
-    let layouts = shared.current(&transaction).map_err(wrap("read"))?;
-    work(&transaction, &layouts)
+/// One moment of the file: a read transaction, and the tables in it.
+struct Moment<'c> {
+    transaction: Transaction<'c>,
+    layouts: Arc<Layouts>,
+}
+
+impl<'c> Moment<'c> {
+    fn begin(reader: &'c Connection, shared: &Shared) -> Result<Self> {
+        let transaction = reader.unchecked_transaction().map_err(wrap("read"))?;
+        let layouts = shared.current(&transaction).map_err(wrap("read"))?;
+        Ok(Self { transaction, layouts })
+    }
+}
+
+impl Snapshot for Moment<'_> {
+    fn connection(&self) -> &Connection {
+        &self.transaction
+    }
+
+    fn layouts(&self) -> &Layouts {
+        &self.layouts
+    }
 }
 
 #[async_trait]
@@ -155,18 +219,29 @@ impl Store for EmbeddedStore {
     }
 
     async fn find(&self, query: &Query) -> Result<Found> {
-        let query = query.clone();
-        self.read(move |reader, layouts| fetch::find(reader, layouts, &query)).await
+        let (query, asked, wanted) = (query.clone(), query.clone(), query.clone());
+        let plan = move |finder: &Finder<'_>| {
+            let found = finder.matching(&query, &finder.layouts.catalogue.check(&query)?)?;
+            finder.page(&query, &found)
+        };
+        let needs = move |layouts: &Layouts| plan::needs(layouts, &asked, &layouts.catalogue.check(&asked)?);
+        self.query(needs, plan, move |reader, layouts, page| fetch::page(reader, layouts, &wanted, page)).await
     }
 
     async fn count(&self, query: &Query) -> Result<u64> {
-        let query = query.clone();
-        self.read(move |reader, layouts| fetch::count(reader, layouts, &query)).await
+        let (query, asked) = (query.clone(), query.clone());
+        let plan = move |finder: &Finder<'_>| {
+            let found = finder.matching(&query, &finder.layouts.catalogue.check(&query)?)?;
+            Ok(found.count() as u64)
+        };
+        let needs = move |layouts: &Layouts| plan::needs(layouts, &asked, &layouts.catalogue.check(&asked)?);
+        self.query(needs, plan, |_, _, count| Ok(count)).await
     }
 
     async fn referrers(&self, target: &EntityRef, limit: usize) -> Result<Referrers> {
         let target = target.clone();
-        self.read(move |reader, layouts| targets::referrers(reader, layouts, &target, limit)).await
+        let plan = move |finder: &Finder<'_>| targets::referrers(finder, &target, limit);
+        self.query(|layouts| Ok(targets::links(layouts)), plan, |_, _, referrers| Ok(referrers)).await
     }
 
     async fn relink(&self, target: &LinkTarget) -> Result<Relinked> {

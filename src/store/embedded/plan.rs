@@ -1,205 +1,261 @@
-//! Plans a query: the filter tree becomes one statement that returns ids.
+//! From a filter to rows: sets of slots, combined.
 //!
-//! The meaning of every construct is in the header of `filter::eval`. SQL has a
-//! third truth value where a column is null; it counts as false where a condition
-//! is wanted, and every complement is written `IS NOT TRUE`, never `NOT`.
-//!
-//! A path over a link becomes `link IN (SELECT id ...)`: SQLite runs the inner
-//! query once and can go from its result through the index of the link to the
-//! rows, where a correlated `EXISTS` would have to visit every row of the outer
-//! type.
+//! The meaning of every construct is in the header of `filter::eval`. A condition
+//! is asked only about the rows that the others left over; cheap ones come first.
+//! A path over a link is walked from its end: the rows there that pass, then the
+//! rows that link to one of them.
 
-use rusqlite::types::Value as Sql;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+
+use rusqlite::{Connection, OptionalExtension};
+use rustc_hash::FxHashSet;
 
 use super::super::{Result, StoreError};
 use super::column::Column;
 use super::layouts::{Layouts, Tables};
-use super::test_sql;
-use crate::entity::Shape;
-use crate::filter::{FieldPath, Filter, Hop, Leaf, Only, Query, Sort, Test};
+use super::memory::{Held, Needs, Slots, Target, TypeRows, Values};
+use crate::entity::{EntityType, Shape};
+use crate::filter::{FieldPath, Filter, Hop, Leaf, Only, Query, Test};
 
-/// A statement with its parameters.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Statement {
-    /// The text.
-    pub text: String,
-    /// The parameters, `?1` first.
-    pub parameters: Vec<Sql>,
+/// Up to so many targets are looked up one by one; beyond, their type is walked through.
+const FEW: usize = 64;
+
+/// Returns the columns that a filter and an order look at.
+pub(super) fn needs(layouts: &Layouts, query: &Query, filter: &Filter) -> Result<Needs> {
+    let mut needs = Needs::from([(layouts.tables(&query.entity_type)?.number, BTreeSet::new())]);
+    let sorted = query.order.iter().map(|key| &key.path);
+    for path in filter.leaves().into_iter().map(|leaf| &leaf.path).chain(sorted) {
+        let mut tables = layouts.tables(&query.entity_type)?;
+        for hop in &path.hops {
+            need(&mut needs, tables, &hop.field);
+            // An order through what is not cached is ignored or was refused.
+            let Ok(next) = layouts.tables(&hop.entity_type) else { break };
+            tables = next;
+            needs.entry(tables.number).or_default();
+        }
+        need(&mut needs, tables, &path.field);
+    }
+    Ok(needs)
 }
 
-/// Returns the statement that finds the ids of a page, and of one row more.
-pub(super) fn ids(layouts: &Layouts, query: &Query, filter: &Filter) -> Result<Statement> {
-    let mut planner = Planner::new(layouts);
-    let tables = layouts.tables(&query.entity_type)?;
-    let condition = planner.rows(tables, query.only, filter)?;
-    let order = planner.order(tables, &query.order)?;
-    let limit = planner.bind(Sql::Integer(i64::from(query.page.size) + 1));
-    let offset = planner.bind(Sql::Integer(i64::try_from(query.page.offset()).unwrap_or(i64::MAX)));
-    let text = format!(
-        "SELECT a.id FROM {} a WHERE {condition} ORDER BY {order} LIMIT {limit} OFFSET {offset}",
-        tables.rows()
-    );
-    Ok(Statement { text, parameters: planner.parameters })
+fn need(needs: &mut Needs, tables: &Tables, field: &str) {
+    let column = tables.column(field).filter(|column| !column.names().is_empty());
+    needs.entry(tables.number).or_default().extend(column.map(|column| column.number));
 }
 
-/// Returns the statement that counts.
-pub(super) fn count(layouts: &Layouts, query: &Query, filter: &Filter) -> Result<Statement> {
-    let mut planner = Planner::new(layouts);
-    let tables = layouts.tables(&query.entity_type)?;
-    let condition = planner.rows(tables, query.only, filter)?;
-    let text = format!("SELECT count(*) FROM {} a WHERE {condition}", tables.rows());
-    Ok(Statement { text, parameters: planner.parameters })
+/// Answers filters over one moment.
+pub(super) struct Finder<'a> {
+    pub(super) reader: &'a Connection,
+    pub(super) layouts: &'a Layouts,
+    held: &'a Held,
+    /// Targets that are retired or absent, by type, as far as they were asked for.
+    dead: RefCell<BTreeMap<i64, Rc<FxHashSet<i64>>>>,
 }
 
-/// The row that a condition is about: its alias and its tables.
-#[derive(Clone, Copy)]
-pub(super) struct Place<'a> {
-    /// The alias of the narrow table.
-    pub alias: &'a str,
-    /// The tables of the type.
-    pub tables: &'a Tables,
-}
-
-impl Place<'_> {
-    /// Returns the column of a field. The catalogue has checked that it exists.
-    pub(super) fn column(&self, field: &str) -> Result<Column> {
-        let missing = || StoreError::unsupported(format!("`{}.{field}` is not cached", self.tables.entity_type()));
-        self.tables.column(field).cloned().ok_or_else(missing)
+impl<'a> Finder<'a> {
+    /// Makes a finder; `held` has what [`needs`] said.
+    pub(super) fn new(reader: &'a Connection, layouts: &'a Layouts, held: &'a Held) -> Self {
+        Self { reader, layouts, held, dead: RefCell::default() }
     }
 
-    /// Returns the number of the type and the id in a link column, as SQL.
-    pub(super) fn link(&self, column: &Column) -> (String, String) {
-        let (ty, id) = column.link_names();
-        (format!("{}.{ty}", self.alias), format!("{}.{id}", self.alias))
-    }
-}
-
-/// Builds one statement.
-pub(super) struct Planner<'a> {
-    /// What there is.
-    pub layouts: &'a Layouts,
-    parameters: Vec<Sql>,
-    aliases: usize,
-}
-
-impl<'a> Planner<'a> {
-    fn new(layouts: &'a Layouts) -> Self {
-        Self { layouts, parameters: Vec::new(), aliases: 0 }
-    }
-
-    /// Makes a value a parameter and returns its place.
-    pub(super) fn bind(&mut self, value: Sql) -> String {
-        self.parameters.push(value);
-        format!("?{}", self.parameters.len())
-    }
-
-    fn alias(&mut self) -> String {
-        self.aliases += 1;
-        format!("b{}", self.aliases)
-    }
-
-    fn rows(&mut self, tables: &'a Tables, only: Only, filter: &Filter) -> Result<String> {
-        // The second form of the condition lets SQLite use the small index of rows
-        // that are not active.
-        let state = match only {
-            Only::Active => "a.state = 0",
-            Only::Retired => "a.state = 1 AND a.state <> 0",
+    /// Returns the rows that pass a filter.
+    pub(super) fn matching(&self, query: &Query, filter: &Filter) -> Result<Slots> {
+        let tables = self.layouts.tables(&query.entity_type)?;
+        let rows = self.rows(tables)?;
+        let from = match query.only {
+            Only::Active => rows.active(),
+            Only::Retired => rows.retired(),
         };
-        let condition = self.filter(Place { alias: "a", tables }, filter)?;
-        Ok(format!("{state} AND {condition}"))
+        self.narrow(tables, filter, from.clone())
     }
 
-    fn filter(&mut self, place: Place<'_>, filter: &Filter) -> Result<String> {
-        let (conditions, word, none) = match filter {
-            Filter::Leaf(leaf) => return self.leaf(place, leaf),
-            Filter::All(conditions) => (conditions, " AND ", "1"),
-            Filter::Any(conditions) => (conditions, " OR ", "0"),
-        };
-        let parts = conditions.iter().map(|condition| self.filter(place, condition)).collect::<Result<Vec<_>>>()?;
-        Ok(if parts.is_empty() { none.to_owned() } else { format!("({})", parts.join(word)) })
+    /// Returns the rows of a type.
+    pub(super) fn rows(&self, tables: &Tables) -> Result<&'a TypeRows> {
+        self.held.rows(tables).ok_or_else(|| missing(tables.entity_type(), "id"))
     }
 
-    fn leaf(&mut self, place: Place<'_>, leaf: &Leaf) -> Result<String> {
+    /// Returns a column with its values.
+    pub(super) fn values(&self, tables: &Tables, field: &str) -> Result<&'a Values> {
+        let number = column(tables, field)?.number;
+        self.rows(tables)?.column(number).ok_or_else(|| missing(tables.entity_type(), field))
+    }
+
+    /// Returns those of `from` that pass.
+    fn narrow(&self, tables: &Tables, filter: &Filter, from: Slots) -> Result<Slots> {
+        match filter {
+            Filter::Leaf(leaf) => self.leaf(tables, leaf, from),
+            Filter::All(conditions) => {
+                let mut conditions: Vec<&Filter> = conditions.iter().collect();
+                conditions.sort_by_key(|condition| cost(condition));
+                conditions.into_iter().try_fold(from, |left, condition| self.narrow(tables, condition, left))
+            }
+            Filter::Any(conditions) => {
+                let mut open = from;
+                let mut found = self.none(tables)?;
+                for condition in conditions {
+                    let passed = self.narrow(tables, condition, open.clone())?;
+                    open.take_away(&passed);
+                    found.add(&passed);
+                }
+                Ok(found)
+            }
+        }
+    }
+
+    fn leaf(&self, tables: &Tables, leaf: &Leaf, from: Slots) -> Result<Slots> {
+        if from.is_empty() {
+            return Ok(from);
+        }
         // Over single links, "no value" is also true when the path ends nowhere:
         // it is the complement of reaching a value.
         let nowhere_counts = leaf.test == Test::Empty && !leaf.path.is_local() && !leaf.path.is_multi();
-        let condition = if nowhere_counts {
-            let reached = self.reach(place, &leaf.path.hops, &|planner, end| {
-                let empty = test_sql::condition(planner, end, &leaf.path, &Test::Empty)?;
-                Ok(complement(&empty))
-            })?;
-            complement(&reached)
-        } else {
-            self.reach(place, &leaf.path.hops, &|planner, end| {
-                test_sql::condition(planner, end, &leaf.path, &leaf.test)
-            })?
-        };
-        Ok(if leaf.negated { complement(&condition) } else { condition })
+        let reached = self.reach(tables, &leaf.path.hops, leaf, nowhere_counts, &from)?;
+        if leaf.negated == nowhere_counts {
+            return Ok(reached);
+        }
+        let mut others = from;
+        others.take_away(&reached);
+        Ok(others)
     }
 
-    /// Returns the condition that some row at the end of the hops passes `test`.
-    fn reach(
-        &mut self,
-        place: Place<'_>,
-        hops: &[Hop],
-        test: &dyn Fn(&mut Self, Place<'_>) -> Result<String>,
-    ) -> Result<String> {
+    /// Returns those of `from` from which the hops lead to a row that passes the
+    /// test, or fails it when `fails`.
+    fn reach(&self, tables: &Tables, hops: &[Hop], leaf: &Leaf, fails: bool, from: &Slots) -> Result<Slots> {
         let Some((hop, rest)) = hops.split_first() else {
-            return test(self, place);
+            let passed = self.passes(tables, &leaf.path, &leaf.test, from)?;
+            if !fails {
+                return Ok(passed);
+            }
+            let mut failed = from.clone();
+            failed.take_away(&passed);
+            return Ok(failed);
         };
         let next = self.layouts.tables(&hop.entity_type)?;
-        let alias = self.alias();
-        let inner = self.reach(Place { alias: &alias, tables: next }, rest, test)?;
-        let dead = test_sql::dead(&next.number.to_string(), &format!("{alias}.id"));
-        let ids = format!(
-            "SELECT {alias}.id FROM {} {alias} WHERE {alias}.state = 0 AND {inner} AND NOT {dead}",
-            next.rows()
-        );
-        let column = place.column(&hop.field)?;
-        if column.shape() == Shape::Links {
-            let (links, field, ty) = (place.tables.links(), column.number, next.number);
-            return Ok(format!(
-                "{}.id IN (SELECT l.id FROM {links} l WHERE l.field = {field} AND l.type = {ty} AND l.target IN ({ids}))",
-                place.alias
-            ));
+        let mut ends = self.reach(next, rest, leaf, fails, self.rows(next)?.active())?;
+        self.bury(next, &mut ends)?;
+        if column(tables, &hop.field)?.shape() == Shape::Links {
+            return self.with_elements(tables, column(tables, &hop.field)?, next, &ends, from);
         }
-        let (ty, id) = place.link(&column);
-        Ok(format!("({ty} = {} AND {id} IN ({ids}))", next.number))
+        let Values::Links(links, _) = self.values(tables, &hop.field)? else {
+            return Err(missing(tables.entity_type(), &hop.field));
+        };
+        let rows = self.rows(next)?;
+        let wanted: Vec<u32> = if ends.count() < links.distinct().len() {
+            let ids = ends.iter().map(|slot| rows.ids()[slot as usize]);
+            ids.filter_map(|id| links.code(&(next.number, id))).collect()
+        } else {
+            let ends_there =
+                |(ty, id): &Target| *ty == next.number && rows.slot(*id).is_some_and(|slot| ends.contains(slot));
+            (0..).zip(links.distinct()).filter(|(_, target)| ends_there(target)).map(|(code, _)| code).collect()
+        };
+        Ok(links.having(from, &wanted))
     }
 
-    fn order(&mut self, tables: &'a Tables, order: &[Sort]) -> Result<String> {
-        let place = Place { alias: "a", tables };
-        let mut keys = Vec::new();
-        for key in order.iter().filter(|key| key.path.data_type.is_sortable() && !key.path.is_multi()) {
-            let direction = if key.descending { "DESC" } else { "ASC" };
-            keys.push(format!("{} {direction} NULLS LAST", self.sort_key(place, &key.path.hops, &key.path)?));
-            if key.path.is_local() && key.path.field == "id" {
-                return Ok(keys.join(", "));
+    /// Returns those of `from` whose list has an element among `ends`.
+    fn with_elements(
+        &self,
+        tables: &Tables,
+        column: &Column,
+        next: &Tables,
+        ends: &Slots,
+        from: &Slots,
+    ) -> Result<Slots> {
+        let (rows, targets) = (self.rows(tables)?, self.rows(next)?);
+        let mut found = self.none(tables)?;
+        let mut keep = |id: i64| {
+            if let Some(slot) = rows.slot(id).filter(|slot| from.contains(*slot)) {
+                found.insert(slot);
+            }
+        };
+        if ends.count() <= FEW {
+            let sql = format!("SELECT id FROM {} WHERE field = ?1 AND type = ?2 AND target = ?3", tables.links());
+            let mut statement = self.reader.prepare_cached(&sql)?;
+            for slot in ends.iter() {
+                let end = targets.ids()[slot as usize];
+                let ids = statement.query_map([column.number, next.number, end], |row| row.get(0))?;
+                ids.into_iter().try_for_each(|id| id.map(&mut keep))?;
+            }
+            return Ok(found);
+        }
+        let sql = format!("SELECT target, id FROM {} WHERE field = ?1 AND type = ?2", tables.links());
+        let mut statement = self.reader.prepare_cached(&sql)?;
+        let mut elements = statement.query([column.number, next.number])?;
+        while let Some(row) = elements.next()? {
+            if targets.slot(row.get(0)?).is_some_and(|slot| ends.contains(slot)) {
+                keep(row.get(1)?);
             }
         }
-        keys.push("a.id".to_owned());
-        Ok(keys.join(", "))
+        Ok(found)
     }
 
-    /// Returns the value that a path sorts by.
-    fn sort_key(&mut self, place: Place<'_>, hops: &[Hop], path: &FieldPath) -> Result<String> {
-        let Some((hop, rest)) = hops.split_first() else {
-            return test_sql::sort_value(place, path);
-        };
-        let next = self.layouts.tables(&hop.entity_type)?;
-        let alias = self.alias();
-        let inner = self.sort_key(Place { alias: &alias, tables: next }, rest, path)?;
-        let dead = test_sql::dead(&next.number.to_string(), &format!("{alias}.id"));
-        let (ty, id) = place.link(&place.column(&hop.field)?);
-        Ok(format!(
-            "(SELECT {inner} FROM {} {alias} WHERE {alias}.id = {id} AND {ty} = {} AND {alias}.state = 0 AND NOT {dead})",
-            next.rows(),
-            next.number
-        ))
+    /// Takes rows away that are known to be retired or absent.
+    fn bury(&self, tables: &Tables, slots: &mut Slots) -> Result<()> {
+        let rows = self.rows(tables)?;
+        if slots.count() <= FEW {
+            for slot in slots.clone().iter() {
+                if self.is_dead((tables.number, rows.ids()[slot as usize]))? {
+                    slots.remove(slot);
+                }
+            }
+            return Ok(());
+        }
+        let dead = self.dead(tables.number)?;
+        dead.iter().filter_map(|id| rows.slot(*id)).for_each(|slot| slots.remove(slot));
+        Ok(())
+    }
+
+    /// Tells whether a target is known to be retired or absent.
+    pub(super) fn is_dead(&self, (ty, id): Target) -> Result<bool> {
+        if let Some(known) = self.dead.borrow().get(&ty) {
+            return Ok(known.contains(&id));
+        }
+        let sql = "SELECT 1 FROM targets WHERE type = ?1 AND id = ?2 AND dead = 1";
+        let found = self.reader.prepare_cached(sql)?.query_row([ty, id], |_| Ok(())).optional()?;
+        Ok(found.is_some())
+    }
+
+    /// Returns the targets of a type that are known to be retired or absent.
+    pub(super) fn dead(&self, ty: i64) -> Result<Rc<FxHashSet<i64>>> {
+        if let Some(known) = self.dead.borrow().get(&ty) {
+            return Ok(Rc::clone(known));
+        }
+        let mut statement = self.reader.prepare_cached("SELECT id FROM targets WHERE type = ?1 AND dead = 1")?;
+        let ids = statement.query_map([ty], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+        let ids = Rc::new(ids);
+        self.dead.borrow_mut().insert(ty, Rc::clone(&ids));
+        Ok(ids)
+    }
+
+    /// Returns the empty set of rows of a type.
+    pub(super) fn none(&self, tables: &Tables) -> Result<Slots> {
+        Ok(Slots::none(self.rows(tables)?.ids().len()))
     }
 }
 
-/// Returns the complement of a condition, true where the condition is null.
-fn complement(condition: &str) -> String {
-    format!("(({condition}) IS NOT TRUE)")
+/// Returns the column of a field. The catalogue has checked that it exists.
+pub(super) fn column<'t>(tables: &'t Tables, field: &str) -> Result<&'t Column> {
+    tables.column(field).ok_or_else(|| missing(tables.entity_type(), field))
+}
+
+fn missing(entity_type: &EntityType, field: &str) -> StoreError {
+    StoreError::unsupported(format!("`{entity_type}.{field}` is not cached"))
+}
+
+/// Returns how much work a condition is, compared with others.
+fn cost(filter: &Filter) -> u8 {
+    let Filter::Leaf(Leaf { path, test, .. }) = filter else { return 5 };
+    match (path.is_local(), path.data_type.shape(), test) {
+        (true, ..) if is_id(path) => 0,
+        (_, Shape::Links, _) => 4,
+        (false, ..) => 3,
+        (_, _, Test::Text(..) | Test::LinkName(..)) => 2,
+        _ => 1,
+    }
+}
+
+/// Tells whether a path ends at the id.
+pub(super) fn is_id(path: &FieldPath) -> bool {
+    path.field == "id"
 }

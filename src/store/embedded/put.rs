@@ -1,7 +1,7 @@
 //! Writing rows: versions compared, only what differs written.
 //!
-//! SQLite writes every index whose column a statement names, also with the same
-//! value; so an update names the changed columns and no others.
+//! A row that is known is read first, so that an update names the changed columns
+//! and no others.
 
 use std::borrow::Cow;
 use std::collections::btree_map::Entry;
@@ -12,10 +12,11 @@ use rusqlite::{OptionalExtension, Transaction, params, params_from_iter};
 use serde_json::{Map, Value};
 
 use super::super::{FetchedRow, PutOutcome, ReadVersion, Result, RowState, StoreError, StoreErrorKind};
+use super::changes;
 use super::column::{self, Column};
 use super::layouts::{Layouts, Numbers, Tables};
 use super::targets::{self, Learned};
-use crate::entity::{EntityRef, FieldValue, Shape};
+use crate::entity::{EntityRef, EntityType, FieldValue, Shape};
 
 /// The first byte of a document: what follows is JSON text.
 const PLAIN_JSON: u8 = 1;
@@ -32,6 +33,13 @@ pub(super) fn put(transaction: &Transaction<'_>, layouts: &Layouts, rows: &[Fetc
         Batch { transaction, layouts, numbers: Numbers::new(transaction, layouts), learned: BTreeMap::new() };
     let outcomes = rows.iter().map(|row| batch.put(row)).collect::<Result<Vec<_>>>()?;
     targets::learn(transaction, &batch.learned)?;
+    let mut written: BTreeMap<&EntityType, Vec<i64>> = BTreeMap::new();
+    for (row, _) in rows.iter().zip(&outcomes).filter(|(_, outcome)| **outcome == PutOutcome::Written) {
+        written.entry(&row.key().entity_type).or_default().push(row.key().id);
+    }
+    for (entity_type, ids) in written {
+        changes::note(transaction, layouts.tables(entity_type)?.number, ids.into_iter())?;
+    }
     Ok(outcomes)
 }
 
@@ -282,7 +290,7 @@ pub(super) fn corrupt(
     write_elements(transaction, tables, key.id, &cells.elements, true)?;
     let sql = format!("UPDATE {} SET body = ?2 WHERE id = ?1", tables.docs());
     transaction.execute(&sql, params![key.id, encode(&Value::Object(doc).to_string())])?;
-    Ok(())
+    changes::note(transaction, tables.number, std::iter::once(key.id))
 }
 
 /// Returns the number that stands for a state in the narrow table.

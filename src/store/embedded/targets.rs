@@ -7,10 +7,12 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
-use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use rusqlite::{OptionalExtension, Transaction, params};
 
 use super::super::{FetchedRow, LinkTarget, ReadVersion, Referrers, Relinked, Result};
 use super::layouts::{Layouts, Numbers, Tables};
+use super::memory::{Needs, Values};
+use super::plan::Finder;
 use crate::entity::{EntityRef, Shape, fold};
 use crate::schema;
 
@@ -96,27 +98,45 @@ ON CONFLICT DO UPDATE SET
     Ok(Relinked::default())
 }
 
+/// Returns every column that holds links.
+pub(super) fn links(layouts: &Layouts) -> Needs {
+    let columns = |tables: &Tables| {
+        let links = tables.columns().iter().filter(|column| column.shape() == Shape::Link);
+        links.map(|column| column.number).collect::<BTreeSet<_>>()
+    };
+    layouts.all().map(|tables| (tables.number, columns(tables))).collect()
+}
+
 /// See [`super::super::Store::referrers`].
-pub(super) fn referrers(reader: &Connection, layouts: &Layouts, target: &EntityRef, limit: usize) -> Result<Referrers> {
-    let ty = layouts.number(target.entity_type.as_str());
+pub(super) fn referrers(finder: &Finder<'_>, target: &EntityRef, limit: usize) -> Result<Referrers> {
+    let ty = finder.layouts.number(target.entity_type.as_str());
     let wanted = i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1);
     let mut keys = BTreeSet::new();
-    for tables in layouts.all() {
-        let columns = tables.columns().iter().filter(|column| matches!(column.shape(), Shape::Link | Shape::Links));
-        for column in columns {
-            let sql = if column.shape() == Shape::Link {
-                let (ty_name, id_name) = column.link_names();
-                format!("SELECT id FROM {} WHERE {ty_name} = ?1 AND {id_name} = ?2 LIMIT ?3", tables.rows())
-            } else {
-                let (links, field) = (tables.links(), column.number);
-                format!("SELECT id FROM {links} WHERE field = {field} AND type = ?1 AND target = ?2 LIMIT ?3")
-            };
-            let mut statement = reader.prepare_cached(&sql)?;
-            let ids = statement.query_map([ty, target.id, wanted], |row| row.get::<_, i64>(0))?;
-            for id in ids {
-                keys.insert(EntityRef { entity_type: tables.entity_type().clone(), id: id? });
+    for tables in finder.layouts.all() {
+        let rows = finder.rows(tables)?;
+        let mut there = rows.active().clone();
+        there.add(rows.retired());
+        let mut ids = Vec::new();
+        for column in tables.columns() {
+            match column.shape() {
+                Shape::Links => {
+                    let (links, field) = (tables.links(), column.number);
+                    let sql =
+                        format!("SELECT id FROM {links} WHERE field = {field} AND type = ?1 AND target = ?2 LIMIT ?3");
+                    let mut statement = finder.reader.prepare_cached(&sql)?;
+                    let found = statement.query_map([ty, target.id, wanted], |row| row.get::<_, i64>(0))?;
+                    ids.extend(found.collect::<rusqlite::Result<Vec<_>>>()?);
+                }
+                Shape::Link => {
+                    let Values::Links(links, _) = finder.values(tables, &column.field)? else { continue };
+                    let Some(code) = links.code(&(ty, target.id)) else { continue };
+                    let found = links.having(&there, &[code]);
+                    ids.extend(found.iter().take(limit.saturating_add(1)).map(|slot| rows.ids()[slot as usize]));
+                }
+                _ => {}
             }
         }
+        keys.extend(ids.into_iter().map(|id| EntityRef { entity_type: tables.entity_type().clone(), id }));
     }
     let more = keys.len() > limit;
     Ok(Referrers { keys: keys.into_iter().take(limit).collect(), more })

@@ -1,0 +1,185 @@
+//! The columns of the narrow tables that queries asked for, in memory.
+//!
+//! SQLite has no index on them: each would be paid for by every write, and a look
+//! at a column in memory is faster than the way through an index. A column comes
+//! in with the first query that needs it (about 0.1 s for a million rows), is kept
+//! as new as the file, and leaves when others need the room.
+//!
+//! Several processes write the file. Every transaction that writes rows tells in
+//! `changes` which; a query that finds memory behind reads just those rows again.
+//! The lock is taken before the transaction of the query begins, so memory is
+//! never newer than what the transaction sees: once it has caught up, ids that are
+//! found here and documents that are read there are of one moment.
+
+mod rows;
+mod slots;
+mod values;
+
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{PoisonError, RwLock};
+
+use rusqlite::Connection;
+
+use super::super::Result;
+use super::changes::{self, Change};
+use super::layouts::{Layouts, Tables};
+
+pub(super) use rows::TypeRows;
+pub(super) use slots::Slots;
+pub(super) use values::{Codes, NO_CODE, NO_NUMBER, Target, Values};
+
+/// The columns that a query needs: their numbers by the number of the type. A
+/// type without columns needs ids and states.
+pub(super) type Needs = BTreeMap<i64, BTreeSet<i64>>;
+
+/// What is in memory, shared by all readers.
+#[derive(Debug)]
+pub(super) struct Memory {
+    held: RwLock<Held>,
+    /// Counts queries, to know which column was used last.
+    moments: AtomicU64,
+    /// How much room columns may take.
+    most_bytes: usize,
+}
+
+/// The rows and columns of one moment of the file.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    /// The number of the last change that is in here.
+    seq: i64,
+    types: BTreeMap<i64, TypeRows>,
+}
+
+impl Memory {
+    /// Returns an empty memory that grows to so many bytes.
+    pub(super) fn new(most_bytes: usize) -> Self {
+        Self { held: RwLock::default(), moments: AtomicU64::default(), most_bytes }
+    }
+
+    /// Runs `plan` over a snapshot and the columns of that very moment, then
+    /// `finish` over the same snapshot.
+    ///
+    /// `begin` opens the snapshot; `needs` says which columns it takes.
+    pub(super) fn over<S, P, T>(
+        &self,
+        begin: impl Fn() -> Result<S>,
+        needs: impl Fn(&S) -> Result<Needs>,
+        plan: impl Fn(&S, &Held) -> Result<P>,
+        finish: impl FnOnce(&S, P) -> Result<T>,
+    ) -> Result<T>
+    where
+        S: Snapshot,
+    {
+        let moment = self.moments.fetch_add(1, Ordering::Relaxed) + 1;
+        let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
+        let snapshot = begin()?;
+        let needed = needs(&snapshot)?;
+        if held.seq == changes::newest(snapshot.connection())? && held.has(&needed, moment) {
+            let planned = plan(&snapshot, &held)?;
+            drop(held);
+            return finish(&snapshot, planned);
+        }
+        drop((held, snapshot));
+        let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
+        let snapshot = begin()?;
+        let needed = needs(&snapshot)?;
+        held.prepare(&snapshot, &needed, moment)?;
+        held.make_room(self.most_bytes, moment);
+        let planned = plan(&snapshot, &held)?;
+        drop(held);
+        finish(&snapshot, planned)
+    }
+}
+
+/// One moment of the file.
+pub(super) trait Snapshot {
+    /// The connection, inside of a transaction.
+    fn connection(&self) -> &Connection;
+    /// The tables at that moment.
+    fn layouts(&self) -> &Layouts;
+}
+
+impl Held {
+    /// Returns the rows of a type that was among the needs.
+    pub(super) fn rows(&self, tables: &Tables) -> Option<&TypeRows> {
+        self.types.get(&tables.number)
+    }
+
+    fn has(&self, needs: &Needs, moment: u64) -> bool {
+        needs.iter().all(|(ty, columns)| self.types.get(ty).is_some_and(|rows| rows.touch(columns, moment)))
+    }
+
+    /// Makes memory as new as the snapshot and brings in what is needed. What
+    /// fails half-way is not kept.
+    fn prepare(&mut self, snapshot: &impl Snapshot, needs: &Needs, moment: u64) -> Result<()> {
+        let prepared = self.follow(snapshot).and_then(|()| self.load(snapshot, needs, moment));
+        if prepared.is_err() {
+            self.types.clear();
+        }
+        prepared
+    }
+
+    fn follow(&mut self, snapshot: &impl Snapshot) -> Result<()> {
+        let (reader, layouts) = (snapshot.connection(), snapshot.layouts());
+        let newest = changes::newest(reader)?;
+        if self.seq == newest {
+            return Ok(());
+        }
+        match changes::after(reader, self.seq)? {
+            _ if self.types.is_empty() => {}
+            // They are not kept for ever.
+            None => self.types.clear(),
+            Some(changes) => {
+                for (ty, change) in changes {
+                    self.apply(reader, layouts, ty, change)?;
+                }
+            }
+        }
+        self.seq = newest;
+        Ok(())
+    }
+
+    fn apply(&mut self, reader: &Connection, layouts: &Layouts, ty: i64, change: Change) -> Result<()> {
+        let Some(rows) = self.types.get_mut(&ty) else { return Ok(()) };
+        match (change, layouts.all().find(|tables| tables.number == ty)) {
+            // Reading all of them at once is quicker than many one by one.
+            (Change::Rows(ids), Some(tables)) if ids.len() * 4 < rows.ids().len() + 4_000 => {
+                rows.refresh(reader, tables, &ids)
+            }
+            _ => {
+                self.types.remove(&ty);
+                Ok(())
+            }
+        }
+    }
+
+    fn load(&mut self, snapshot: &impl Snapshot, needs: &Needs, moment: u64) -> Result<()> {
+        for tables in snapshot.layouts().all() {
+            let Some(columns) = needs.get(&tables.number) else { continue };
+            let rows = match self.types.entry(tables.number) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(place) => place.insert(TypeRows::read(snapshot.connection(), tables)?),
+            };
+            rows.load(snapshot.connection(), tables, columns, moment)?;
+            rows.touch(columns, moment);
+        }
+        Ok(())
+    }
+
+    /// Lets the columns go that were not used for longest. Those of this moment stay.
+    fn make_room(&mut self, most_bytes: usize, moment: u64) {
+        let mut bytes: usize = self.types.values().map(TypeRows::bytes).sum();
+        while bytes > most_bytes {
+            let columns =
+                self.types.iter().flat_map(|(ty, rows)| rows.used().map(|(number, used)| (used, *ty, number)));
+            let Some((_, ty, number)) = columns.filter(|(used, ..)| *used < moment).min() else { return };
+            if let Some(rows) = self.types.get_mut(&ty) {
+                let before = rows.bytes();
+                rows.drop_column(number);
+                bytes -= before - rows.bytes();
+            }
+        }
+    }
+}
