@@ -92,8 +92,9 @@ pub fn client(config: &Config, metrics: &Metrics) -> Result<Client, Failure> {
 /// When it is away, locked, or written by a newer version.
 pub async fn open_store(config: &Config, metrics: &Metrics) -> Result<Arc<dyn Store>, Failure> {
     let store: Arc<dyn Store> = match &config.store {
-        StoreSettings::Embedded => {
-            Arc::new(EmbeddedStore::open(EmbeddedSettings::new(config.data_dir.join("store.sqlite")))?)
+        StoreSettings::Embedded { memory } => {
+            let file = config.data_dir.join("store.sqlite");
+            Arc::new(EmbeddedStore::open(EmbeddedSettings { memory: *memory, ..EmbeddedSettings::new(file) })?)
         }
         StoreSettings::Elasticsearch(settings) => {
             let shape = IndexShape { shards: settings.shards, replicas: settings.replicas };

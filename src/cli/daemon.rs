@@ -196,7 +196,7 @@ fn describe(engine: &Engine) {
     let metrics = &engine.online.metrics;
     show_config(engine, config);
     let backend = match &config.store {
-        crate::config::StoreSettings::Embedded => "embedded",
+        crate::config::StoreSettings::Embedded { .. } => "embedded",
         crate::config::StoreSettings::Elasticsearch(_) => "elasticsearch",
     };
     metrics.store.info.set_info(&[backend, "", ""]);

@@ -167,7 +167,7 @@ impl Snapshots {
         let health = self.measure_store().await;
         let config = &self.engine.online.config;
         let (kind, location) = match &config.store {
-            crate::config::StoreSettings::Embedded => ("embedded", config.data_dir.display().to_string()),
+            crate::config::StoreSettings::Embedded { .. } => ("embedded", config.data_dir.display().to_string()),
             crate::config::StoreSettings::Elasticsearch(settings) => ("elasticsearch", settings.urls.join(", ")),
         };
         StoreStatus {

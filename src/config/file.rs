@@ -86,6 +86,7 @@ pub struct ElasticsearchFile {
     pub timeout: Option<Duration>,
     pub shards: Option<u32>,
     pub replicas: Option<u32>,
+    pub memory_mib: Option<u32>,
 }
 
 /// `auth`: `user` and `password`, or `api_key`, or `bearer`.
@@ -210,6 +211,7 @@ pub const SHAPE: Shape = Shape::Object(&[
             TIMEOUT,
             SHARDS,
             REPLICAS,
+            optional("memory_mib", Shape::Integer(0, 1 << 20)),
         ]),
     ),
     optional("listen", Shape::Object(&[optional("ops", Shape::Text), optional("api", Shape::Text)])),

@@ -19,6 +19,7 @@ use super::{
 };
 use crate::elastic;
 use crate::entity::DataType;
+use crate::store::embedded::DEFAULT_MEMORY;
 use crate::yaml::{Document, Problems, did_you_mean, nearest};
 
 /// The name of the file in its directory.
@@ -254,9 +255,17 @@ impl<'a> Resolver<'a> {
 
     fn store(&self, file: Option<ElasticsearchFile>, problems: &mut Problems) -> Option<StoreSettings> {
         let Some(file) = file else {
-            return Some(StoreSettings::Embedded);
+            return Some(StoreSettings::Embedded { memory: DEFAULT_MEMORY });
         };
         match file.kind.as_deref() {
+            Some("elasticsearch") if file.memory_mib.is_some() => {
+                let diagnostic = self
+                    .document
+                    .at_key("/store/memory_mib", "SG0602", "an Elasticsearch store has no `memory_mib`")
+                    .help("remove the line".to_owned());
+                self.document.report(problems, diagnostic);
+                None
+            }
             Some("elasticsearch") => self.elasticsearch("/store", file, problems).map(StoreSettings::Elasticsearch),
             Some("embedded") if file.url.is_some() => {
                 let diagnostic = self
@@ -266,7 +275,9 @@ impl<'a> Resolver<'a> {
                 self.document.report(problems, diagnostic);
                 None
             }
-            Some("embedded") => Some(StoreSettings::Embedded),
+            Some("embedded") => Some(StoreSettings::Embedded {
+                memory: file.memory_mib.map_or(DEFAULT_MEMORY, |mib| (mib as usize) << 20),
+            }),
             // The shape has reported any other word.
             _ => None,
         }

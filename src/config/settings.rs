@@ -107,8 +107,12 @@ impl ShotgunSettings {
 /// Where rows are kept.
 #[derive(Debug, Clone, PartialEq)]
 pub enum StoreSettings {
-    /// In an SQLite file in the data directory.
-    Embedded,
+    /// In an SQLite file in the data directory; so many bytes of its columns may be
+    /// kept in memory.
+    Embedded {
+        /// At most so many bytes.
+        memory: usize,
+    },
     /// In indices of a cluster.
     Elasticsearch(ElasticsearchSettings),
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::*;
 use crate::entity_config::Exclusions;
+use crate::store::embedded::DEFAULT_MEMORY;
 use crate::yaml::{Document, Problems};
 
 const MINIMAL: &str = "shotgun: { site: https://a.example, script: s, key: { env: KEY } }\n";
@@ -31,7 +32,7 @@ fn everything_but_the_site_has_a_safe_default() {
     assert!(warnings.is_empty(), "{warnings}");
     assert_eq!(config.timezone, chrono_tz::UTC);
     assert_eq!(config.data_dir, Path::new("etc/data"));
-    assert_eq!(config.store, StoreSettings::Embedded);
+    assert_eq!(config.store, StoreSettings::Embedded { memory: DEFAULT_MEMORY });
     assert_eq!(config.shotgun.max_rps, 8.0);
     assert_eq!(config.shotgun.key.expose(), "hush");
     let client = config.shotgun.client();
@@ -51,7 +52,7 @@ fn the_shipped_file_fits_the_simulated_site_and_shows_the_defaults() {
     assert_eq!(config.shotgun.script, "sgcache");
     assert_eq!(config.shotgun.key.expose(), "sgcache-sim");
     assert_eq!(config.data_dir, config.directory.join("data"));
-    assert_eq!(config.store, StoreSettings::Embedded);
+    assert_eq!(config.store, StoreSettings::Embedded { memory: DEFAULT_MEMORY });
     assert_eq!(config.listen.ops.to_string(), "127.0.0.1:9187");
     assert_eq!(config.listen.api.to_string(), "127.0.0.1:8010");
     assert_eq!(config.generate, Exclusions::default());
@@ -198,4 +199,13 @@ fn a_site_is_named_by_its_studio() {
     assert_eq!(config.shotgun.name(), "spi");
     let (config, _) = load(&MINIMAL.replace("a.example", "127.0.0.1:8190/")).expect("valid");
     assert_eq!(config.shotgun.name(), "127.0.0.1");
+}
+
+#[test]
+fn the_memory_of_an_embedded_store_can_be_set_and_has_no_meaning_elsewhere() {
+    let of = |store: &str| load(&format!("{MINIMAL}store: {{ {store} }}\n"));
+    let (config, _) = of("kind: embedded, memory_mib: 3").expect("a configuration");
+    assert_eq!(config.store, StoreSettings::Embedded { memory: 3 << 20 });
+    let refused = of("kind: elasticsearch, url: 'http://127.0.0.1:9200', memory_mib: 3").expect_err("a refusal");
+    assert!(refused.to_string().contains("an Elasticsearch store has no `memory_mib`"), "{refused}");
 }

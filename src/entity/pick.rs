@@ -16,7 +16,7 @@ use serde_json::value::RawValue;
 /// When the text is no JSON object.
 pub fn pick<P>(text: &[u8], count: usize, place: P) -> serde_json::Result<Vec<Option<&str>>>
 where
-    P: Fn(&str) -> Option<usize>,
+    P: FnMut(&str) -> Option<usize>,
 {
     let mut deserializer = serde_json::Deserializer::from_slice(text);
     deserializer.deserialize_map(Pick { count, place })
@@ -27,16 +27,16 @@ struct Pick<P> {
     place: P,
 }
 
-impl<'de, P: Fn(&str) -> Option<usize>> Visitor<'de> for Pick<P> {
+impl<'de, P: FnMut(&str) -> Option<usize>> Visitor<'de> for Pick<P> {
     type Value = Vec<Option<&'de str>>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut found = vec![None; self.count];
-        while let Some(place) = map.next_key_seed(Key { place: &self.place })? {
+        while let Some(place) = map.next_key_seed(Key { place: &mut self.place })? {
             match place {
                 Some(place) => found[place] = Some(map.next_value::<&RawValue>()?.get()),
                 None => {
@@ -50,10 +50,10 @@ impl<'de, P: Fn(&str) -> Option<usize>> Visitor<'de> for Pick<P> {
 
 /// Reads a key as the place of its value.
 struct Key<'p, P> {
-    place: &'p P,
+    place: &'p mut P,
 }
 
-impl<'de, P: Fn(&str) -> Option<usize>> DeserializeSeed<'de> for Key<'_, P> {
+impl<'de, P: FnMut(&str) -> Option<usize>> DeserializeSeed<'de> for Key<'_, P> {
     type Value = Option<usize>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
@@ -61,7 +61,7 @@ impl<'de, P: Fn(&str) -> Option<usize>> DeserializeSeed<'de> for Key<'_, P> {
     }
 }
 
-impl<P: Fn(&str) -> Option<usize>> Visitor<'_> for Key<'_, P> {
+impl<P: FnMut(&str) -> Option<usize>> Visitor<'_> for Key<'_, P> {
     type Value = Option<usize>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,11 +1,17 @@
 //! From ids to rows: documents, links with names, fields of linked entities.
 
+use std::borrow::Cow;
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::fmt::Write;
 use std::rc::Rc;
 
 use rusqlite::{Connection, OptionalExtension};
+use rustc_hash::FxHashMap;
+use serde::Deserialize;
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::super::{Fields, Found, Result, Row, StoreError, StoreErrorKind};
 use super::layouts::{Layouts, Tables};
@@ -50,6 +56,7 @@ pub(super) fn get(reader: &Connection, layouts: &Layouts, keys: &[EntityRef], fi
 struct Projection {
     /// The fields of the row itself that are needed, sorted.
     wanted: Vec<String>,
+    usual: Usual,
     outputs: Vec<Output>,
 }
 
@@ -94,20 +101,48 @@ impl Projection {
             let place = wanted.binary_search(&first(path)).unwrap_or_default();
             Output { key: format!("{}:", Value::String(path.to_string())), place, path: path.clone() }
         };
-        Self { outputs: paths.into_iter().map(output).collect(), wanted }
+        Self { outputs: paths.into_iter().map(output).collect(), wanted, usual: Usual::default() }
     }
 }
 
 /// Returns the text of fields of a document; `wanted` is sorted.
-fn picked<'a>(body: &'a [u8], wanted: &[String]) -> Result<Vec<Option<&'a str>>> {
+fn picked<'a>(body: &'a [u8], wanted: &[String], usual: &Usual) -> Result<Vec<Option<&'a str>>> {
     let damaged = |error| StoreError::new(StoreErrorKind::Corrupt, "a document of the store is damaged").because(error);
-    let place = |name: &str| wanted.binary_search_by(|wanted| wanted.as_str().cmp(name)).ok();
+    let mut usual = usual.borrow_mut();
+    let mut key = 0;
+    let place = |name: &str| {
+        key += 1;
+        if let Some((known, place)) = usual.get(key - 1)
+            && **known == *name
+        {
+            return *place;
+        }
+        let place = wanted.binary_search_by(|wanted| wanted.as_str().cmp(name)).ok();
+        usual.truncate(key - 1);
+        usual.push((name.into(), place));
+        place
+    };
     pick(put::decode(body)?, wanted.len(), place).map_err(damaged)
 }
 
+/// The keys of the document before, with their places among the wanted ones: those
+/// of the next one are nearly always the same.
+type Usual = RefCell<Vec<(Box<str>, Option<usize>)>>;
+
+/// A link as the site usually writes it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct UsualLink<'a> {
+    #[serde(rename = "type", borrow)]
+    entity_type: Cow<'a, str>,
+    id: i64,
+    #[serde(borrow, default)]
+    name: Option<&'a RawValue>,
+}
+
 /// What links show of a target.
-#[derive(Clone)]
 struct Target {
+    /// The name as JSON text.
     name: Option<String>,
     dead: bool,
 }
@@ -116,13 +151,13 @@ struct Target {
 struct Fetcher<'a> {
     reader: &'a Connection,
     layouts: &'a Layouts,
-    targets: HashMap<EntityRef, Option<Target>>,
+    targets: FxHashMap<(i64, i64), Option<Target>>,
     documents: HashMap<EntityRef, Option<Rc<Vec<u8>>>>,
 }
 
 impl<'a> Fetcher<'a> {
     fn new(reader: &'a Connection, layouts: &'a Layouts) -> Self {
-        Self { reader, layouts, targets: HashMap::new(), documents: HashMap::new() }
+        Self { reader, layouts, targets: FxHashMap::default(), documents: HashMap::new() }
     }
 
     /// Returns the document of a row in any state.
@@ -139,7 +174,7 @@ impl<'a> Fetcher<'a> {
     }
 
     fn row(&mut self, tables: &Tables, id: i64, body: &[u8], projection: &Projection) -> Result<Row> {
-        let picked = picked(body, &projection.wanted)?;
+        let picked = picked(body, &projection.wanted, &projection.usual)?;
         let mut text = String::with_capacity(256);
         text.push('{');
         for output in &projection.outputs {
@@ -174,7 +209,7 @@ impl<'a> Fetcher<'a> {
             text.push_str(&target.id.to_string());
             return Ok(());
         }
-        let picked = picked(&body, std::slice::from_ref(next))?;
+        let picked = picked(&body, std::slice::from_ref(next), &Usual::default())?;
         self.value(text, picked.first().copied().flatten().unwrap_or("null"), rest, path)
     }
 
@@ -192,7 +227,11 @@ impl<'a> Fetcher<'a> {
     }
 
     fn end(&mut self, text: &mut String, raw: &str, path: &FieldPath) -> Result<()> {
-        let plain = !matches!(path.data_type.shape(), Shape::Link | Shape::Links) || matches!(raw, "null" | "[]");
+        let shape = path.data_type.shape();
+        let plain = !matches!(shape, Shape::Link | Shape::Links) || matches!(raw, "null" | "[]");
+        if !plain && self.usual_links(text, raw, shape)? {
+            return Ok(());
+        }
         let value: Option<Value> = if plain { None } else { serde_json::from_str(raw).ok() };
         let Some(value) = value else {
             text.push_str(raw);
@@ -209,6 +248,47 @@ impl<'a> Fetcher<'a> {
         Ok(())
     }
 
+    /// Writes links of the usual form, without a tree in between; false when they
+    /// have another one, and nothing is written.
+    fn usual_links(&mut self, text: &mut String, raw: &str, shape: Shape) -> Result<bool> {
+        if shape == Shape::Link {
+            let Ok(link) = serde_json::from_str::<UsualLink<'_>>(raw) else { return Ok(false) };
+            if !self.usual_link(text, &link)? {
+                text.push_str("null");
+            }
+            return Ok(true);
+        }
+        let Ok(links) = serde_json::from_str::<Vec<UsualLink<'_>>>(raw) else { return Ok(false) };
+        text.push('[');
+        let begin = text.len();
+        for link in &links {
+            let end = text.len();
+            text.push_str(if end == begin { "" } else { "," });
+            if !self.usual_link(text, link)? {
+                text.truncate(end);
+            }
+        }
+        text.push(']');
+        Ok(true)
+    }
+
+    /// Writes one link; false when its target is dead.
+    fn usual_link(&mut self, text: &mut String, link: &UsualLink<'_>) -> Result<bool> {
+        let number = self.layouts.number(&link.entity_type);
+        let known = self.target_of(number, link.id)?;
+        if known.is_some_and(|known| known.dead) {
+            return Ok(false);
+        }
+        let name = match known {
+            Some(known) => known.name.as_deref().unwrap_or("null"),
+            None => link.name.map_or("null", RawValue::get),
+        };
+        let written =
+            write!(text, "{{\"id\":{},\"name\":{name},\"type\":{}}}", link.id, Value::from(&*link.entity_type));
+        written.map_err(|error| StoreError::new(StoreErrorKind::Fault, "a text has no end").because(error))?;
+        Ok(true)
+    }
+
     /// Returns a link with the present name of its target, or null when the
     /// target is dead.
     fn link(&mut self, mut link: Value) -> Result<Value> {
@@ -217,23 +297,33 @@ impl<'a> Fetcher<'a> {
         };
         match self.target(&target)? {
             Some(known) if known.dead => return Ok(Value::Null),
-            Some(known) => link["name"] = known.name.map_or(Value::Null, Value::String),
+            Some(known) => link["name"] = known.name.as_deref().map_or(Value::Null, json),
             None => {}
         }
         Ok(link)
     }
 
-    fn target(&mut self, target: &EntityRef) -> Result<Option<Target>> {
-        if let Some(known) = self.targets.get(target) {
-            return Ok(known.clone());
-        }
-        let number = self.layouts.number(target.entity_type.as_str());
-        let found = self
-            .reader
-            .prepare_cached("SELECT name, dead FROM targets WHERE type = ?1 AND id = ?2")?
-            .query_row([number, target.id], |row| Ok(Target { name: row.get(0)?, dead: row.get(1)? }))
-            .optional()?;
-        self.targets.insert(target.clone(), found.clone());
-        Ok(found)
+    fn target(&mut self, target: &EntityRef) -> Result<Option<&Target>> {
+        self.target_of(self.layouts.number(target.entity_type.as_str()), target.id)
     }
+
+    fn target_of(&mut self, number: i64, id: i64) -> Result<Option<&Target>> {
+        let known = match self.targets.entry((number, id)) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(place) => {
+                let mut statement =
+                    self.reader.prepare_cached("SELECT name, dead FROM targets WHERE type = ?1 AND id = ?2")?;
+                let target = |row: &rusqlite::Row<'_>| {
+                    let name = row.get_ref(0)?.as_str_or_null()?.map(|name| Value::from(name).to_string());
+                    Ok(Target { name, dead: row.get(1)? })
+                };
+                place.insert(statement.query_row([number, id], target).optional()?)
+            }
+        };
+        Ok(known.as_ref())
+    }
+}
+
+fn json(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_default()
 }

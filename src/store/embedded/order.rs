@@ -20,6 +20,12 @@ enum Key<'a> {
     Name(String),
 }
 
+/// Where the keys of rows stand.
+enum End<'a> {
+    Ids(&'a [i64]),
+    Values(&'a Values),
+}
+
 /// The ids of a page.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Page {
@@ -63,36 +69,57 @@ impl<'a> Finder<'a> {
     /// Returns what each of the rows sorts by.
     fn keys(&self, tables: &Tables, path: &FieldPath, rows: &[(i64, u32)]) -> Result<Vec<Option<Key<'a>>>> {
         let mut names = HashMap::new();
-        rows.iter().map(|(_, slot)| self.key(tables, &path.hops, path, *slot, &mut names)).collect()
+        if path.is_local() {
+            let end = self.end(tables, path)?;
+            return rows.iter().map(|(_, slot)| self.key(&end, *slot, &mut names)).collect();
+        }
+        let mut keys = Vec::with_capacity(rows.len());
+        for (_, slot) in rows {
+            keys.push(match self.follow(tables, &path.hops, *slot)? {
+                Some((tables, slot)) => self.key(&self.end(tables, path)?, slot, &mut names)?,
+                None => None,
+            });
+        }
+        Ok(keys)
     }
 
-    fn key(
-        &self,
-        tables: &Tables,
-        hops: &[Hop],
-        path: &FieldPath,
-        slot: u32,
-        names: &mut HashMap<Target, Option<String>>,
-    ) -> Result<Option<Key<'a>>> {
-        if let Some((hop, rest)) = hops.split_first() {
+    /// Returns the row to which single links lead.
+    fn follow<'t>(&'t self, tables: &'t Tables, hops: &[Hop], slot: u32) -> Result<Option<(&'t Tables, u32)>> {
+        let (mut tables, mut slot) = (tables, slot);
+        for hop in hops {
             let Values::Links(links, _) = self.values(tables, &hop.field)? else { return Ok(None) };
-            let next = self.layouts.tables(&hop.entity_type)?;
-            let target = links.value(slot).filter(|(ty, _)| *ty == next.number);
-            let Some(target) = target else { return Ok(None) };
-            let rows = self.rows(next)?;
-            let end = rows.slot(target.1).filter(|slot| rows.active().contains(*slot));
-            return match end {
-                // Most orders lead through few targets, or through very many.
-                Some(end) if !self.dead(next.number)?.contains(&target.1) => self.key(next, rest, path, end, names),
-                _ => Ok(None),
-            };
+            tables = self.layouts.tables(&hop.entity_type)?;
+            let target = links.value(slot).filter(|(ty, _)| *ty == tables.number);
+            let Some((_, id)) = target else { return Ok(None) };
+            let rows = self.rows(tables)?;
+            let end = rows.slot(*id).filter(|slot| rows.active().contains(*slot));
+            let Some(end) = end else { return Ok(None) };
+            // Orders go through a few targets, or through very many.
+            if self.dead(tables.number)?.contains(id) {
+                return Ok(None);
+            }
+            slot = end;
         }
-        if is_id(path) {
-            return Ok(Some(Key::Whole(self.rows(tables)?.ids()[slot as usize])));
-        }
-        Ok(match self.values(tables, &path.field)? {
+        Ok(Some((tables, slot)))
+    }
+
+    /// Returns what rows of a type sort by.
+    fn end(&self, tables: &Tables, path: &FieldPath) -> Result<End<'a>> {
+        Ok(if is_id(path) {
+            End::Ids(self.rows(tables)?.ids())
+        } else {
+            End::Values(self.values(tables, &path.field)?)
+        })
+    }
+
+    fn key(&self, end: &End<'a>, slot: u32, names: &mut HashMap<Target, Option<String>>) -> Result<Option<Key<'a>>> {
+        let values = match end {
+            End::Ids(ids) => return Ok(ids.get(slot as usize).map(|id| Key::Whole(*id))),
+            End::Values(values) => values,
+        };
+        Ok(match values {
             Values::Whole(values) => {
-                values.get(slot as usize).filter(|value| **value != NO_NUMBER).map(|v| Key::Whole(*v))
+                values.get(slot as usize).filter(|value| **value != NO_NUMBER).map(|value| Key::Whole(*value))
             }
             Values::Fractions(values) => {
                 values.get(slot as usize).filter(|value| !value.is_nan()).map(|value| Key::Fraction(*value))
