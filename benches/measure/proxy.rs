@@ -12,7 +12,7 @@ use axum::body::Bytes;
 use axum::http::header;
 use axum::serve::ListenerExt;
 use sgcache::api3::Auth;
-use sgcache::proxy::{self, Door, Proxy};
+use sgcache::proxy::{self, Door, Leader, Proxy};
 use sgcache::shotgun;
 use sgcache::state::State;
 use sgcache::sync::Follower;
@@ -41,7 +41,7 @@ pub async fn run(options: &Options) -> anyhow::Result<()> {
         schema: parts.schema.clone(),
         site: &shotgun::Settings::new(site.url.as_str(), Auth::script("sgcache", "sgcache-sim")),
         settings: settings.clone(),
-        poke: Arc::new(move || follower.poke()),
+        leader: Leader::Here(Arc::new(move || follower.poke())),
         audit: Some(&room.path),
     };
     let proxy = Proxy::new(made)?;

@@ -13,15 +13,15 @@ use tokio_util::sync::CancellationToken;
 
 use super::Failure;
 use super::context::{Online, entity_config_files};
-use super::engine::Engine;
+use super::engine::{Engine, instance};
 use super::pipelines::{load, selected};
 use super::reload;
 use super::snapshot::Snapshots;
 use super::tasks::TaskGauges;
-use crate::config::Config;
+use crate::config::{Config, StoreSettings};
 use crate::metrics::{Labels, Metrics};
 use crate::pipeline::{self, Command, Event, Heartbeat, Outputs, PauseSource, Pauses, Pipeline, PlanState, Previous};
-use crate::proxy::{Door, DoorError, Parts, Proxy};
+use crate::proxy::{Door, DoorError, Leader, Parts, Proxy};
 use crate::report::{self, RunReport, Trigger};
 use crate::server::{self, Bound, Control, Ops, RunsQuery, TriggerRefused, TriggerRequest};
 use crate::state::{State, StateError};
@@ -108,6 +108,7 @@ impl Daemon {
         tasks.push(tokio::spawn(measure(Arc::clone(&snapshots), engine.shutdown.clone())));
         let api = door.address();
         tasks.extend(open(door, &engine)?);
+        tasks.extend(lead(&engine)?);
         if let Some(delivery) = engine.delivery.clone() {
             let stop = engine.shutdown.clone();
             tasks.push(tokio::spawn(async move { delivery.run(stop, LAST_REPORTS).await }));
@@ -196,8 +197,8 @@ fn describe(engine: &Engine) {
     let metrics = &engine.online.metrics;
     show_config(engine, config);
     let backend = match &config.store {
-        crate::config::StoreSettings::Embedded { .. } => "embedded",
-        crate::config::StoreSettings::Elasticsearch(_) => "elasticsearch",
+        StoreSettings::Embedded { .. } => "embedded",
+        StoreSettings::Elasticsearch(_) => "elasticsearch",
     };
     metrics.store.info.set_info(&[backend, "", ""]);
 }
@@ -365,7 +366,7 @@ fn open(door: Door, engine: &Arc<Engine>) -> Result<[JoinHandle<()>; 2], Failure
         schema: online.schema.clone(),
         site: &online.config.shotgun.client(),
         settings: online.config.api.clone(),
-        poke: Arc::new(poke),
+        leader: Leader::Here(Arc::new(poke)),
         audit: Some(&online.config.data_dir),
     };
     let proxy = Proxy::new(parts).map_err(|error| Failure::internal(error.to_string()))?;
@@ -380,7 +381,18 @@ fn open(door: Door, engine: &Arc<Engine>) -> Result<[JoinHandle<()>; 2], Failure
     Ok([kept, served])
 }
 
-fn closed(error: DoorError) -> Failure {
+/// Tells processes on other hosts how fresh the rows are, where they can see them.
+fn lead(engine: &Arc<Engine>) -> Result<Option<JoinHandle<()>>, Failure> {
+    let StoreSettings::Elasticsearch(settings) = &engine.online.config.store else { return Ok(None) };
+    let board = super::serve::board(settings)?;
+    let (engine, stop) = (Arc::clone(engine), engine.shutdown.clone());
+    Ok(Some(tokio::spawn(async move {
+        let poke = || engine.following.follower().iter().for_each(|follower| follower.poke());
+        board.lead(&engine.replica, &instance(), poke, stop).await;
+    })))
+}
+
+pub(super) fn closed(error: DoorError) -> Failure {
     match error {
         DoorError::Bind { .. } => Failure::new(Failure::LOCKED, error.to_string()),
         DoorError::Insecure(_) | DoorError::Tls(_) => Failure::config(error.to_string()),

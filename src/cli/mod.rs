@@ -18,6 +18,7 @@ mod output;
 mod pause;
 mod pipelines;
 mod reload;
+mod serve;
 mod shadow;
 mod shipped;
 mod sim;
@@ -62,6 +63,8 @@ enum LogFormat {
 enum Command {
     /// Show everything at once: a simulated site, the cache that follows it, its pipelines
     Demo(demo::Args),
+    /// Answer programs from the Elasticsearch that a daemon on another host keeps up to date
+    Serve,
     /// Run and inspect pipelines
     #[command(subcommand)]
     Pipelines(pipelines::Command),
@@ -117,6 +120,7 @@ async fn run(cli: Cli) -> Result<u8, Failure> {
     let config = cli.config.as_deref();
     match cli.command {
         Command::Demo(args) => demo::run(args).await,
+        Command::Serve => serve::run(config).await,
         Command::Pipelines(command) => pipelines::run(command, config).await,
         Command::Job(args) => job::run(args, config).await,
         Command::Find(args) => find::run(args, config).await,

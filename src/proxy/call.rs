@@ -53,7 +53,7 @@ const TELLING: &[&str] =
 /// Answers a call.
 pub(super) async fn json(proxy: &Arc<Inner>, outgoing: Outgoing, body: Bytes) -> Response<Body> {
     let begun = Instant::now();
-    let (held, writes) = (proxy.desk.held(), proxy.desk.writes());
+    let (held, writes) = (proxy.desk.held().await, proxy.desk.writes());
     let asked = Asked::parse(&body);
     let caller = proxy.callers.identify(asked.as_ref().ok().and_then(|asked| asked.request.auth.as_ref()));
     let call = Call { outgoing, body, asked, caller, held, writes };

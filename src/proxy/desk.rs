@@ -2,8 +2,9 @@
 //! writes went through that are not read again yet.
 //!
 //! The standing is read from the state off the threads that serve, a few times a
-//! second, and every few milliseconds while somebody waits for it to move on. An
-//! old one is harmless: it makes the cache look older than it is.
+//! second, and every few milliseconds while somebody waits for it to move on; on a
+//! host beside the leader's it is read from the board. An old one is harmless: it
+//! makes the cache look older than it is.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,26 +17,40 @@ use tokio_util::sync::CancellationToken;
 use super::catalogue::{Catalogue, Held, stored};
 use super::effects::Effects;
 use super::settings::Settings;
+use crate::entity::EntityRef;
 use crate::schema::Schema;
-use crate::state::{Kinds, MarkRequest, Standing, StateError};
+use crate::state::{Kinds, MarkRequest, SiteTime, Standing, StateError};
 use crate::store;
-use crate::sync::{Replica, Tracked};
+use crate::sync::{Board, Replica, Tracked};
 
 /// How often the standing is read while nobody waits.
 const CALM: Duration = Duration::from_millis(200);
 /// How often it is read while somebody waits.
 const BUSY: Duration = Duration::from_millis(5);
+/// The same where the leader is another process: it writes no more often.
+const BOARD_CALM: Duration = Duration::from_millis(1000);
+const BOARD_BUSY: Duration = Duration::from_millis(50);
 /// How often the schema is read, besides after an event about it.
 const SCHEMA_EVERY: Duration = Duration::from_secs(600);
 
 /// Makes the loop that follows the site poll and read at once.
 pub type Poke = Arc<dyn Fn() + Send + Sync>;
 
+/// Who says how fresh the rows are, and reads keys again that a write touched.
+pub enum Leader {
+    /// This process: the state knows, and the loop that follows the site can be poked.
+    Here(Poke),
+    /// Another one, over the same cluster.
+    Elsewhere(Arc<Board>),
+}
+
 /// What the proxy knows from moment to moment.
 pub(super) struct Desk {
     replica: Replica,
     settings: Arc<Settings>,
-    poke: Poke,
+    leader: Leader,
+    /// Writes whose keys the leader has not taken yet.
+    handed: tokio::sync::Mutex<Vec<Handed>>,
     standing: watch::Sender<Arc<Standing>>,
     schema: Mutex<Arc<Schema>>,
     stored: Mutex<(Arc<Tracked>, Arc<store::Catalogue>)>,
@@ -45,19 +60,44 @@ pub(super) struct Desk {
     hurry: Notify,
 }
 
+/// A write on its way to the leader.
+#[derive(Clone)]
+struct Handed {
+    /// The number of the write.
+    write: u64,
+    effects: Effects,
+    /// The document that tells the leader; `None` until it is written.
+    id: Option<String>,
+}
+
+/// Nothing is ever read again as late as this.
+const FOR_EVER: SiteTime = SiteTime(i64::MAX);
+/// How far the clock of the leader may be ahead of ours. Both are behind the site's,
+/// by a second, the resolution of its answers, and half a round trip.
+const SKEW: Duration = Duration::from_secs(2);
+
 impl Desk {
     /// Reads the standing for the first time.
     ///
     /// What a write before this start changed is read again once a poll that began
     /// afterwards is complete; until then everything is held.
-    pub fn new(replica: Replica, schema: Schema, settings: Arc<Settings>, poke: Poke) -> Result<Self, StateError> {
-        let standing = replica.state().standing()?;
-        let held = Held { all: standing.complete_as_of, ..Held::default() };
+    pub fn new(replica: Replica, schema: Schema, settings: Arc<Settings>, leader: Leader) -> Result<Self, StateError> {
+        let (standing, all) = match &leader {
+            Leader::Here(_) => {
+                let standing = replica.state().standing()?;
+                let complete = standing.complete_as_of;
+                (standing, complete)
+            }
+            // Until the leader was heard, not even the time of the site is known.
+            Leader::Elsewhere(_) => (Standing::default(), Some(FOR_EVER)),
+        };
+        let held = Held { all, ..Held::default() };
         let tracked = replica.tracked();
         let catalogue = Arc::new(stored(tracked.layouts().map(|layout| &**layout)));
         Ok(Self {
             settings,
-            poke,
+            leader,
+            handed: tokio::sync::Mutex::default(),
             standing: watch::Sender::new(Arc::new(standing)),
             schema: Mutex::new(Arc::new(schema)),
             stored: Mutex::new((tracked, catalogue)),
@@ -81,8 +121,20 @@ impl Desk {
     }
 
     /// Returns the writes that are not read again yet, as of now.
-    pub fn held(&self) -> Held {
-        lock(&self.held).clone()
+    pub async fn held(&self) -> Held {
+        let mut held = lock(&self.held).clone();
+        for handed in self.handed.lock().await.iter() {
+            let Effects { rows, names, all, .. } = &handed.effects;
+            held.rows.extend(rows.iter().map(|ty| (ty.clone(), FOR_EVER)));
+            held.names.extend(names.iter().map(|ty| (ty.clone(), FOR_EVER)));
+            held.all = if *all { Some(FOR_EVER) } else { held.all };
+        }
+        held
+    }
+
+    /// Returns what is known of every type.
+    pub fn standing(&self) -> Arc<Standing> {
+        self.standing.borrow().clone()
     }
 
     /// Returns everything that a decision depends on.
@@ -119,31 +171,85 @@ impl Desk {
     /// When this returns, no read that begins later is answered from rows that may
     /// lack the write.
     pub async fn acknowledge(&self, effects: &Effects) {
-        let now = self.replica.now();
-        {
-            let mut held = lock(&self.held);
-            let at = |known: Option<&mut crate::state::SiteTime>| known.map_or(now, |known| now.max(*known));
-            for ty in &effects.rows {
-                let at = at(held.rows.get_mut(ty));
-                held.rows.insert(ty.clone(), at);
+        match &self.leader {
+            Leader::Here(poke) => {
+                self.hold(effects, self.replica.now());
+                self.writes.fetch_add(1, Ordering::SeqCst);
+                self.mark(effects).await;
+                poke();
             }
-            for ty in &effects.names {
-                let at = at(held.names.get_mut(ty));
-                held.names.insert(ty.clone(), at);
-            }
-            if effects.all {
-                held.all = held.all.max(Some(now));
+            Leader::Elsewhere(board) => {
+                self.hold(effects, self.replica.now().after(SKEW));
+                let write = self.writes.fetch_add(1, Ordering::SeqCst);
+                self.hand_over(board, Handed { write, effects: effects.clone(), id: None }).await;
             }
         }
-        self.writes.fetch_add(1, Ordering::SeqCst);
-        self.mark(effects).await;
-        (self.poke)();
+    }
+
+    /// Holds what a write may have changed until it is read as of a later moment.
+    fn hold(&self, effects: &Effects, until: SiteTime) {
+        let mut held = lock(&self.held);
+        for ty in &effects.rows {
+            let at = held.rows.entry(ty.clone()).or_insert(until);
+            *at = until.max(*at);
+        }
+        for ty in &effects.names {
+            let at = held.names.entry(ty.clone()).or_insert(until);
+            *at = until.max(*at);
+        }
+        if effects.all {
+            held.all = held.all.max(Some(until));
+        }
+    }
+
+    /// Returns the keys of a write that are followed.
+    fn followed(&self, effects: &Effects) -> Vec<EntityRef> {
+        let tracked = self.replica.tracked();
+        effects.keys.iter().filter(|key| tracked.follows(&key.entity_type)).cloned().collect()
+    }
+
+    /// Tells the leader of a write; what it may have changed is held until the
+    /// leader has marked its keys, and then until they are read again.
+    async fn hand_over(&self, board: &Board, handed: Handed) {
+        if !self.followed(&handed.effects).is_empty() {
+            self.handed.lock().await.push(handed.clone());
+            self.tell(board, handed).await;
+        }
+    }
+
+    async fn tell(&self, board: &Board, told: Handed) {
+        match board.hand_over(&self.followed(&told.effects)).await {
+            Ok(id) => {
+                let mut handed = self.handed.lock().await;
+                handed.iter_mut().filter(|one| one.write == told.write).for_each(|one| one.id = Some(id.clone()));
+            }
+            Err(error) => tracing::warn!(%error, "the leader could not be told of a write, its rows are held"),
+        }
+    }
+
+    /// Looks which writes the leader has taken over since it wrote `standing`.
+    async fn settle(&self, board: &Board, standing: &Standing) {
+        let waiting = self.handed.lock().await.clone();
+        for told in waiting {
+            let Some(id) = &told.id else {
+                self.tell(board, told).await;
+                continue;
+            };
+            match board.is_taken(id).await {
+                Ok(true) => {
+                    // Only a later standing knows the marks, and one without them has read the keys.
+                    let until = self.replica.now().after(SKEW).max(standing.complete_as_of.unwrap_or_default());
+                    self.hold(&told.effects, until);
+                    self.handed.lock().await.retain(|one| one.write != told.write);
+                }
+                Ok(false) => {}
+                Err(error) => tracing::warn!(%error, "the leader could not be asked about a write"),
+            }
+        }
     }
 
     async fn mark(&self, effects: &Effects) {
-        let tracked = self.replica.tracked();
-        let keys = effects.keys.iter().filter(|key| tracked.follows(&key.entity_type)).cloned();
-        let marks: Vec<_> = keys.map(|key| MarkRequest::new(key, Kinds::WRITE)).collect();
+        let marks: Vec<_> = self.followed(effects).into_iter().map(|key| MarkRequest::new(key, Kinds::WRITE)).collect();
         if marks.is_empty() {
             return;
         }
@@ -170,29 +276,63 @@ impl Desk {
                 self.read_schema().await;
                 schema_read = Instant::now();
             }
-            let pause = if self.waiting.load(Ordering::SeqCst) > 0 { BUSY } else { CALM };
+            let (busy, calm) = match &self.leader {
+                Leader::Here(_) => (BUSY, CALM),
+                Leader::Elsewhere(_) => (BOARD_BUSY, BOARD_CALM),
+            };
+            let pause = if self.waiting.load(Ordering::SeqCst) > 0 { busy } else { calm };
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                () = self.hurry.notified(), if pause == CALM => {}
+                () = self.hurry.notified(), if pause == calm => {}
                 () = stop.cancelled() => {}
             }
         }
     }
 
     async fn refresh(&self) {
+        if let Leader::Elsewhere(board) = &self.leader {
+            return self.look(board).await;
+        }
         let state = self.replica.state().clone();
         let read = tokio::task::spawn_blocking(move || state.standing()).await;
         match read {
-            Ok(Ok(standing)) => {
-                self.standing.send_if_modified(|known| {
-                    let changed = **known != standing;
-                    *known = Arc::new(standing);
-                    changed
-                });
-            }
+            Ok(Ok(standing)) => self.show(standing),
             Ok(Err(error)) => tracing::warn!(%error, "the standing of the cache could not be read"),
             Err(error) => tracing::warn!(%error, "the standing of the cache could not be read"),
         }
+    }
+
+    /// Reads what the leader wrote. What cannot be read grows old, and is then not
+    /// served any more.
+    async fn look(&self, board: &Board) {
+        match board.read().await {
+            Ok(Some(notice)) => {
+                // It was written a moment ago, so the site has passed this moment.
+                self.replica.clock().observe(Some(notice.now.timestamp()));
+                self.begin();
+                self.settle(board, &notice.standing).await;
+                self.show(notice.standing);
+            }
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%error, "what the leader wrote could not be read"),
+        }
+    }
+
+    /// Holds writes before this start no longer than until they are read.
+    fn begin(&self) {
+        let now = self.replica.now();
+        let mut held = lock(&self.held);
+        if held.all == Some(FOR_EVER) {
+            held.all = Some(now.after(SKEW));
+        }
+    }
+
+    fn show(&self, standing: Standing) {
+        self.standing.send_if_modified(|known| {
+            let changed = **known != standing;
+            *known = Arc::new(standing);
+            changed
+        });
     }
 
     async fn read_schema(&self) {

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::audit::Audit;
 use super::callers::Callers;
-use super::desk::{Desk, Poke};
+use super::desk::{Desk, Leader};
 use super::memo::Memo;
 use super::settings::Settings;
 use super::shadow::Shadow;
@@ -28,7 +28,7 @@ use super::{call, raw};
 use crate::api3;
 use crate::schema::Schema;
 use crate::shotgun;
-use crate::state::StateError;
+use crate::state::{Standing, StateError};
 use crate::sync::Replica;
 
 /// The content type of answers.
@@ -67,8 +67,8 @@ pub struct Parts<'a> {
     pub site: &'a shotgun::Settings,
     /// What can be set.
     pub settings: Settings,
-    /// Makes the loop that follows the site poll at once.
-    pub poke: Poke,
+    /// Who says how fresh the rows are.
+    pub leader: Leader,
     /// Where the audit is written; `None` writes none.
     pub audit: Option<&'a Path>,
 }
@@ -96,14 +96,14 @@ impl Proxy {
     ///
     /// See [`ProxyError`].
     pub fn new(parts: Parts<'_>) -> Result<Self, ProxyError> {
-        let Parts { replica, schema, site, settings, poke, audit } = parts;
+        let Parts { replica, schema, site, settings, leader, audit } = parts;
         let clock = replica.clock().clone();
         let upstream = Upstream::new(site, settings.max_upstream, settings.absorb, clock, replica.metrics().clone())?;
         let memo = Memo::new(replica.state().clone());
         let callers = Callers::new(&site.auth, settings.callers.clone());
         let settings = Arc::new(settings);
         let shadow = Arc::new(Shadow::new(replica.state()));
-        let desk = Arc::new(Desk::new(replica, schema, Arc::clone(&settings), poke)?);
+        let desk = Arc::new(Desk::new(replica, schema, Arc::clone(&settings), leader)?);
         let audit = audit.map(Audit::start).transpose()?;
         let bodies = Semaphore::new(BODIES_KIB);
         Ok(Self(Arc::new(Inner { settings, desk, shadow, callers, upstream, memo, audit, bodies })))
@@ -112,6 +112,11 @@ impl Proxy {
     /// Returns the routes.
     pub fn router(&self) -> Router {
         Router::new().fallback(handle).with_state(Arc::clone(&self.0))
+    }
+
+    /// Returns what is known of every type.
+    pub fn standing(&self) -> Arc<Standing> {
+        self.0.desk.standing()
     }
 
     /// Keeps what decisions depend on up to date until `stop`.

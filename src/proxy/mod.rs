@@ -36,7 +36,7 @@ mod upstream;
 
 pub use catalogue::{Catalogue, Held};
 pub use decide::{Asked, Decision, ReadPlan, Scope, Serve, SummaryPlan, decide};
-pub use desk::Poke;
+pub use desk::{Leader, Poke};
 pub use door::{Door, DoorError};
 pub use listener::{Parts, Proxy, ProxyError};
 pub use memo::max_page;

@@ -9,12 +9,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::{Connection, params};
+use serde::{Deserialize, Serialize};
 
 use super::{Kinds, Result, SiteTime, State, TypeState};
 use crate::entity::EntityType;
 
 /// What can be said about every type at one moment.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Standing {
     /// Everything that was visible at this moment is marked or stored.
     pub complete_as_of: Option<SiteTime>,
@@ -30,7 +31,7 @@ pub struct Standing {
 }
 
 /// What can be said about one type.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TypeStanding {
     /// Its state.
     pub state: TypeState,

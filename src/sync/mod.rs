@@ -13,6 +13,7 @@
 
 mod advance;
 mod audit;
+mod board;
 mod clock;
 mod error;
 mod extract;
@@ -35,6 +36,7 @@ mod types;
 mod upkeep;
 mod write;
 
+pub use board::{Board, BoardError, Notice};
 pub use clock::SiteClock;
 pub use error::SyncError;
 pub use extract::{Extracted, extract};

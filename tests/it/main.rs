@@ -12,6 +12,7 @@ mod elastic_conformance;
 mod elastic_processes;
 mod elastic_proxy;
 mod elastic_secured;
+mod elastic_serve;
 mod elastic_store;
 mod elastic_transport;
 mod layers;

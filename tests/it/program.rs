@@ -99,10 +99,14 @@ impl Place {
         Running { child }
     }
 
+    /// Starts a command that runs until it is stopped.
+    pub fn start(&self, args: &[&str]) -> Running {
+        Running { child: self.command(args).stderr(Stdio::piped()).spawn().expect("the program runs") }
+    }
+
     /// Starts the daemon and waits until it is ready.
     pub fn daemon(&self) -> Running {
-        let child = self.command(&["pipelines", "run"]).stderr(Stdio::piped()).spawn().expect("the program runs");
-        let mut running = Running { child };
+        let mut running = self.start(&["pipelines", "run"]);
         self.until("/readyz", |status, answer| {
             if let Some(status) = running.child.try_wait().expect("a status") {
                 let mut said = String::new();

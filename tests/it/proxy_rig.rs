@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use sgcache::api3::Auth;
 use sgcache::entity_config::{EntityConfigFile, TypeLayout};
 use sgcache::metrics::{Labels, Metrics};
-use sgcache::proxy::{Door, Parts, Proxy, Settings};
+use sgcache::proxy::{Door, Leader, Parts, Proxy, Settings};
 use sgcache::shotgun::{self, Client};
 use sgcache::sim::{Sim, SimHandle, SimSettings, Site};
 use sgcache::state::{State, TypeState};
@@ -85,7 +85,7 @@ impl Rig {
             schema,
             site: &upstream,
             settings: settings.clone(),
-            poke: Arc::new(move || poked.poke()),
+            leader: Leader::Here(Arc::new(move || poked.poke())),
             audit: Some(directory.path()),
         };
         let proxy = Proxy::new(parts).expect("a proxy");
@@ -118,11 +118,15 @@ impl Rig {
     /// Waits until every type is live and the proxy has seen it.
     async fn live(&self) {
         self.followed().await;
-        let known = self.replica.tracked().layouts().next().map(|layout| layout.entity_type.clone());
-        let ty = known.expect("a followed type");
-        // Where no age at all is allowed, a cache that is ready says so.
-        while !matches!(self.find(ty.as_str(), json!([]), &["id"]).await.0.as_str(), "hit" | "stale") {
-            tokio::time::sleep(Duration::from_millis(10)).await;
+        // The proxy may have seen some of them live before the others.
+        for layout in self.replica.tracked().layouts() {
+            // Where no age at all is allowed, a cache that is ready says so.
+            while !matches!(
+                self.find(layout.entity_type.as_str(), json!([]), &["id"]).await.0.as_str(),
+                "hit" | "stale"
+            ) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
         }
     }
 

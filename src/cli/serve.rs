@@ -1,0 +1,155 @@
+//! `sgcache serve`: the read proxy alone, on a host beside the one that follows the
+//! site, over the same Elasticsearch.
+//!
+//! It has a data directory of its own and writes no row. What it knows of freshness
+//! the leader wrote on the board; writes that pass through here are handed over there.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{TimeDelta, Utc};
+use tokio_util::sync::CancellationToken;
+
+use super::Failure;
+use super::context::{Online, load_config};
+use super::daemon::{closed, interrupted};
+use super::engine::instance;
+use crate::config::{ElasticsearchSettings, StoreSettings};
+use crate::elastic;
+use crate::proxy::{Door, Leader, Mode, Parts, Proxy};
+use crate::server::{Bound, Control, Ops, StatusSnapshot, StoreStatus, TypeState, TypeStatus};
+use crate::state;
+use crate::sync::{self, Board, Replica};
+
+/// A leader that was not heard for so long makes this process unready.
+const STALL_AFTER: Duration = Duration::from_secs(60);
+
+/// Returns the board of a store.
+pub(super) fn board(settings: &ElasticsearchSettings) -> Result<Board, Failure> {
+    let client =
+        elastic::Client::new(&settings.transport()).map_err(|error| Failure::config(format!("store: {error}")))?;
+    Ok(Board::new(client, &settings.prefix))
+}
+
+pub async fn run(config: Option<&Path>) -> Result<u8, Failure> {
+    let config = load_config(config)?;
+    let StoreSettings::Elasticsearch(settings) = &config.store else {
+        return Err(Failure::config(
+            "`sgcache serve` reads rows that another host keeps in Elasticsearch: set `store.kind: elasticsearch`, \
+             or run `sgcache pipelines run`, which serves from an embedded store",
+        ));
+    };
+    if config.api.mode == Mode::Shadow {
+        return Err(Failure::config(
+            "`api.mode: shadow` compares at the daemon that follows the site: set `serve` or `pass` here",
+        ));
+    }
+    let board = Arc::new(board(settings)?);
+    let bound = Bound::open("listen.ops", &config.listen.ops.to_string())
+        .await
+        .map_err(|error| Failure::new(Failure::LOCKED, error.to_string()))?;
+    let door = Door::open(config.listen.api, &config.api).await.map_err(closed)?;
+    let online = Online::open(config).await?;
+    let (client, store, state) = (online.client.clone(), Arc::clone(&online.store), online.state.clone());
+    let (layouts, metrics) = (online.layouts.clone(), online.metrics.clone());
+    let replica = Replica::new(client, store, state, layouts, metrics, sync::Settings::default());
+    let parts = Parts {
+        replica: replica.clone(),
+        schema: online.schema.clone(),
+        site: &online.config.shotgun.client(),
+        settings: online.config.api.clone(),
+        leader: Leader::Elsewhere(board),
+        audit: Some(&online.config.data_dir),
+    };
+    let proxy = Proxy::new(parts).map_err(|error| Failure::internal(error.to_string()))?;
+    tracing::info!(site = online.client.site(), ops = %bound.address(), api = %door.address(), "serving");
+    let stop = CancellationToken::new();
+    let observer = Arc::new(Observer { online, replica, proxy: proxy.clone() });
+    let control = Control::new(bound.address());
+    let ops = Ops::new(observer.online.metrics.clone(), control, move || {
+        let observer = Arc::clone(&observer);
+        async move { observer.snapshot().await }
+    });
+    let [kept, served, shown] = [stop.clone(), stop.clone(), stop.clone()];
+    let router = proxy.router();
+    let tasks = [
+        tokio::spawn(async move { proxy.run(kept).await }),
+        tokio::spawn(async move { ended("api", door.serve(router, served).await.map_err(|error| error.to_string())) }),
+        tokio::spawn(async move {
+            ended("ops", bound.serve(ops.router(), shown).await.map_err(|error| error.to_string()));
+        }),
+    ];
+    interrupted().await;
+    tracing::info!("stopping");
+    stop.cancel();
+    for task in tasks {
+        // A task that panicked has said so; there is nothing left to undo.
+        let _ = tokio::time::timeout(Duration::from_secs(5), task).await;
+    }
+    Ok(0)
+}
+
+fn ended(listener: &str, outcome: Result<(), String>) {
+    if let Err(error) = outcome {
+        tracing::error!(%error, "the {listener} listener ended");
+    }
+}
+
+/// Says how this process is.
+struct Observer {
+    online: Online,
+    replica: Replica,
+    proxy: Proxy,
+}
+
+impl Observer {
+    async fn snapshot(&self) -> StatusSnapshot {
+        let now = Utc::now();
+        let standing = self.proxy.standing();
+        let mut snapshot = StatusSnapshot::empty(now);
+        snapshot.instance = instance();
+        self.online.client.site().clone_into(&mut snapshot.site);
+        let age = |at: state::SiteTime| TimeDelta::from_std(self.replica.now().since(at)).unwrap_or_default();
+        snapshot.sync.last_poll_at = standing.complete_as_of.map(|at| now - age(at));
+        snapshot.sync.stall_after_seconds = STALL_AFTER.as_secs();
+        if standing.complete_as_of.is_none() {
+            snapshot.sync.last_error = Some("the leader has not said how fresh the rows are".into());
+        }
+        for layout in &self.online.layouts {
+            let known = standing.types.get(&layout.entity_type);
+            let fresh = standing.fresh_as_of(&layout.entity_type).filter(|_| known.is_some());
+            let other = known.is_some_and(|known| known.layout_hash != layout.hash);
+            let problem =
+                other.then(|| "the leader caches it with another entity config: use the same files".to_owned());
+            snapshot.types.push(TypeStatus {
+                entity_type: layout.entity_type.to_string(),
+                state: known.filter(|_| !other).map_or(TypeState::New, |known| shown(known.state)),
+                fresh_as_of: fresh.map(|fresh| fresh.timestamp().to_chrono()),
+                lag_seconds: fresh.map_or(0.0, |fresh| age(fresh).as_seconds_f64()),
+                problem,
+                ..TypeStatus::default()
+            });
+        }
+        let health = self.online.store.health().await;
+        self.online.metrics.store.up.set(if health.ok { 1.0 } else { 0.0 });
+        snapshot.store = StoreStatus {
+            kind: "elasticsearch".into(),
+            up: health.ok,
+            problem: (!health.ok).then_some(health.message),
+            size_bytes: health.bytes,
+            ..StoreStatus::default()
+        };
+        snapshot
+    }
+}
+
+fn shown(known: state::TypeState) -> TypeState {
+    match known {
+        state::TypeState::Absent => TypeState::New,
+        state::TypeState::Importing => TypeState::Importing,
+        state::TypeState::Live => TypeState::Live,
+        state::TypeState::Degraded => TypeState::Unhealthy,
+        state::TypeState::Untracked => TypeState::Untracked,
+    }
+}

@@ -1,0 +1,290 @@
+//! What processes on several hosts tell each other through their cluster.
+//!
+//! | index | document | who writes it |
+//! |---|---|---|
+//! | `{prefix}-follow` | `leader`: how fresh every type is | the leader, several times a second |
+//! | `{prefix}-marks` | keys that a write through another process touched | that process; the leader takes it away |
+//!
+//! The notice has the version of a read of the leader, so that of two leaders the
+//! newer one wins, however late the other writes. Marks are taken in two steps, first
+//! into the state, then off the board: a crash in between marks the keys twice.
+
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use super::Replica;
+use crate::elastic::{self, Call, Client};
+use crate::entity::EntityRef;
+use crate::state::{Kinds, MarkRequest, SiteTime, Standing, State, StateError};
+
+/// How often the leader looks whether its standing has changed.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// How often it writes when nothing has changed: whoever reads has to see that it lives.
+const WRITE_EVERY: Duration = Duration::from_secs(1);
+/// More quarantined keys than this make the whole type uncertain for others.
+const MOST_QUARANTINED: usize = 1_000;
+/// How many handed marks are taken at once.
+const AT_ONCE: usize = 500;
+/// The id of the notice.
+const LEADER: &str = "leader";
+
+/// The cluster, as a place for short messages.
+#[derive(Clone)]
+pub struct Board {
+    client: Client,
+    follow: String,
+    marks: String,
+}
+
+/// What the leader says.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Notice {
+    /// Who leads: host and process.
+    pub leader: String,
+    /// The time of the site when it was written.
+    pub now: SiteTime,
+    /// How fresh the rows are.
+    pub standing: Standing,
+}
+
+/// Why the board cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum BoardError {
+    /// The cluster gave no answer.
+    #[error(transparent)]
+    Cluster(#[from] elastic::Error),
+    /// The state cannot be read or written.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// An index of that name belongs to somebody else.
+    #[error("elasticsearch: index {0} was not made by sgcache: choose another `store.prefix`, or remove it")]
+    NotOurs(String),
+    /// A document cannot be understood.
+    #[error("elasticsearch: {index} holds a document that cannot be read: {source}")]
+    Malformed {
+        /// The index.
+        index: String,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+}
+
+type Result<T, E = BoardError> = std::result::Result<T, E>;
+
+#[derive(Deserialize)]
+struct Got {
+    #[serde(default)]
+    found: bool,
+    #[serde(rename = "_source")]
+    source: Option<Value>,
+}
+
+#[derive(Deserialize)]
+struct Found {
+    hits: Hits,
+}
+
+#[derive(Deserialize)]
+struct Hits {
+    hits: Vec<Hit>,
+}
+
+#[derive(Deserialize)]
+struct Hit {
+    #[serde(rename = "_id")]
+    id: String,
+    #[serde(rename = "_source")]
+    source: Value,
+}
+
+impl Board {
+    /// Makes the board of a store with this prefix; nothing is sent.
+    pub fn new(client: Client, prefix: &str) -> Self {
+        Self { client, follow: format!("{prefix}-follow"), marks: format!("{prefix}-marks") }
+    }
+
+    /// Makes the indices that are missing.
+    ///
+    /// # Errors
+    ///
+    /// [`BoardError::NotOurs`] where one of that name is somebody else's.
+    pub async fn prepare(&self) -> Result<()> {
+        let follow = json!({"leader": {"type": "keyword"}, "now": {"type": "long"},
+            "standing": {"type": "object", "enabled": false}});
+        let marks = json!({"keys": {"type": "keyword", "index": false, "doc_values": false}});
+        for (index, properties) in [(&self.follow, follow), (&self.marks, marks)] {
+            let body = json!({
+                "settings": {"number_of_shards": 1, "auto_expand_replicas": "0-1"},
+                "mappings": {"dynamic": "strict", "_meta": {"sgcache": {"board": true}}, "properties": properties},
+            });
+            let created = self.client.send(&Call::put(format!("/{index}")).json(&body).accept(&[400])).await?;
+            if created.is_success() {
+                continue;
+            }
+            let known = self.client.send(&Call::get(format!("/{index}/_mapping")).accept(&[404])).await?;
+            let mappings: Value = known.value()?;
+            if mappings.pointer(&format!("/{index}/mappings/_meta/sgcache/board")).is_none() {
+                // Either it is somebody else's, or it was refused for another reason.
+                return Err(match known.is_success() {
+                    true => BoardError::NotOurs(index.clone()),
+                    false => created.into_error().into(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a notice; false when one of a newer leader is there.
+    ///
+    /// # Errors
+    ///
+    /// When the cluster does not take it.
+    pub async fn publish(&self, notice: &Notice, version: i64) -> Result<bool> {
+        let call = Call::put(format!("/{}/_doc/{LEADER}", self.follow))
+            .param("version", version)
+            .param("version_type", "external")
+            .json(notice)
+            .accept(&[409]);
+        Ok(self.client.send(&call).await?.is_success())
+    }
+
+    /// Returns the newest notice; nothing before a leader wrote one.
+    ///
+    /// # Errors
+    ///
+    /// When the cluster gives no answer, or one of another version of sgcache.
+    pub async fn read(&self) -> Result<Option<Notice>> {
+        let got = self.get(&self.follow, LEADER).await?;
+        let notice = got.map(serde_json::from_value).transpose();
+        notice.map_err(|source| BoardError::Malformed { index: self.follow.clone(), source })
+    }
+
+    async fn get(&self, index: &str, id: &str) -> Result<Option<Value>> {
+        let answer = self.client.send(&Call::get(format!("/{index}/_doc/{id}")).accept(&[404])).await?;
+        // A missing index is a missing document: nobody has written yet.
+        let got: Got = answer.json().unwrap_or(Got { found: false, source: None });
+        Ok(got.source.filter(|_| got.found))
+    }
+
+    /// Tells the leader to read keys again, and returns the id of the message.
+    ///
+    /// # Errors
+    ///
+    /// When the cluster does not take it; then the leader may know of it or not.
+    pub async fn hand_over(&self, keys: &[EntityRef]) -> Result<String> {
+        let id = ulid::Ulid::new().to_string();
+        let keys: Vec<Value> = keys.iter().map(|key| key.to_string().into()).collect();
+        let call = Call::put(format!("/{}/_doc/{id}", self.marks)).param("refresh", true).json(&json!({"keys": keys}));
+        self.client.send(&call).await?;
+        Ok(id)
+    }
+
+    /// Tells whether the leader has marked the keys of a message.
+    ///
+    /// # Errors
+    ///
+    /// When the cluster gives no answer.
+    pub async fn is_taken(&self, id: &str) -> Result<bool> {
+        Ok(self.get(&self.marks, id).await?.is_none())
+    }
+
+    /// Marks the keys that others handed over; tells whether there were any.
+    async fn take(&self, replica: &Replica) -> Result<bool> {
+        let body = json!({"size": AT_ONCE, "sort": ["_doc"]});
+        let call = Call::post(format!("/{}/_search", self.marks)).json(&body).search().accept(&[404]);
+        let answer = self.client.send(&call).await?;
+        if !answer.is_success() {
+            return Ok(false);
+        }
+        let found: Found = answer.json()?;
+        for hit in &found.hits.hits {
+            let keys = hit.source["keys"].as_array().into_iter().flatten().filter_map(Value::as_str);
+            let keys = keys.filter_map(key_of);
+            let tracked = replica.tracked();
+            let marks = keys.filter(|key| tracked.follows(&key.entity_type));
+            let marks: Vec<_> = marks.map(|key| MarkRequest::new(key, Kinds::WRITE)).collect();
+            let now = replica.now();
+            on_disk(replica, move |state| state.mark(&marks, now)).await?;
+            let gone = Call::delete(format!("/{}/_doc/{}", self.marks, hit.id)).param("refresh", true).accept(&[404]);
+            self.client.send(&gone).await?;
+        }
+        Ok(!found.hits.hits.is_empty())
+    }
+
+    /// Tells others how fresh the rows are, and takes over what they hand in, until
+    /// `stop`. `poke` makes the loop that follows the site poll at once.
+    pub async fn lead(&self, replica: &Replica, leader: &str, poke: impl Fn(), stop: CancellationToken) {
+        let mut last: Option<Told> = None;
+        let mut ready = false;
+        while !stop.is_cancelled() {
+            let told = async {
+                if !ready {
+                    self.prepare().await?;
+                    ready = true;
+                }
+                // Whoever was replaced must not take away what is meant for the new leader.
+                if self.tell(replica, leader, &mut last).await? && self.take(replica).await? {
+                    poke();
+                }
+                Ok::<(), BoardError>(())
+            };
+            if let Err(error) = told.await {
+                tracing::warn!(%error, "other hosts cannot be told how fresh the cache is");
+            }
+            tokio::select! {
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+                () = stop.cancelled() => {}
+            }
+        }
+    }
+
+    /// Writes how fresh the rows are, where that has changed or was not said for a
+    /// while; tells whether this process leads.
+    async fn tell(&self, replica: &Replica, leader: &str, last: &mut Option<Told>) -> Result<bool> {
+        let mut standing = on_disk(replica, State::standing).await?;
+        if let Some(told) = last.as_ref().filter(|told| told.standing == standing && told.at.elapsed() < WRITE_EVERY) {
+            return Ok(told.heard);
+        }
+        let version = on_disk(replica, State::next_rv).await?;
+        let told = standing.clone();
+        for ty in standing.types.values_mut().filter(|ty| ty.quarantined.len() > MOST_QUARANTINED) {
+            ty.quarantined.clear();
+            ty.breaker = true;
+        }
+        let notice = Notice { leader: leader.to_owned(), now: replica.now(), standing };
+        let heard = self.publish(&notice, version).await?;
+        if !heard {
+            tracing::warn!("another process leads: what this one says is not heard");
+        }
+        *last = Some(Told { standing: told, at: Instant::now(), heard });
+        Ok(heard)
+    }
+}
+
+/// What was written last.
+struct Told {
+    standing: Standing,
+    at: Instant,
+    /// Whether no newer leader had written.
+    heard: bool,
+}
+
+/// Waits for the disk on a thread that does not serve the network.
+async fn on_disk<T: Send + 'static>(
+    replica: &Replica,
+    ask: impl FnOnce(&State) -> crate::state::Result<T> + Send + 'static,
+) -> Result<T> {
+    let state = replica.state().clone();
+    match tokio::task::spawn_blocking(move || ask(&state)).await {
+        Ok(answer) => Ok(answer?),
+        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+    }
+}
+
+fn key_of(text: &str) -> Option<EntityRef> {
+    let (entity_type, id) = text.split_once(':')?;
+    Some(EntityRef::new(entity_type, id.parse().ok()?))
+}
