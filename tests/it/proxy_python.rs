@@ -10,7 +10,7 @@ use std::time::Duration;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use sgcache::proxy::{Reading, Settings};
-use sgcache::sim::{Site, Trouble};
+use sgcache::sim::{Site, SiteSettings, Trouble};
 
 use crate::proxy_rig::{Rig, shipped};
 use crate::servers::skipped;
@@ -28,8 +28,20 @@ fn wanted(name: &str, usual: u64) -> u64 {
 }
 
 async fn run(python: String, script: &'static str, arguments: Vec<String>) -> (Output, String) {
+    run_with(python, script, arguments, &[]).await
+}
+
+/// Runs a program of Python with more in its environment.
+async fn run_with(
+    python: String,
+    script: &'static str,
+    arguments: Vec<String>,
+    environment: &[(&str, String)],
+) -> (Output, String) {
     let path = format!("{}/tests/python/{script}", env!("CARGO_MANIFEST_DIR"));
-    let run = tokio::task::spawn_blocking(move || Command::new(python).arg(path).args(arguments).output());
+    let mut command = Command::new(python);
+    command.arg(path).args(arguments).envs(environment.iter().map(|(name, value)| (*name, value.clone())));
+    let run = tokio::task::spawn_blocking(move || command.output());
     let output = run.await.expect("the run").expect("the Python runs");
     let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     println!("{said}");
@@ -48,6 +60,47 @@ async fn the_official_client_works_through_the_proxy() {
     let Some(python) = python() else { return };
     let rig = Rig::start(Site::generated(1, 2000), shipped(), Settings::default()).await;
     let (output, said) = run(python, "test_client.py", vec![rig.url.clone()]).await;
+    assert!(output.status.success() && said.contains("OK"), "{said}");
+    assert!(hits(&rig) > 0.0);
+}
+
+/// Starts a proxy before a site whose thumbnails are ready at once, as these programs
+/// want them.
+async fn quick_site() -> Rig {
+    let settings = SiteSettings { thumbnail_delay: Duration::ZERO, ..SiteSettings::default() };
+    Rig::start(Site::filled(&settings, 1, 600), shipped(), Settings::default()).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_public_method_of_the_client_works_through_the_proxy() {
+    let Some(python) = python() else { return };
+    let rig = quick_site().await;
+    let (output, said) = run(python, "test_methods.py", vec![rig.url.clone(), rig.site_url.clone()]).await;
+    assert!(output.status.success() && said.contains("OK"), "{said}");
+    assert!(hits(&rig) > 0.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_client_works_through_the_proxy() {
+    let Some(python) = python() else { return };
+    let Ok(older) = std::env::var("SGCACHE_TEST_OLDER_CLIENT") else {
+        return skipped("proxy_python", "SGCACHE_TEST_OLDER_CLIENT is not set (eval \"$(tests/setup)\")");
+    };
+    let rig = quick_site().await;
+    let urls = vec![rig.url.clone(), rig.site_url.clone()];
+    for (script, urls) in [("test_methods.py", urls.clone()), ("test_client.py", urls[..1].to_vec())] {
+        let environment = [("PYTHONPATH", older.clone())];
+        let (output, said) = run_with(python.clone(), script, urls, &environment).await;
+        assert!(output.status.success() && said.contains("OK"), "{said}");
+    }
+    assert!(hits(&rig) > 0.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_library_on_top_of_the_client_works_through_the_proxy() {
+    let Some(python) = python() else { return };
+    let rig = quick_site().await;
+    let (output, said) = run(python, "test_pyshotgrid.py", vec![rig.url.clone()]).await;
     assert!(output.status.success() && said.contains("OK"), "{said}");
     assert!(hits(&rig) > 0.0);
 }

@@ -1,8 +1,8 @@
 """Every public method of the official client, on a site that may be written to.
 
-    python test_methods.py http://127.0.0.1:8190
+    python test_methods.py URL [SITE]
 
-What comes back is compared with the shapes that the client's documentation and its
+SITE is what the site calls itself, where URL is a proxy before it. What comes back is compared with the shapes that the client's documentation and its
 live tests show. Runs with older clients too: what they lack is left out. The site
 must make thumbnails at once (`--thumbnail-delay 0s`).
 """
@@ -19,6 +19,8 @@ import shotgun_api3
 SCRIPT = "sgcache"
 KEY = "sgcache-sim"
 URL = None
+# What the site calls itself in addresses; behind a proxy another one than URL.
+SITE = None
 
 PUBLIC = {
     name
@@ -293,7 +295,7 @@ class Files(MethodTest):
         name = "sg_uploaded_movie"
         number = self.sg.upload("Version", version["id"], path, name, display_name="the clip", tag_list="a, b")
         field = self.read(version, name)[name]
-        url = "%s/file_serve/attachment/%d" % (URL, number)
+        url = "%s/file_serve/attachment/%d" % (SITE, number)
         shown = {"link_type": "upload", "name": "clip.mov", "type": "Attachment", "id": number, "url": url}
         self.assertEqual({key: field[key] for key in shown}, shown)
         row = self.sg.find_one(
@@ -362,5 +364,6 @@ def load_tests(loader, tests, pattern):
 
 
 if __name__ == "__main__":
-    URL = sys.argv.pop()
+    URL, SITE = (sys.argv[1:] * 2)[:2]
+    del sys.argv[1:]
     unittest.main()
