@@ -45,4 +45,6 @@ pub use reason::{Advice, Pass, Reason};
 pub use settings::{CallerName, CallerRule, Limits, Mode, OnMarked, Reading, Settings, Tls};
 
 #[cfg(test)]
+mod decoder_tests;
+#[cfg(test)]
 mod tests;

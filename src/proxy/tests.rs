@@ -66,7 +66,7 @@ fn schema() -> Schema {
     schema
 }
 
-fn catalogue() -> Catalogue {
+pub(super) fn catalogue() -> Catalogue {
     let schema = schema();
     let (mut stored, mut standing) = (crate::store::Catalogue::default(), Standing::default());
     standing.complete_as_of = Some(NOW.before(Duration::from_secs(2)));
@@ -100,7 +100,7 @@ fn catalogue() -> Catalogue {
 }
 
 /// What the client sends for `find(ty, filters, fields)`.
-fn find(ty: &str, filters: Value, fields: Value) -> Value {
+pub(super) fn find(ty: &str, filters: Value, fields: Value) -> Value {
     let raw = crate::filter::RawFilter::from_lists(&filters, false).expect("a filter");
     json!({"type": ty, "return_fields": fields, "filters": raw.to_wire(), "return_only": "active",
         "paging": {"entities_per_page": 500, "current_page": 1}, "api_return_image_urls": true,
@@ -408,7 +408,7 @@ fn a_decision_is_explained_with_what_to_change() {
     assert!(served.starts_with("read Shot\n  answered from the cache, as of 2023-11-14T22:13:18Z\n"), "{served}");
 }
 
-fn json_value() -> impl Strategy<Value = Value> {
+pub(super) fn json_value() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
         any::<bool>().prop_map(Value::from),
@@ -443,13 +443,6 @@ proptest! {
         }
         if served && key == "return_only" {
             prop_assert_eq!(value, json!("active"));
-        }
-    }
-
-    #[test]
-    fn no_bytes_break_the_parser(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-        if let Ok(asked) = Asked::parse(&bytes) {
-            let _ = decide(&asked, &Scope::Full, &catalogue());
         }
     }
 }
