@@ -308,9 +308,10 @@ fn the_embedded_store_agrees_with_local_evaluation() {
     let dir = tempfile::tempdir().expect("a directory");
     let settings = EmbeddedSettings::new(dir.path().join("store.sqlite"));
     let store = EmbeddedStore::open(settings.clone()).expect("a store");
-    // As another process would see it, without room for columns between two queries.
+    // As other processes would see it, one without room for columns between two queries.
+    let other = EmbeddedStore::open(settings.clone()).expect("a store");
     let cramped = EmbeddedStore::open(EmbeddedSettings { memory: 0, ..settings }).expect("a store");
     let runtime = Runtime::new().expect("a runtime");
     let worlds = std::env::var("SGCACHE_TEST_WORLDS").ok().and_then(|count| count.parse().ok()).unwrap_or(40);
-    agree(&runtime, &store, &[&cramped], worlds);
+    agree(&runtime, &store, &[&other, &cramped], worlds);
 }

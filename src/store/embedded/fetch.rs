@@ -15,23 +15,27 @@ use serde_json::value::RawValue;
 
 use super::super::{Fields, Found, Result, Row, StoreError, StoreErrorKind};
 use super::layouts::{Layouts, Tables};
+use super::memory::{Named, Names, NewNames, Target};
 use super::order::Page;
+use super::plan::Finder;
 use super::put;
 use crate::entity::{EntityRef, Link, Shape, pick};
 use crate::filter::{FieldPath, Hop, Query};
 
 /// Returns the rows of a page that was planned. See [`super::super::Store::find`].
-pub(super) fn page(reader: &Connection, layouts: &Layouts, query: &Query, page: Page) -> Result<Found> {
-    let tables = layouts.tables(&query.entity_type)?;
+///
+/// Returns also the names that were not in memory.
+pub(super) fn page(finder: &Finder<'_>, query: &Query, page: Page) -> Result<(Found, NewNames)> {
+    let tables = finder.layouts.tables(&query.entity_type)?;
     let projection = Projection::new(tables, &query.fields);
-    let mut fetcher = Fetcher::new(reader, layouts);
+    let mut fetcher = Fetcher { names: Some(finder.names()), ..Fetcher::new(finder.reader, finder.layouts) };
     let mut rows = Vec::with_capacity(page.ids.len());
     for id in page.ids {
         let missing = || StoreError::new(StoreErrorKind::Corrupt, format!("{} lacks {id}", tables.docs()));
         let body = fetcher.body(tables, id)?.ok_or_else(missing)?;
         rows.push(fetcher.row(tables, id, &body, &projection)?);
     }
-    Ok(Found { rows, has_next_page: page.has_next })
+    Ok((Found { rows, has_next_page: page.has_next }, fetcher.new_names))
 }
 
 /// See [`super::super::Store::get`].
@@ -140,24 +144,26 @@ struct UsualLink<'a> {
     name: Option<&'a RawValue>,
 }
 
-/// What links show of a target.
-struct Target {
-    /// The name as JSON text.
-    name: Option<String>,
-    dead: bool,
-}
-
 /// Reads documents and targets, each once for a page.
 struct Fetcher<'a> {
     reader: &'a Connection,
     layouts: &'a Layouts,
-    targets: FxHashMap<(i64, i64), Option<Target>>,
+    names: Option<&'a Names>,
+    targets: FxHashMap<Target, Option<Named>>,
+    new_names: NewNames,
     documents: HashMap<EntityRef, Option<Rc<Vec<u8>>>>,
 }
 
 impl<'a> Fetcher<'a> {
     fn new(reader: &'a Connection, layouts: &'a Layouts) -> Self {
-        Self { reader, layouts, targets: FxHashMap::default(), documents: HashMap::new() }
+        Self {
+            reader,
+            layouts,
+            names: None,
+            targets: FxHashMap::default(),
+            new_names: NewNames::new(),
+            documents: HashMap::new(),
+        }
     }
 
     /// Returns the document of a row in any state.
@@ -303,21 +309,28 @@ impl<'a> Fetcher<'a> {
         Ok(link)
     }
 
-    fn target(&mut self, target: &EntityRef) -> Result<Option<&Target>> {
+    fn target(&mut self, target: &EntityRef) -> Result<Option<&Named>> {
         self.target_of(self.layouts.number(target.entity_type.as_str()), target.id)
     }
 
-    fn target_of(&mut self, number: i64, id: i64) -> Result<Option<&Target>> {
+    fn target_of(&mut self, number: i64, id: i64) -> Result<Option<&Named>> {
+        if let Some(known) = self.names.and_then(|names| names.get((number, id))) {
+            return Ok(Some(known));
+        }
         let known = match self.targets.entry((number, id)) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(place) => {
                 let mut statement =
-                    self.reader.prepare_cached("SELECT name, dead FROM targets WHERE type = ?1 AND id = ?2")?;
+                    self.reader.prepare_cached("SELECT name, dead, own FROM targets WHERE type = ?1 AND id = ?2")?;
                 let target = |row: &rusqlite::Row<'_>| {
-                    let name = row.get_ref(0)?.as_str_or_null()?.map(|name| Value::from(name).to_string());
-                    Ok(Target { name, dead: row.get(1)? })
+                    let name = row.get_ref(0)?.as_str_or_null()?.map(|name| Value::from(name).to_string().into());
+                    Ok((Named { name, dead: row.get(1)? }, row.get(2)?))
                 };
-                place.insert(statement.query_row([number, id], target).optional()?)
+                let found: Option<(Named, bool)> = statement.query_row([number, id], target).optional()?;
+                if let Some((named, true)) = &found {
+                    self.new_names.push(((number, id), named.clone()));
+                }
+                place.insert(found.map(|(named, _)| named))
             }
         };
         Ok(known.as_ref())

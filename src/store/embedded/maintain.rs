@@ -83,12 +83,12 @@ fn purge_tombstones(transaction: &Transaction<'_>, tables: &Tables, older_than: 
     let rows = tables.rows();
     // The states that have no document. `state <> 0` lets the index be used.
     let gone = format!("SELECT id FROM {rows} WHERE state <> 0 AND state IN (2, 3) AND fetched < ?2");
-    let forget = format!("UPDATE targets SET own = 0, kept = 0 WHERE type = ?1 AND id IN ({gone})");
-    transaction.execute(&forget, params![tables.number, older_than.0])?;
+    let forget = format!("UPDATE targets SET own = 0, kept = 0 WHERE type = ?1 AND id IN ({gone}) RETURNING id");
+    let mut statement = transaction.prepare(&forget)?;
+    let forgotten = statement.query_map(params![tables.number, older_than.0], |row| row.get(0))?;
+    changes::note(transaction, tables.number, forgotten.collect::<rusqlite::Result<Vec<i64>>>()?.into_iter())?;
     let delete = format!("DELETE FROM {rows} WHERE id IN ({gone}) AND ?1 = ?1");
-    let removed = transaction.execute(&delete, params![tables.number, older_than.0])? as u64;
-    // Neither active nor retired rows went: nothing in memory is wrong.
-    Ok(removed)
+    Ok(transaction.execute(&delete, params![tables.number, older_than.0])? as u64)
 }
 
 /// See [`super::super::Store::health`].

@@ -51,7 +51,7 @@ use crate::entity_config::TypeLayout;
 use crate::filter::Query;
 use error::wrap;
 use layouts::{Layouts, Shared};
-use memory::{Memory, Needs, Snapshot};
+use memory::{Memory, Needs, NewNames, Snapshot};
 use plan::Finder;
 use writer::Writer;
 
@@ -129,13 +129,11 @@ impl EmbeddedStore {
         .await
     }
 
-    /// Plans over one snapshot of the file and the columns in memory, and finishes
-    /// over the same snapshot.
-    async fn query<P, T>(
+    /// Answers over one snapshot of the file and what is in memory of it.
+    async fn query<T>(
         &self,
         needs: impl Fn(&Layouts) -> Result<Needs> + Send + 'static,
-        plan: impl Fn(&Finder<'_>) -> Result<P> + Send + 'static,
-        finish: impl FnOnce(&Connection, &Layouts, P) -> Result<T> + Send + 'static,
+        answer: impl Fn(&Finder<'_>) -> Result<(T, NewNames)> + Send + 'static,
     ) -> Result<T>
     where
         T: Send + 'static,
@@ -145,8 +143,7 @@ impl EmbeddedStore {
             memory.over(
                 || Moment::begin(reader, &shared),
                 |moment: &Moment<'_>| needs(&moment.layouts),
-                |moment, held| plan(&Finder::new(&moment.transaction, &moment.layouts, held)),
-                |moment, planned| finish(&moment.transaction, &moment.layouts, planned),
+                |moment, held| answer(&Finder::new(&moment.transaction, &moment.layouts, held)),
             )
         })
         .await
@@ -219,29 +216,29 @@ impl Store for EmbeddedStore {
     }
 
     async fn find(&self, query: &Query) -> Result<Found> {
-        let (query, asked, wanted) = (query.clone(), query.clone(), query.clone());
-        let plan = move |finder: &Finder<'_>| {
+        let (query, asked) = (query.clone(), query.clone());
+        let answer = move |finder: &Finder<'_>| {
             let found = finder.matching(&query, &finder.layouts.catalogue.check(&query)?)?;
-            finder.page(&query, &found)
+            fetch::page(finder, &query, finder.page(&query, &found)?)
         };
         let needs = move |layouts: &Layouts| plan::needs(layouts, &asked, &layouts.catalogue.check(&asked)?);
-        self.query(needs, plan, move |reader, layouts, page| fetch::page(reader, layouts, &wanted, page)).await
+        self.query(needs, answer).await
     }
 
     async fn count(&self, query: &Query) -> Result<u64> {
         let (query, asked) = (query.clone(), query.clone());
-        let plan = move |finder: &Finder<'_>| {
+        let answer = move |finder: &Finder<'_>| {
             let found = finder.matching(&query, &finder.layouts.catalogue.check(&query)?)?;
-            Ok(found.count() as u64)
+            Ok((found.count() as u64, NewNames::new()))
         };
         let needs = move |layouts: &Layouts| plan::needs(layouts, &asked, &layouts.catalogue.check(&asked)?);
-        self.query(needs, plan, |_, _, count| Ok(count)).await
+        self.query(needs, answer).await
     }
 
     async fn referrers(&self, target: &EntityRef, limit: usize) -> Result<Referrers> {
         let target = target.clone();
-        let plan = move |finder: &Finder<'_>| targets::referrers(finder, &target, limit);
-        self.query(|layouts| Ok(targets::links(layouts)), plan, |_, _, referrers| Ok(referrers)).await
+        let answer = move |finder: &Finder<'_>| Ok((targets::referrers(finder, &target, limit)?, NewNames::new()));
+        self.query(|layouts| Ok(targets::links(layouts)), answer).await
     }
 
     async fn relink(&self, target: &LinkTarget) -> Result<Relinked> {

@@ -15,7 +15,7 @@ use rustc_hash::FxHashSet;
 use super::super::{Result, StoreError};
 use super::column::Column;
 use super::layouts::{Layouts, Tables};
-use super::memory::{Held, Needs, Slots, Target, TypeRows, Values};
+use super::memory::{Held, Names, Needs, Slots, Target, TypeRows, Values};
 use crate::entity::{EntityType, Shape};
 use crate::filter::{FieldPath, Filter, Hop, Leaf, Only, Query, Test};
 
@@ -69,6 +69,11 @@ impl<'a> Finder<'a> {
             Only::Retired => rows.retired(),
         };
         self.narrow(tables, filter, from.clone())
+    }
+
+    /// Returns the names that are in memory.
+    pub(super) fn names(&self) -> &'a Names {
+        self.held.names()
     }
 
     /// Returns the rows of a type.

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rusqlite::{OptionalExtension, Transaction, params};
 
 use super::super::{FetchedRow, LinkTarget, ReadVersion, Referrers, Relinked, Result};
+use super::changes;
 use super::layouts::{Layouts, Numbers, Tables};
 use super::memory::{Needs, Values};
 use super::plan::Finder;
@@ -95,6 +96,7 @@ ON CONFLICT DO UPDATE SET
   name_rv = max(name_rv, excluded.name_rv), dead = excluded.dead, state_rv = excluded.state_rv";
     let name = target.name.as_deref();
     transaction.prepare_cached(sql)?.execute(params![ty, id, name, name.map(fold), rv, dead])?;
+    changes::note(transaction, ty, std::iter::once(id))?;
     Ok(Relinked::default())
 }
 

@@ -1,4 +1,5 @@
-//! The columns of the narrow tables that queries asked for, in memory.
+//! The columns of the narrow tables that queries asked for, and the names that
+//! answers showed, in memory.
 //!
 //! SQLite has no index on them: each would be paid for by every write, and a look
 //! at a column in memory is faster than the way through an index. A column comes
@@ -11,6 +12,7 @@
 //! never newer than what the transaction sees: once it has caught up, ids that are
 //! found here and documents that are read there are of one moment.
 
+mod names;
 mod rows;
 mod slots;
 mod values;
@@ -26,6 +28,7 @@ use super::super::Result;
 use super::changes::{self, Change};
 use super::layouts::{Layouts, Tables};
 
+pub(super) use names::{Named, Names};
 pub(super) use rows::TypeRows;
 pub(super) use slots::Slots;
 pub(super) use values::{Codes, NO_CODE, NO_NUMBER, Target, Values};
@@ -50,6 +53,7 @@ pub(super) struct Held {
     /// The number of the last change that is in here.
     seq: i64,
     types: BTreeMap<i64, TypeRows>,
+    names: Names,
 }
 
 impl Memory {
@@ -58,16 +62,15 @@ impl Memory {
         Self { held: RwLock::default(), moments: AtomicU64::default(), most_bytes }
     }
 
-    /// Runs `plan` over a snapshot and the columns of that very moment, then
-    /// `finish` over the same snapshot.
+    /// Runs `answer` over a snapshot and what is in memory of that very moment; names
+    /// that it had to ask for are kept.
     ///
     /// `begin` opens the snapshot; `needs` says which columns it takes.
-    pub(super) fn over<S, P, T>(
+    pub(super) fn over<S, T>(
         &self,
         begin: impl Fn() -> Result<S>,
         needs: impl Fn(&S) -> Result<Needs>,
-        plan: impl Fn(&S, &Held) -> Result<P>,
-        finish: impl FnOnce(&S, P) -> Result<T>,
+        answer: impl Fn(&S, &Held) -> Result<(T, NewNames)>,
     ) -> Result<T>
     where
         S: Snapshot,
@@ -77,9 +80,10 @@ impl Memory {
         let snapshot = begin()?;
         let needed = needs(&snapshot)?;
         if held.seq == changes::newest(snapshot.connection())? && held.has(&needed, moment) {
-            let planned = plan(&snapshot, &held)?;
+            let (seq, (answer, names)) = (held.seq, answer(&snapshot, &held)?);
             drop(held);
-            return finish(&snapshot, planned);
+            self.keep(seq, names);
+            return Ok(answer);
         }
         drop((held, snapshot));
         let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
@@ -87,11 +91,26 @@ impl Memory {
         let needed = needs(&snapshot)?;
         held.prepare(&snapshot, &needed, moment)?;
         held.make_room(self.most_bytes, moment);
-        let planned = plan(&snapshot, &held)?;
-        drop(held);
-        finish(&snapshot, planned)
+        let (answer, names) = answer(&snapshot, &held)?;
+        held.names.keep(names, self.most_bytes / 4);
+        Ok(answer)
+    }
+
+    /// Keeps names of a moment, unless memory has moved on or somebody looks into it.
+    fn keep(&self, seq: i64, names: NewNames) {
+        if names.is_empty() {
+            return;
+        }
+        if let Ok(mut held) = self.held.try_write()
+            && held.seq == seq
+        {
+            held.names.keep(names, self.most_bytes / 4);
+        }
     }
 }
+
+/// Names that were not in memory.
+pub(super) type NewNames = Vec<(Target, Named)>;
 
 /// One moment of the file.
 pub(super) trait Snapshot {
@@ -102,6 +121,11 @@ pub(super) trait Snapshot {
 }
 
 impl Held {
+    /// Returns the names that are in memory.
+    pub(super) fn names(&self) -> &Names {
+        &self.names
+    }
+
     /// Returns the rows of a type that was among the needs.
     pub(super) fn rows(&self, tables: &Tables) -> Option<&TypeRows> {
         self.types.get(&tables.number)
@@ -117,6 +141,7 @@ impl Held {
         let prepared = self.follow(snapshot).and_then(|()| self.load(snapshot, needs, moment));
         if prepared.is_err() {
             self.types.clear();
+            self.names.clear();
         }
         prepared
     }
@@ -128,9 +153,12 @@ impl Held {
             return Ok(());
         }
         match changes::after(reader, self.seq)? {
-            _ if self.types.is_empty() => {}
+            _ if self.types.is_empty() && self.names.is_empty() => {}
             // They are not kept for ever.
-            None => self.types.clear(),
+            None => {
+                self.types.clear();
+                self.names.clear();
+            }
             Some(changes) => {
                 for (ty, change) in changes {
                     self.apply(reader, layouts, ty, change)?;
@@ -142,6 +170,10 @@ impl Held {
     }
 
     fn apply(&mut self, reader: &Connection, layouts: &Layouts, ty: i64, change: Change) -> Result<()> {
+        match &change {
+            Change::Rows(ids) => self.names.forget(ty, ids),
+            Change::Everything => self.names.forget_type(ty),
+        }
         let Some(rows) = self.types.get_mut(&ty) else { return Ok(()) };
         match (change, layouts.all().find(|tables| tables.number == ty)) {
             // Reading all of them at once is quicker than many one by one.
