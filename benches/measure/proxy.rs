@@ -1,10 +1,11 @@
 //! What a program sees: the Python client through the proxy, next to a server that
-//! answers the same bytes without looking, and next to the site.
+//! answers the same bytes without looking, and next to the site. Then what the
+//! proxy bears: requests per second, and memory of many connections.
 //!
 //! SGCACHE_TEST_PYTHON names a Python that has shotgun_api3.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use axum::Router;
@@ -16,10 +17,12 @@ use sgcache::proxy::{self, Door, Leader, Proxy};
 use sgcache::shotgun;
 use sgcache::state::State;
 use sgcache::sync::Follower;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use super::Options;
-use super::rig::{Parts, Room, Site, import, store, wait_until_live};
+use super::rig::{Cost, Parts, Room, Site, import, store, wait_until_live};
 
 pub async fn run(options: &Options) -> anyhow::Result<()> {
     let python =
@@ -52,14 +55,80 @@ pub async fn run(options: &Options) -> anyhow::Result<()> {
     tokio::spawn(async move { proxy.run(end).await });
     let canned = canned().await?;
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/python/measure_proxy.py");
-    let arguments = [script.to_owned(), canned, url, site.url.clone()];
+    let arguments = [script.to_owned(), canned.clone(), url.clone(), site.url.clone()];
     let ran =
         tokio::task::spawn_blocking(move || std::process::Command::new(python).args(arguments).status()).await??;
-    stop.cancel();
     if !ran.success() {
         bail!("the client failed");
     }
+    load(&canned, &url).await?;
+    stop.cancel();
     Ok(())
+}
+
+/// What `find_one` sends.
+const FIND_ONE: &str = r#"{"method_name": "read", "params": [{"script_name": "sgcache", "script_key": "sgcache-sim"},
+    {"type": "Shot", "return_fields": ["code", "sg_status_list", "project"], "return_only": "active",
+    "filters": {"logical_operator": "and", "conditions": [{"path": "id", "relation": "is", "values": [100]}]},
+    "paging": {"entities_per_page": 1, "current_page": 1}, "api_return_image_urls": true,
+    "return_paging_info_without_counts": true}]}"#;
+const CALLERS: usize = 16;
+const CONNECTIONS: usize = 4_000;
+
+async fn load(canned: &str, proxy: &str) -> anyhow::Result<()> {
+    let client = reqwest::Client::new();
+    let answer = client.post(format!("{proxy}/api3/json")).body(FIND_ONE).send().await?;
+    anyhow::ensure!(
+        answer.headers().get("x-sgcache").is_some_and(|said| said.as_bytes().starts_with(b"hit")),
+        "no hit"
+    );
+    client.post(format!("{canned}/put")).body(answer.bytes().await?).send().await?;
+    let floor = per_second(canned).await?;
+    let seen = per_second(proxy).await?;
+    println!(
+        "find_one by {CALLERS} callers: {seen:.0} requests/s, canned {floor:.0}: {:.0} % of it",
+        100.0 * seen / floor
+    );
+    let before = Cost::own().own_mb;
+    let open = connections(proxy).await?;
+    let after = Cost::own().own_mb;
+    println!("{} connections that have asked once: {} MB more, both ends in one process", open.len(), after - before);
+    Ok(())
+}
+
+/// Calls a server from several connections at once for some seconds.
+async fn per_second(url: &str) -> anyhow::Result<f64> {
+    let (client, begun) = (reqwest::Client::new(), Instant::now());
+    let caller = || {
+        let (client, url) = (client.clone(), format!("{url}/api3/json"));
+        async move {
+            let mut calls = 0_u32;
+            while begun.elapsed() < Duration::from_secs(5) {
+                client.post(&url).body(FIND_ONE).send().await?.bytes().await?;
+                calls += 1;
+            }
+            Ok::<_, reqwest::Error>(calls)
+        }
+    };
+    let calls = futures::future::try_join_all((0..CALLERS).map(|_| tokio::spawn(caller()))).await?;
+    let calls: u32 = calls.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().sum();
+    Ok(f64::from(calls) / begun.elapsed().as_secs_f64())
+}
+
+/// Opens connections, each with one call that was answered.
+async fn connections(url: &str) -> anyhow::Result<Vec<TcpStream>> {
+    let address = url.trim_start_matches("http://");
+    let length = FIND_ONE.len();
+    let request = format!("POST /api3/json HTTP/1.1\r\nhost: {address}\r\ncontent-length: {length}\r\n\r\n{FIND_ONE}");
+    let mut open = Vec::new();
+    for _ in 0..CONNECTIONS {
+        let mut stream = TcpStream::connect(address).await?;
+        stream.write_all(request.as_bytes()).await?;
+        let mut beginning = [0; 512];
+        anyhow::ensure!(stream.read(&mut beginning).await? > 0, "a connection was closed");
+        open.push(stream);
+    }
+    Ok(open)
 }
 
 /// Starts a server that answers every call with the last body that was put into it.

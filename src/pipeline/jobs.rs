@@ -18,7 +18,7 @@ use crate::entity_config::{Exclusions, TypeLayout, refresh};
 use crate::filter::{Page, RawFilter, RawSort};
 use crate::report::StepResult;
 use crate::schema::Schema;
-use crate::shotgun;
+use crate::shotgun::{self, Purpose};
 use crate::state::{StateError, TypeState};
 use crate::store::{PurgeScope, StoreError, StoreErrorKind};
 use crate::sync::{Follower, Progress, Replica, SyncError};
@@ -128,7 +128,7 @@ impl Jobs {
     /// Imports what is not complete and applies what the event log holds; where a
     /// daemon does that already, waits for it.
     async fn catch_up(&self, context: &JobContext) -> Result<StepResult, JobError> {
-        let before = self.rows()?;
+        let (before, asked) = (self.rows()?, self.import_requests());
         match Follower::start_up(self.replica.clone(), None).await {
             Ok(follower) => {
                 follower.import_pending().await?;
@@ -150,7 +150,14 @@ impl Jobs {
             result.by_type.entry(name).or_default().written = rows.saturating_sub(known);
         }
         result.sum_up();
+        result.requests = self.import_requests() - asked;
         Ok(result)
+    }
+
+    /// Returns how many requests imports of this process have made so far.
+    fn import_requests(&self) -> u64 {
+        let labels = [("method", Purpose::Import.label())];
+        self.replica.metrics().value("sgcache_source_requests_total", &labels).unwrap_or_default() as u64
     }
 
     fn rows(&self) -> Result<Vec<(String, u64)>, JobError> {
@@ -172,6 +179,7 @@ impl Jobs {
     /// Reads every entity of live types again, in place.
     async fn rebuild(&self, layouts: &[TypeLayout]) -> Result<StepResult, JobError> {
         let mut result = StepResult::default();
+        let asked = self.import_requests();
         for layout in layouts {
             let record = self.replica.state().type_record(&layout.entity_type)?;
             if !record.is_some_and(|record| matches!(record.state, TypeState::Live | TypeState::Degraded)) {
@@ -186,6 +194,7 @@ impl Jobs {
         }
         self.replica.advance(PATIENCE).await?;
         result.sum_up();
+        result.requests = self.import_requests() - asked;
         Ok(result)
     }
 

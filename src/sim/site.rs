@@ -379,9 +379,11 @@ impl Site {
         world.layout.type_id(entity_type).map_or(0, |ty| world.table(ty).active)
     }
 
-    /// Returns the number of active rows of all types.
+    /// Returns the number of active entities of all types; entries of the event log
+    /// are none.
     pub fn entities(&self) -> usize {
-        self.rows().active_rows()
+        let world = self.rows();
+        world.active_rows() - world.table(world.event_type).active
     }
 }
 

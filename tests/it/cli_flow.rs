@@ -78,6 +78,8 @@ fn every_command_works_beside_a_running_daemon() {
     ];
     place.run(&args).expect_code(0);
     place.run(&["job", "rebuild", "Asset", "Shot"]).expect_code(0).says(&["Asset: imported, ", "Shot: imported, "]);
+    let rebuilt = place.run(&["job", "rebuild", "Asset", "-o", "json"]).expect_code(0).json();
+    assert!(rebuilt["steps"][0]["result"]["requests"].as_u64() >= Some(3), "{rebuilt}");
     place.run(&["job", "generateEntityConfigs", "Asset", "Shot"]).expect_code(0);
     place.run(&["pipelines", "list"]).expect_code(0);
     place.run(&["pipelines", "trigger", "nightly-counts"]).expect_code(0);
