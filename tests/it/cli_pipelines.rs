@@ -83,6 +83,16 @@ fn pauses_and_changed_files_reach_the_running_daemon() {
             status_of(status, "nightly-counts").is_some_and(|pipeline| pipeline["paused"] == json!(paused))
         });
     };
+    // Without a changed file only the signal makes it read them again.
+    let read_at = |text: &str| {
+        let name = "sgcache_config_last_reload_success_timestamp_seconds ";
+        text.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned)
+    };
+    let (_, metrics) = crate::program::get(&format!("http://{}/metrics", place.ops)).expect("an answer");
+    let first = read_at(&metrics).expect("a moment");
+    daemon.hang_up();
+    place.until("/metrics", |_, text| read_at(text).is_some_and(|moment| moment != first));
+
     let args = ["pipelines", "pause", "nightly-counts", "--for", "2h", "--reason", "storage is moved"];
     assert!(place.run(&args).expect_code(0).stdout.contains("nightly-counts: paused until "));
     is_paused(true);

@@ -30,6 +30,12 @@ impl Drop for Running {
 }
 
 impl Running {
+    /// Sends SIGHUP.
+    pub fn hang_up(&self) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-HUP", &pid]).status().expect("kill").success());
+    }
+
     /// Sends SIGTERM and waits for the end; returns the exit code and what was
     /// said on stderr.
     pub fn terminate(mut self) -> (Option<i32>, String) {

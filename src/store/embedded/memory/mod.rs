@@ -215,3 +215,41 @@ impl Held {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A moment of a file without types.
+    struct Empty(Connection, Layouts);
+
+    impl Snapshot for Empty {
+        fn connection(&self) -> &Connection {
+            &self.0
+        }
+
+        fn layouts(&self) -> &Layouts {
+            &self.1
+        }
+    }
+
+    #[test]
+    fn a_moment_begins_while_memory_cannot_move_on() {
+        let memory = Memory::new(0);
+        let mut began = 0;
+        let count = std::cell::Cell::new(0);
+        for _ in 0..2 {
+            let begin = || {
+                assert!(memory.held.try_write().is_err(), "somebody could bring memory beyond this moment");
+                count.set(count.get() + 1);
+                let connection = Connection::open_in_memory()?;
+                connection.execute_batch(changes::TABLE)?;
+                Ok(Empty(connection, Layouts::default()))
+            };
+            let seen = memory.over(begin, |_| Ok(Needs::new()), |_, held| Ok((held.seq, NewNames::new())));
+            assert_eq!(seen.expect("an answer"), 1);
+            began = count.get();
+        }
+        assert_eq!(began, 3, "once more where memory was behind");
+    }
+}

@@ -41,11 +41,13 @@ pub(in super::super) enum Values {
 pub(in super::super) struct Codes<T> {
     codes: Vec<u32>,
     distinct: IndexSet<T, FxBuildHasher>,
+    /// The room of the distinct values themselves, beyond their places.
+    heap: usize,
 }
 
 impl<T> Default for Codes<T> {
     fn default() -> Self {
-        Self { codes: Vec::new(), distinct: IndexSet::default() }
+        Self { codes: Vec::new(), distinct: IndexSet::default(), heap: 0 }
     }
 }
 
@@ -96,6 +98,11 @@ impl<T: Hash + Eq> Codes<T> {
         }
     }
 
+    /// Two words for each distinct value, its hash, and its place in the table.
+    fn bytes(&self) -> usize {
+        self.heap + self.codes.capacity() * 4 + self.distinct.capacity() * 34
+    }
+
     fn put(&mut self, slot: usize, code: Option<usize>) {
         place(&mut self.codes, slot, code.map_or(NO_CODE, |code| code as u32), NO_CODE);
     }
@@ -134,7 +141,11 @@ impl Values {
                 // Most texts are known: only new ones are copied.
                 let code = text.map(|text| match texts.distinct.get_index_of(text) {
                     Some(known) => known,
-                    None => texts.distinct.insert_full(text.into()).0,
+                    None => {
+                        // The text, and what an allocation costs.
+                        texts.heap += text.len() + 16;
+                        texts.distinct.insert_full(text.into()).0
+                    }
                 });
                 texts.put(slot, code);
             }
@@ -163,12 +174,8 @@ impl Values {
         match self {
             Self::Whole(values) => values.capacity() * 8,
             Self::Fractions(values) => values.capacity() * 8,
-            // The texts themselves, two words for each, its hash, its place in the table.
-            Self::Texts(texts) => {
-                let text: usize = texts.distinct.iter().map(|text| text.len() + 16).sum();
-                text + texts.codes.capacity() * 4 + texts.distinct.capacity() * 34
-            }
-            Self::Links(links, _) => links.codes.capacity() * 4 + links.distinct.capacity() * 34,
+            Self::Texts(texts) => texts.bytes(),
+            Self::Links(links, _) => links.bytes(),
         }
     }
 }
