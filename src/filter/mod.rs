@@ -17,6 +17,7 @@ mod relation;
 mod reading;
 mod window;
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use crate::entity::{EntityRef, EntityType, FieldValue, Timestamp};
@@ -153,6 +154,21 @@ impl Filter {
 
     fn id(test: Test) -> Self {
         Self::Leaf(Leaf { path: FieldPath::id(), negated: false, test })
+    }
+
+    /// Returns the only ids that can pass, where a condition that always applies names
+    /// them.
+    pub fn only_ids(&self) -> Option<BTreeSet<i64>> {
+        match self {
+            Self::All(conditions) => conditions.iter().find_map(Self::only_ids),
+            Self::Leaf(Leaf { path, negated: false, test: Test::OneOf(values) })
+                if path.is_local() && path.field == "id" =>
+            {
+                let id = |value: &FieldValue| if let FieldValue::Int(id) = value { Some(*id) } else { None };
+                values.iter().map(id).collect()
+            }
+            Self::Any(_) | Self::Leaf(_) => None,
+        }
     }
 
     /// Tells whether every row passes because nothing is asked.

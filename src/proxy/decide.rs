@@ -199,8 +199,21 @@ fn allowed(question: Question, scope: &Scope, catalogue: &Catalogue) -> Result<(
         Scope::Limited(limits) => limit(question, limits, catalogue)?,
         Scope::Nothing(pass) => return Err(pass.clone()),
     };
-    let fresh_as_of = vouch(&question.needs, catalogue)?;
+    let fresh_as_of = vouch(&question, catalogue)?;
     Ok((question, fresh_as_of))
+}
+
+/// Tells whether rows that are put aside can be in an answer: not when it asks for
+/// others by their ids, and looks at no other row of their type.
+fn may_show(question: &Question, entity_type: &EntityType, aside: &BTreeSet<i64>) -> bool {
+    if aside.is_empty() {
+        return false;
+    }
+    let Query { entity_type: root, filter, .. } = &question.query;
+    let mut hops = question.needs.paths.iter().flat_map(|path| &path.hops);
+    let leads_back = question.needs.names.contains(root) || hops.any(|hop| hop.entity_type == *root);
+    let ids = filter.only_ids().filter(|_| root == entity_type && !leads_back);
+    ids.is_none_or(|ids| !ids.is_disjoint(aside))
 }
 
 /// Applies the scope of a caller before anything is looked at.
@@ -254,8 +267,8 @@ fn project_filter(root: &EntityType, projects: &BTreeSet<i64>, catalogue: &Catal
 
 /// Checks that everything that an answer depends on follows the site closely
 /// enough, and returns the moment up to which it does.
-fn vouch(needs: &Needs, catalogue: &Catalogue) -> Result<SiteTime, Pass> {
-    let standing = &catalogue.standing;
+fn vouch(question: &Question, catalogue: &Catalogue) -> Result<SiteTime, Pass> {
+    let (needs, standing) = (&question.needs, &catalogue.standing);
     let mut fresh_as_of = SiteTime(i64::MAX);
     let every: BTreeSet<&EntityType> = needs.rows.iter().chain(&needs.names).collect();
     for ty in every {
@@ -263,7 +276,7 @@ fn vouch(needs: &Needs, catalogue: &Catalogue) -> Result<SiteTime, Pass> {
             let wait = |pass: Pass| Err(pass.advise(Advice::Wait));
             match standing.types.get(ty) {
                 Some(known) if known.is_live() && known.layout_hash == cached.hash => {
-                    if known.breaker || !known.quarantined.is_empty() {
+                    if known.breaker || may_show(question, ty, &known.quarantined) {
                         let detail = format!("some rows of `{ty}` cannot be vouched for");
                         return wait(Pass::new(Reason::Unsure, detail));
                     }

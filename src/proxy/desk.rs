@@ -72,6 +72,8 @@ struct Handed {
 
 /// Nothing is ever read again as late as this.
 const FOR_EVER: SiteTime = SiteTime(i64::MAX);
+/// About so many writes the leader is asked each time; without a leader there may be many.
+const ASKED_AT_ONCE: usize = 100;
 /// How far the clock of the leader may be ahead of ours. Both are behind the site's,
 /// by a second, the resolution of its answers, and half a round trip.
 const SKEW: Duration = Duration::from_secs(2);
@@ -122,8 +124,10 @@ impl Desk {
 
     /// Returns the writes that are not read again yet, as of now.
     pub async fn held(&self) -> Held {
+        // In this order: what leaves the one is in the other before.
+        let waiting = self.handed.lock().await;
         let mut held = lock(&self.held).clone();
-        for handed in self.handed.lock().await.iter() {
+        for handed in waiting.iter() {
             let Effects { rows, names, all, .. } = &handed.effects;
             held.rows.extend(rows.iter().map(|ty| (ty.clone(), FOR_EVER)));
             held.names.extend(names.iter().map(|ty| (ty.clone(), FOR_EVER)));
@@ -230,7 +234,7 @@ impl Desk {
     /// Looks which writes the leader has taken over since it wrote `standing`.
     async fn settle(&self, board: &Board, standing: &Standing) {
         let waiting = self.handed.lock().await.clone();
-        for told in waiting {
+        for told in waiting.into_iter().take(ASKED_AT_ONCE) {
             let Some(id) = &told.id else {
                 self.tell(board, told).await;
                 continue;

@@ -300,6 +300,33 @@ fn a_cache_that_cannot_vouch_for_a_type_passes() {
 }
 
 #[test]
+fn a_row_that_is_put_aside_stops_only_what_it_may_be_in() {
+    let mut catalogue = catalogue();
+    let standing = Arc::make_mut(&mut catalogue.standing);
+    standing.types.get_mut("Sequence").expect("a type").quarantined.insert(1);
+    let cases = [
+        ("Sequence", json!([["id", "is", 2]]), json!(["code", "project"]), "serve"),
+        ("Sequence", json!([["code", "is", "x"], ["id", "in", [2, 3]]]), json!([]), "serve"),
+        ("Sequence", json!([["id", "is", 1]]), json!([]), "unsure"),
+        ("Sequence", json!([["id", "in", [1, 2]]]), json!([]), "unsure"),
+        ("Sequence", json!([["id", "is_not", 1]]), json!([]), "unsure"),
+        ("Sequence", json!([["id", "greater_than", 1]]), json!([]), "unsure"),
+        ("Shot", json!([["id", "is", 2]]), json!(["code"]), "serve"),
+        ("Shot", json!([["id", "is", 2]]), json!(["sg_sequence"]), "unsure"),
+        ("Shot", json!([["id", "is", 2]]), json!(["sg_sequence.Sequence.code"]), "unsure"),
+    ];
+    for (ty, filters, fields, expected) in cases {
+        let asked = asked("read", find(ty, filters.clone(), fields.clone()));
+        assert_eq!(outcome_with(&asked, &Scope::Full, &catalogue), expected, "{ty} {filters} {fields}");
+    }
+    let any = json!({"logical_operator": "or", "conditions": [
+        {"path": "id", "relation": "is", "values": [2]}, {"path": "code", "relation": "is", "values": ["x"]}]});
+    let mut either = find("Sequence", json!([]), json!([]));
+    either["filters"] = any;
+    assert_eq!(outcome_with(&asked("read", either), &Scope::Full, &catalogue), "unsure");
+}
+
+#[test]
 fn an_older_answer_is_better_than_none_while_the_site_is_down() {
     let asked = asked("read", find("Shot", json!([]), json!([])));
     let mut catalogue = Catalogue { site_is_down: true, ..catalogue() };
