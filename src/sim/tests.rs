@@ -298,7 +298,7 @@ fn faults_use_the_words_of_a_site() {
         fault(&site, "read", json!({"type": "Shott", "paging": {"entities_per_page": 1, "current_page": 1}}));
     assert_eq!(code, 103);
     assert!(words.starts_with("API read() invalid/missing string entity 'type': Valid entity types: ["), "{words}");
-    assert!(fault(&site, "nav_expand", json!({})).1.starts_with("not simulated: "));
+    assert!(fault(&site, "spaceship_launch", json!({})).1.starts_with("not simulated: "));
     assert_eq!(site.requests.of("not simulated"), 1);
     let denied = json!({"method_name": "read", "params": [{"script_name": "sgcache", "script_key": "wrong"}, {}]});
     let answer: Value =

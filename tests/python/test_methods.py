@@ -242,14 +242,22 @@ class Company(MethodTest):
         self.assertEqual(answer["matches"][0]["id"], self.shot["id"])
         self.assertEqual(answer["terms"], self.shot["code"].split())
 
-    def test_the_navigation_is_refused_and_not_guessed(self):
+    def test_the_navigation(self):
         self.has("nav_expand", "nav_search_string", "nav_search_entity")
-        for call in (
-            lambda: self.sg.nav_expand("/"),
-            lambda: self.sg.nav_search_string("/", "bunny"),
-            lambda: self.sg.nav_search_entity("/", self.shot),
-        ):
-            self.assertRaisesRegex(shotgun_api3.Fault, "^not simulated: nav_", call)
+        root = f"/Project/{self.project['id']}"
+        node = self.sg.nav_expand(root)
+        keys = {"label", "ref", "parent_path", "path", "target_entities", "has_children", "children"}
+        self.assertEqual(set(node), keys)
+        self.assertEqual([child["label"] for child in node["children"]], ["Assets", "Shots"])
+        (place,) = self.sg.nav_search_entity(root, self.shot)
+        self.assertEqual(set(place), {"label", "incremental_path", "path_label", "ref", "project_id"})
+        self.assertEqual(place["ref"], {"type": "Shot", "id": self.shot["id"]})
+        self.assertIn(place, self.sg.nav_search_string(root, self.shot["code"]))
+        inside = self.sg.nav_expand(place["incremental_path"][2])
+        self.assertIn(self.shot["code"], [child["label"] for child in inside["children"]])
+
+    def test_what_no_source_shows_is_refused_and_not_guessed(self):
+        self.assertRaisesRegex(shotgun_api3.Fault, "^not simulated: nav_expand of /", self.sg.nav_expand, "/")
 
     def test_work_schedules(self):
         rule = self.sg.work_schedule_update("2031-01-06", False, "off", project=self.project)

@@ -6,6 +6,7 @@
 
 mod access;
 mod follow;
+mod nav;
 mod page;
 mod preferences;
 mod schedule;
@@ -48,6 +49,8 @@ pub(super) fn run(site: &Site, actor: &Actor, method: &str, argument: &Value) ->
         "activity_stream" => stream::read(&site.rows(), argument),
         "note_thread_contents" => thread::read(&site.rows(), argument),
         "query_display_name_cache" => search::run(&site.rows(), argument, site.clock.now()),
+        "nav_expand" => nav::expand(&site.rows(), argument),
+        "nav_search" => nav::search(&site.rows(), argument),
         "preferences_read" => Ok(preferences::read(argument)),
         "work_schedule_read" => schedule::read(&site.rows(), argument),
         "work_schedule_update" => schedule::update(&mut site.rows_mut(), argument),
