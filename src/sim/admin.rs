@@ -8,6 +8,7 @@
 //! | request | does |
 //! |---|---|
 //! | `GET /state` | shows rows, event log, clock, troubles and the count of requests |
+//! | `GET /metrics` | shows the counts of requests, and of what was not simulated, to Prometheus |
 //! | `POST /reset` | makes the site what it was when it started |
 //! | `POST /faults` | begins a plan, as `--faults FILE` does; `DELETE` ends all trouble |
 //! | `POST /do` | makes one step happen, or a list of them in order |
@@ -78,6 +79,7 @@ impl Endpoint {
 fn router(site: Arc<Site>) -> Router {
     Router::new()
         .route("/state", get(state))
+        .route("/metrics", get(metrics))
         .route("/reset", post(reset))
         .route("/faults", post(begin_plan).delete(end_trouble))
         .route("/do", post(perform))
@@ -113,6 +115,13 @@ async fn state(State(site): State<Arc<Site>>) -> Response {
         "remembered_changes": remembered(&site.rows()),
     });
     axum::Json(shown).into_response()
+}
+
+async fn metrics(State(site): State<Arc<Site>>) -> Response {
+    match site.requests.to_prometheus() {
+        Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
+        Err(error) => refusal(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+    }
 }
 
 async fn reset(State(site): State<Arc<Site>>) -> Response {

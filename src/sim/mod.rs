@@ -293,4 +293,6 @@ impl SimHandle {
 }
 
 #[cfg(test)]
+mod log_tests;
+#[cfg(test)]
 mod tests;

@@ -106,7 +106,10 @@ fn levels(world: &World, request: &Summarize) -> Result<Vec<Level>, Fault> {
 fn level(world: &World, entity_type: &EntityType, grouping: &Grouping) -> Result<Level, Fault> {
     let path = path(world, entity_type, &grouping.field)?;
     if path.data_type == DataType::Image {
-        return Err(Fault::data("summarize", format!("Grouping is not allowed on {}", grouping.field)));
+        return Err(Fault::data(
+            "summarize",
+            format!("Grouping is not allowed for field {entity_type}.{}.", grouping.field),
+        ));
     }
     let width = match grouping.grouping.as_str() {
         "exact" => None,
@@ -155,12 +158,8 @@ impl Summary<'_> {
             Kind::Status => rolled_up(values),
             Kind::Sum => sum(values),
             Kind::Average => average(values),
-            Kind::Minimum => {
-                values.reduce(|a, b| if less(&b, &a) { b } else { a }).map_or(Value::Null, |v| v.to_json())
-            }
-            Kind::Maximum => {
-                values.reduce(|a, b| if less(&a, &b) { b } else { a }).map_or(Value::Null, |v| v.to_json())
-            }
+            Kind::Minimum => extreme(values.reduce(|a, b| if less(&b, &a) { b } else { a }), column),
+            Kind::Maximum => extreme(values.reduce(|a, b| if less(&a, &b) { b } else { a }), column),
         }
     }
 
@@ -230,13 +229,13 @@ impl Summary<'_> {
     }
 }
 
-/// Returns the first number of the range that holds `number`.
 /// Returns the status that all rows have; different ones make `ip`.
 fn rolled_up(mut values: impl Iterator<Item = FieldValue>) -> Value {
     let Some(first) = values.next() else { return Value::Null };
     if values.all(|value| value == first) { first.to_json() } else { "ip".into() }
 }
 
+/// Returns the first number of the range that holds `number`.
 fn first_of(number: i64, width: i64) -> i64 {
     number.div_euclid(width) * width
 }
@@ -263,9 +262,18 @@ fn sum(values: impl Iterator<Item = FieldValue>) -> Value {
     if any_fraction { json!(fraction + whole as f64) } else { whole.into() }
 }
 
+/// The least or greatest value; of no number it is 0, of no moment nothing.
+fn extreme(value: Option<FieldValue>, column: &Column) -> Value {
+    match (value, column.path.data_type.shape()) {
+        (Some(value), _) => value.to_json(),
+        (None, Shape::Date | Shape::DateTime) => Value::Null,
+        (None, _) => 0.into(),
+    }
+}
+
 fn average(values: impl Iterator<Item = FieldValue>) -> Value {
     let (sum, count) = values.fold((0.0, 0u32), |(sum, count), value| (sum + number(&value), count + 1));
-    if count == 0 { Value::Null } else { json!(sum / f64::from(count)) }
+    json!(if count == 0 { 0.0 } else { sum / f64::from(count) })
 }
 
 fn less(a: &FieldValue, b: &FieldValue) -> bool {

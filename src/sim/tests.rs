@@ -383,6 +383,21 @@ fn summaries_are_computed_per_group() {
     );
 }
 
+// Published probes of a live site, finding 020: numbers of nothing are zero.
+#[test]
+fn a_summary_of_nothing_is_zero_for_numbers() {
+    let site = site();
+    let of = |field: &str, kind: &str| {
+        let summaries = json!([{"field": field, "type": kind}]);
+        call(&site, "summarize", json!({"type": "Shot", "summaries": summaries}))["results"]["summaries"][field].take()
+    };
+    for kind in ["count", "sum", "minimum", "maximum"] {
+        assert_eq!(of("sg_cut_duration", kind), json!(0), "{kind}");
+    }
+    assert_eq!(of("sg_cut_duration", "average"), json!(0.0));
+    assert_eq!(of("created_at", "latest"), Value::Null);
+}
+
 #[test]
 fn a_person_has_one_name_made_of_two() {
     let site = site();

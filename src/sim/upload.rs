@@ -84,7 +84,7 @@ fn posted(site: &Site, name: &str, content_type: &str, body: &Bytes) -> Response
         StatusCode::OK,
         answer.unwrap_or_else(|fault| {
             if fault.message.starts_with(NOT_SIMULATED) {
-                site.requests.note("not simulated", None);
+                site.requests.refuse(name);
             }
             // A fault that begins with a digit would be taken for another answer.
             format!("0\n{}\n", fault.message)

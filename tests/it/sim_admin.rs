@@ -83,6 +83,29 @@ fn rename(id: i64, code: &str) -> Value {
 }
 
 #[tokio::test]
+async fn what_is_not_simulated_is_counted_by_method() {
+    let site = Ordered::start().await;
+    site.call("nav_expand", json!({"path": "/"})).await;
+    site.call("spaceship_launch", json!({})).await;
+    site.call("spaceship_launch", json!({})).await;
+    site.read("Project", "name").await;
+    let url = format!("{}/metrics", site.sim.admin_url().expect("an admin endpoint"));
+    let text = site.http.get(url).send().await.expect("an answer").text().await.expect("text");
+    let counts: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).collect();
+    assert_eq!(
+        counts,
+        [
+            "sgcache_sim_not_simulated_total{method=\"nav_expand\"} 1",
+            "sgcache_sim_not_simulated_total{method=\"spaceship_launch\"} 2",
+            "sgcache_sim_requests_total{method=\"nav_expand\"} 1",
+            "sgcache_sim_requests_total{method=\"read\"} 1",
+            "sgcache_sim_requests_total{method=\"spaceship_launch\"} 2",
+        ]
+    );
+    assert_eq!(site.state().await["requests"]["not simulated spaceship_launch"], 2);
+}
+
+#[tokio::test]
 async fn the_admin_endpoint_is_off_unless_asked_for_and_on_this_machine_only() {
     let sim = Sim::start(SimSettings::default()).await.expect("a free port");
     assert_eq!(sim.admin_url(), None);

@@ -200,6 +200,12 @@ pub struct RawEvent {
     /// When; now if it is not said.
     #[serde(default)]
     pub created_at: Option<Timestamp>,
+    /// What it says to people.
+    #[serde(default)]
+    pub description: Option<String>,
+    /// The session of the one who did it.
+    #[serde(default)]
+    pub session_uuid: Option<String>,
 }
 
 /// A request without its credentials.

@@ -74,7 +74,7 @@ impl Site {
         while let Some(action) = self.scenario.agenda.take_due(self.clock.now()) {
             if let Err(error) = self.perform(&action) {
                 tracing::warn!(%error, ?action, "a step of the plan could not be made");
-                self.requests.note("failed step", None);
+                self.requests.fail_step();
             }
         }
     }
@@ -228,7 +228,8 @@ impl Site {
         Ok(())
     }
 
-    fn put_event(&self, event: &RawEvent) -> u32 {
+    /// Adds an entry to the event log, and returns its id.
+    pub(in crate::sim) fn put_event(&self, event: &RawEvent) -> u32 {
         let mut world = self.rows_mut();
         let worker = self.event_ids().next_worker();
         let id = self.event_ids().take(worker, 1).first().copied().unwrap_or_default();
@@ -236,10 +237,13 @@ impl Site {
         let link = |target: &Option<EntityRef>| {
             target.as_ref().and_then(|target| world.key(target)).map_or(Cell::Null, Cell::Link)
         };
+        let text = |text: &Option<String>| text.as_deref().map_or(Cell::Null, Cell::text);
         let meta = if event.meta.is_null() { Cell::Null } else { Cell::Json(event.meta.to_string().into()) };
         let cells = [
             ("event_type", Cell::text(&event.event_type)),
-            ("attribute_name", event.attribute_name.as_deref().map_or(Cell::Null, Cell::text)),
+            ("attribute_name", text(&event.attribute_name)),
+            ("description", text(&event.description)),
+            ("session_uuid", text(&event.session_uuid)),
             ("entity", link(&event.entity)),
             ("project", link(&event.project)),
             ("user", link(&event.user)),
