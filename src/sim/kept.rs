@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::cell::Key;
@@ -34,7 +35,7 @@ pub struct Kept {
 }
 
 /// Whom a working day is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Whose {
     /// Everybody.
     Studio,
@@ -45,7 +46,7 @@ pub enum Whose {
 }
 
 /// A day that is an exception.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkDay {
     /// Whether it is worked on that day.
     pub working: bool,
@@ -54,7 +55,7 @@ pub struct WorkDay {
 }
 
 /// A field as the people who administer the site know it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Column {
     /// Its row among the columns.
     pub row: Option<Key>,

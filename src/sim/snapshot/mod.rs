@@ -1,9 +1,11 @@
-//! The rows of a site in a file, and back.
+//! A site in a file, and back.
 //!
 //! The file is lines of JSON: a head that names types and fields by their numbers,
-//! then a line for each row. Numbers of another version of the program are
+//! a line for each row, and one for what the site keeps beside its rows. Numbers of another version of the program are
 //! translated by name; what has no name any more is refused, because a snapshot
 //! that is loaded in part is another site.
+
+mod kept;
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, Write};
@@ -11,6 +13,7 @@ use std::io::{BufRead, Write};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use self::kept::KeptLine;
 use super::cell::{Cell, Key, Slot};
 use super::schema::{FieldId, FieldInfo, SiteSchema, TypeId};
 use super::table::Row;
@@ -68,7 +71,7 @@ struct Line(TypeId, u32, bool, Option<(TypeId, u32)>, Vec<(FieldId, Cell)>);
 #[derive(Serialize)]
 struct LineOut<'w>(TypeId, u32, bool, Option<(TypeId, u32)>, Vec<(FieldId, &'w Cell)>);
 
-/// Writes every row.
+/// Writes every row, and what is kept beside them.
 ///
 /// # Errors
 ///
@@ -97,6 +100,7 @@ pub(super) fn save(world: &World, out: &mut impl Write) -> Result<(), SnapshotEr
             write_line(out, &LineOut(ty, id, row.retired, parent, cells))?;
         }
     }
+    write_line(out, &KeptLine::of(&world.kept))?;
     out.flush()?;
     Ok(())
 }
@@ -146,6 +150,11 @@ pub(super) fn load(world: &mut World, input: &mut impl BufRead) -> Result<(), Sn
         if input.read_line(&mut text)? == 0 {
             return Ok(());
         }
+        if text.starts_with('{') {
+            let line: KeptLine = serde_json::from_str(&text).map_err(|error| wrong(number, error.to_string()))?;
+            world.kept = line.read(&numbers).map_err(|message| wrong(number, message))?;
+            continue;
+        }
         let line: Line = serde_json::from_str(&text).map_err(|error| wrong(number, error.to_string()))?;
         put(world, &numbers, line)
             .ok_or_else(|| wrong(number, "a type or field that the head does not name".into()))?;
@@ -170,7 +179,7 @@ fn edit_fields(world: &mut World, head: &Head) -> Result<(), String> {
 
 fn put(world: &mut World, numbers: &Numbers, line: Line) -> Option<()> {
     let Line(ty, id, retired, parent, cells) = line;
-    let key = Key { ty: *numbers.types.get(usize::from(ty))?, id };
+    let key = numbers.key(Key { ty, id })?;
     let fields = numbers.fields.get(usize::from(ty))?;
     let mut slots = Vec::with_capacity(cells.len());
     for (field, mut cell) in cells {
@@ -182,7 +191,7 @@ fn put(world: &mut World, numbers: &Numbers, line: Line) -> Option<()> {
     }
     world.insert(key, Row::of(slots, retired));
     if let Some((ty, id)) = parent {
-        world.set_retired_with(key, Some(Key { ty: *numbers.types.get(usize::from(ty))?, id }));
+        world.set_retired_with(key, Some(numbers.key(Key { ty, id })?));
     }
     Some(())
 }
@@ -215,15 +224,23 @@ impl Numbers {
         Ok(numbers)
     }
 
+    fn key(&self, key: Key) -> Option<Key> {
+        Some(Key { ty: *self.types.get(usize::from(key.ty))?, id: key.id })
+    }
+
+    fn field(&self, ty: TypeId, field: FieldId) -> Option<FieldId> {
+        self.fields.get(usize::from(ty))?.get(usize::from(field)).copied()
+    }
+
     fn translate(&self, cell: &mut Cell) -> Option<()> {
         if !self.moved {
             return Some(());
         }
         match cell {
-            Cell::Link(key) => key.ty = *self.types.get(usize::from(key.ty))?,
+            Cell::Link(key) => *key = self.key(*key)?,
             Cell::Links(keys) => {
                 for key in keys.iter_mut() {
-                    key.ty = *self.types.get(usize::from(key.ty))?;
+                    *key = self.key(*key)?;
                 }
             }
             _ => {}
@@ -240,6 +257,7 @@ mod tests {
     use crate::entity::DataType;
     use crate::schema::FieldSchema;
     use crate::sim::Site;
+    use crate::sim::files::{File, Pending};
     use crate::sim::schema::SiteSchema;
 
     fn saved(world: &World) -> Vec<u8> {
@@ -264,6 +282,46 @@ mod tests {
         let fields = ["code", "tasks", "assets", "sg_sequence"];
         assert_eq!(again.read("Shot", &shot, &fields), site.read("Shot", &shot, &fields));
         assert_eq!(again.create("Tag", json!({"name": "x"})), site.create("Tag", json!({"name": "x"})));
+    }
+
+    #[test]
+    fn what_is_kept_beside_the_rows_comes_back() {
+        let site = crate::sim::tests::site();
+        let ask = |site: &Site, method: &str, argument: Value| crate::sim::tests::call(site, method, argument);
+        let user = site.create("HumanUser", json!({"name": "Ada B", "login": "ada", "password_proxy": "pw"}));
+        let user = json!({"type": "HumanUser", "id": user.expect("a person")});
+        let shot = crate::sim::tests::shot(&site, "010");
+        let both = json!({"user": user, "entity": {"type": "Shot", "id": shot}});
+        let day = json!({"date": "2024-03-13", "working": false, "description": "off", "user": user});
+        let field =
+            json!({"type": "Shot", "data_type": "text", "properties": [{"property_name": "name", "value": "Mood"}]});
+        for (method, argument) in [("follow", both), ("work_schedule_update", day), ("schema_field_create", field)] {
+            assert!(ask(&site, method, argument).get("exception").is_none(), "{method}");
+        }
+        let bytes = b"\x00JPEG\xff".as_slice();
+        let picture = File { name: "a.jpg".into(), content_type: "image/jpeg".into(), bytes: bytes.into() };
+        let pending = Pending { ready_at: site.clock.now(), shown: (Key { ty: 0, id: 1 }, 1), actor: site.script() };
+        {
+            let files = &mut site.rows_mut().kept.files;
+            files.stored.insert(7, picture);
+            files.pending.insert(7, pending);
+        }
+        let before = saved(&site.rows());
+        let mut world = World::new(SiteSchema::standard());
+        load(&mut world, &mut before.as_slice()).expect("a site");
+        assert_eq!(String::from_utf8(saved(&world)), String::from_utf8(before));
+        let again = Site::of_world(world);
+        assert_eq!(&*again.rows().kept.files.stored[&7].bytes, bytes);
+        let stream = json!({"type": "Shot", "id": shot});
+        for (method, argument) in [
+            ("following", json!({"user": user})),
+            ("work_schedule_read", json!({"start_date": "2024-03-13", "end_date": "2024-03-13", "user": user})),
+            ("activity_stream", stream),
+        ] {
+            assert_eq!(ask(&again, method, argument.clone()), ask(&site, method, argument), "{method}");
+        }
+        let deleted = json!({"type": "Shot", "field_name": "sg_mood"});
+        assert_eq!(ask(&again, "schema_field_delete", deleted)["results"], true, "it is still one that was made");
     }
 
     #[test]
