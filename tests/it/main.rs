@@ -26,6 +26,7 @@ mod ops_listener;
 mod pipelines_shipped;
 mod program;
 mod proxy_listener;
+mod proxy_outage;
 mod proxy_python;
 mod proxy_rig;
 mod prometheus;

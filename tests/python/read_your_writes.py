@@ -42,6 +42,7 @@ class Worker(threading.Thread):
     def __init__(self, url, board, number, project, shots, sequences, until):
         super().__init__()
         self.sg = shotgun_api3.Shotgun(url, script_name="sgcache", api_key="sgcache-sim")
+        self.sg.config.rpc_attempt_interval = 100
         self.board, self.number, self.project = board, number, project
         self.shots, self.sequences, self.until = shots, sequences, until
         self.random, self.count = random.Random(number), 0
@@ -121,9 +122,9 @@ def main(url, seconds):
     project = sg.create("Project", {"name": "read your writes"})
     shots = [sg.create("Shot", {"code": "%d" % number, "project": project}) for number in range(THREADS)]
     sequences = [sg.create("Sequence", {"code": "%d 0" % number, "project": project}) for number in range(THREADS)]
-    print("ready", flush=True)
     board, until = Board(), time.monotonic() + seconds
     workers = [Worker(url, board, number, project, shots, sequences, until) for number in range(THREADS)]
+    print("ready", flush=True)
     for worker in workers:
         worker.start()
     for worker in workers:
