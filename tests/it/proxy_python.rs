@@ -5,12 +5,13 @@
 //! SGCACHE_TEST_QUERIES and SGCACHE_TEST_SECONDS make the runs longer.
 
 use std::process::{Command, Output};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use sgcache::proxy::{Reading, Settings};
-use sgcache::sim::{Site, SiteSettings, Trouble};
+use sgcache::sim::{Edits, Site, SiteSettings, Trouble};
 
 use crate::proxy_rig::{Rig, shipped};
 use crate::servers::skipped;
@@ -105,21 +106,48 @@ async fn a_library_on_top_of_the_client_works_through_the_proxy() {
     assert!(hits(&rig) > 0.0);
 }
 
+/// Starts a proxy that assumes every reading which the site has.
+async fn assuming() -> Rig {
+    let assume = Reading::EVERY.iter().copied().collect();
+    let settings = Settings { assume, ..Settings::default() };
+    Rig::start(Site::generated(7, 2500), shipped(), settings).await
+}
+
+/// Asks random queries of both, and fails when hardly any is served.
+async fn differ(rig: &Rig, python: String, usual: u64, how: &[&str]) {
+    let before = hits(rig);
+    let (queries, seed) = (wanted("SGCACHE_TEST_QUERIES", usual), wanted("SGCACHE_TEST_SEED", 1));
+    let arguments = [&rig.site_url, &rig.url].map(String::clone).into_iter();
+    let arguments = arguments.chain([queries.to_string(), seed.to_string()]);
+    let arguments = arguments.chain(how.iter().map(|word| (*word).to_owned())).collect();
+    let (output, said) = run(python, "differential.py", arguments).await;
+    assert!(output.status.success(), "{said}");
+    let served = (hits(rig) - before) / queries as f64;
+    println!("{:.0} % of the queries were answered from the cache", served * 100.0);
+    assert!(served > 0.2, "hardly any query was answered from the cache: {served}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn random_queries_have_the_answers_of_the_site() {
     let Some(python) = python() else { return };
-    let assume = Reading::EVERY.iter().copied().collect();
-    let settings = Settings { assume, ..Settings::default() };
-    let rig = Rig::start(Site::generated(7, 2500), shipped(), settings).await;
-    let before = hits(&rig);
-    let (queries, seed) = (wanted("SGCACHE_TEST_QUERIES", 400), wanted("SGCACHE_TEST_SEED", 1));
-    let arguments = [&rig.site_url, &rig.url].map(String::clone).into_iter();
-    let arguments = arguments.chain([queries.to_string(), seed.to_string()]).collect();
-    let (output, said) = run(python, "differential.py", arguments).await;
-    assert!(output.status.success(), "{said}");
-    let served = (hits(&rig) - before) / queries as f64;
-    println!("{:.0} % of the queries were answered from the cache", served * 100.0);
-    assert!(served > 0.2, "hardly any query was answered from the cache: {served}");
+    differ(&assuming().await, python, 400, &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn random_queries_have_the_answers_of_a_site_that_moves() {
+    let Some(python) = python() else { return };
+    let rig = assuming().await;
+    let mut edits = Edits::new(Arc::clone(rig.site()), 9);
+    let working = tokio::spawn(async move {
+        let mut pace = tokio::time::interval(Duration::from_millis(50));
+        loop {
+            pace.tick().await;
+            edits.step();
+        }
+    });
+    differ(&rig, python, 250, &["moving"]).await;
+    assert!(!working.is_finished(), "the site stood still");
+    working.abort();
 }
 
 #[tokio::test(flavor = "multi_thread")]
