@@ -46,6 +46,7 @@ pub async fn run(options: &Options) -> anyhow::Result<()> {
         settings: settings.clone(),
         leader: Leader::Here(Arc::new(move || follower.poke())),
         audit: Some(&room.path),
+        differences: None,
     };
     let proxy = Proxy::new(made)?;
     let door = Door::open(([127, 0, 0, 1], 0).into(), &settings).await?;

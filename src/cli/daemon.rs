@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Failure;
 use super::context::{Online, entity_config_files};
-use super::engine::{Engine, instance};
+use super::engine::{Engine, differences, instance};
 use super::pipelines::{load, selected};
 use super::reload;
 use super::snapshot::Snapshots;
@@ -368,6 +368,7 @@ fn open(door: Door, engine: &Arc<Engine>) -> Result<[JoinHandle<()>; 2], Failure
         settings: online.config.api.clone(),
         leader: Leader::Here(Arc::new(poke)),
         audit: Some(&online.config.data_dir),
+        differences: differences(online, engine.delivery.as_deref()),
     };
     let proxy = Proxy::new(parts).map_err(|error| Failure::internal(error.to_string()))?;
     let (router, stop) = (proxy.router(), engine.shutdown.clone());

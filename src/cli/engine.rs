@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::Utc;
 use tokio_util::sync::CancellationToken;
 
 use super::Failure;
@@ -13,7 +14,8 @@ use crate::elastic;
 use crate::pipeline::{
     Detail, Following, HookTarget, Jobs, Outputs, Pipeline, RunOrder, Runner, Site, Surroundings, Tell,
 };
-use crate::report::{Delivery, Notifiers, Outbox, RunReport, Sink, Wording};
+use crate::proxy::shadow::{Difference, OnDifference};
+use crate::report::{Delivery, Notifiers, Outbox, RunReport, ShadowDifference, Sink, Wording};
 use crate::state::{RunRow, State};
 use crate::sync::{self, Replica};
 use crate::validate::Validator;
@@ -216,6 +218,21 @@ fn sinks(online: &Online, delivery: Option<&Delivery>) -> Vec<Sink> {
         sinks.push(Sink::Elasticsearch(Arc::clone(delivery.outbox()), wording));
     }
     sinks
+}
+
+/// What becomes of differences that shadow mode sees: documents for the cluster
+/// that reports go to.
+pub fn differences(online: &Online, delivery: Option<&Delivery>) -> Option<OnDifference> {
+    let outbox = Arc::clone(delivery?.outbox());
+    let wording = Wording::new(online.config.shotgun.name());
+    let instance = instance();
+    Some(Arc::new(move |difference: &Difference| {
+        let Difference { class, method, argument, site, cache } = difference;
+        let seen = ShadowDifference { instance: &instance, class, method, argument, site, cache };
+        if let Err(error) = outbox.put(&[seen.document(Utc::now(), &wording)]) {
+            tracing::error!(%error, "a difference is lost to Elasticsearch");
+        }
+    }))
 }
 
 /// The way of reports to a cluster, where one is configured.

@@ -61,6 +61,7 @@ pub async fn run(config: Option<&Path>) -> Result<u8, Failure> {
         settings: online.config.api.clone(),
         leader: Leader::Elsewhere(board),
         audit: Some(&online.config.data_dir),
+        differences: None,
     };
     let proxy = Proxy::new(parts).map_err(|error| Failure::internal(error.to_string()))?;
     tracing::info!(site = online.client.site(), ops = %bound.address(), api = %door.address(), "serving");

@@ -22,7 +22,7 @@ use super::callers::Callers;
 use super::desk::{Desk, Leader};
 use super::memo::Memo;
 use super::settings::Settings;
-use super::shadow::Shadow;
+use super::shadow::{OnDifference, Shadow};
 use super::upstream::{Outgoing, Upstream};
 use super::{call, raw};
 use crate::api3;
@@ -71,6 +71,8 @@ pub struct Parts<'a> {
     pub leader: Leader,
     /// Where the audit is written; `None` writes none.
     pub audit: Option<&'a Path>,
+    /// OnDifference of each difference that shadow mode sees.
+    pub differences: Option<OnDifference>,
 }
 
 /// The read proxy; clones share everything.
@@ -96,13 +98,13 @@ impl Proxy {
     ///
     /// See [`ProxyError`].
     pub fn new(parts: Parts<'_>) -> Result<Self, ProxyError> {
-        let Parts { replica, schema, site, settings, leader, audit } = parts;
+        let Parts { replica, schema, site, settings, leader, audit, differences } = parts;
         let clock = replica.clock().clone();
         let upstream = Upstream::new(site, settings.max_upstream, settings.absorb, clock, replica.metrics().clone())?;
         let memo = Memo::new(replica.state().clone());
         let callers = Callers::new(&site.auth, settings.callers.clone());
         let settings = Arc::new(settings);
-        let shadow = Arc::new(Shadow::new(replica.state()));
+        let shadow = Arc::new(Shadow::new(replica.state(), differences));
         let desk = Arc::new(Desk::new(replica, schema, Arc::clone(&settings), leader)?);
         let audit = audit.map(Audit::start).transpose()?;
         let bodies = Semaphore::new(BODIES_KIB);

@@ -54,6 +54,9 @@ pub struct Difference {
     pub cache: String,
 }
 
+/// OnDifference of each difference.
+pub type OnDifference = Arc<dyn Fn(&Difference) + Send + Sync>;
+
 /// Returns what was kept in a data directory.
 ///
 /// # Errors
@@ -67,6 +70,7 @@ pub fn kept(state: &State) -> Result<ShadowRecord, StateError> {
 pub(super) struct Shadow {
     record: Mutex<ShadowRecord>,
     slots: Arc<Semaphore>,
+    told: Option<OnDifference>,
 }
 
 /// An answer of the site, and the plan that the cache had for the same request.
@@ -81,10 +85,10 @@ pub(super) struct Comparison {
 }
 
 impl Shadow {
-    /// Goes on with the record in the state.
-    pub fn new(state: &State) -> Self {
+    /// Goes on with the record in the state; `told` hears of each difference.
+    pub fn new(state: &State, told: Option<OnDifference>) -> Self {
         let record = Mutex::new(kept(state).unwrap_or_default());
-        Self { record, slots: Arc::new(Semaphore::new(4)) }
+        Self { record, slots: Arc::new(Semaphore::new(4)), told }
     }
 
     /// Compares in the background, unless too much is compared already.
@@ -111,7 +115,11 @@ impl Shadow {
             *record.classes.entry(class.to_owned()).or_default() += 1;
             let Comparison { method, argument, .. } = comparison;
             tracing::warn!(method, class, "the cache would have answered otherwise");
-            record.examples.push(Difference { class: class.to_owned(), method, argument, site, cache });
+            let difference = Difference { class: class.to_owned(), method, argument, site, cache };
+            if let Some(told) = &self.told {
+                told(&difference);
+            }
+            record.examples.push(difference);
             let surplus = record.examples.len().saturating_sub(EXAMPLES);
             record.examples.drain(..surplus);
         }

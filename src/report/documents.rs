@@ -97,7 +97,7 @@ fn validations(report: &RunReport) -> impl Iterator<Item = Validated<'_>> {
     compared.flat_map(|(step, kind)| step.result.by_type.iter().map(move |(ty, result)| (step, kind, ty, result)))
 }
 
-fn time(at: DateTime<Utc>) -> String {
+pub(super) fn time(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 

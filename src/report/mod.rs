@@ -8,6 +8,7 @@
 //! file: [`documents()`] makes them, [`Delivery`] sends them whenever the server
 //! is there.
 
+mod difference;
 pub mod documents;
 pub mod elasticsearch;
 pub mod notify;
@@ -19,6 +20,7 @@ pub mod run;
 mod sink;
 mod templates;
 
+pub use difference::ShadowDifference;
 pub use documents::{Document, Stream, Wording, documents};
 pub use elasticsearch::{Delivery, DeliveryError, Layout};
 pub use notify::{Notifier, NotifierKind, Notifiers};

@@ -82,7 +82,7 @@ pub(super) fn fields(prefix: &str, stream: Stream) -> (String, Value) {
         Stream::Mismatch => json!({
             "mismatch": {"properties": {
                 "kind": keyword(), "class": keyword(), "field": keyword(), "action": keyword(),
-                "source_value": keyword(), "cache_value": keyword(),
+                "source_value": keyword(), "cache_value": keyword(), "question": keyword(),
                 "source_updated_at": {"type": "date", "ignore_malformed": true},
                 "source_updated_by": keyword(), "cache_rv": {"type": "long"},
             }},

@@ -231,6 +231,7 @@ async fn shadow_mode_finds_what_the_cache_has_wrong() {
     let record = shadow::kept(rig.replica.state()).expect("a record");
     assert!(record.classes.keys().eq(["values"]), "{record:?}");
     assert_eq!(record.examples[0].argument["type"], "Shot");
+    assert_eq!(rig.differences.lock().expect("a list")[0], record.examples[0]);
 }
 
 #[tokio::test]

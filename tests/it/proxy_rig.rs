@@ -2,7 +2,7 @@
 //! before it, in one process.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use reqwest::header::HeaderMap;
@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use sgcache::api3::Auth;
 use sgcache::entity_config::{EntityConfigFile, TypeLayout};
 use sgcache::metrics::{Labels, Metrics};
+use sgcache::proxy::shadow::Difference;
 use sgcache::proxy::{Door, Leader, Parts, Proxy, Settings};
 use sgcache::shotgun::{self, Client};
 use sgcache::sim::{Sim, SimHandle, SimSettings, Site};
@@ -28,6 +29,8 @@ pub struct Rig {
     pub metrics: Metrics,
     pub replica: Replica,
     pub directory: tempfile::TempDir,
+    /// What shadow mode has told of.
+    pub differences: Arc<Mutex<Vec<Difference>>>,
     stop: CancellationToken,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -80,6 +83,8 @@ impl Rig {
         let replica = Replica::new(client, store, state, layouts, metrics.clone(), following);
         let follower = Arc::new(Follower::start_up(replica.clone(), None).await.expect("a start"));
         let poked = Arc::clone(&follower);
+        let differences = Arc::new(Mutex::new(Vec::new()));
+        let told = Arc::clone(&differences);
         let parts = Parts {
             replica: replica.clone(),
             schema,
@@ -87,6 +92,7 @@ impl Rig {
             settings: settings.clone(),
             leader: Leader::Here(Arc::new(move || poked.poke())),
             audit: Some(directory.path()),
+            differences: Some(Arc::new(move |one: &Difference| told.lock().expect("a list").push(one.clone()))),
         };
         let proxy = Proxy::new(parts).expect("a proxy");
         let door = Door::open(([127, 0, 0, 1], 0).into(), &settings).await.expect("a free port");
@@ -101,7 +107,7 @@ impl Rig {
             tokio::spawn(async move { following.run(followed).await }),
         ];
         let site_url = sim.url();
-        Self { sim, url, site_url, metrics, replica, directory, stop, tasks }
+        Self { sim, url, site_url, metrics, replica, directory, differences, stop, tasks }
     }
 
     /// Waits until every type is live.

@@ -10,7 +10,7 @@ use sgcache::elastic::{Client, Settings};
 use sgcache::metrics::Metrics;
 use sgcache::report::{
     Action, CheckKind, Delivery, Document, Layout, Mismatch, MismatchClass, MismatchKind, Outbox, RunReport, RunStart,
-    Sink, Status, StepReport, StepResult, Stream, Trigger, TypeResult, Wording,
+    ShadowDifference, Sink, Status, StepReport, StepResult, Stream, Trigger, TypeResult, Wording,
 };
 
 use crate::elastic_proxy::{Fault, Proxy};
@@ -116,6 +116,24 @@ fn report(run_id: &str) -> RunReport {
     };
     report.finish(Utc.with_ymd_and_hms(2026, 11, 23, 2, 0, 8).unwrap(), vec![step]);
     report
+}
+
+#[tokio::test]
+async fn a_difference_of_shadow_mode_is_found_among_the_mismatches() {
+    let Some(case) = Case::start() else { return };
+    let argument = json!({"type": "Shot", "filters": {"logical_operator": "and", "conditions": []}});
+    let (class, method) = ("order", "read");
+    let seen =
+        ShadowDifference { instance: "host:1", class, method, argument: &argument, site: "[1,2]", cache: "[2,1]" };
+    case.outbox.put(&[seen.document(Utc::now(), &Wording::new("studio"))]).unwrap();
+    case.delivery(case.url).drain().await.unwrap();
+    let query = json!({"query": {"bool": {"filter": [
+        {"term": {"sgcache.mismatch.kind": "shadow"}}, {"term": {"sgcache.mismatch.class": "order"}},
+        {"term": {"sgcache.entity.type": "Shot"}}, {"term": {"sgcache.mismatch.cache_value": "[2,1]"}}]}}});
+    let found = case.search("mismatch", query).await;
+    assert_eq!(found["hits"]["hits"].as_array().map(Vec::len), Some(1), "{found}");
+    let question = found["hits"]["hits"][0]["_source"]["sgcache"]["mismatch"]["question"].as_str();
+    assert_eq!(question.and_then(|text| serde_json::from_str::<Value>(text).ok()), Some(argument));
 }
 
 #[tokio::test]
