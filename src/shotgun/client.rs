@@ -264,7 +264,8 @@ fn status_error(status: reqwest::StatusCode, body: &[u8]) -> Error {
     let words = format!("HTTP {status}: {}", beginning(body));
     let kind = match status.as_u16() {
         401 | 403 => ErrorKind::Denied,
-        408 => ErrorKind::Timeout,
+        // A gateway that gave up waiting says 504.
+        408 | 504 => ErrorKind::Timeout,
         429 | 503 => ErrorKind::RateLimited,
         500.. => ErrorKind::Server,
         _ => ErrorKind::Rejected,

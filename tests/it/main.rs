@@ -47,5 +47,6 @@ mod sync_random;
 mod sync_schema;
 mod sync_silent;
 mod sync_storm;
+mod sync_trouble;
 mod sync_upheaval;
 mod validate_site;

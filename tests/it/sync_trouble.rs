@@ -1,0 +1,69 @@
+//! Rows 45, 47 and 48 of the fault matrix: clocks that jump, pages that the site is
+//! too slow for, a key that is not accepted any more.
+
+use serde_json::json;
+use sgcache::shotgun::ErrorKind;
+use sgcache::sync::{Settings, Steps, SyncError};
+
+use crate::sync_cache::{Cache, create, empty_site, happen};
+
+// Row 47: large pages time out, small ones do not.
+#[tokio::test]
+async fn pages_that_the_site_is_too_slow_for_are_read_in_smaller_ones() {
+    let site = empty_site();
+    for number in 0..300 {
+        create(&site, "Shot", json!({"code": format!("s{number}")}));
+    }
+    let mut cache = Cache::of(site).await;
+    let slow = json!({"trouble": {"trouble": {"status": 504}, "method": "read Shot", "page_above": 100}});
+    happen(cache.site(), slow);
+    cache.start_with(Steps::default(), Settings::default(), 500).await.expect("a start");
+    cache.follower().import_pending().await.expect("an import that ends");
+    happen(cache.site(), json!("end_trouble"));
+    cache.quiesce().await;
+    cache.assert_equal_to_site().await;
+    assert_eq!(cache.ids("Shot").await.len(), 300);
+}
+
+// Row 45: the clock of the site is set back and forth, by hours and by minutes.
+#[tokio::test]
+async fn a_clock_that_jumps_loses_no_change() {
+    let site = empty_site();
+    let id = create(&site, "Shot", json!({"code": "a"}));
+    let cache = Cache::live(site).await;
+    let start = cache.site().clock.now();
+    for (round, jump) in [-7_200_i64, 7_200, 300, -300, 86_400].into_iter().enumerate() {
+        let moment = sgcache::entity::Timestamp(cache.site().clock.now().0 + jump);
+        cache.site().clock.set(moment);
+        cache.site().update("Shot", id, json!({"code": format!("round {round}")})).expect("an update");
+        let made = create(cache.site(), "Shot", json!({"code": "new"}));
+        if round % 2 == 1 {
+            cache.site().retire("Shot", made).expect("a retirement");
+        }
+        cache.quiesce().await;
+        cache.assert_equal_to_site().await;
+    }
+    assert_ne!(cache.site().clock.now(), start);
+    assert_eq!(
+        cache.metrics().value("sgcache_sync_silent_changes_total", &[("entity_type", "Shot")]).unwrap_or(0.0),
+        0.0
+    );
+}
+
+// Row 48: the key is revoked; what is there stays there, and a new key goes on.
+#[tokio::test]
+async fn a_revoked_key_deletes_nothing_and_its_return_needs_nobody() {
+    let site = empty_site();
+    let id = create(&site, "Shot", json!({"code": "a"}));
+    let cache = Cache::live(site).await;
+    happen(cache.site(), json!({"permissions": {"script": "sgcache", "revoked": true}}));
+    cache.site().update("Shot", id, json!({"code": "b"})).expect("an update");
+    for _ in 0..5 {
+        let error = cache.step().await.expect_err("nobody is let in");
+        assert!(matches!(&error, SyncError::Site(site) if site.kind() == ErrorKind::Denied), "{error}");
+    }
+    assert_eq!(cache.ids("Shot").await, [id], "it is served as long as it may be");
+    happen(cache.site(), json!({"permissions": {"script": "sgcache"}}));
+    cache.quiesce().await;
+    cache.assert_equal_to_site().await;
+}
