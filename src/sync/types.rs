@@ -1,20 +1,39 @@
 //! Brings the known types in line with the configured ones.
 
 use super::{Replica, Result};
-use crate::store::PurgeScope;
+use crate::entity::EntityType;
+use crate::filter::Query;
+use crate::store::{PurgeScope, StoreErrorKind};
 
 impl Replica {
     /// Makes room in the store for every followed type.
     pub(super) async fn make_room(&self) -> Result<()> {
         let known = self.state().types()?;
         for layout in self.tracked().layouts() {
-            let record = known.iter().find(|record| record.entity_type == layout.entity_type);
+            let mut record = known.iter().find(|record| record.entity_type == layout.entity_type);
+            if record.is_some() && !self.is_stored(&layout.entity_type).await? {
+                let entity_type = &layout.entity_type;
+                tracing::error!(%entity_type, "the store has lost the type: it is imported again");
+                self.state().forget_type(entity_type)?;
+                self.step("types: forgotten")?;
+                record = None;
+            }
             // A changed layout gets its room when its import begins.
             if record.is_none_or(|record| record.layout_hash == layout.hash) {
                 self.store().ensure_type(layout).await?;
             }
         }
         Ok(())
+    }
+
+    /// Tells whether the store still has a type that was once put into it: somebody
+    /// may have dropped its index, or removed the file.
+    async fn is_stored(&self, entity_type: &EntityType) -> Result<bool> {
+        match self.store().count(&Query::all(entity_type.clone())).await {
+            Err(error) if error.kind() == StoreErrorKind::UnknownType => Ok(false),
+            // What else is wrong shows when the type is used.
+            _ => Ok(true),
+        }
     }
 
     /// Puts types aside that no entity config names any more: their rows go after

@@ -18,6 +18,7 @@ mod elastic_transport;
 mod layers;
 mod live_dashboard;
 mod live_elasticsearch;
+mod matrix;
 mod metrics_dashboard;
 mod metrics_fed;
 mod metrics_live;

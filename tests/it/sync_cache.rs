@@ -179,6 +179,17 @@ impl Cache {
         self.store = None;
     }
 
+    /// Removes the files of the embedded store, as somebody may who wants room.
+    pub fn remove_store(&mut self) {
+        self.stop();
+        for entry in std::fs::read_dir(self.directory.path()).expect("a directory") {
+            let path = entry.expect("an entry").path();
+            if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("store.sqlite")) {
+                std::fs::remove_file(path).expect("a removal");
+            }
+        }
+    }
+
     pub fn site(&self) -> &Arc<Site> {
         self.sim.site()
     }

@@ -1,11 +1,12 @@
-//! Rows 45, 47 and 48 of the fault matrix: clocks that jump, pages that the site is
-//! too slow for, a key that is not accepted any more.
+//! Rows 38, 45, 47 and 48 of the fault matrix: an index that is dropped, clocks that
+//! jump, pages that the site is too slow for, a key that is not accepted any more.
 
 use serde_json::json;
 use sgcache::shotgun::ErrorKind;
 use sgcache::sync::{Settings, Steps, SyncError};
 
-use crate::sync_cache::{Cache, create, empty_site, happen};
+use crate::servers::{TestIndices, elasticsearch};
+use crate::sync_cache::{Cache, TestStore, create, empty_site, happen};
 
 // Row 47: large pages time out, small ones do not.
 #[tokio::test]
@@ -64,6 +65,50 @@ async fn a_revoked_key_deletes_nothing_and_its_return_needs_nobody() {
     }
     assert_eq!(cache.ids("Shot").await, [id], "it is served as long as it may be");
     happen(cache.site(), json!({"permissions": {"script": "sgcache"}}));
+    cache.quiesce().await;
+    cache.assert_equal_to_site().await;
+}
+
+// Row 38: somebody drops an index behind our back.
+#[tokio::test]
+async fn an_index_that_was_dropped_is_filled_again() {
+    let Some(url) = elasticsearch("sync_trouble") else { return };
+    let indices = TestIndices::new(url);
+    let site = empty_site();
+    for code in ["a", "b"] {
+        create(&site, "Shot", json!({"code": code}));
+    }
+    let mut cache = Cache::on(site, TestStore::Elasticsearch(url.to_owned(), indices.prefix().to_owned())).await;
+    cache.start(Steps::default()).await.expect("a start");
+    cache.follower().import_pending().await.expect("an import");
+    cache.quiesce().await;
+    let http = reqwest::Client::new();
+    let behind = http.get(format!("{url}/_alias/{}", indices.name("entity-shot"))).send().await.expect("an answer");
+    let behind: serde_json::Value = behind.json().await.expect("JSON");
+    let index = behind.as_object().and_then(|found| found.keys().next()).expect("an index").clone();
+    http.delete(format!("{url}/{index}")).send().await.expect("an answer").error_for_status().expect("a drop");
+
+    create(cache.site(), "Shot", json!({"code": "c"}));
+    let mut said = String::new();
+    while !said.contains("the index is gone; the type must be imported again") {
+        said = cache.step().await.map_or_else(|error| error.to_string(), |_| String::new());
+    }
+    cache.start(Steps::default()).await.expect("a second start");
+    assert_eq!(cache.replica().pending_imports().expect("imports"), ["Shot"]);
+    cache.follower().import_pending().await.expect("an import");
+    cache.quiesce().await;
+    cache.assert_equal_to_site().await;
+}
+
+// The same without a server: the file of the store is gone, that of the state is not.
+#[tokio::test]
+async fn a_store_that_was_removed_is_filled_again() {
+    let site = empty_site();
+    create(&site, "Shot", json!({"code": "a"}));
+    let mut cache = Cache::live(site).await;
+    cache.remove_store();
+    cache.start(Steps::default()).await.expect("a second start");
+    cache.follower().import_pending().await.expect("an import");
     cache.quiesce().await;
     cache.assert_equal_to_site().await;
 }
