@@ -1,18 +1,18 @@
 //! Brings the known types in line with the configured ones.
 
 use super::{Replica, Result};
-use crate::entity::EntityType;
-use crate::filter::Query;
-use crate::store::{PurgeScope, StoreErrorKind};
+use crate::store::PurgeScope;
 
 impl Replica {
-    /// Makes room in the store for every followed type.
+    /// Makes room in the store for every followed type. One that the store has lost,
+    /// because somebody dropped its index or removed the file, is imported again.
     pub(super) async fn make_room(&self) -> Result<()> {
         let known = self.state().types()?;
+        let stored = self.store().types().await?;
         for layout in self.tracked().layouts() {
             let mut record = known.iter().find(|record| record.entity_type == layout.entity_type);
-            if record.is_some() && !self.is_stored(&layout.entity_type).await? {
-                let entity_type = &layout.entity_type;
+            let entity_type = &layout.entity_type;
+            if record.is_some() && !stored.iter().any(|one| one.entity_type == *entity_type) {
                 tracing::error!(%entity_type, "the store has lost the type: it is imported again");
                 self.state().forget_type(entity_type)?;
                 self.step("types: forgotten")?;
@@ -24,16 +24,6 @@ impl Replica {
             }
         }
         Ok(())
-    }
-
-    /// Tells whether the store still has a type that was once put into it: somebody
-    /// may have dropped its index, or removed the file.
-    async fn is_stored(&self, entity_type: &EntityType) -> Result<bool> {
-        match self.store().count(&Query::all(entity_type.clone())).await {
-            Err(error) if error.kind() == StoreErrorKind::UnknownType => Ok(false),
-            // What else is wrong shows when the type is used.
-            _ => Ok(true),
-        }
     }
 
     /// Puts types aside that no entity config names any more: their rows go after
