@@ -3,38 +3,43 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use prometheus::{IntCounterVec, Opts, Registry, TextEncoder};
+use prometheus::{IntCounter, IntCounterVec, Opts, Registry, TextEncoder};
 
-/// Counts the refusals; after it, the method that was refused.
-const NOT_SIMULATED: &str = "not simulated";
-/// Counts the steps of plans that could not be made.
-const FAILED_STEP: &str = "failed step";
+/// What was counted since the start.
+#[derive(Debug, Default)]
+struct Counts {
+    /// By method, and by method and entity type.
+    asked: BTreeMap<(String, Option<String>), u64>,
+    /// By the method that was refused.
+    refused: BTreeMap<String, u64>,
+    failed_steps: u64,
+}
 
 /// How often each method was asked.
 #[derive(Debug, Default)]
-pub struct Requests(Mutex<BTreeMap<String, u64>>);
+pub struct Requests(Mutex<Counts>);
 
 impl Requests {
-    fn counts(&self) -> MutexGuard<'_, BTreeMap<String, u64>> {
+    fn counts(&self) -> MutexGuard<'_, Counts> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn note(&self, method: &str, entity_type: Option<&str>) {
         let mut counts = self.counts();
-        *counts.entry(method.to_owned()).or_default() += 1;
+        *counts.asked.entry((method.to_owned(), None)).or_default() += 1;
         if let Some(entity_type) = entity_type {
-            *counts.entry(format!("{method} {entity_type}")).or_default() += 1;
+            *counts.asked.entry((method.to_owned(), Some(entity_type.to_owned()))).or_default() += 1;
         }
     }
 
     /// Counts a request that was refused because it is not simulated.
     pub(super) fn refuse(&self, method: &str) {
-        self.note(NOT_SIMULATED, Some(method));
+        *self.counts().refused.entry(method.to_owned()).or_default() += 1;
     }
 
-    /// Counts a step that could not be made.
+    /// Counts a step of a plan that could not be made.
     pub(super) fn fail_step(&self) {
-        self.note(FAILED_STEP, None);
+        self.counts().failed_steps += 1;
     }
 
     /// Returns the counts in the text format of Prometheus.
@@ -43,31 +48,31 @@ impl Requests {
     ///
     /// When the text cannot be made, which takes a name that is no label.
     pub fn to_prometheus(&self) -> prometheus::Result<String> {
-        let counter = |name: &str, help: &str, labels: &[&str]| IntCounterVec::new(Opts::new(name, help), labels);
-        let asked = counter("sgcache_sim_requests_total", "Requests by method.", &["method"])?;
-        let refused = counter(
+        let registry = Registry::new();
+        let by_method = |name: &str, help: &str| {
+            let counter = IntCounterVec::new(Opts::new(name, help), &["method"])?;
+            registry.register(Box::new(counter.clone()))?;
+            Ok::<_, prometheus::Error>(counter)
+        };
+        let asked = by_method("sgcache_sim_requests_total", "Requests by method.")?;
+        let refused = by_method(
             "sgcache_sim_not_simulated_total",
             "Requests that were refused because no source shows what a site answers.",
-            &["method"],
         )?;
-        let failed = counter("sgcache_sim_failed_steps_total", "Steps of fault plans that could not be made.", &[])?;
-        for (what, count) in self.counts().iter() {
-            match what.split_once(' ') {
-                None => asked.with_label_values(&[what]).inc_by(*count),
-                _ if what == FAILED_STEP => failed.with_label_values::<&str>(&[]).inc_by(*count),
-                Some(_) if what.starts_with(NOT_SIMULATED) => {
-                    let method = what[NOT_SIMULATED.len()..].trim_start();
-                    if !method.is_empty() {
-                        refused.with_label_values(&[method]).inc_by(*count);
-                    }
-                }
-                // Counts of one entity type, and the sum of the refusals, are in the others.
-                Some(_) => {}
+        let counts = self.counts();
+        for ((method, entity_type), count) in &counts.asked {
+            if entity_type.is_none() {
+                asked.with_label_values(&[method]).inc_by(*count);
             }
         }
-        let registry = Registry::new();
-        for counts in [asked, refused, failed] {
-            registry.register(Box::new(counts))?;
+        for (method, count) in &counts.refused {
+            refused.with_label_values(&[method]).inc_by(*count);
+        }
+        if counts.failed_steps > 0 {
+            let help = "Steps of fault plans that could not be made.";
+            let failed_steps = IntCounter::new("sgcache_sim_failed_steps_total", help)?;
+            failed_steps.inc_by(counts.failed_steps);
+            registry.register(Box::new(failed_steps))?;
         }
         TextEncoder::new().encode_to_string(&registry.gather())
     }
@@ -76,16 +81,24 @@ impl Requests {
     /// one type; `not simulated` counts what the site refused to simulate, and with
     /// a method behind it what it refused of that method.
     pub fn of(&self, method: &str) -> u64 {
-        self.counts().get(method).copied().unwrap_or_default()
+        self.all().get(method).copied().unwrap_or_default()
     }
 
-    /// Returns every count.
+    /// Returns every count by its name.
     pub fn all(&self) -> BTreeMap<String, u64> {
-        self.counts().clone()
+        let counts = self.counts();
+        let asked = counts.asked.iter().map(|((method, entity_type), count)| match entity_type {
+            Some(entity_type) => (format!("{method} {entity_type}"), *count),
+            None => (method.clone(), *count),
+        });
+        let refused = counts.refused.iter().map(|(method, count)| (format!("not simulated {method}"), *count));
+        let sums = [("not simulated", counts.refused.values().sum()), ("failed step", counts.failed_steps)];
+        let sums = sums.into_iter().filter(|(_, count)| *count > 0).map(|(name, count)| (name.to_owned(), count));
+        asked.chain(refused).chain(sums).collect()
     }
 
     /// Begins to count from zero.
     pub fn reset(&self) {
-        self.counts().clear();
+        *self.counts() = Counts::default();
     }
 }

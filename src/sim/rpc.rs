@@ -10,6 +10,7 @@ use super::event::Actor;
 use super::methods;
 use super::presets;
 use super::read::find;
+use super::scenario::RawEvent;
 use super::schema::TypeId;
 use super::site::Site;
 use super::summarize;
@@ -152,7 +153,7 @@ impl Site {
         }
         self.write(actor, |writer| {
             let key = writer.create(request, None)?;
-            Ok(created(writer, key, request))
+            Ok(created(writer.world, key, request))
         })
     }
 
@@ -170,20 +171,12 @@ impl Site {
                 other => return Err(Fault::data("create", format!("EventLogEntry.{other} is not editable."))),
             }
         }
-        let user = self.rows().reference(actor.user);
-        event.insert("user".into(), json!({"type": user.entity_type.as_str(), "id": user.id}));
-        if actor.session.is_some() && !event.contains_key("session_uuid") {
-            event.insert("session_uuid".into(), json!(actor.session));
-        }
-        let event = serde_json::from_value(event.into()).map_err(|error| Fault::data("create", error))?;
+        let mut event: RawEvent = serde_json::from_value(event.into()).map_err(|error| Fault::data("create", error))?;
+        event.user = Some(self.rows().reference(actor.user));
+        event.session_uuid = event.session_uuid.or_else(|| actor.session.clone());
         let id = self.put_event(&event);
-        let names = request.fields.iter().map(|write| write.field.clone());
-        let names: Vec<_> = names.chain(request.return_fields.iter().cloned()).collect();
         let world = self.rows();
-        let key = Key { ty: world.event_type, id };
-        let mut out = Vec::new();
-        Encoder::new(&world).row(&mut out, key, &columns(&world, key.ty, &names));
-        Ok(out)
+        Ok(created(&world, Key { ty: world.event_type, id }, request))
     }
 
     fn run_update(&self, actor: Actor, request: &Update) -> Result<Vec<u8>, Fault> {
@@ -201,7 +194,9 @@ impl Site {
                     out.push(b',');
                 }
                 let answer = match item {
-                    BatchItem::Create(request) => writer.create(request, None).map(|key| created(writer, key, request)),
+                    BatchItem::Create(request) => {
+                        writer.create(request, None).map(|key| created(writer.world, key, request))
+                    }
                     BatchItem::Update(request) => writer.update(request).map(|key| updated(writer, key, request)),
                     BatchItem::Delete(request) => {
                         writer.delete(&request.entity_type, request.id).map(|done| done.to_string().into_bytes())
@@ -257,9 +252,8 @@ fn denied(words: String) -> Fault {
 /// Finds the active account with this name, if the secret is its own.
 fn account(world: &World, ty: &str, name: &str, secret: &str, wanted: &str, given: Option<&str>) -> Option<Key> {
     let ty = world.layout.type_id(ty)?;
-    let rows = world.table(ty).range(0, u32::MAX).filter(|(_, row)| !row.retired).map(|(id, _)| Key { ty, id });
-    let mut named = rows.filter(|key| world.named(*key, name).as_text().is_some_and(|text| fold(text) == fold(wanted)));
-    named.find(|key| given.is_some() && world.named(*key, secret).as_text() == given)
+    let is_named = |key: &Key| world.named(*key, name).as_text().is_some_and(|text| fold(text) == fold(wanted));
+    world.active_keys(ty).filter(is_named).find(|key| given.is_some() && world.named(*key, secret).as_text() == given)
 }
 
 fn sudo(world: &World, actor: Actor, login: &str) -> Result<Actor, Fault> {
@@ -269,9 +263,7 @@ fn sudo(world: &World, actor: Actor, login: &str) -> Result<Actor, Fault> {
         return refuse(format!("as '{login}'"));
     }
     let Some(ty) = world.layout.type_id("HumanUser") else { return refuse(login.to_owned()) };
-    let rows = world.table(ty).range(0, u32::MAX).filter(|(_, row)| !row.retired);
-    let mut people = rows.map(|(id, _)| Key { ty, id });
-    match people.find(|key| world.named(*key, "login").as_text() == Some(login)) {
+    match world.active_keys(ty).find(|key| world.named(*key, "login").as_text() == Some(login)) {
         Some(user) => Ok(Actor { user, sudo: Some(actor.user), ..actor }),
         None => refuse(format!("no user has the login '{login}'")),
     }
@@ -288,11 +280,11 @@ pub(super) fn refused(method: &str, fault: FilterFault) -> Fault {
     }
 }
 
-fn created(writer: &Writer<'_>, key: Key, request: &Create) -> Vec<u8> {
+fn created(world: &World, key: Key, request: &Create) -> Vec<u8> {
     let written = request.fields.iter().map(|write| write.field.clone());
     let names: Vec<_> = written.chain(request.return_fields.iter().cloned()).collect();
     let mut out = Vec::new();
-    Encoder::new(writer.world).row(&mut out, key, &columns(writer.world, key.ty, &names));
+    Encoder::new(world).row(&mut out, key, &columns(world, key.ty, &names));
     out
 }
 

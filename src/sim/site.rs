@@ -405,9 +405,7 @@ fn writes(fields: Value) -> Vec<FieldWrite> {
 /// Finds an active script with this name and key.
 fn script_with(world: &World, name: &str, key: &str) -> Option<Key> {
     let ty = world.layout.type_id("ApiUser")?;
-    let rows = world.table(ty).range(0, u32::MAX).filter(|(_, row)| !row.retired);
-    let mut scripts = rows.map(|(id, _)| Key { ty, id });
-    scripts.find(|script| {
+    world.active_keys(ty).find(|script| {
         let is = |field, wanted| world.named(*script, field).as_text() == Some(wanted);
         is("firstname", name) && is("salted_password", key)
     })

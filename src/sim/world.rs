@@ -88,6 +88,12 @@ impl World {
         self.row(key).is_some_and(|row| !row.retired)
     }
 
+    /// Returns the rows of a type that are not retired, by id.
+    pub fn active_keys(&self, ty: TypeId) -> impl Iterator<Item = Key> {
+        let rows = self.table(ty).range(0, u32::MAX).filter(|(_, row)| !row.retired);
+        rows.map(move |(id, _)| Key { ty, id })
+    }
+
     /// Returns a stored value.
     pub fn cell(&self, key: Key, field: FieldId) -> &Cell {
         self.row(key).map_or(Cell::null(), |row| row.cell(field))

@@ -85,7 +85,7 @@ fn level(world: &World, project: Key, path: &str, rest: &[&str]) -> Result<(Stri
             let label = match (branch.group_type, below.len()) {
                 // The label is made of the last but one part of the path, whatever it is.
                 (Some(_), 2) => format!("{} with no {NONE}", branch.label),
-                _ => format!("{} with no {}", branch.label, branch.group),
+                _ => branch.ungrouped(),
             };
             Ok((label, branch.bucket(), branch.rows(world, project, path, |row| branch.group_of(world, row).is_none())))
         }
@@ -135,8 +135,12 @@ impl Branch {
     }
 
     fn without(&self, path: &str) -> Value {
-        let label = format!("{} with no {}", self.label, self.group);
-        node(&label, self.bucket(), &format!("{path}/{NONE}"), true)
+        node(&self.ungrouped(), self.bucket(), &format!("{path}/{NONE}"), true)
+    }
+
+    /// What the bucket of those without a group is called.
+    fn ungrouped(&self) -> String {
+        format!("{} with no {}", self.label, self.group)
     }
 
     fn bucket(&self) -> Value {
@@ -188,9 +192,7 @@ pub fn search(world: &World, argument: &Value) -> Result<Value, Fault> {
             let words = fold(words);
             for branch in &BRANCHES {
                 let Some(ty) = world.layout.type_id(branch.entity_type) else { continue };
-                let rows = world.table(ty).range(0, u32::MAX).filter(|(_, row)| !row.retired);
-                let rows = rows.map(|(id, _)| Key { ty, id });
-                found.extend(rows.filter(|key| fold(&name(world, *key)).contains(&words)));
+                found.extend(world.active_keys(ty).filter(|key| fold(&name(world, *key)).contains(&words)));
             }
         }
         _ => return refuse("search_criteria size must be 1"),
@@ -209,7 +211,7 @@ fn place(world: &World, key: Key) -> Option<(String, Value)> {
     let level = format!("{root}/{}", branch.entity_type);
     let (step, label) = match (branch.group_of(world, key), branch.group_type) {
         // Unlike the paths of the tree itself, this one does not name the type.
-        (None, _) => (NONE.to_owned(), format!("{} with no {}", branch.label, branch.group)),
+        (None, _) => (NONE.to_owned(), branch.ungrouped()),
         (Some(value), None) => (value.clone(), value),
         (Some(id), Some(ty)) => {
             let group = *world.named(key, branch.field).keys().first()?;
@@ -242,8 +244,7 @@ fn project_of<'p>(world: &World, method: &str, path: &'p str) -> Result<(Key, Ve
 /// Returns the entities of a project that are not retired, by name.
 fn active(world: &World, project: Key, entity_type: &str) -> Vec<Key> {
     let Some(ty) = world.layout.type_id(entity_type) else { return Vec::new() };
-    let rows = world.table(ty).range(0, u32::MAX).filter(|(_, row)| !row.retired).map(|(id, _)| Key { ty, id });
-    let mut rows: Vec<_> = rows.filter(|row| world.project(*row) == Some(project)).collect();
+    let mut rows: Vec<_> = world.active_keys(ty).filter(|row| world.project(*row) == Some(project)).collect();
     rows.sort_by_cached_key(|row| (fold(&name(world, *row)), *row));
     rows
 }

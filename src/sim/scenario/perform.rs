@@ -273,9 +273,7 @@ impl Site {
     fn script_named(&self, name: &str) -> Option<Key> {
         let world = self.rows();
         let ty = world.layout.type_id("ApiUser")?;
-        let rows = world.table(ty).range(0, u32::MAX).filter(|(_, row)| !row.retired);
-        let mut scripts = rows.map(|(id, _)| Key { ty, id });
-        scripts.find(|key| world.named(*key, "firstname").as_text() == Some(name))
+        world.active_keys(ty).find(|key| world.named(*key, "firstname").as_text() == Some(name))
     }
 
     fn call(&self, call: &Call) -> Result<Value, ActionError> {
