@@ -71,7 +71,7 @@ pub struct Parts<'a> {
     pub leader: Leader,
     /// Where the audit is written; `None` writes none.
     pub audit: Option<&'a Path>,
-    /// OnDifference of each difference that shadow mode sees.
+    /// Called with each difference that shadow mode sees.
     pub differences: Option<OnDifference>,
 }
 

@@ -54,7 +54,7 @@ pub struct Difference {
     pub cache: String,
 }
 
-/// OnDifference of each difference.
+/// Called with each difference.
 pub type OnDifference = Arc<dyn Fn(&Difference) + Send + Sync>;
 
 /// Returns what was kept in a data directory.
@@ -70,7 +70,7 @@ pub fn kept(state: &State) -> Result<ShadowRecord, StateError> {
 pub(super) struct Shadow {
     record: Mutex<ShadowRecord>,
     slots: Arc<Semaphore>,
-    told: Option<OnDifference>,
+    on_difference: Option<OnDifference>,
 }
 
 /// An answer of the site, and the plan that the cache had for the same request.
@@ -85,10 +85,10 @@ pub(super) struct Comparison {
 }
 
 impl Shadow {
-    /// Goes on with the record in the state; `told` hears of each difference.
-    pub fn new(state: &State, told: Option<OnDifference>) -> Self {
+    /// Goes on with the record in the state; `on_difference` hears of each one.
+    pub fn new(state: &State, on_difference: Option<OnDifference>) -> Self {
         let record = Mutex::new(kept(state).unwrap_or_default());
-        Self { record, slots: Arc::new(Semaphore::new(4)), told }
+        Self { record, slots: Arc::new(Semaphore::new(4)), on_difference }
     }
 
     /// Compares in the background, unless too much is compared already.
@@ -109,16 +109,21 @@ impl Shadow {
             Judged::Different(..) => "different",
         };
         desk.replica().metrics().proxy.shadow.inc(&[word]);
+        let difference = match result {
+            Judged::Different(class, site, cache) => {
+                let Comparison { method, argument, .. } = comparison;
+                tracing::warn!(method, class, "the cache would have answered otherwise");
+                Some(Difference { class: class.to_owned(), method, argument, site, cache })
+            }
+            Judged::Equal | Judged::Skipped => None,
+        };
+        if let (Some(difference), Some(on_difference)) = (&difference, &self.on_difference) {
+            on_difference(difference);
+        }
         let mut record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
         *record.results.entry(word.to_owned()).or_default() += 1;
-        if let Judged::Different(class, site, cache) = result {
-            *record.classes.entry(class.to_owned()).or_default() += 1;
-            let Comparison { method, argument, .. } = comparison;
-            tracing::warn!(method, class, "the cache would have answered otherwise");
-            let difference = Difference { class: class.to_owned(), method, argument, site, cache };
-            if let Some(told) = &self.told {
-                told(&difference);
-            }
+        if let Some(difference) = difference {
+            *record.classes.entry(difference.class.clone()).or_default() += 1;
             record.examples.push(difference);
             let surplus = record.examples.len().saturating_sub(EXAMPLES);
             record.examples.drain(..surplus);

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use ulid::Ulid;
 
-use super::documents::{Document, Stream, Wording, time};
+use super::documents::{Document, Stream, Wording, wrap};
 
 /// An answer of the cache that would not have been that of the site.
 #[derive(Debug, Clone, Copy)]
@@ -27,16 +27,12 @@ impl ShadowDifference<'_> {
     /// Returns the document; `sgcache.mismatch.kind` is `shadow`.
     pub fn document(&self, at: DateTime<Utc>, wording: &Wording) -> Document {
         let value = |text: &str| wording.values.then(|| text.to_owned());
-        let body = json!({
-            "@timestamp": time(at),
-            "ecs": {"version": "8.11.0"},
+        let mut body = json!({
             "event": {
-                "kind": "event", "module": "sgcache", "category": ["process"], "dataset": "sgcache.mismatch",
-                "type": ["info"], "action": "shadow", "outcome": "success",
+                "kind": "event", "dataset": "sgcache.mismatch", "type": ["info"],
+                "action": "shadow", "outcome": "success",
             },
-            "service": {"name": "sgcache", "version": env!("CARGO_PKG_VERSION"), "id": self.instance},
             "sgcache": {
-                "site": wording.site,
                 "entity": {"type": self.argument["type"]},
                 "mismatch": {
                     "kind": "shadow", "class": self.class, "action": self.method,
@@ -45,6 +41,7 @@ impl ShadowDifference<'_> {
                 },
             },
         });
+        wrap(&mut body, wording, at, env!("CARGO_PKG_VERSION"), self.instance);
         Document { stream: Stream::Mismatch, id: Ulid::new().to_string(), at, body }
     }
 }

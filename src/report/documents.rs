@@ -77,7 +77,9 @@ impl Wording {
 pub fn documents(report: &RunReport, wording: &Wording) -> Vec<Document> {
     let at = report.finished_at.unwrap_or(report.started_at);
     let document = |stream, seq: usize, mut body: Value| {
-        add_common(&mut body, report, wording, at);
+        wrap(&mut body, wording, at, &report.version, &report.instance);
+        body["sgcache"]["pipeline"] = report.pipeline.as_str().into();
+        body["sgcache"]["run"]["id"] = report.run_id.as_str().into();
         Document { stream, id: format!("{}-{seq}", report.run_id), at, body }
     };
     let mut all = vec![document(Stream::Runs, 0, run_body(report, wording))];
@@ -97,21 +99,18 @@ fn validations(report: &RunReport) -> impl Iterator<Item = Validated<'_>> {
     compared.flat_map(|(step, kind)| step.result.by_type.iter().map(move |(ty, result)| (step, kind, ty, result)))
 }
 
-pub(super) fn time(at: DateTime<Utc>) -> String {
+fn time(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
-fn add_common(body: &mut Value, report: &RunReport, wording: &Wording, at: DateTime<Utc>) {
+/// Adds what every document says.
+pub(super) fn wrap(body: &mut Value, wording: &Wording, at: DateTime<Utc>, version: &str, instance: &str) {
     body["@timestamp"] = time(at).into();
     body["ecs"] = json!({"version": "8.11.0"});
     body["event"]["module"] = "sgcache".into();
     body["event"]["category"] = json!(["process"]);
-    body["service"] = json!({
-        "name": "sgcache", "version": report.version, "id": report.instance,
-    });
+    body["service"] = json!({"name": "sgcache", "version": version, "id": instance});
     body["sgcache"]["site"] = wording.site.as_str().into();
-    body["sgcache"]["pipeline"] = report.pipeline.as_str().into();
-    body["sgcache"]["run"]["id"] = report.run_id.as_str().into();
 }
 
 fn run_body(report: &RunReport, wording: &Wording) -> Value {
