@@ -12,7 +12,9 @@ use sgcache::sim::{Site, Trouble};
 
 use crate::program::Place;
 use crate::proxy_rig::{Rig, shipped};
-use crate::servers::skipped;
+use crate::servers::python;
+
+const SUITE: &str = "proxy_outage";
 
 /// A program of Python that is spoken to line by line.
 struct Spoken {
@@ -21,18 +23,14 @@ struct Spoken {
 }
 
 impl Spoken {
-    /// Starts a program; `None` when there is no Python for it.
-    fn start(script: &str, arguments: &[&str]) -> Option<Self> {
-        let Ok(python) = std::env::var("SGCACHE_TEST_PYTHON") else {
-            skipped("proxy_outage", "SGCACHE_TEST_PYTHON is not set (eval \"$(tests/setup)\")");
-            return None;
-        };
+    /// Starts a program.
+    fn start(python: &str, script: &str, arguments: &[&str]) -> Self {
         let path = format!("{}/tests/python/{script}", env!("CARGO_MANIFEST_DIR"));
         let mut command = Command::new(python);
         command.arg(path).args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().expect("the Python runs");
         let lines = BufReader::new(child.stdout.take().expect("stdout")).lines();
-        Some(Self { child, lines })
+        Self { child, lines }
     }
 
     /// Waits for a line; everything that is said before is shown.
@@ -64,16 +62,17 @@ impl Spoken {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_client_works_on_while_the_site_is_away() {
+    let Some(python) = python(SUITE) else { return };
     // Every answer is too old at once, unless the site cannot be asked.
     let settings = Settings { max_age: Duration::ZERO, ..Settings::default() };
     let rig = Rig::start(Site::generated(3, 1000), shipped(), settings).await;
     let url = rig.url.clone();
     let start = tokio::task::spawn_blocking(move || {
-        let mut client = Spoken::start("outage.py", &[&url])?;
+        let mut client = Spoken::start(&python, "outage.py", &[&url]);
         client.expect("ready");
-        Some(client)
+        client
     });
-    let Some(mut client) = start.await.expect("a client") else { return };
+    let mut client = start.await.expect("a client");
     rig.site().troubles.next(u32::MAX, Trouble::Status(503));
     let away = tokio::task::spawn_blocking(move || {
         client.go_on();
@@ -95,16 +94,14 @@ async fn the_client_works_on_while_the_site_is_away() {
 
 #[test]
 fn a_daemon_that_is_killed_loses_no_write_that_was_acknowledged() {
-    if std::env::var_os("SGCACHE_TEST_PYTHON").is_none() {
-        return skipped("proxy_outage", "SGCACHE_TEST_PYTHON is not set (eval \"$(tests/setup)\")");
-    }
+    let Some(python) = python(SUITE) else { return };
     let place = Place::new();
     let _sim = place.sim(600, 0.0);
     let mut daemon = place.daemon();
     let seconds = std::env::var("SGCACHE_TEST_SECONDS").unwrap_or_else(|_| "12".to_owned());
     let until = Instant::now() + Duration::from_secs(seconds.parse().expect("seconds"));
     let url = format!("http://{}", place.api);
-    let Some(mut client) = Spoken::start("read_your_writes.py", &[&url, &seconds]) else { return };
+    let mut client = Spoken::start(&python, "read_your_writes.py", &[&url, &seconds]);
     client.expect("ready");
     let mut kills = 0;
     while Instant::now() < until {

@@ -14,15 +14,9 @@ use sgcache::proxy::{Reading, Settings};
 use sgcache::sim::{Edits, Site, SiteSettings, Trouble};
 
 use crate::proxy_rig::{Rig, shipped};
-use crate::servers::skipped;
+use crate::servers::{python, skipped};
 
-fn python() -> Option<String> {
-    let python = std::env::var("SGCACHE_TEST_PYTHON").ok();
-    if python.is_none() {
-        skipped("proxy_python", "SGCACHE_TEST_PYTHON is not set (eval \"$(tests/setup)\")");
-    }
-    python
-}
+const SUITE: &str = "proxy_python";
 
 fn wanted(name: &str, usual: u64) -> u64 {
     std::env::var(name).ok().and_then(|count| count.parse().ok()).unwrap_or(usual)
@@ -58,7 +52,7 @@ fn hits(rig: &Rig) -> f64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_official_client_works_through_the_proxy() {
-    let Some(python) = python() else { return };
+    let Some(python) = python(SUITE) else { return };
     let rig = Rig::start(Site::generated(1, 2000), shipped(), Settings::default()).await;
     let (output, said) = run(python, "test_client.py", vec![rig.url.clone()]).await;
     assert!(output.status.success() && said.contains("OK"), "{said}");
@@ -74,7 +68,7 @@ async fn quick_site() -> Rig {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_public_method_of_the_client_works_through_the_proxy() {
-    let Some(python) = python() else { return };
+    let Some(python) = python(SUITE) else { return };
     let rig = quick_site().await;
     let (output, said) = run(python, "test_methods.py", vec![rig.url.clone(), rig.site_url.clone()]).await;
     assert!(output.status.success() && said.contains("OK"), "{said}");
@@ -83,9 +77,9 @@ async fn every_public_method_of_the_client_works_through_the_proxy() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_older_client_works_through_the_proxy() {
-    let Some(python) = python() else { return };
+    let Some(python) = python(SUITE) else { return };
     let Ok(older) = std::env::var("SGCACHE_TEST_OLDER_CLIENT") else {
-        return skipped("proxy_python", "SGCACHE_TEST_OLDER_CLIENT is not set (eval \"$(tests/setup)\")");
+        return skipped(SUITE, "SGCACHE_TEST_OLDER_CLIENT is not set (eval \"$(tests/setup)\")");
     };
     let rig = quick_site().await;
     let urls = vec![rig.url.clone(), rig.site_url.clone()];
@@ -99,7 +93,7 @@ async fn an_older_client_works_through_the_proxy() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_library_on_top_of_the_client_works_through_the_proxy() {
-    let Some(python) = python() else { return };
+    let Some(python) = python(SUITE) else { return };
     let rig = quick_site().await;
     let (output, said) = run(python, "test_pyshotgrid.py", vec![rig.url.clone()]).await;
     assert!(output.status.success() && said.contains("OK"), "{said}");
@@ -129,13 +123,13 @@ async fn differ(rig: &Rig, python: String, usual: u64, how: &[&str]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn random_queries_have_the_answers_of_the_site() {
-    let Some(python) = python() else { return };
+    let Some(python) = python(SUITE) else { return };
     differ(&assuming().await, python, 400, &[]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn random_queries_have_the_answers_of_a_site_that_moves() {
-    let Some(python) = python() else { return };
+    let Some(python) = python(SUITE) else { return };
     let rig = assuming().await;
     let mut edits = Edits::new(Arc::clone(rig.site()), 9);
     let working = tokio::spawn(async move {
@@ -152,7 +146,7 @@ async fn random_queries_have_the_answers_of_a_site_that_moves() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_read_misses_a_write_that_was_acknowledged() {
-    let Some(python) = python() else { return };
+    let Some(python) = python(SUITE) else { return };
     let rig = Rig::start(Site::generated(2, 1000), shipped(), Settings::default()).await;
     let seconds = wanted("SGCACHE_TEST_SECONDS", 12);
     let site = rig.site().clone();

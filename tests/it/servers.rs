@@ -31,6 +31,15 @@ pub fn skipped(suite: &'static str, why: &str) {
     }
 }
 
+/// Returns the Python that the tests were given; a suite that has none says so.
+pub fn python(suite: &'static str) -> Option<String> {
+    let python = std::env::var("SGCACHE_TEST_PYTHON").ok();
+    if python.is_none() {
+        skipped(suite, "SGCACHE_TEST_PYTHON is not set (eval \"$(tests/setup)\")");
+    }
+    python
+}
+
 /// Starts a server that lives as long as the process.
 fn start_for_ever(settings: &[&str]) -> String {
     let (sender, receiver) = mpsc::channel();

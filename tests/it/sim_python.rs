@@ -7,13 +7,11 @@ use std::process::Command;
 
 use sgcache::sim::{Sim, SimSettings};
 
-use crate::servers::skipped;
+use crate::servers::python;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_official_client_works_unchanged() {
-    let Ok(python) = std::env::var("SGCACHE_TEST_PYTHON") else {
-        return skipped("sim_python", "SGCACHE_TEST_PYTHON is not set (eval \"$(tests/setup)\")");
-    };
+    let Some(python) = python("sim_python") else { return };
     let sim = Sim::start(SimSettings { entities: 2_000, ..SimSettings::default() }).await.expect("a free port");
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/python/test_client.py");
     let url = sim.url();
@@ -35,9 +33,7 @@ fn documented(file: &str) -> String {
 
 #[test]
 fn the_fixture_of_the_docs_works_as_it_is_printed() {
-    let Ok(python) = std::env::var("SGCACHE_TEST_PYTHON") else {
-        return skipped("sim_python", "SGCACHE_TEST_PYTHON is not set (eval \"$(tests/setup)\")");
-    };
+    let Some(python) = python("sim_python") else { return };
     let dir = tempfile::tempdir().expect("a directory");
     for file in ["conftest.py", "seed.yaml", "test_tools.py"] {
         std::fs::write(dir.path().join(file), documented(file)).expect("a file");

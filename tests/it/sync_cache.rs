@@ -116,7 +116,12 @@ impl Cache {
 
     /// Starts a site, imports everything and steps until nothing is left to do.
     pub async fn live(site: Arc<Site>) -> Self {
-        let mut cache = Self::of(site).await;
+        Self::live_on(site, TestStore::Embedded).await
+    }
+
+    /// As [`Cache::live`], on another store.
+    pub async fn live_on(site: Arc<Site>, kind: TestStore) -> Self {
+        let mut cache = Self::on(site, kind).await;
         cache.start(Steps::default()).await.expect("a start");
         cache.follower().import_pending().await.expect("an import");
         cache.quiesce().await;

@@ -2,10 +2,9 @@
 
     python differential.py SITE_URL PROXY_URL COUNT SEED [moving]
 
-Every answer must be the same, order included. While the site is `moving`, an answer
-is judged when the site says the same before and after it, and one that differs must
-become the same: a difference that outlives TRIES of these is one of the cache. Prints
-one line with the number of queries, of rows, of queries that the site refused, and of
+Every answer must be the same, order included. While the site is `moving`, a query whose
+answers differ is asked again, up to TRIES times, and after a moment when it was not the
+site that moved meanwhile: the difference must go away by itself. Prints one line with the number of queries, of rows, of queries that the site refused, and of
 those that had to be asked again.
 """
 
