@@ -336,7 +336,8 @@ fn name_among<'a>(entity_type: &EntityType, text: impl Fn(&str) -> Option<&'a st
 pub struct Row {
     /// The type and the id.
     pub key: EntityRef,
-    json: String,
+    /// Shared: the same row is given to many callers.
+    json: Arc<str>,
 }
 
 impl Row {
@@ -344,13 +345,13 @@ impl Row {
     pub fn new(key: EntityRef, mut fields: Map<String, Value>) -> Self {
         fields.insert("id".into(), key.id.into());
         fields.insert("type".into(), key.entity_type.as_str().into());
-        Self { json: Value::Object(fields).to_string(), key }
+        Self { json: Value::Object(fields).to_string().into(), key }
     }
 
     /// Makes a row of the text of a JSON object that has `type` and `id` in it;
     /// not checked.
-    pub fn from_text(key: EntityRef, json: String) -> Self {
-        Self { key, json }
+    pub fn from_text(key: EntityRef, json: impl Into<Arc<str>>) -> Self {
+        Self { key, json: json.into() }
     }
 
     /// Returns the whole object as JSON text, ready to be put into an answer.

@@ -10,9 +10,11 @@ use rusqlite::Connection;
 use serde_json::{Value, json};
 use sgcache::entity::{DataType, EntityRef, FieldValue, Timestamp};
 use sgcache::entity_config::{LayoutField, TypeLayout};
-use sgcache::filter::{FieldPath, Filter, Leaf, Query, RawFilter, Sort, Test};
+use sgcache::filter::{FieldPath, Filter, Hop, Leaf, Query, RawFilter, Sort, Test};
 use sgcache::store::embedded::{EmbeddedSettings, EmbeddedStore};
-use sgcache::store::{FetchedRow, Fields, PurgeScope, PutOutcome, ReadVersion, RowState, Store, StoreErrorKind};
+use sgcache::store::{
+    FetchedRow, Fields, LinkTarget, PurgeScope, PutOutcome, ReadVersion, RowState, Store, StoreErrorKind,
+};
 
 fn settings(dir: &Path) -> EmbeddedSettings {
     EmbeddedSettings { busy_timeout: Duration::from_millis(50), ..EmbeddedSettings::new(dir.join("store.sqlite")) }
@@ -22,9 +24,21 @@ fn open(dir: &Path) -> EmbeddedStore {
     EmbeddedStore::open(settings(dir)).expect("an embedded store")
 }
 
+fn field(name: &str, data_type: DataType) -> LayoutField {
+    LayoutField { name: name.into(), data_type, valid_types: vec![], mapping: None }
+}
+
+fn target(entity_type: &str, rv: i64, state: RowState) -> LinkTarget {
+    LinkTarget { key: EntityRef::new(entity_type, 1), name: None, state, rv: ReadVersion(rv) }
+}
+
+/// The path of a text of a linked entity.
+fn through(link: &str, entity_type: &str, end: &str) -> FieldPath {
+    let hop = Hop { field: link.into(), multi: false, entity_type: entity_type.into() };
+    FieldPath { hops: vec![hop], field: end.into(), data_type: DataType::Text }
+}
+
 fn layout() -> TypeLayout {
-    let field =
-        |name: &str, data_type| LayoutField { name: name.into(), data_type, valid_types: vec![], mapping: None };
     TypeLayout {
         entity_type: "Shot".into(),
         fields: [field("code", DataType::Text), field("sg_cut_in", DataType::Number)].into(),
@@ -132,6 +146,61 @@ async fn columns_in_memory_follow_what_other_processes_write() {
     assert_eq!(coded(&reader, "a").await, [0_i64; 0]);
     writer.put(&[row(9, 9, "a")]).await.expect("a put");
     assert_eq!(coded(&reader, "a").await, [9]);
+}
+
+/// Every way in which an answer can change: whoever asked before gets the new one.
+#[tokio::test]
+async fn no_answer_outlives_the_write_that_changes_it() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (asked, other) = (open(dir.path()), open(dir.path()));
+    let link = |ty: &str, id: i64, name: &str| json!({"type": ty, "id": id, "name": name});
+    let layout = |ty: &str, fields: &[(&str, DataType)]| TypeLayout {
+        entity_type: ty.into(),
+        fields: fields.iter().map(|(name, data_type)| field(name, *data_type)).collect(),
+        hash: format!("{fields:?}"),
+        ..layout()
+    };
+    let shot =
+        layout("Shot", &[("code", DataType::Text), ("sg_sequence", DataType::Entity), ("user", DataType::Entity)]);
+    let (sequence, narrow) = (layout("Sequence", &[("code", DataType::Text)]), layout("Sequence", &[]));
+    let row = |layout: &TypeLayout, rv: i64, state: RowState, doc: Value| {
+        let (key, doc) = (EntityRef::new(layout.entity_type.clone(), 1), doc.as_object().expect("an object").clone());
+        FetchedRow::from_site(layout, key, ReadVersion(rv), state, doc, Timestamp(0), None).expect("whole")
+    };
+    let shot_of = |rv: i64, code: &str, user: &str| {
+        let doc = json!({"code": code, "sg_sequence": link("Sequence", 1, "s"), "user": link("HumanUser", 1, user)});
+        row(&shot, rv, RowState::Active, doc)
+    };
+    let fields = shot.paths().into_iter().chain([through("sg_sequence", "Sequence", "code")]).collect();
+    let query = Query::all("Shot").filter(Filter::ids([1])).fields(fields);
+    let mut seen = Vec::new();
+    macro_rules! after {
+        ($what:literal, $write:expr) => {
+            $write.await.expect($what);
+            let (first, again) = (asked.find(&query).await, asked.find(&query).await);
+            let fresh = open(dir.path()).find(&query).await;
+            assert_eq!(format!("{first:?}"), format!("{fresh:?}"), "the first answer after {}", $what);
+            assert_eq!(format!("{again:?}"), format!("{fresh:?}"), "the second answer after {}", $what);
+            assert!(!seen.contains(&format!("{fresh:?}")), "{} changes nothing: {fresh:?}", $what);
+            seen.push(format!("{fresh:?}"));
+        };
+    }
+    asked.ensure_type(&sequence).await.expect("a type");
+    after!("an empty type", asked.ensure_type(&shot));
+    after!("the first put", asked.put(&[shot_of(1, "a", "Ann")]));
+    after!("a put", asked.put(&[shot_of(2, "b", "Ann")]));
+    after!("a put by another process", other.put(&[shot_of(3, "c", "Ann")]));
+    after!("a name that a link showed", other.put(&[shot_of(4, "c", "Bob")]));
+    let user = LinkTarget { name: Some("Cid".into()), ..target("HumanUser", 5, RowState::Active) };
+    after!("a relink", other.relink(&user));
+    after!("a linked row", other.put(&[row(&sequence, 6, RowState::Active, json!({"code": "q"}))]));
+    after!("a new name of it", other.put(&[row(&sequence, 7, RowState::Active, json!({"code": "r"}))]));
+    after!("its retirement", other.put(&[row(&sequence, 8, RowState::Retired, json!({"code": "r"}))]));
+    after!("its return", other.put(&[row(&sequence, 9, RowState::Active, json!({"code": "t"}))]));
+    after!("a damage", other.corrupt(&EntityRef::new("Shot", 1), "code", json!("bad")));
+    after!("a dead target of a type that is not cached", other.relink(&target("HumanUser", 10, RowState::Retired)));
+    after!("a layout without the field", other.ensure_type(&narrow));
+    after!("the end of the type", other.purge(&PurgeScope::Type("Shot".into())));
 }
 
 #[tokio::test]

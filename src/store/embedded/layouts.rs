@@ -170,6 +170,11 @@ impl Layouts {
         Ok(layouts)
     }
 
+    /// Returns the number that every change of a layout makes greater.
+    pub(super) fn generation(&self) -> i64 {
+        self.generation
+    }
+
     /// Returns the tables of a type.
     pub(super) fn tables(&self, entity_type: &EntityType) -> Result<&Tables> {
         self.tables.get(entity_type).ok_or_else(|| StoreError::unknown_type(entity_type))

@@ -16,6 +16,7 @@
 //! mark as soon as `put` has returned; a store that lost its last commits in a
 //! power cut would then miss rows for good.
 
+mod answers;
 mod changes;
 mod column;
 mod connection;
@@ -34,7 +35,7 @@ mod writer;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -49,9 +50,10 @@ use super::{
 use crate::entity::{EntityRef, EntityType};
 use crate::entity_config::TypeLayout;
 use crate::filter::Query;
+use answers::{Answers, AsOf};
 use error::wrap;
 use layouts::{Layouts, Shared};
-use memory::{Memory, Needs, NewNames, Snapshot};
+use memory::{Held, Memory, Needs, NewNames, Snapshot};
 use plan::Finder;
 use writer::Writer;
 
@@ -87,10 +89,11 @@ impl EmbeddedSettings {
 pub struct EmbeddedStore {
     settings: EmbeddedSettings,
     writer: Writer,
-    readers: Arc<Mutex<Vec<Connection>>>,
+    idle: Arc<Idle>,
     permits: Arc<Semaphore>,
     shared: Arc<Shared>,
     memory: Arc<Memory>,
+    answers: Arc<Answers>,
 }
 
 impl EmbeddedStore {
@@ -107,9 +110,10 @@ impl EmbeddedStore {
         shared.current(&connection).map_err(wrap("read the layouts of"))?;
         Ok(Self {
             writer: Writer::start(connection, Arc::clone(&shared))?,
-            readers: Arc::default(),
+            idle: Arc::default(),
             permits: Arc::new(Semaphore::new(settings.readers.max(1))),
             memory: Arc::new(Memory::new(settings.memory)),
+            answers: Arc::new(Answers::new(settings.memory / 8)),
             shared,
             settings,
         })
@@ -149,6 +153,31 @@ impl EmbeddedStore {
         .await
     }
 
+    /// Answers without another thread what takes less time than the way there: what
+    /// was asked at this moment before, and a few rows by their ids.
+    fn find_at_once(&self, query: &Query) -> Result<Option<Arc<Found>>> {
+        let Ok(_permit) = self.permits.try_acquire() else { return Ok(None) };
+        let Some(reader) = self.idle.take() else { return Ok(None) };
+        let found = self.find_quickly(&reader, query);
+        self.idle.give_back(reader);
+        found
+    }
+
+    fn find_quickly(&self, reader: &Connection, query: &Query) -> Result<Option<Arc<Found>>> {
+        let begin = || Moment::begin(reader, &self.shared);
+        if let Some(found) = self.answers.get(begin()?.as_of()?, query) {
+            return Ok(Some(found));
+        }
+        if !plan::is_quick(query) {
+            return Ok(None);
+        }
+        let needs = |moment: &Moment<'_>| plan::needs(&moment.layouts, query, &moment.layouts.catalogue.check(query)?);
+        let answer = |moment: &Moment<'_>, held: &Held| {
+            find(&Finder::new(&moment.transaction, &moment.layouts, held), query, &self.answers)
+        };
+        self.memory.at_once(begin, needs, answer)
+    }
+
     /// Runs a closure on a reader of the pool.
     async fn on_reader<T, F>(&self, work: F) -> Result<T>
     where
@@ -157,20 +186,42 @@ impl EmbeddedStore {
     {
         let closed = || StoreError::new(StoreErrorKind::Unavailable, "the store is closed");
         let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| closed())?;
-        let (readers, settings) = (Arc::clone(&self.readers), self.settings.clone());
+        let (idle, settings) = (Arc::clone(&self.idle), self.settings.clone());
         let task = tokio::task::spawn_blocking(move || {
             let _permit = permit;
-            let pooled = readers.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).pop();
-            let reader = match pooled {
+            let reader = match idle.take() {
                 Some(reader) => reader,
                 None => connection::open_reader(&settings)?,
             };
             let answer = work(&reader);
-            readers.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(reader);
+            idle.give_back(reader);
             answer
         });
         task.await
             .map_err(|error| StoreError::new(StoreErrorKind::Fault, "a query of the store broke").because(error))?
+    }
+}
+
+/// Finds the page of a query, and keeps it for whoever asks the same.
+fn find(finder: &Finder<'_>, query: &Query, answers: &Answers) -> Result<(Arc<Found>, NewNames)> {
+    let found = finder.matching(query, &finder.layouts.catalogue.check(query)?)?;
+    let (page, names) = fetch::page(finder, query, finder.page(query, &found)?)?;
+    let page = Arc::new(page);
+    answers.keep(finder.as_of(), query, &page);
+    Ok((page, names))
+}
+
+/// Readers that nobody uses right now.
+#[derive(Default)]
+struct Idle(Mutex<Vec<Connection>>);
+
+impl Idle {
+    fn take(&self) -> Option<Connection> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop()
+    }
+
+    fn give_back(&self, reader: Connection) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(reader);
     }
 }
 
@@ -185,6 +236,10 @@ impl<'c> Moment<'c> {
         let transaction = reader.unchecked_transaction().map_err(wrap("read"))?;
         let layouts = shared.current(&transaction).map_err(wrap("read"))?;
         Ok(Self { transaction, layouts })
+    }
+
+    fn as_of(&self) -> Result<AsOf> {
+        Ok(AsOf { seq: changes::newest(&self.transaction)?, generation: self.layouts.generation() })
     }
 }
 
@@ -216,13 +271,13 @@ impl Store for EmbeddedStore {
     }
 
     async fn find(&self, query: &Query) -> Result<Found> {
-        let (query, asked) = (query.clone(), query.clone());
-        let answer = move |finder: &Finder<'_>| {
-            let found = finder.matching(&query, &finder.layouts.catalogue.check(&query)?)?;
-            fetch::page(finder, &query, finder.page(&query, &found)?)
-        };
+        if let Some(found) = self.find_at_once(query)? {
+            return Ok(Arc::unwrap_or_clone(found));
+        }
+        let (query, asked, answers) = (query.clone(), query.clone(), Arc::clone(&self.answers));
         let needs = move |layouts: &Layouts| plan::needs(layouts, &asked, &layouts.catalogue.check(&asked)?);
-        self.query(needs, answer).await
+        let found = self.query(needs, move |finder: &Finder<'_>| find(finder, &query, &answers)).await?;
+        Ok(Arc::unwrap_or_clone(found))
     }
 
     async fn count(&self, query: &Query) -> Result<u64> {

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::*;
 use crate::entity::{DataType, Timestamp};
 use crate::entity_config::LayoutField;
-use crate::filter::{Filter, RawFilter};
+use crate::filter::{Filter, Page, RawFilter};
 use crate::schema::{EntitySchema, FieldSchema, Schema};
 use crate::store::{ReadVersion, RowState};
 
@@ -68,6 +68,23 @@ async fn a_list_of_thousands_of_operands_is_answered() {
     store.put(&[row.expect("a whole row")]).await.expect("a put");
     let query = Query::all("Shot").filter(Filter::ids(0..40_000));
     assert_eq!(store.count(&query).await.expect("a count"), 1);
+}
+
+#[tokio::test]
+async fn what_was_asked_at_this_moment_is_answered_at_once() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = store(dir.path()).await;
+    let pages = [1, 2].map(|number| Query::all("Shot").page(Page { size: 5, number }));
+    assert!(store.find_at_once(&pages[0]).expect("no answer").is_none());
+    let found = store.find(&pages[0]).await.expect("an answer");
+    assert_eq!(store.find_at_once(&pages[0]).expect("an answer").as_deref(), Some(&found));
+    assert!(store.find_at_once(&pages[1]).expect("no answer").is_none(), "another question");
+    store.ensure_type(&TypeLayout { hash: "2".into(), ..layout("Shot") }).await.expect("a change");
+    assert!(store.find_at_once(&pages[0]).expect("no answer").is_none(), "another moment");
+    // A row by its id needs nobody who asked before, once memory is up to date.
+    store.find(&pages[0]).await.expect("an answer");
+    let by_id = Query::all("Shot").filter(Filter::ids([1]));
+    assert!(store.find_at_once(&by_id).expect("an answer").is_some());
 }
 
 #[tokio::test]

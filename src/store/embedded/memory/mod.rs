@@ -20,7 +20,7 @@ mod values;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 use rusqlite::Connection;
 
@@ -77,15 +77,9 @@ impl Memory {
     {
         let moment = self.moments.fetch_add(1, Ordering::Relaxed) + 1;
         let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
-        let snapshot = begin()?;
-        let needed = needs(&snapshot)?;
-        if held.seq == changes::newest(snapshot.connection())? && held.has(&needed, moment) {
-            let (seq, (answer, names)) = (held.seq, answer(&snapshot, &held)?);
-            drop(held);
-            self.keep(seq, names);
+        if let Some(answer) = self.as_it_is(held, moment, &begin, &needs, &answer)? {
             return Ok(answer);
         }
-        drop((held, snapshot));
         let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
         let snapshot = begin()?;
         let needed = needs(&snapshot)?;
@@ -94,6 +88,43 @@ impl Memory {
         let (answer, names) = answer(&snapshot, &held)?;
         held.names.keep(names, self.most_bytes / 4);
         Ok(answer)
+    }
+
+    /// Does what [`Self::over`] does when memory is as new as the file, has what is
+    /// needed, and nobody is changing it; otherwise nothing.
+    pub(super) fn at_once<S, T>(
+        &self,
+        begin: impl Fn() -> Result<S>,
+        needs: impl Fn(&S) -> Result<Needs>,
+        answer: impl Fn(&S, &Held) -> Result<(T, NewNames)>,
+    ) -> Result<Option<T>>
+    where
+        S: Snapshot,
+    {
+        let Ok(held) = self.held.try_read() else { return Ok(None) };
+        self.as_it_is(held, self.moments.fetch_add(1, Ordering::Relaxed) + 1, &begin, &needs, &answer)
+    }
+
+    fn as_it_is<S, T>(
+        &self,
+        held: RwLockReadGuard<'_, Held>,
+        moment: u64,
+        begin: &impl Fn() -> Result<S>,
+        needs: &impl Fn(&S) -> Result<Needs>,
+        answer: &impl Fn(&S, &Held) -> Result<(T, NewNames)>,
+    ) -> Result<Option<T>>
+    where
+        S: Snapshot,
+    {
+        let snapshot = begin()?;
+        let needed = needs(&snapshot)?;
+        if held.seq != changes::newest(snapshot.connection())? || !held.has(&needed, moment) {
+            return Ok(None);
+        }
+        let (seq, (answer, names)) = (held.seq, answer(&snapshot, &held)?);
+        drop(held);
+        self.keep(seq, names);
+        Ok(Some(answer))
     }
 
     /// Keeps names of a moment, unless memory has moved on or somebody looks into it.
@@ -121,6 +152,11 @@ pub(super) trait Snapshot {
 }
 
 impl Held {
+    /// Returns the number of the last change that is in here.
+    pub(super) fn seq(&self) -> i64 {
+        self.seq
+    }
+
     /// Returns the names that are in memory.
     pub(super) fn names(&self) -> &Names {
         &self.names
