@@ -1,18 +1,23 @@
 //! The audit: one line per call, who asked what, how much was given, and by whom.
 //! Never a key, never a value.
 //!
-//! Lines go through a thread of their own, so that no caller waits for the disk. A
-//! file that has grown too long becomes `audit.ndjson.1`.
+//! Lines go through a thread of their own, so that no caller waits for the disk; it
+//! sleeps between two looks, so that not every call has to wake it. A file that has
+//! grown too long becomes `audit.ndjson.1`.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 use serde::Serialize;
 
 /// Lines that wait for the disk at most; what is more is counted.
 const QUEUE: usize = 8192;
+/// How long a line may wait for others.
+const GATHER: Duration = Duration::from_millis(50);
 /// A file longer than this is put aside.
 const LONGEST: u64 = 64 << 20;
 
@@ -36,9 +41,11 @@ pub(super) struct Entry {
     pub milliseconds: f64,
 }
 
-/// Takes lines; clones write to one file.
-#[derive(Clone)]
-pub(super) struct Audit(SyncSender<Entry>);
+/// Takes lines; when it is dropped, all of them are in the file.
+pub(super) struct Audit {
+    lines: Option<SyncSender<Entry>>,
+    thread: Option<JoinHandle<()>>,
+}
 
 impl Audit {
     /// Begins to write to `audit.ndjson` in a directory.
@@ -49,14 +56,24 @@ impl Audit {
     pub fn start(directory: &Path) -> io::Result<Self> {
         let path = directory.join("audit.ndjson");
         let file = open(&path)?;
-        let (sender, receiver) = sync_channel(QUEUE);
-        std::thread::Builder::new().name("audit".into()).spawn(move || write(&path, file, &receiver))?;
-        Ok(Self(sender))
+        let (lines, receiver) = sync_channel(QUEUE);
+        let thread = std::thread::Builder::new().name("audit".into()).spawn(move || write(&path, file, &receiver))?;
+        Ok(Self { lines: Some(lines), thread: Some(thread) })
     }
 
     /// Writes a line; tells whether there was room for it.
     pub fn note(&self, entry: Entry) -> bool {
-        self.0.try_send(entry).is_ok()
+        self.lines.as_ref().is_some_and(|lines| lines.try_send(entry).is_ok())
+    }
+}
+
+impl Drop for Audit {
+    fn drop(&mut self) {
+        self.lines = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic of the thread was printed when it happened.
+            let _ = thread.join();
+        }
     }
 }
 
@@ -68,6 +85,7 @@ fn write(path: &PathBuf, file: File, receiver: &Receiver<Entry>) {
     let mut length = file.metadata().map_or(0, |meta| meta.len());
     let mut out = BufWriter::new(file);
     while let Ok(first) = receiver.recv() {
+        std::thread::sleep(GATHER);
         let mut next = Some(first);
         while let Some(entry) = next {
             let line = serde_json::to_string(&entry).unwrap_or_default();

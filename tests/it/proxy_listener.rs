@@ -1,6 +1,7 @@
 //! The api listener over real connections: what it answers, what it hands through.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use sgcache::entity::EntityRef;
@@ -162,7 +163,14 @@ async fn nobody_sees_a_row_without_credentials_that_the_site_accepts() {
     let sudo = json!({"script_name": "sgcache", "script_key": "sgcache-sim", "sudo_as_login": "nobody"});
     let (headers, answer) = with(sudo, asked).await;
     assert_eq!((said(&headers).as_str(), &answer["exception"]), ("unmapped", &json!(true)));
-    let audit = std::fs::read_to_string(rig.directory.path().join("audit.ndjson")).expect("an audit");
+    let (place, mut audit) = (rig.directory.path().join("audit.ndjson"), String::new());
+    while !audit.contains(r#""reason":"unmapped""#) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        audit = std::fs::read_to_string(&place).expect("an audit");
+    }
+    let lines: Vec<Value> = audit.lines().map(|line| serde_json::from_str(line).expect("a line")).collect();
+    let of_farm: Vec<_> = lines.iter().filter(|line| line["decision"] == "hit" && line["rows"] != 0).collect();
+    assert!(of_farm.iter().any(|line| line["method"] == "read" && line["entity_type"] == "Shot"), "{audit}");
     assert!(!audit.contains("farm-key") && !audit.contains("sgcache-sim"), "{audit}");
 }
 
