@@ -7,6 +7,8 @@ use serde_json::{Value, json};
 use sgcache::entity::EntityRef;
 use sgcache::proxy::{CallerName, CallerRule, Door, Limits, Mode, Settings, Tls, shadow};
 use sgcache::sim::{Site, Trouble};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
 
 use crate::proxy_rig::{Rig, call, call_with_status, find, said, shipped, written};
 
@@ -303,6 +305,53 @@ async fn a_request_under_way_is_finished_before_the_end() {
     rig.shutdown().await;
     let (headers, answer) = read.await.expect("an answer");
     assert_eq!((said(&headers).as_str(), answer["results"]["entities"].is_array()), ("uncached_type", true));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn callers_who_are_slow_hold_up_nobody_and_lose_nothing() {
+    let site = filled();
+    for number in 0..400 {
+        site.create("Shot", json!({"code": format!("long{number:0200}"), "project": {"type": "Project", "id": 1}}))
+            .expect("a shot");
+    }
+    let rig = Rig::start(site, written(CONFIGS), Settings::default()).await;
+    let address = rig.url.trim_start_matches("http://");
+    let auth = json!({"script_name": "sgcache", "script_key": "sgcache-sim"});
+    let asked = json!({"method_name": "read", "params": [auth, find("Shot", json!([]), &["code", "project"])]});
+    let body = asked.to_string();
+    let head = format!("POST /api3/json HTTP/1.1\r\nhost: {address}\r\ncontent-length: {}\r\n\r\n", body.len());
+    let (begun, rest) = body.split_at(body.len() / 2);
+
+    let mut slow = Vec::new();
+    for _ in 0..100 {
+        let mut stream = TcpStream::connect(address).await.expect("a connection");
+        stream.write_all(format!("{head}{begun}").as_bytes()).await.expect("half a request");
+        slow.push(stream);
+    }
+    // Asks, and does not listen, until nobody takes its questions any more.
+    let deaf = TcpSocket::new_v4().expect("a socket");
+    deaf.set_recv_buffer_size(4096).expect("a size");
+    deaf.set_send_buffer_size(4096).expect("a size");
+    let mut deaf = deaf.connect(address.parse().expect("an address")).await.expect("a connection");
+    let (question, mut sent) = (format!("{head}{body}"), 0);
+    while let Ok(written) =
+        tokio::time::timeout(Duration::from_millis(300), deaf.write(&question.as_bytes()[sent % question.len()..]))
+            .await
+    {
+        sent += written.expect("a connection");
+    }
+    assert_eq!(rig.find("Shot", json!([]), &["code"]).await.0, "hit");
+
+    for mut stream in slow {
+        stream.write_all(rest.as_bytes()).await.expect("the other half");
+        let mut answer = [0; 15];
+        stream.read_exact(&mut answer).await.expect("an answer");
+        assert_eq!(&answer, b"HTTP/1.1 200 OK");
+    }
+    deaf.shutdown().await.expect("no more questions");
+    let mut heard = String::new();
+    deaf.read_to_string(&mut heard).await.expect("answers");
+    assert_eq!(heard.matches("HTTP/1.1 200 OK").count(), sent / question.len());
 }
 
 #[tokio::test(flavor = "multi_thread")]
