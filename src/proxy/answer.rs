@@ -27,14 +27,14 @@ pub(super) struct Answered {
 
 /// Answers a `read`.
 pub(super) async fn read(store: &dyn Store, plan: &ReadPlan) -> Result<Answered, Pass> {
-    let found = store.find(&plan.query).await.map_err(|error| passed(&error))?;
-    check_addresses(&found, &plan.addresses)?;
+    let found = store.find(&plan.question.query).await.map_err(|error| passed(&error))?;
+    check_addresses(&found, &plan.question.addresses)?;
     let info = match plan.paging_info {
         PagingInfo::None => None,
         PagingInfo::WithoutCounts => Some(json!({
-            "current_page": plan.query.page.number, "entities_per_page": plan.query.page.size,
+            "current_page": plan.question.query.page.number, "entities_per_page": plan.question.query.page.size,
             "has_next_page": found.has_next_page})),
-        PagingInfo::WithCounts => Some(counted(store, &plan.query).await?),
+        PagingInfo::WithCounts => Some(counted(store, &plan.question.query).await?),
     };
     let length: usize = found.rows.iter().map(|row| row.json().len() + 1).sum();
     let mut body = Vec::with_capacity(length + 160);
@@ -77,8 +77,8 @@ fn check_addresses(found: &Found, addresses: &[String]) -> Result<(), Pass> {
 /// Answers a `summarize`.
 pub(super) async fn summarize(store: &dyn Store, plan: &SummaryPlan) -> Result<Answered, Pass> {
     let mut values = Map::new();
-    for column in &plan.columns {
-        values.insert(column.name.clone(), value(store, &plan.query, column).await?);
+    for column in plan.columns.iter() {
+        values.insert(column.name.clone(), value(store, &plan.question.query, column).await?);
     }
     let body = json!({"results": {"groups": [], "summaries": values}}).to_string().into_bytes();
     Ok(Answered { body, rows: 1 })

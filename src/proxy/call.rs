@@ -9,10 +9,11 @@ use serde_json::Value;
 
 use super::answer::{self, Answered};
 use super::audit::Entry;
-use super::callers::{Caller, Known};
-use super::catalogue::Held;
-use super::decide::{self, Asked, Decision, Serve, decide};
+use super::callers::{Caller, Digest, Known};
+use super::catalogue::{Catalogue, Held};
+use super::decide::{self, Asked, Decision, Planned, Serve, decide};
 use super::effects::Effects;
+use super::heard::{self, Heard};
 use super::listener::{FRESH, Inner, JSON, SAID, page};
 use super::reason::{Pass, Reason};
 use super::settings::{Mode, OnMarked};
@@ -25,8 +26,12 @@ use crate::state::SiteTime;
 struct Call {
     outgoing: Outgoing,
     body: Bytes,
-    asked: Result<Asked, Pass>,
-    caller: Caller,
+    asked: Result<Arc<Asked>, Pass>,
+    caller: Arc<Caller>,
+    /// The hash of the body, unless it is too long to be remembered.
+    digest: Option<Digest>,
+    /// The same request from before.
+    heard: Option<Arc<Heard>>,
     /// The writes that were acknowledged before it began.
     held: Held,
     writes: u64,
@@ -54,9 +59,17 @@ const TELLING: &[&str] =
 pub(super) async fn json(proxy: &Arc<Inner>, outgoing: Outgoing, body: Bytes) -> Response<Body> {
     let begun = Instant::now();
     let (held, writes) = (proxy.desk.held().await, proxy.desk.writes());
-    let asked = Asked::parse(&body);
-    let caller = proxy.callers.identify(asked.as_ref().ok().and_then(|asked| asked.request.auth.as_ref()));
-    let call = Call { outgoing, body, asked, caller, held, writes };
+    let digest = (body.len() <= heard::LONGEST).then(|| proxy.callers.digest(&[&body]));
+    let heard = digest.as_ref().and_then(|digest| proxy.requests.heard(digest));
+    let (asked, caller) = match &heard {
+        Some(heard) => (Ok(Arc::clone(&heard.asked)), Arc::clone(&heard.caller)),
+        None => {
+            let asked = Asked::parse(&body);
+            let caller = proxy.callers.identify(asked.as_ref().ok().and_then(|asked| asked.request.auth.as_ref()));
+            (asked.map(Arc::new), Arc::new(caller))
+        }
+    };
+    let call = Call { outgoing, body, asked, caller, digest, heard, held, writes };
     let subject = (call.method().to_owned(), call.entity_type(), call.caller.name.clone());
     let outcome = answer_to(proxy, call).await;
     note(proxy, subject, &outcome, begun);
@@ -136,16 +149,15 @@ async fn shadowed(proxy: &Arc<Inner>, call: Call) -> Outcome {
 
 /// Decides, and waits a moment where that may help.
 async fn consider(proxy: &Inner, call: &Call, site_is_down: bool) -> Result<Ready, Pass> {
-    let asked = call.asked.as_ref().map_err(Clone::clone)?;
     let deadline = tokio::time::Instant::now() + proxy.settings.wait;
     let mut watch = proxy.desk.watch();
     loop {
         // Before the decision: what comes in between is not waited for.
         watch.see();
         let catalogue = proxy.desk.catalogue(call.held.clone(), proxy.memo.max_page(), site_is_down);
-        match decide(asked, &call.caller.scope, &catalogue) {
-            Decision::Serve(serve) => return verified(proxy, call, serve, site_is_down),
-            Decision::Pass(pass) => {
+        match planned(proxy, call, &catalogue)?.at(&catalogue) {
+            Ok(serve) => return verified(proxy, call, Box::new(serve), site_is_down),
+            Err(pass) => {
                 let helps = match pass.reason {
                     Reason::Held => true,
                     Reason::Marked => proxy.settings.on_marked == OnMarked::Wait,
@@ -157,6 +169,22 @@ async fn consider(proxy: &Inner, call: &Call, site_is_down: bool) -> Result<Read
             }
         }
     }
+}
+
+/// Finds out what is asked, or remembers it.
+fn planned(proxy: &Inner, call: &Call, catalogue: &Catalogue) -> Result<Planned, Pass> {
+    let asked = match &call.heard {
+        Some(heard) => match heard.planned(catalogue) {
+            Some(planned) => return Ok(planned),
+            None => Arc::new(Asked::parse(&call.body)?),
+        },
+        None => call.asked.clone()?,
+    };
+    let planned = decide::plan(&asked, &call.caller.scope, catalogue)?;
+    if let Some(digest) = call.digest {
+        proxy.requests.keep(digest, &asked, &call.caller, &planned, catalogue);
+    }
+    Ok(planned)
 }
 
 fn verified(proxy: &Inner, call: &Call, serve: Box<Serve>, site_is_down: bool) -> Result<Ready, Pass> {
@@ -289,7 +317,7 @@ async fn forward(proxy: &Arc<Inner>, call: Call, pass: Pass, older: Option<Box<S
 }
 
 fn changes(call: &Call) -> bool {
-    call.asked.as_ref().map_or(true, decide::changes)
+    call.asked.as_ref().map_or(true, |asked| decide::changes(asked))
 }
 
 /// Hands an answer through as it arrives.

@@ -5,6 +5,7 @@
 //! their way), so that the reason shown is the one that lasts longest.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use serde_json::Value;
 
@@ -12,7 +13,7 @@ use super::catalogue::Catalogue;
 use super::question::{self, Needs, Question, Reader};
 use super::reason::{Advice, Pass, Reason};
 use super::settings::{Limits, OnMarked};
-use super::summary;
+use super::summary::{self, Column};
 use crate::api3::{Auth, PagingInfo, Request};
 use crate::entity::{DataType, EntityRef, EntityType, Shape};
 use crate::filter::{FieldPath, Filter, Leaf, Query, Test};
@@ -90,16 +91,21 @@ pub enum Serve {
 /// How to answer a `read`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ReadPlan {
-    /// The rows.
-    pub query: Query,
+    /// The rows, and what they depend on.
+    pub question: Arc<Question>,
     /// What the answer says about the paging.
     pub paging_info: PagingInfo,
-    /// Fields with addresses: a row with a signed one makes the request pass.
-    pub addresses: Vec<String>,
     /// Everything visible at this moment is in the answer.
     pub fresh_as_of: SiteTime,
-    /// What it depends on.
-    pub needs: Needs,
+}
+
+/// What the cache would answer; whether it may, each moment decides anew.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Planned {
+    Info,
+    Schema,
+    Read(Arc<Question>, PagingInfo),
+    Summarize(Arc<Question>, Arc<[Column]>),
 }
 
 /// Methods that change nothing and that only the site can answer.
@@ -131,13 +137,15 @@ pub(super) fn changes(asked: &Asked) -> bool {
 
 /// Decides whether the cache answers.
 pub fn decide(asked: &Asked, scope: &Scope, catalogue: &Catalogue) -> Decision {
-    match serve(asked, scope, catalogue) {
+    match plan(asked, scope, catalogue).and_then(|planned| planned.at(catalogue)) {
         Ok(serve) => Decision::Serve(Box::new(serve)),
         Err(pass) => Decision::Pass(pass),
     }
 }
 
-fn serve(asked: &Asked, scope: &Scope, catalogue: &Catalogue) -> Result<Serve, Pass> {
+/// Finds out what is asked, and whether the caller may: the part of a decision that
+/// lasts as long as the schema, what is cached, and the largest page.
+pub(super) fn plan(asked: &Asked, scope: &Scope, catalogue: &Catalogue) -> Result<Planned, Pass> {
     let Asked { request, odd } = asked;
     let method = request.method.as_str();
     if WRITES.contains(&method) {
@@ -153,39 +161,47 @@ fn serve(asked: &Asked, scope: &Scope, catalogue: &Catalogue) -> Result<Serve, P
         return Err(question::unknown("the request has more parts than the client sends"));
     }
     match (method, &request.auth) {
-        ("info", None) => Ok(Serve::Info),
+        ("info", None) => Ok(Planned::Info),
         ("info", Some(_)) => Err(question::unknown("`info` has no parameters")),
         (_, None) => Err(Pass::new(Reason::Unmapped, "the request has no credentials")),
-        ("read", Some(_)) => read(&request.argument, scope, catalogue),
+        ("read", Some(_)) => {
+            let (read, question) = question::read(&request.argument, catalogue)?;
+            Ok(Planned::Read(Arc::new(allowed(question, scope, catalogue)?), read.paging_info))
+        }
         ("summarize", Some(_)) => {
-            let (plan, question) = summary::plan(&request.argument, catalogue)?;
-            let (question, fresh_as_of) = allowed(question, scope, catalogue)?;
-            Ok(Serve::Summarize(SummaryPlan { query: question.query, fresh_as_of, needs: question.needs, ..plan }))
+            let (columns, question) = summary::plan(&request.argument, catalogue)?;
+            Ok(Planned::Summarize(Arc::new(allowed(question, scope, catalogue)?), columns.into()))
         }
         _ => schema(&request.argument, scope),
     }
 }
 
-fn read(argument: &Value, scope: &Scope, catalogue: &Catalogue) -> Result<Serve, Pass> {
-    let (read, question) = question::read(argument, catalogue)?;
-    let (question, fresh_as_of) = allowed(question, scope, catalogue)?;
-    Ok(Serve::Read(ReadPlan {
-        query: question.query,
-        paging_info: read.paging_info,
-        addresses: question.addresses,
-        fresh_as_of,
-        needs: question.needs,
-    }))
+impl Planned {
+    /// Tells what to serve at this moment.
+    pub fn at(self, catalogue: &Catalogue) -> Result<Serve, Pass> {
+        match self {
+            Self::Info => Ok(Serve::Info),
+            Self::Schema => Ok(Serve::Schema),
+            Self::Read(question, paging_info) => {
+                let fresh_as_of = vouch(&question, catalogue)?;
+                Ok(Serve::Read(ReadPlan { question, paging_info, fresh_as_of }))
+            }
+            Self::Summarize(question, columns) => {
+                let fresh_as_of = vouch(&question, catalogue)?;
+                Ok(Serve::Summarize(SummaryPlan { question, columns, fresh_as_of }))
+            }
+        }
+    }
 }
 
 /// Schemas depend on what the reader may see, so only the cache's own credentials
 /// get one that was read before.
-fn schema(argument: &Value, scope: &Scope) -> Result<Serve, Pass> {
+fn schema(argument: &Value, scope: &Scope) -> Result<Planned, Pass> {
     if !argument.is_null() {
         question::strict(argument, &["type", "field_name", "project"])?;
     }
     match scope {
-        Scope::Full => Ok(Serve::Schema),
+        Scope::Full => Ok(Planned::Schema),
         Scope::Limited(_) => {
             Err(Pass::new(Reason::Scope, "the schema that a limited caller sees is the site's matter"))
         }
@@ -193,14 +209,12 @@ fn schema(argument: &Value, scope: &Scope) -> Result<Serve, Pass> {
     }
 }
 
-fn allowed(question: Question, scope: &Scope, catalogue: &Catalogue) -> Result<(Question, SiteTime), Pass> {
-    let question = match scope {
-        Scope::Full => question,
-        Scope::Limited(limits) => limit(question, limits, catalogue)?,
-        Scope::Nothing(pass) => return Err(pass.clone()),
-    };
-    let fresh_as_of = vouch(&question, catalogue)?;
-    Ok((question, fresh_as_of))
+fn allowed(question: Question, scope: &Scope, catalogue: &Catalogue) -> Result<Question, Pass> {
+    match scope {
+        Scope::Full => Ok(question),
+        Scope::Limited(limits) => limit(question, limits, catalogue),
+        Scope::Nothing(pass) => Err(pass.clone()),
+    }
 }
 
 /// Tells whether rows that are put aside can be in an answer: not when it asks for

@@ -31,9 +31,11 @@ fn served(serve: &Serve) -> String {
     match serve {
         Serve::Info => ", with the site's own values".to_owned(),
         Serve::Schema => ", once it was read through the proxy".to_owned(),
-        Serve::Read(plan) => format!(", as of {}\n  filter: {}", plan.fresh_as_of.timestamp(), plan.query.filter),
+        Serve::Read(plan) => {
+            format!(", as of {}\n  filter: {}", plan.fresh_as_of.timestamp(), plan.question.query.filter)
+        }
         Serve::Summarize(plan) => {
-            format!(", as of {}\n  filter: {}", plan.fresh_as_of.timestamp(), plan.query.filter)
+            format!(", as of {}\n  filter: {}", plan.fresh_as_of.timestamp(), plan.question.query.filter)
         }
     }
 }
@@ -47,8 +49,8 @@ fn subject(asked: &Asked) -> String {
 pub fn document(decision: &Decision) -> Value {
     let (query, fresh_as_of) = match decision {
         Decision::Serve(serve) => match &**serve {
-            Serve::Read(plan) => (&plan.query, plan.fresh_as_of),
-            Serve::Summarize(plan) => (&plan.query, plan.fresh_as_of),
+            Serve::Read(plan) => (&plan.question.query, plan.fresh_as_of),
+            Serve::Summarize(plan) => (&plan.question.query, plan.fresh_as_of),
             Serve::Info | Serve::Schema => return json!({"decision": "serve"}),
         },
         Decision::Pass(pass) => {

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::audit::Audit;
 use super::callers::Callers;
 use super::desk::{Desk, Leader};
+use super::heard::Requests;
 use super::memo::Memo;
 use super::settings::Settings;
 use super::shadow::{OnDifference, Shadow};
@@ -87,6 +88,7 @@ pub(super) struct Inner {
     pub callers: Callers,
     pub upstream: Upstream,
     pub memo: Memo,
+    pub requests: Requests,
     pub audit: Option<Audit>,
     bodies: Semaphore,
 }
@@ -107,8 +109,9 @@ impl Proxy {
         let shadow = Arc::new(Shadow::new(replica.state(), differences));
         let desk = Arc::new(Desk::new(replica, schema, Arc::clone(&settings), leader)?);
         let audit = audit.map(Audit::start).transpose()?;
+        let requests = Requests::default();
         let bodies = Semaphore::new(BODIES_KIB);
-        Ok(Self(Arc::new(Inner { settings, desk, shadow, callers, upstream, memo, audit, bodies })))
+        Ok(Self(Arc::new(Inner { settings, desk, shadow, callers, upstream, memo, requests, audit, bodies })))
     }
 
     /// Returns the routes.

@@ -23,6 +23,7 @@ mod desk;
 pub mod door;
 pub mod effects;
 pub mod explain;
+mod heard;
 pub mod listener;
 mod memo;
 pub mod proven;
@@ -40,7 +41,7 @@ pub use desk::{Leader, Poke};
 pub use door::{Door, DoorError};
 pub use listener::{Parts, Proxy, ProxyError};
 pub use memo::max_page;
-pub use question::Needs;
+pub use question::{Needs, Question};
 pub use reason::{Advice, Pass, Reason};
 pub use settings::{CallerName, CallerRule, Limits, Mode, OnMarked, Reading, Settings, Tls};
 

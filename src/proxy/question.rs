@@ -33,11 +33,15 @@ pub struct Needs {
 
 /// A query with what its answer depends on.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Question {
+pub struct Question {
+    /// The rows.
     pub query: Query,
+    /// What it depends on.
     pub needs: Needs,
-    /// Fields with addresses, which may turn out to be signed.
+    /// Fields with addresses: a row with a signed one makes the request pass.
     pub addresses: Vec<String>,
+    /// Whether the query is about this very moment: it asked for the last two days, say.
+    pub of_now: bool,
 }
 
 const READ_KEYS: &[&str] = &[
@@ -84,7 +88,7 @@ pub(super) fn read(argument: &Value, catalogue: &Catalogue) -> Result<(Read, Que
     reader.archived(read.include_archived_projects)?;
     let query = Query {
         entity_type: read.entity_type.clone(),
-        filter: filter.at(catalogue.now.timestamp()),
+        filter,
         fields,
         order,
         page: Page { size: read.paging.entities_per_page, number: read.paging.current_page },
@@ -162,10 +166,14 @@ impl<'c> Reader<'c> {
         Ok(Self { needs: Needs { rows: [entity_type.clone()].into(), ..Needs::default() }, ..reader })
     }
 
-    /// Ends; the store's own check has the last word.
-    pub fn question(self, query: Query) -> Result<Question, Pass> {
+    /// Ends: windows around now become absolute, and the store's own check has the
+    /// last word.
+    pub fn question(self, asked: Query) -> Result<Question, Pass> {
+        let filter = asked.filter.at(self.catalogue.now.timestamp());
+        let of_now = filter != asked.filter;
+        let query = Query { filter, ..asked };
         self.catalogue.stored.check(&query).map_err(|error| Pass::new(Reason::Store, error.to_string()))?;
-        Ok(Question { query, needs: self.needs, addresses: self.addresses })
+        Ok(Question { query, needs: self.needs, addresses: self.addresses, of_now })
     }
 
     fn whole(&self, entity_type: &EntityType) -> Result<(), Pass> {

@@ -144,8 +144,8 @@ enum Judged {
 
 async fn judge(desk: &Desk, comparison: &Comparison) -> Judged {
     let needs = match &*comparison.serve {
-        Serve::Read(plan) => &plan.needs,
-        Serve::Summarize(plan) => &plan.needs,
+        Serve::Read(plan) => &plan.question.needs,
+        Serve::Summarize(plan) => &plan.question.needs,
         Serve::Info | Serve::Schema => return Judged::Skipped,
     };
     if !caught_up(desk, needs, comparison.answered).await {

@@ -3,10 +3,12 @@
 //! Numbers of rows, sums, the smallest and the greatest value, without groups: in
 //! what order a site lists groups and how it rounds an average no source tells.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
 use super::catalogue::Catalogue;
-use super::question::{self, Needs, Question, Reader};
+use super::question::{self, Question, Reader};
 use super::reason::{Pass, Reason};
 use crate::api3::{Summarize, SummaryField};
 use crate::entity::{DataType, Shape};
@@ -16,14 +18,12 @@ use crate::state::SiteTime;
 /// How to answer a `summarize`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SummaryPlan {
-    /// The rows.
-    pub query: Query,
+    /// The rows, and what they depend on.
+    pub question: Arc<Question>,
     /// What to compute, by field.
-    pub columns: Vec<Column>,
+    pub columns: Arc<[Column]>,
     /// Everything visible at this moment is in the answer.
     pub fresh_as_of: SiteTime,
-    /// What it depends on.
-    pub needs: Needs,
 }
 
 /// One value to compute.
@@ -55,7 +55,7 @@ pub enum Aggregate {
 }
 
 /// Reads the argument of `summarize`.
-pub(super) fn plan(argument: &Value, catalogue: &Catalogue) -> Result<(SummaryPlan, Question), Pass> {
+pub(super) fn plan(argument: &Value, catalogue: &Catalogue) -> Result<(Vec<Column>, Question), Pass> {
     let known = ["type", "filters", "summaries", "grouping", "include_archived_projects"];
     let object = question::strict(argument, &known)?;
     if object.get("include_archived_projects").is_some_and(|flag| !flag.is_boolean()) {
@@ -76,18 +76,14 @@ pub(super) fn plan(argument: &Value, catalogue: &Catalogue) -> Result<(SummaryPl
     reader.archived(asked.include_archived_projects)?;
     let query = Query {
         entity_type: asked.entity_type,
-        filter: filter.at(catalogue.now.timestamp()),
+        filter,
         fields: Vec::new(),
         order: Vec::new(),
         page: Page::first(1),
         only: Only::Active,
         include_archived_projects: asked.include_archived_projects,
     };
-    let question = reader.question(query)?;
-    Ok((
-        SummaryPlan { query: question.query.clone(), columns, fresh_as_of: SiteTime(0), needs: Needs::default() },
-        question,
-    ))
+    Ok((columns, reader.question(query)?))
 }
 
 fn column(reader: &mut Reader<'_>, summary: &SummaryField) -> Result<Column, Pass> {

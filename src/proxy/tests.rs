@@ -413,10 +413,58 @@ fn the_projects_of_a_scope_are_part_of_the_filter() {
     match &decision {
         Decision::Serve(serve) => {
             let Serve::Read(plan) = &**serve else { panic!("{serve:?}") };
-            assert_eq!(plan.query.filter.to_string(), r#"(project LinkTo([Project:7]) and (code OneOf([Text("a")])))"#);
+            assert_eq!(
+                plan.question.query.filter.to_string(),
+                r#"(project LinkTo([Project:7]) and (code OneOf([Text("a")])))"#
+            );
         }
         other => panic!("{other:?}"),
     }
+}
+
+#[test]
+fn a_request_that_was_heard_before_is_decided_like_a_new_one() {
+    let (known, requests) = (catalogue(), heard::Requests::default());
+    let caller = Arc::new(callers::Caller { digest: [0; 32], name: "s".into(), scope: Scope::Full });
+    let keep = |digest: u8, asked: &Asked| {
+        let planned = decide::plan(asked, &Scope::Full, &known).expect("a plan");
+        requests.keep([digest; 32], asked, &caller, &planned, &known);
+        requests.heard(&[digest; 32])
+    };
+    let asked_for = asked("read", find("Shot", json!([["code", "is", "a"]]), json!(["sg_sequence"])));
+    let heard = keep(1, &asked_for).expect("it is remembered");
+    assert_eq!((heard.asked.request.auth.as_ref(), &heard.asked.request.argument), (None, &asked_for.request.argument));
+    assert!(requests.heard(&[2; 32]).is_none());
+
+    let shot = || EntityType::new("Shot");
+    let held = Held { names: [(EntityType::new("Sequence"), NOW)].into(), ..Held::default() };
+    let mut frozen = Standing::clone(&known.standing);
+    frozen.types.remove(&shot());
+    let moments = [
+        known.clone(),
+        Catalogue { held, ..known.clone() },
+        Catalogue { now: NOW.after(Duration::from_secs(86_400)), ..known.clone() },
+        Catalogue { standing: Arc::new(frozen), ..known.clone() },
+    ];
+    let mut reasons = Vec::new();
+    for moment in &moments {
+        let again = heard.planned(moment).expect("it means the same").at(moment);
+        let again = again.map_or_else(Decision::Pass, |serve| Decision::Serve(Box::new(serve)));
+        assert_eq!(again, decide(&asked_for, &Scope::Full, moment));
+        reasons.push(outcome_with(&asked_for, &Scope::Full, moment));
+    }
+    assert_eq!(reasons, ["serve", "held", "stale", "not_live"]);
+
+    // Another schema, other cached fields or another page may give it another meaning.
+    let others = [
+        Catalogue { schema: Arc::new(schema()), ..known.clone() },
+        Catalogue { stored: Arc::new(crate::store::Catalogue::clone(&known.stored)), ..known.clone() },
+        Catalogue { max_page: 100, ..known.clone() },
+    ];
+    assert!(others.iter().all(|other| heard.planned(other).is_none()));
+
+    let of_now = asked("read", find("Shot", json!([["created_at", "in_last", 2, "HOUR"]]), json!(["code"])));
+    assert!(keep(3, &of_now).is_none(), "it asks something else each time");
 }
 
 #[test]

@@ -10,9 +10,10 @@ use std::fmt::{self, Write};
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use rusqlite::{Connection, Row};
 use rustc_hash::{FxHashMap, FxHasher};
 
-use super::super::Found;
+use super::super::{Found, Result};
 use crate::filter::Query;
 
 /// A moment of the file: two are the same when no commit in between changed an answer.
@@ -22,6 +23,15 @@ pub(super) struct AsOf {
     pub seq: i64,
     /// Of the layouts.
     pub generation: i64,
+}
+
+impl AsOf {
+    /// Returns the present moment: one statement sees one.
+    pub(super) fn now(reader: &Connection) -> Result<Self> {
+        let sql = "SELECT (SELECT max(seq) FROM changes), (SELECT value FROM generation)";
+        let now = |row: &Row<'_>| Ok(Self { seq: row.get(0)?, generation: row.get(1)? });
+        Ok(reader.prepare_cached(sql)?.query_row([], now)?)
+    }
 }
 
 /// What is not text in an answer, about: the query, and the key of each row.

@@ -164,13 +164,13 @@ impl EmbeddedStore {
     }
 
     fn find_quickly(&self, reader: &Connection, query: &Query) -> Result<Option<Arc<Found>>> {
-        let begin = || Moment::begin(reader, &self.shared);
-        if let Some(found) = self.answers.get(begin()?.as_of()?, query) {
+        if let Some(found) = self.answers.get(AsOf::now(reader)?, query) {
             return Ok(Some(found));
         }
         if !plan::is_quick(query) {
             return Ok(None);
         }
+        let begin = || Moment::begin(reader, &self.shared);
         let needs = |moment: &Moment<'_>| plan::needs(&moment.layouts, query, &moment.layouts.catalogue.check(query)?);
         let answer = |moment: &Moment<'_>, held: &Held| {
             find(&Finder::new(&moment.transaction, &moment.layouts, held), query, &self.answers)
@@ -236,10 +236,6 @@ impl<'c> Moment<'c> {
         let transaction = reader.unchecked_transaction().map_err(wrap("read"))?;
         let layouts = shared.current(&transaction).map_err(wrap("read"))?;
         Ok(Self { transaction, layouts })
-    }
-
-    fn as_of(&self) -> Result<AsOf> {
-        Ok(AsOf { seq: changes::newest(&self.transaction)?, generation: self.layouts.generation() })
     }
 }
 
