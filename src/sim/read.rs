@@ -61,8 +61,9 @@ impl Scope<'_> {
     }
 }
 
+/// A link to a retired project is an empty one, so the row is in none.
 fn in_archived_project(world: &World, key: Key) -> bool {
-    let Some(project) = world.project(key) else { return false };
+    let Some(project) = world.project(key).filter(|project| world.is_active(*project)) else { return false };
     world.named(project, "archived") == &Cell::Bool(true)
 }
 

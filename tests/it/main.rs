@@ -30,6 +30,7 @@ mod proxy_listener;
 mod proxy_outage;
 mod proxy_python;
 mod proxy_rig;
+mod proxy_scenarios;
 mod prometheus;
 mod report_elastic;
 mod scenarios;

@@ -24,47 +24,47 @@ use crate::store_world::{World, WorldRow, ids};
 /// One file.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct File {
+pub struct File {
     /// Fields with their data types, by type.
     types: BTreeMap<String, BTreeMap<String, String>>,
     /// The names of entities whose types the site has and the stores have not.
     #[serde(default)]
-    uncached: BTreeMap<String, BTreeMap<i64, String>>,
+    pub uncached: BTreeMap<String, BTreeMap<i64, String>>,
     /// Rows by type and id; fields that are left out are empty. Links are written
     /// `Type:id`. `retired: true` makes a retired row.
     rows: BTreeMap<String, BTreeMap<i64, Map<String, Value>>>,
     /// The time of the site.
     now: Option<String>,
     /// The type that the cases ask for.
-    of: String,
-    cases: Vec<Case>,
+    pub of: String,
+    pub cases: Vec<Case>,
 }
 
 /// One query.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Case {
+pub struct Case {
     /// A sentence.
-    it: String,
+    pub it: String,
     /// Where the reference says so.
-    evidence: String,
-    of: Option<String>,
+    pub evidence: String,
+    pub of: Option<String>,
     #[serde(default)]
-    filter: Option<Value>,
+    pub filter: Option<Value>,
     /// Joins the conditions by `or`.
     #[serde(default)]
-    any: bool,
+    pub any: bool,
     #[serde(default)]
-    order: Option<String>,
+    pub order: Option<String>,
     /// Size and number.
-    page: Option<(u32, u32)>,
+    pub page: Option<(u32, u32)>,
     #[serde(default)]
-    retired_only: bool,
-    include_archived_projects: Option<bool>,
+    pub retired_only: bool,
+    pub include_archived_projects: Option<bool>,
     /// Fields to read besides those of the row itself.
     #[serde(default)]
-    fields: Vec<String>,
-    ids: Option<Vec<i64>>,
+    pub fields: Vec<String>,
+    pub ids: Option<Vec<i64>>,
     /// Whether there is a next page.
     #[serde(default)]
     more: bool,
@@ -101,7 +101,7 @@ async fn clear(store: &dyn Store, world: &World) {
     }
 }
 
-fn paths() -> Vec<PathBuf> {
+pub fn paths() -> Vec<PathBuf> {
     let entries = std::fs::read_dir("tests/scenarios").expect("the scenarios");
     let mut paths: Vec<_> = entries.map(|entry| entry.expect("an entry").path()).collect();
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "yaml"));
@@ -109,13 +109,13 @@ fn paths() -> Vec<PathBuf> {
     paths
 }
 
-fn read(path: &PathBuf) -> File {
+pub fn read(path: &PathBuf) -> File {
     let text = std::fs::read_to_string(path).expect("a scenario");
     serde_yaml::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
 impl File {
-    fn world(&self) -> World {
+    pub fn world(&self) -> World {
         let mut world = World { now: self.now.as_deref().and_then(Timestamp::parse), ..World::default() };
         for (name, fields) in &self.types {
             world.add_type(name, fields.clone());
@@ -173,7 +173,7 @@ impl Case {
         RawFilter::from_lists(&lists, self.any).unwrap_or_else(|error| panic!("{}: {error}", self.it))
     }
 
-    fn query(&self, world: &World, of: &str) -> Query {
+    pub fn query(&self, world: &World, of: &str) -> Query {
         let entity_type = EntityType::new(self.of.as_deref().unwrap_or(of));
         let filter = world.schema.filter(&entity_type, &self.raw_filter());
         let filter = filter.unwrap_or_else(|fault| panic!("{}: {fault}", self.it));
@@ -229,20 +229,7 @@ impl Case {
     /// Checks that the proxy answers exactly what the stores answer, with the very
     /// query that is held against them here.
     fn decide(&self, world: &World, query: &Query) {
-        let fields: Vec<_> = self.fields.iter().filter(|path| !path.contains("image")).collect();
-        let sorts: Vec<_> = match self.order.as_deref() {
-            Some(text) => sgcache::filter::parse_order(text).expect("an order").iter().map(RawSort::to_wire).collect(),
-            None => Vec::new(),
-        };
-        let mut argument = json!({"type": query.entity_type.as_str(), "return_fields": fields,
-            "filters": self.raw_filter().to_wire(), "return_only": query.only.as_str(), "sorts": sorts,
-            "paging": {"entities_per_page": query.page.size, "current_page": query.page.number}});
-        if let Some(include) = self.include_archived_projects {
-            argument["include_archived_projects"] = include.into();
-        }
-        let body = json!({"method_name": "read", "params": [{"script_name": "s", "script_key": "k"}, argument]});
-        let asked = Asked::parse(body.to_string().as_bytes()).expect("a request");
-        match proxy::decide(&asked, &Scope::Full, &catalogue(world)) {
+        match self.decision(world, query) {
             Decision::Serve(serve) => {
                 let Serve::Read(plan) = *serve else { panic!("{}: not a read", self.it) };
                 assert!(self.unsupported.is_none(), "{}: the proxy would answer", self.it);
@@ -256,6 +243,24 @@ impl Case {
                 assert!(expected, "{}: the proxy passes it on: {pass:?}", self.it);
             }
         }
+    }
+
+    /// Returns what the proxy decides when everything is live.
+    pub fn decision(&self, world: &World, query: &Query) -> Decision {
+        let fields: Vec<_> = self.fields.iter().filter(|path| !path.contains("image")).collect();
+        let sorts: Vec<_> = match self.order.as_deref() {
+            Some(text) => sgcache::filter::parse_order(text).expect("an order").iter().map(RawSort::to_wire).collect(),
+            None => Vec::new(),
+        };
+        let mut argument = json!({"type": query.entity_type.as_str(), "return_fields": fields,
+            "filters": self.raw_filter().to_wire(), "return_only": query.only.as_str(), "sorts": sorts,
+            "paging": {"entities_per_page": query.page.size, "current_page": query.page.number}});
+        if let Some(include) = self.include_archived_projects {
+            argument["include_archived_projects"] = include.into();
+        }
+        let body = json!({"method_name": "read", "params": [{"script_name": "s", "script_key": "k"}, argument]});
+        let asked = Asked::parse(body.to_string().as_bytes()).expect("a request");
+        proxy::decide(&asked, &Scope::Full, &catalogue(world))
     }
 }
 
