@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use sgcache::entity::{EntityRef, EntityType, EventId};
 use sgcache::state::{DeadKind, Kinds, MarkRequest, SiteTime};
+use sgcache::store::Fields;
 use sgcache::sync::{Settings, Steps};
 
 use crate::sync_cache::{Cache, create, empty_site, happen, to};
@@ -57,6 +58,32 @@ async fn entries_in_any_order_and_ten_minutes_late_end_with_the_site() {
     }
     cache.quiesce().await;
     assert!(cache.state().gaps().expect("gaps").is_empty());
+    cache.assert_equal_to_site().await;
+}
+
+/// Row 52: one key changes five times a second for ten minutes, polled every 2 s.
+#[tokio::test]
+async fn a_hot_key_is_read_once_a_poll_and_is_never_behind_it() {
+    let site = empty_site();
+    let hot = create(&site, "Shot", json!({"code": "hot"}));
+    let cache = Cache::live(site).await;
+    let key = EntityRef::new("Shot", hot);
+    cache.quiesce().await;
+    cache.site().requests.reset();
+    let polls = 300;
+    for poll in 0..polls {
+        for change in 0..10 {
+            cache.site().update("Shot", hot, json!({"sg_cut_in": poll * 10 + change})).expect("an update");
+        }
+        cache.tick(Duration::from_secs(2));
+        cache.step().await.expect("a step");
+        let stored = cache.store().get(std::slice::from_ref(&key), &Fields::All).await.expect("a row");
+        assert_eq!(stored[0].get("sg_cut_in"), Some(json!(poll * 10 + 9)));
+    }
+    // Beside it, scans of the whole type, every few minutes.
+    let reads = cache.site().requests.of("read Shot");
+    assert!(reads <= polls + 10, "{reads} reads");
+    cache.quiesce().await;
     cache.assert_equal_to_site().await;
 }
 
