@@ -21,6 +21,7 @@ mod live_elasticsearch;
 mod matrix;
 mod metrics_dashboard;
 mod metrics_fed;
+mod metrics_kibana;
 mod metrics_live;
 mod metrics_rules;
 mod ops_listener;

@@ -1,5 +1,6 @@
 //! Reports on their way into a real Elasticsearch, with faults between.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,8 +22,8 @@ const SUITE: &str = "report_elastic";
 const CLOSED: &str = "http://127.0.0.1:9";
 
 /// An outbox of its own, and streams of its own on the server.
-struct Case {
-    url: &'static str,
+pub struct Case {
+    pub url: &'static str,
     indices: TestIndices,
     outbox: Arc<Outbox>,
     metrics: Metrics,
@@ -30,7 +31,7 @@ struct Case {
 }
 
 impl Case {
-    fn start() -> Option<Self> {
+    pub fn start() -> Option<Self> {
         let url = elasticsearch(SUITE)?;
         let folder = tempfile::tempdir().unwrap();
         let metrics = Metrics::default();
@@ -38,7 +39,7 @@ impl Case {
         Some(Self { url, indices: TestIndices::new(url), outbox, metrics, _folder: folder })
     }
 
-    fn delivery(&self, url: &str) -> Delivery {
+    pub fn delivery(&self, url: &str) -> Delivery {
         let mut settings = Settings::new([url]);
         settings.retry.first_pause = Duration::from_millis(1);
         settings.retry.longest_pause = Duration::from_millis(5);
@@ -46,19 +47,27 @@ impl Case {
         Delivery::new(client, self.indices.prefix(), self.outbox.clone())
     }
 
-    fn report(&self, report: &RunReport) {
+    pub fn report(&self, report: &RunReport) {
         let sink = Sink::Elasticsearch(self.outbox.clone(), Wording::new("studio"));
         sink.deliver(report);
     }
 
     /// Returns what a search of a stream finds.
-    async fn search(&self, stream: &str, body: Value) -> Value {
+    pub async fn search(&self, stream: &str, body: Value) -> Value {
         let name = self.indices.name(stream);
         let client = reqwest::Client::new();
         let refresh = format!("{}/{name}/_refresh", self.url);
         client.post(refresh).send().await.unwrap().error_for_status().unwrap();
         let search = client.post(format!("{}/{name}/_search", self.url)).json(&body);
         search.send().await.unwrap().error_for_status().unwrap().json().await.unwrap()
+    }
+
+    /// Returns the mapped fields of a stream, and whether they can be summed or sorted by.
+    pub async fn mappings(&self, stream: &str) -> BTreeMap<String, bool> {
+        let url = format!("{}/{}/_field_caps?fields=*", self.url, self.indices.name(stream));
+        let found: Value = reqwest::get(url).await.unwrap().error_for_status().unwrap().json().await.unwrap();
+        let sums = |types: &Value| types.as_object().unwrap().values().all(|ty| ty["aggregatable"] == true);
+        found["fields"].as_object().unwrap().iter().map(|(name, types)| (name.clone(), sums(types))).collect()
     }
 
     async fn count(&self, stream: &str) -> u64 {
@@ -73,7 +82,7 @@ fn open(folder: &Path, metrics: &Metrics) -> Arc<Outbox> {
 }
 
 /// A sampled validation that found one field different and repaired it.
-fn report(run_id: &str) -> RunReport {
+pub fn report(run_id: &str) -> RunReport {
     let started_at = Utc.with_ymd_and_hms(2026, 11, 23, 2, 0, 0).unwrap();
     let mut shot = TypeResult { checked: 1000, differs: 1, repaired: 1, ..TypeResult::default() };
     shot.sum_up();
