@@ -16,10 +16,11 @@ use super::decide::{Asked, Planned};
 use crate::schema::Schema;
 use crate::store;
 
-/// More requests than this are not remembered.
-const MOST: usize = 4_096;
+/// More requests than this are not remembered; with the longest of them it takes some
+/// tens of MB.
+const MOST: usize = 2_048;
 /// Longer requests are not remembered.
-pub(super) const LONGEST: usize = 8 << 10;
+pub(super) const LONGEST: usize = 4 << 10;
 
 /// A request that was read.
 pub(super) struct Heard {

@@ -6,7 +6,8 @@
 //! of link targets (name, dead or alive). Columns of the first that queries ask for
 //! are kept in memory (`memory`, told by `changes` what was written); there a filter
 //! becomes rows (`plan`, `passes`) and a page of ids (`order`). Documents are touched
-//! only after the page is chosen (`fetch`).
+//! only after the page is chosen (`fetch`). What is asked again before anything has
+//! changed has its answer already (`answers`).
 //!
 //! One thread owns the only connection that writes, and makes checkpoints when it
 //! has nothing else to do: an automatic checkpoint inside of a commit takes up to
@@ -68,7 +69,8 @@ pub struct EmbeddedSettings {
     pub busy_timeout: Duration,
     /// The largest size of the file; unlimited when `None`.
     pub max_bytes: Option<u64>,
-    /// How many bytes of columns are kept in memory for queries.
+    /// How many bytes of columns are kept in memory for queries; an eighth of it more
+    /// is for answers.
     pub memory: usize,
 }
 

@@ -28,7 +28,10 @@ const QUICK: usize = 8;
 /// Tells whether a query is answered within microseconds however many rows there are:
 /// it asks for a few by their ids, and looks at nothing else but their own columns.
 pub(super) fn is_quick(query: &Query) -> bool {
-    let own = |leaf: &Leaf| leaf.path.is_local() && matches!(leaf.test, Test::OneOf(_) | Test::LinkTo(_));
+    let own = |leaf: &Leaf| {
+        let looked_up = matches!(leaf.test, Test::OneOf(_) | Test::LinkTo(_));
+        looked_up && leaf.path.is_local() && leaf.path.data_type.shape() != Shape::Links
+    };
     query.include_archived_projects
         && query.filter.only_ids().is_some_and(|ids| ids.len() <= QUICK)
         && query.filter.leaves().into_iter().all(own)
