@@ -307,6 +307,13 @@ async fn a_request_under_way_is_finished_before_the_end() {
     assert_eq!((said(&headers).as_str(), answer["results"]["entities"].is_array()), ("uncached_type", true));
 }
 
+/// A `read` as it is written to a connection.
+fn request(address: &str, argument: &Value) -> String {
+    let auth = json!({"script_name": "sgcache", "script_key": "sgcache-sim"});
+    let body = json!({"method_name": "read", "params": [auth, argument]}).to_string();
+    format!("POST /api3/json HTTP/1.1\r\nhost: {address}\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn callers_who_are_slow_hold_up_nobody_and_lose_nothing() {
     let site = filled();
@@ -316,16 +323,13 @@ async fn callers_who_are_slow_hold_up_nobody_and_lose_nothing() {
     }
     let rig = Rig::start(site, written(CONFIGS), Settings::default()).await;
     let address = rig.url.trim_start_matches("http://");
-    let auth = json!({"script_name": "sgcache", "script_key": "sgcache-sim"});
-    let asked = json!({"method_name": "read", "params": [auth, find("Shot", json!([]), &["code", "project"])]});
-    let body = asked.to_string();
-    let head = format!("POST /api3/json HTTP/1.1\r\nhost: {address}\r\ncontent-length: {}\r\n\r\n", body.len());
-    let (begun, rest) = body.split_at(body.len() / 2);
+    let question = request(address, &find("Shot", json!([]), &["code", "project"]));
+    let (begun, rest) = question.split_at(question.len() - 100);
 
     let mut slow = Vec::new();
     for _ in 0..100 {
         let mut stream = TcpStream::connect(address).await.expect("a connection");
-        stream.write_all(format!("{head}{begun}").as_bytes()).await.expect("half a request");
+        stream.write_all(begun.as_bytes()).await.expect("half a request");
         slow.push(stream);
     }
     // Asks, and does not listen, until nobody takes its questions any more.
@@ -333,7 +337,7 @@ async fn callers_who_are_slow_hold_up_nobody_and_lose_nothing() {
     deaf.set_recv_buffer_size(4096).expect("a size");
     deaf.set_send_buffer_size(4096).expect("a size");
     let mut deaf = deaf.connect(address.parse().expect("an address")).await.expect("a connection");
-    let (question, mut sent) = (format!("{head}{body}"), 0);
+    let mut sent = 0;
     while let Ok(written) =
         tokio::time::timeout(Duration::from_millis(300), deaf.write(&question.as_bytes()[sent % question.len()..]))
             .await
@@ -352,6 +356,23 @@ async fn callers_who_are_slow_hold_up_nobody_and_lose_nothing() {
     let mut heard = String::new();
     deaf.read_to_string(&mut heard).await.expect("answers");
     assert_eq!(heard.matches("HTTP/1.1 200 OK").count(), sent / question.len());
+}
+
+/// Head and body that are written apart wait for each other on a network.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_is_written_in_one_piece() {
+    let rig = rig(Settings::default()).await;
+    let address = rig.url.trim_start_matches("http://");
+    let request = request(address, &find("Shot", json!([]), &["code", "project"]));
+    let mut stream = TcpStream::connect(address).await.expect("a connection");
+    for _ in 0..20 {
+        stream.write_all(request.as_bytes()).await.expect("a request");
+        let mut piece = vec![0; 1 << 16];
+        let length = stream.read(&mut piece).await.expect("an answer");
+        let text = std::str::from_utf8(&piece[..length]).expect("a text");
+        let (head, body) = text.split_once("\r\n\r\n").expect("a whole head");
+        assert!(head.contains("x-sgcache: hit") && head.contains(&format!("content-length: {}", body.len())), "{text}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
