@@ -22,7 +22,8 @@ fn wanted(name: &str, usual: u64) -> u64 {
     std::env::var(name).ok().and_then(|count| count.parse().ok()).unwrap_or(usual)
 }
 
-async fn run(python: String, script: &'static str, arguments: Vec<String>) -> (Output, String) {
+/// Runs a program of `tests/python`.
+pub async fn run(python: String, script: &'static str, arguments: Vec<String>) -> (Output, String) {
     run_with(python, script, arguments, &[]).await
 }
 

@@ -4,8 +4,7 @@
 //! Runs when SGCACHE_TEST_PYTHON names a Python that has shotgun_api3.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures::{StreamExt, stream};
@@ -16,6 +15,7 @@ use sgcache::schema::display_name_field;
 use sgcache::sim::{Rows, Site};
 use sgcache::store::RowState;
 
+use crate::proxy_python::run;
 use crate::proxy_rig::{Rig, written};
 use crate::scenarios::{Case, File, paths, read};
 use crate::servers::python;
@@ -135,11 +135,9 @@ fn order(case: &Case) -> Vec<Value> {
 async fn ask(python: &str, rig: &Rig, cases: &Value) -> Vec<Answers> {
     let file = rig.directory.path().join("cases.json");
     std::fs::write(&file, cases.to_string()).expect("the cases");
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python/scenarios.py");
-    let mut command = Command::new(python);
-    command.arg(script).args([&rig.site_url, &rig.url]).arg(file);
-    let output = tokio::task::spawn_blocking(move || command.output()).await.expect("a run").expect("Python runs");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let arguments = vec![rig.site_url.clone(), rig.url.clone(), file.display().to_string()];
+    let (output, said) = run(python.to_owned(), "scenarios.py", arguments).await;
+    assert!(output.status.success(), "{said}");
     let text = String::from_utf8(output.stdout).expect("UTF-8");
     text.lines().map(|line| serde_json::from_str(line).expect("answers")).collect()
 }

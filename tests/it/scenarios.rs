@@ -233,9 +233,9 @@ impl Case {
             Decision::Serve(serve) => {
                 let Serve::Read(plan) = *serve else { panic!("{}: not a read", self.it) };
                 assert!(self.unsupported.is_none(), "{}: the proxy would answer", self.it);
-                let planned = plan.question.query.clone();
+                let planned = &plan.question.query;
                 assert_eq!(planned.filter, query.filter, "{}", self.it);
-                assert_eq!((planned.order, planned.page), (query.order.clone(), query.page), "{}", self.it);
+                assert_eq!((&planned.order, planned.page), (&query.order, query.page), "{}", self.it);
             }
             Decision::Pass(pass) => {
                 let known = [Reason::Unproven, Reason::UnknownField, Reason::Retired, Reason::Malformed];

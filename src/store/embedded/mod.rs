@@ -173,7 +173,7 @@ impl EmbeddedStore {
             return Ok(None);
         }
         let begin = || Moment::begin(reader, &self.shared);
-        let needs = |moment: &Moment<'_>| plan::needs(&moment.layouts, query, &moment.layouts.catalogue.check(query)?);
+        let needs = |moment: &Moment<'_>| plan::needs(&moment.layouts, query);
         let answer = |moment: &Moment<'_>, held: &Held| {
             find(&Finder::new(&moment.transaction, &moment.layouts, held), query, &self.answers)
         };
@@ -206,7 +206,7 @@ impl EmbeddedStore {
 
 /// Finds the page of a query, and keeps it for whoever asks the same.
 fn find(finder: &Finder<'_>, query: &Query, answers: &Answers) -> Result<(Arc<Found>, NewNames)> {
-    let found = finder.matching(query, &finder.layouts.catalogue.check(query)?)?;
+    let found = finder.matching(query)?;
     let (page, names) = fetch::page(finder, query, finder.page(query, &found)?)?;
     let page = Arc::new(page);
     answers.keep(finder.as_of(), query, &page);
@@ -273,7 +273,7 @@ impl Store for EmbeddedStore {
             return Ok(Arc::unwrap_or_clone(found));
         }
         let (query, asked, answers) = (query.clone(), query.clone(), Arc::clone(&self.answers));
-        let needs = move |layouts: &Layouts| plan::needs(layouts, &asked, &layouts.catalogue.check(&asked)?);
+        let needs = move |layouts: &Layouts| plan::needs(layouts, &asked);
         let found = self.query(needs, move |finder: &Finder<'_>| find(finder, &query, &answers)).await?;
         Ok(Arc::unwrap_or_clone(found))
     }
@@ -281,10 +281,10 @@ impl Store for EmbeddedStore {
     async fn count(&self, query: &Query) -> Result<u64> {
         let (query, asked) = (query.clone(), query.clone());
         let answer = move |finder: &Finder<'_>| {
-            let found = finder.matching(&query, &finder.layouts.catalogue.check(&query)?)?;
+            let found = finder.matching(&query)?;
             Ok((found.count() as u64, NewNames::new()))
         };
-        let needs = move |layouts: &Layouts| plan::needs(layouts, &asked, &layouts.catalogue.check(&asked)?);
+        let needs = move |layouts: &Layouts| plan::needs(layouts, &asked);
         self.query(needs, answer).await
     }
 

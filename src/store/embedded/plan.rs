@@ -37,8 +37,9 @@ pub(super) fn is_quick(query: &Query) -> bool {
         && query.filter.leaves().into_iter().all(own)
 }
 
-/// Returns the columns that a filter and an order look at.
-pub(super) fn needs(layouts: &Layouts, query: &Query, filter: &Filter) -> Result<Needs> {
+/// Returns the columns that a query looks at to filter and to order.
+pub(super) fn needs(layouts: &Layouts, query: &Query) -> Result<Needs> {
+    let filter = layouts.catalogue.check(query)?;
     let mut needs = Needs::from([(layouts.tables(&query.entity_type)?.number, BTreeSet::new())]);
     let sorted = query.order.iter().map(|key| &key.path);
     for path in filter.leaves().into_iter().map(|leaf| &leaf.path).chain(sorted) {
@@ -75,15 +76,16 @@ impl<'a> Finder<'a> {
         Self { reader, layouts, held, dead: RefCell::default() }
     }
 
-    /// Returns the rows that pass a filter.
-    pub(super) fn matching(&self, query: &Query, filter: &Filter) -> Result<Slots> {
+    /// Returns the rows that pass the filter of a query.
+    pub(super) fn matching(&self, query: &Query) -> Result<Slots> {
+        let filter = self.layouts.catalogue.check(query)?;
         let tables = self.layouts.tables(&query.entity_type)?;
         let rows = self.rows(tables)?;
         let from = match query.only {
             Only::Active => rows.active(),
             Only::Retired => rows.retired(),
         };
-        self.narrow(tables, filter, from.clone())
+        self.narrow(tables, &filter, from.clone())
     }
 
     /// Returns the moment that is looked at.
