@@ -13,7 +13,7 @@ use axum::body::Bytes;
 use axum::http::header;
 use axum::serve::ListenerExt;
 use sgcache::api3::Auth;
-use sgcache::proxy::{self, Door, Leader, Proxy};
+use sgcache::proxy::{self, ApiListener, Leader, Proxy};
 use sgcache::shotgun;
 use sgcache::state::State;
 use sgcache::sync::Follower;
@@ -45,13 +45,13 @@ pub async fn run(options: &Options) -> anyhow::Result<()> {
         site: &shotgun::Settings::new(site.url.as_str(), Auth::script("sgcache", "sgcache-sim")),
         settings: settings.clone(),
         leader: Leader::Here(Arc::new(move || follower.poke())),
-        audit: Some(&room.path),
+        access_log: Some(&room.path),
         differences: None,
     };
     let proxy = Proxy::new(made)?;
-    let door = Door::open(([127, 0, 0, 1], 0).into(), &settings).await?;
-    let url = format!("http://{}", door.address());
-    tokio::spawn(door.serve(proxy.router(), stop.clone()));
+    let listener = ApiListener::bind(([127, 0, 0, 1], 0).into(), &settings).await?;
+    let url = format!("http://{}", listener.address());
+    tokio::spawn(listener.serve(proxy.router(), stop.clone()));
     let end = stop.clone();
     tokio::spawn(async move { proxy.run(end).await });
     let canned = canned().await?;

@@ -21,7 +21,7 @@ use super::tasks::TaskGauges;
 use crate::config::{Config, StoreSettings};
 use crate::metrics::{Labels, Metrics};
 use crate::pipeline::{self, Command, Event, Heartbeat, Outputs, PauseSource, Pauses, Pipeline, PlanState, Previous};
-use crate::proxy::{Door, DoorError, Leader, Parts, Proxy};
+use crate::proxy::{ApiListener, ApiListenerError, Leader, Parts, Proxy};
 use crate::report::{self, RunReport, Trigger};
 use crate::server::{self, Bound, Control, Ops, RunsQuery, TriggerRefused, TriggerRequest};
 use crate::state::{State, StateError};
@@ -73,10 +73,10 @@ impl Daemon {
             .map_err(|error| Failure::new(Failure::LOCKED, error.to_string()))?;
         let metrics = Metrics::new(&labels(files.iter().map(|file| file.entity_type.as_str()), &pipelines));
         let settings = follow_settings(&pipelines);
-        let door = Door::open(config.listen.api, &config.api).await.map_err(closed)?;
+        let listener = ApiListener::bind(config.listen.api, &config.api).await.map_err(closed)?;
         let online = Online::with(config, files, metrics).await?;
         let engine = Arc::new(Engine::new(online, settings)?);
-        Self::launch(engine, pipelines, names, overrides, bound, door)
+        Self::launch(engine, pipelines, names, overrides, bound, listener)
     }
 
     fn launch(
@@ -85,7 +85,7 @@ impl Daemon {
         names: Vec<String>,
         overrides: BTreeMap<String, String>,
         bound: Bound,
-        door: Door,
+        listener: ApiListener,
     ) -> Result<Self, Failure> {
         describe(&engine);
         let state = engine.online.state.clone();
@@ -106,8 +106,8 @@ impl Daemon {
         tasks.push(tokio::spawn(reload::watch(Arc::clone(&engine), names, commands.clone())));
         tasks.push(tokio::spawn(serve(bound, router(&engine, &snapshots, &control, heartbeat, commands), &engine)));
         tasks.push(tokio::spawn(measure(Arc::clone(&snapshots), engine.shutdown.clone())));
-        let api = door.address();
-        tasks.extend(open(door, &engine)?);
+        let api = listener.address();
+        tasks.extend(open(listener, &engine)?);
         tasks.extend(lead(&engine)?);
         if let Some(delivery) = engine.delivery.clone() {
             let stop = engine.shutdown.clone();
@@ -352,8 +352,8 @@ async fn measure(snapshots: Arc<Snapshots>, stop: CancellationToken) {
     }
 }
 
-/// Starts the read proxy behind an open door.
-fn open(door: Door, engine: &Arc<Engine>) -> Result<[JoinHandle<()>; 2], Failure> {
+/// Starts the read proxy at the bound api listener.
+fn open(listener: ApiListener, engine: &Arc<Engine>) -> Result<[JoinHandle<()>; 2], Failure> {
     let following = engine.following.clone();
     let poke = move || {
         if let Some(follower) = following.follower() {
@@ -367,7 +367,7 @@ fn open(door: Door, engine: &Arc<Engine>) -> Result<[JoinHandle<()>; 2], Failure
         site: &online.config.shotgun.client(),
         settings: online.config.api.clone(),
         leader: Leader::Here(Arc::new(poke)),
-        audit: Some(&online.config.data_dir),
+        access_log: Some(&online.config.data_dir),
         differences: differences(online, engine.delivery.as_deref()),
     };
     let proxy = Proxy::new(parts).map_err(|error| Failure::internal(error.to_string()))?;
@@ -375,7 +375,7 @@ fn open(door: Door, engine: &Arc<Engine>) -> Result<[JoinHandle<()>; 2], Failure
     let kept = tokio::spawn(async move { proxy.run(stop).await });
     let stop = engine.shutdown.clone();
     let served = tokio::spawn(async move {
-        if let Err(error) = door.serve(router, stop).await {
+        if let Err(error) = listener.serve(router, stop).await {
             tracing::error!(%error, "the api listener ended");
         }
     });
@@ -393,10 +393,10 @@ fn lead(engine: &Arc<Engine>) -> Result<Option<JoinHandle<()>>, Failure> {
     })))
 }
 
-pub(super) fn closed(error: DoorError) -> Failure {
+pub(super) fn closed(error: ApiListenerError) -> Failure {
     match error {
-        DoorError::Bind { .. } => Failure::new(Failure::LOCKED, error.to_string()),
-        DoorError::Insecure(_) | DoorError::Tls(_) => Failure::config(error.to_string()),
+        ApiListenerError::Bind { .. } => Failure::new(Failure::LOCKED, error.to_string()),
+        ApiListenerError::Insecure(_) | ApiListenerError::Tls(_) => Failure::config(error.to_string()),
     }
 }
 

@@ -17,7 +17,7 @@ use super::daemon::{closed, interrupted};
 use super::engine::instance;
 use crate::config::{ElasticsearchSettings, StoreSettings};
 use crate::elastic;
-use crate::proxy::{Door, Leader, Mode, Parts, Proxy};
+use crate::proxy::{ApiListener, Leader, Mode, Parts, Proxy};
 use crate::server::{Bound, Control, Ops, StatusSnapshot, StoreStatus, TypeState, TypeStatus};
 use crate::state;
 use crate::sync::{self, Board, Replica};
@@ -49,7 +49,7 @@ pub async fn run(config: Option<&Path>) -> Result<u8, Failure> {
     let bound = Bound::open("listen.ops", &config.listen.ops.to_string())
         .await
         .map_err(|error| Failure::new(Failure::LOCKED, error.to_string()))?;
-    let door = Door::open(config.listen.api, &config.api).await.map_err(closed)?;
+    let listener = ApiListener::bind(config.listen.api, &config.api).await.map_err(closed)?;
     let online = Online::open(config).await?;
     let (client, store, state) = (online.client.clone(), Arc::clone(&online.store), online.state.clone());
     let (layouts, metrics) = (online.layouts.clone(), online.metrics.clone());
@@ -60,11 +60,11 @@ pub async fn run(config: Option<&Path>) -> Result<u8, Failure> {
         site: &online.config.shotgun.client(),
         settings: online.config.api.clone(),
         leader: Leader::Elsewhere(board),
-        audit: Some(&online.config.data_dir),
+        access_log: Some(&online.config.data_dir),
         differences: None,
     };
     let proxy = Proxy::new(parts).map_err(|error| Failure::internal(error.to_string()))?;
-    tracing::info!(site = online.client.site(), ops = %bound.address(), api = %door.address(), "serving");
+    tracing::info!(site = online.client.site(), ops = %bound.address(), api = %listener.address(), "serving");
     let stop = CancellationToken::new();
     let observer = Arc::new(Observer { online, replica, proxy: proxy.clone() });
     let control = Control::new(bound.address());
@@ -76,7 +76,9 @@ pub async fn run(config: Option<&Path>) -> Result<u8, Failure> {
     let router = proxy.router();
     let tasks = [
         tokio::spawn(async move { proxy.run(kept).await }),
-        tokio::spawn(async move { ended("api", door.serve(router, served).await.map_err(|error| error.to_string())) }),
+        tokio::spawn(
+            async move { ended("api", listener.serve(router, served).await.map_err(|error| error.to_string())) },
+        ),
         tokio::spawn(async move {
             ended("ops", bound.serve(ops.router(), shown).await.map_err(|error| error.to_string()));
         }),

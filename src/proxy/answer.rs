@@ -21,7 +21,7 @@ const MOST_SUMMED: u32 = 20_000;
 pub(super) struct Answered {
     /// The body.
     pub body: Vec<u8>,
-    /// For the audit.
+    /// For the access log.
     pub rows: usize,
 }
 

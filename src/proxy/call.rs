@@ -7,8 +7,8 @@ use axum::body::{Body, Bytes};
 use axum::http::{HeaderValue, Response, StatusCode, header};
 use serde_json::Value;
 
+use super::access_log::Entry;
 use super::answer::{self, Answered};
-use super::audit::Entry;
 use super::callers::{Caller, Digest, Known};
 use super::catalogue::{Catalogue, Held};
 use super::decide::{self, Asked, Decision, Planned, Serve, decide};
@@ -18,7 +18,7 @@ use super::listener::{FRESH, Inner, JSON, SAID, page};
 use super::reason::{Pass, Reason};
 use super::settings::{Mode, OnMarked};
 use super::shadow::Comparison;
-use super::upstream::{Gone, Outgoing, Whole, forwarded};
+use super::upstream::{BufferedResponse, Outgoing, Unreachable, forwarded};
 use crate::api3;
 use crate::state::SiteTime;
 
@@ -48,7 +48,7 @@ struct Outcome {
 /// What the cache is about to answer.
 enum Ready {
     Serve(Box<Serve>),
-    Refuse(Arc<Whole>),
+    Refuse(Arc<BufferedResponse>),
 }
 
 /// Headers that an answer of the site may depend on.
@@ -135,7 +135,7 @@ async fn shadowed(proxy: &Arc<Inner>, call: Call) -> Outcome {
     let generation = tokio::task::spawn_blocking(move || state.generation()).await;
     let (outgoing, body) = (call.outgoing.clone(), call.body.clone());
     let Ok(Ok(generation)) = generation else { return forward(proxy, call, pass, None).await };
-    match proxy.upstream.whole(&outgoing, body, true).await {
+    match proxy.upstream.send_buffered(&outgoing, body, true).await {
         Ok(whole) => {
             let (whole, answered) = (Arc::new(whole), proxy.desk.replica().now());
             let (method, argument) = (request.method, request.argument);
@@ -213,7 +213,7 @@ async fn older_answer(proxy: &Inner, call: &Call, pass: &Pass) -> Option<Box<Ser
 async fn older_outcome(proxy: &Arc<Inner>, call: &Call, serve: &Serve, pass: &Pass) -> Outcome {
     match carry_out(proxy, call, serve, "stale").await {
         Ok(outcome) => Outcome { reason: Some(pass.reason), ..outcome },
-        Err(pass) => gone(&Gone("it is down, and the cache has no answer".into()), &pass),
+        Err(pass) => gone(&Unreachable("it is down, and the cache has no answer".into()), &pass),
     }
 }
 
@@ -264,7 +264,7 @@ fn served(answered: Answered, fresh: Option<SiteTime>, proxy: &Inner, how: &'sta
 }
 
 /// Gives an answer of the site, byte for byte.
-fn repeat(whole: &Whole, how: &'static str, reason: Option<Reason>) -> Outcome {
+fn repeat(whole: &BufferedResponse, how: &'static str, reason: Option<Reason>) -> Outcome {
     let mut response = Response::new(Body::from(whole.body.clone()));
     *response.status_mut() = whole.status;
     *response.headers_mut() = forwarded(&whole.headers);
@@ -273,7 +273,7 @@ fn repeat(whole: &Whole, how: &'static str, reason: Option<Reason>) -> Outcome {
     Outcome { response, decision: how, reason, rows: None }
 }
 
-fn gone(why: &Gone, pass: &Pass) -> Outcome {
+fn gone(why: &Unreachable, pass: &Pass) -> Outcome {
     let mut response = page(StatusCode::SERVICE_UNAVAILABLE, &format!("the site cannot be reached: {why}"));
     let said = format!("pass; reason={}", pass.reason);
     response.headers_mut().insert(SAID, HeaderValue::from_str(&said).unwrap_or(HeaderValue::from_static("pass")));
@@ -295,7 +295,7 @@ async fn forward(proxy: &Arc<Inner>, call: Call, pass: Pass, older: Option<Box<S
     let key = proxy.callers.digest(&parts.into_iter().chain(headers).collect::<Vec<_>>());
     let schema = proxy.desk.schema();
     let patient = older.is_none();
-    match proxy.upstream.share(key, call.outgoing.clone(), call.body.clone(), patient).await {
+    match proxy.upstream.coalesce(key, call.outgoing.clone(), call.body.clone(), patient).await {
         Ok(whole) if whole.status.as_u16() < 500 || older.is_none() => {
             proxy.callers.learn(&call.caller, &whole);
             let unchanged = proxy.desk.writes() == call.writes;
@@ -322,9 +322,9 @@ fn changes(call: &Call) -> bool {
 
 /// Hands an answer through as it arrives.
 async fn stream(proxy: &Inner, call: &Call, pass: &Pass) -> Outcome {
-    match proxy.upstream.patiently(&call.outgoing, call.body.clone(), true).await {
+    match proxy.upstream.send_with_retry(&call.outgoing, call.body.clone(), true).await {
         Ok(response) => {
-            let mut response = super::raw::answer(response);
+            let mut response = super::passthrough::answer(response);
             let said = format!("pass; reason={}", pass.reason);
             response
                 .headers_mut()
@@ -346,7 +346,7 @@ async fn write(proxy: &Arc<Inner>, call: Call, pass: Pass) -> Outcome {
             Ok(asked) => Effects::of_request(&asked.request.method, &asked.request.argument, &catalogue),
             Err(_) => Effects::anything(),
         };
-        let sent = shared.upstream.whole(&call.outgoing, call.body.clone(), true).await;
+        let sent = shared.upstream.send_buffered(&call.outgoing, call.body.clone(), true).await;
         let effects = match &sent {
             Ok(whole) => made(effects, whole),
             // Lost on the way there or on the way back: nobody knows.
@@ -370,13 +370,13 @@ async fn write(proxy: &Arc<Inner>, call: Call, pass: Pass) -> Outcome {
     task.await.unwrap_or_else(|error| {
         tracing::error!(%error, "a call broke");
         let pass = Pass::new(Reason::Write, "");
-        gone(&Gone("the call broke".into()), &pass)
+        gone(&Unreachable("the call broke".into()), &pass)
     })
 }
 
 /// Returns what a write changed, now that the site has answered; nothing when it
 /// refused.
-fn made(effects: Effects, whole: &Whole) -> Option<Effects> {
+fn made(effects: Effects, whole: &BufferedResponse) -> Option<Effects> {
     if !whole.status.is_success() {
         return (!whole.status.is_client_error()).then_some(effects);
     }
@@ -406,7 +406,7 @@ fn note(proxy: &Inner, subject: (String, Option<String>, String), outcome: &Outc
     if status >= 500 {
         metrics.errors.inc(&[&method]);
     }
-    let Some(audit) = &proxy.audit else { return };
+    let Some(access_log) = &proxy.access_log else { return };
     let entry = Entry {
         at: chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Millis, true),
         caller,
@@ -418,7 +418,7 @@ fn note(proxy: &Inner, subject: (String, Option<String>, String), outcome: &Outc
         status,
         milliseconds: (took * 1e6).round() / 1e3,
     };
-    if !audit.note(entry) {
+    if !access_log.record(entry) {
         metrics.audit_dropped.inc();
     }
 }

@@ -16,7 +16,7 @@ use serde_json::Value;
 use super::decide::Scope;
 use super::reason::{Advice, Pass, Reason};
 use super::settings::{CallerName, CallerRule};
-use super::upstream::Whole;
+use super::upstream::BufferedResponse;
 use crate::api3::{Auth, Fault};
 
 /// How long a credential that the site accepted is not asked about again.
@@ -38,7 +38,7 @@ pub(super) type Digest = [u8; 32];
 pub(super) struct Caller {
     /// The hash of the credential.
     pub digest: Digest,
-    /// For the audit: never a secret.
+    /// For the access log: never a secret.
     pub name: String,
     /// What they may see.
     pub scope: Scope,
@@ -50,14 +50,14 @@ pub(super) enum Known {
     /// It does.
     Good,
     /// It does not; this is what it answered.
-    Bad(Arc<Whole>),
+    Bad(Arc<BufferedResponse>),
     /// It was not asked lately.
     Unknown,
 }
 
 enum Seen {
     Good(Instant),
-    Bad(Instant, Arc<Whole>),
+    Bad(Instant, Arc<BufferedResponse>),
 }
 
 /// The callers.
@@ -134,7 +134,7 @@ impl Callers {
     }
 
     /// Learns from what the site answered to somebody who is mapped.
-    pub fn learn(&self, caller: &Caller, answer: &Arc<Whole>) {
+    pub fn learn(&self, caller: &Caller, answer: &Arc<BufferedResponse>) {
         if matches!(caller.scope, Scope::Nothing(_)) || !answer.status.is_success() {
             return;
         }
@@ -250,8 +250,8 @@ mod tests {
         assert_eq!(scope(json!({})), "nothing");
     }
 
-    fn answer(body: Value) -> Arc<Whole> {
-        Arc::new(Whole { status: StatusCode::OK, headers: HeaderMap::new(), body: body.to_string().into() })
+    fn answer(body: Value) -> Arc<BufferedResponse> {
+        Arc::new(BufferedResponse { status: StatusCode::OK, headers: HeaderMap::new(), body: body.to_string().into() })
     }
 
     #[test]

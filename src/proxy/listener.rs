@@ -17,7 +17,7 @@ use futures::StreamExt;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 
-use super::audit::Audit;
+use super::access_log::AccessLog;
 use super::callers::Callers;
 use super::desk::{Desk, Leader};
 use super::heard::Requests;
@@ -25,7 +25,7 @@ use super::memo::Memo;
 use super::settings::Settings;
 use super::shadow::{OnDifference, Shadow};
 use super::upstream::{Outgoing, Upstream};
-use super::{call, raw};
+use super::{call, passthrough};
 use crate::api3;
 use crate::schema::Schema;
 use crate::shotgun;
@@ -53,9 +53,9 @@ pub enum ProxyError {
     /// The state cannot be read.
     #[error(transparent)]
     State(#[from] StateError),
-    /// The audit cannot be written.
-    #[error("the audit of the api listener cannot be written: {0}")]
-    Audit(#[from] std::io::Error),
+    /// The access log cannot be written.
+    #[error("the access log of the api listener (`audit.ndjson`) cannot be written: {0}")]
+    AccessLog(#[from] std::io::Error),
 }
 
 /// What a proxy is made of.
@@ -70,8 +70,8 @@ pub struct Parts<'a> {
     pub settings: Settings,
     /// Who says how fresh the rows are.
     pub leader: Leader,
-    /// Where the audit is written; `None` writes none.
-    pub audit: Option<&'a Path>,
+    /// Directory of the access log; `None` writes none.
+    pub access_log: Option<&'a Path>,
     /// Called with each difference that shadow mode sees.
     pub differences: Option<OnDifference>,
 }
@@ -89,7 +89,7 @@ pub(super) struct Inner {
     pub upstream: Upstream,
     pub memo: Memo,
     pub requests: Requests,
-    pub audit: Option<Audit>,
+    pub access_log: Option<AccessLog>,
     bodies: Semaphore,
 }
 
@@ -100,7 +100,7 @@ impl Proxy {
     ///
     /// See [`ProxyError`].
     pub fn new(parts: Parts<'_>) -> Result<Self, ProxyError> {
-        let Parts { replica, schema, site, settings, leader, audit, differences } = parts;
+        let Parts { replica, schema, site, settings, leader, access_log, differences } = parts;
         let clock = replica.clock().clone();
         let upstream = Upstream::new(site, settings.max_upstream, settings.absorb, clock, replica.metrics().clone())?;
         let memo = Memo::new(replica.state().clone());
@@ -108,10 +108,10 @@ impl Proxy {
         let settings = Arc::new(settings);
         let shadow = Arc::new(Shadow::new(replica.state(), differences));
         let desk = Arc::new(Desk::new(replica, schema, Arc::clone(&settings), leader)?);
-        let audit = audit.map(Audit::start).transpose()?;
+        let access_log = access_log.map(AccessLog::open).transpose()?;
         let requests = Requests::default();
         let bodies = Semaphore::new(BODIES_KIB);
-        Ok(Self(Arc::new(Inner { settings, desk, shadow, callers, upstream, memo, requests, audit, bodies })))
+        Ok(Self(Arc::new(Inner { settings, desk, shadow, callers, upstream, memo, requests, access_log, bodies })))
     }
 
     /// Returns the routes.
@@ -140,7 +140,7 @@ async fn handle(State(proxy): State<Arc<Inner>>, request: Request<Body>) -> Resp
     let path = request.uri().path().trim_end_matches('/');
     let is_json = path.ends_with(api3::PATH) && request.method() == Method::POST && request.uri().query().is_none();
     if !is_json {
-        return raw::pass(&proxy, request).await;
+        return passthrough::pass(&proxy, request).await;
     }
     let (parts, body) = request.into_parts();
     let outgoing = Outgoing { method: parts.method, target: api3::PATH.to_owned(), headers: parts.headers };

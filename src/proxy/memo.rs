@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, Method};
 use bytes::Bytes;
 use serde_json::Value;
 
-use super::upstream::{Outgoing, Upstream, Whole};
+use super::upstream::{BufferedResponse, Outgoing, Upstream};
 use crate::api3;
 use crate::schema::Schema;
 use crate::state::State;
@@ -29,7 +29,7 @@ const INFO: &[u8] = br#"{"method_name": "info", "params": []}"#;
 
 /// A kept schema: the answer, when it was given, and the schema that held then.
 struct Kept {
-    answer: Arc<Whole>,
+    answer: Arc<BufferedResponse>,
     at: Instant,
     schema: Arc<Schema>,
 }
@@ -74,7 +74,7 @@ impl Memo {
         }
         let headers = HeaderMap::from_iter([(axum::http::header::CONTENT_TYPE, super::listener::JSON)]);
         let outgoing = Outgoing { method: Method::POST, target: api3::PATH.to_owned(), headers };
-        let answer = upstream.whole(&outgoing, Bytes::from_static(INFO), false).await.ok();
+        let answer = upstream.send_buffered(&outgoing, Bytes::from_static(INFO), false).await.ok();
         let text = answer.filter(|answer| answer.status.is_success()).and_then(|answer| info_text(&answer));
         match text {
             Some(text) => {
@@ -100,7 +100,7 @@ impl Memo {
 
     /// Returns the answer that the site gave to the same question about its schema,
     /// if that was a moment ago and nothing is known to have changed since.
-    pub fn schema(&self, question: &str, schema: &Arc<Schema>, schema_due: bool) -> Option<Arc<Whole>> {
+    pub fn schema(&self, question: &str, schema: &Arc<Schema>, schema_due: bool) -> Option<Arc<BufferedResponse>> {
         let schemas = lock(&self.schemas);
         let kept = schemas.get(question)?;
         let fresh = kept.at.elapsed() < SCHEMA_FOR && Arc::ptr_eq(&kept.schema, schema) && !schema_due;
@@ -109,7 +109,7 @@ impl Memo {
 
     /// Keeps an answer about the schema. `schema` is the one that held before the
     /// question was sent.
-    pub fn keep_schema(&self, question: String, answer: Arc<Whole>, schema: Arc<Schema>) {
+    pub fn keep_schema(&self, question: String, answer: Arc<BufferedResponse>, schema: Arc<Schema>) {
         let good = answer.status.is_success() && answer.body.starts_with(b"{\"results\"");
         let mut schemas = lock(&self.schemas);
         if schemas.len() >= MOST_SCHEMAS {
@@ -138,7 +138,7 @@ fn page_of(text: &str) -> u32 {
     most.and_then(|most| u32::try_from(most).ok()).unwrap_or(USUAL_PAGE)
 }
 
-fn info_text(answer: &Whole) -> Option<String> {
+fn info_text(answer: &BufferedResponse) -> Option<String> {
     let text = std::str::from_utf8(&answer.body).ok()?;
     let info: Value = serde_json::from_str(text).ok()?;
     let results = api3::results(info).ok()?;

@@ -6,21 +6,21 @@
 //!   conditions may be answered, `reason` why not, `explain` says it in words.
 //! - `catalogue`: what decisions depend on besides the request; `desk` keeps it up
 //!   to date, `effects` says what a write may have changed, `callers` who asks.
-//! - `listener`, `door`: requests come in; `call` answers one of the JSON API,
-//!   `answer` from the store, `upstream` from the site; `raw` streams all the rest;
-//!   `shadow` compares the two; `memo` keeps `info` and schemas; `audit` writes down who asked what.
+//! - `tls_listener`, `listener`: requests come in; `call` answers one of the JSON API,
+//!   `answer` from the store, `upstream` from the site; `passthrough` streams all the rest;
+//!   `shadow` compares the two; `memo` keeps `info` and schemas; `access_log` writes one line per call.
 //!
 //! The proxy never writes to the store. Pipelines and schedules are not known
 //! here.
 
 mod answer;
-mod audit;
+mod access_log;
 mod call;
 mod callers;
 pub mod catalogue;
 pub mod decide;
 mod desk;
-pub mod door;
+pub mod tls_listener;
 pub mod effects;
 pub mod explain;
 mod heard;
@@ -28,7 +28,7 @@ pub mod listener;
 mod memo;
 pub mod proven;
 mod question;
-mod raw;
+mod passthrough;
 pub mod reason;
 pub mod settings;
 pub mod shadow;
@@ -38,12 +38,12 @@ mod upstream;
 pub use catalogue::{Catalogue, Held};
 pub use decide::{Asked, Decision, ReadPlan, Scope, Serve, SummaryPlan, decide};
 pub use desk::{Leader, Poke};
-pub use door::{Door, DoorError};
 pub use listener::{Parts, Proxy, ProxyError};
 pub use memo::max_page;
 pub use question::{Needs, Question};
 pub use reason::{Advice, Pass, Reason};
 pub use settings::{CallerName, CallerRule, Limits, Mode, OnMarked, Reading, Settings, Tls};
+pub use tls_listener::{ApiListener, ApiListenerError};
 
 #[cfg(test)]
 mod decoder_tests;

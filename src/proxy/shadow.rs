@@ -17,7 +17,7 @@ use super::answer;
 use super::decide::Serve;
 use super::desk::Desk;
 use super::question::Needs;
-use super::upstream::Whole;
+use super::upstream::BufferedResponse;
 use crate::api3;
 use crate::state::{SiteTime, State, StateError};
 
@@ -80,7 +80,7 @@ pub(super) struct Comparison {
     pub serve: Box<Serve>,
     /// The newest generation of marks when the request came.
     pub generation: i64,
-    pub whole: Arc<Whole>,
+    pub whole: Arc<BufferedResponse>,
     pub answered: SiteTime,
 }
 

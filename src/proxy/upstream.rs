@@ -38,7 +38,7 @@ pub(super) struct Outgoing {
 
 /// A whole answer of the site.
 #[derive(Clone, Debug)]
-pub(super) struct Whole {
+pub(super) struct BufferedResponse {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub body: Bytes,
@@ -47,9 +47,9 @@ pub(super) struct Whole {
 /// The site gave no answer.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{0}")]
-pub(super) struct Gone(pub String);
+pub(super) struct Unreachable(pub String);
 
-type Flight = Shared<BoxFuture<'static, Result<Arc<Whole>, Gone>>>;
+type InFlight = Shared<BoxFuture<'static, Result<Arc<BufferedResponse>, Unreachable>>>;
 
 /// The site, as the proxy reaches it; clones share everything.
 #[derive(Clone)]
@@ -64,7 +64,7 @@ struct Inner {
     metrics: Metrics,
     /// When a site that is down may be tried again; `None` while it is well.
     down: Mutex<Option<Instant>>,
-    flights: Mutex<HashMap<Digest, Flight>>,
+    in_flight: Mutex<HashMap<Digest, InFlight>>,
 }
 
 impl Upstream {
@@ -84,8 +84,8 @@ impl Upstream {
         let http = shotgun::http_client(site, |builder| builder.no_gzip().read_timeout(SILENCE))?;
         let address = site.site.trim_end_matches('/').to_owned();
         let slots = Semaphore::new(slots.max(1));
-        let (down, flights) = (Mutex::default(), Mutex::default());
-        Ok(Self(Arc::new(Inner { http, site: address, slots, absorb, clock, metrics, down, flights })))
+        let (down, in_flight) = (Mutex::default(), Mutex::default());
+        Ok(Self(Arc::new(Inner { http, site: address, slots, absorb, clock, metrics, down, in_flight })))
     }
 
     /// Tells whether a read that has another answer should try the site all the
@@ -103,48 +103,64 @@ impl Upstream {
     }
 
     /// Sends a request once for everybody who asks the same at this moment.
-    pub async fn share(&self, key: Digest, outgoing: Outgoing, body: Bytes, patient: bool) -> Result<Arc<Whole>, Gone> {
-        let flight = {
-            let mut flights = lock(&self.0.flights);
-            match flights.get(&key) {
-                Some(flight) => {
+    pub async fn coalesce(
+        &self,
+        key: Digest,
+        outgoing: Outgoing,
+        body: Bytes,
+        patient: bool,
+    ) -> Result<Arc<BufferedResponse>, Unreachable> {
+        let request = {
+            let mut in_flight = lock(&self.0.in_flight);
+            match in_flight.get(&key) {
+                Some(request) => {
                     self.0.metrics.proxy.coalesced.inc();
-                    flight.clone()
+                    request.clone()
                 }
                 None => {
-                    let flight = self.take_off(key, outgoing, body, patient);
-                    flights.insert(key, flight.clone());
-                    flight
+                    let request = self.start(key, outgoing, body, patient);
+                    in_flight.insert(key, request.clone());
+                    request
                 }
             }
         };
-        flight.await
+        request.await
     }
 
-    /// The flight is a task of its own: it goes on when its first caller leaves, and
+    /// The request is a task of its own: it goes on when its first caller leaves, and
     /// nobody joins one that has landed.
-    fn take_off(&self, key: Digest, outgoing: Outgoing, body: Bytes, patient: bool) -> Flight {
+    fn start(&self, key: Digest, outgoing: Outgoing, body: Bytes, patient: bool) -> InFlight {
         let upstream = self.clone();
         let task = tokio::spawn(async move {
-            let landed = upstream.whole(&outgoing, body, patient).await;
-            lock(&upstream.0.flights).remove(&key);
+            let landed = upstream.send_buffered(&outgoing, body, patient).await;
+            lock(&upstream.0.in_flight).remove(&key);
             landed.map(Arc::new)
         });
-        task.map(|landed| landed.unwrap_or_else(|error| Err(Gone(error.to_string())))).boxed().shared()
+        task.map(|landed| landed.unwrap_or_else(|error| Err(Unreachable(error.to_string())))).boxed().shared()
     }
 
     /// Sends a request and reads the whole answer. Patient ones wait out what the
     /// site cannot do now.
-    pub async fn whole(&self, outgoing: &Outgoing, body: Bytes, patient: bool) -> Result<Whole, Gone> {
-        let response = self.patiently(outgoing, body, patient).await?;
+    pub async fn send_buffered(
+        &self,
+        outgoing: &Outgoing,
+        body: Bytes,
+        patient: bool,
+    ) -> Result<BufferedResponse, Unreachable> {
+        let response = self.send_with_retry(outgoing, body, patient).await?;
         let (status, headers) = (response.status(), response.headers().clone());
         let body = read(response).await.map_err(|error| self.failed(&error))?;
-        let body = body.ok_or_else(|| Gone(format!("its answer is longer than {} MiB", MOST_BYTES >> 20)))?;
-        Ok(Whole { status, headers, body })
+        let body = body.ok_or_else(|| Unreachable(format!("its answer is longer than {} MiB", MOST_BYTES >> 20)))?;
+        Ok(BufferedResponse { status, headers, body })
     }
 
     /// Sends a request; the answer is read by whoever gets it.
-    pub async fn patiently(&self, outgoing: &Outgoing, body: Bytes, patient: bool) -> Result<reqwest::Response, Gone> {
+    pub async fn send_with_retry(
+        &self,
+        outgoing: &Outgoing,
+        body: Bytes,
+        patient: bool,
+    ) -> Result<reqwest::Response, Unreachable> {
         let begun = Instant::now();
         let mut pause = Duration::from_millis(500);
         loop {
@@ -161,9 +177,9 @@ impl Upstream {
     }
 
     /// Sends a request once.
-    pub async fn send(&self, outgoing: &Outgoing, body: reqwest::Body) -> Result<reqwest::Response, Gone> {
+    pub async fn send(&self, outgoing: &Outgoing, body: reqwest::Body) -> Result<reqwest::Response, Unreachable> {
         let inner = &*self.0;
-        let _slot = inner.slots.acquire().await.map_err(|error| Gone(error.to_string()))?;
+        let _slot = inner.slots.acquire().await.map_err(|error| Unreachable(error.to_string()))?;
         let url = format!("{}{}", inner.site, outgoing.target);
         let request = inner.http.request(outgoing.method.clone(), url).headers(forwarded(&outgoing.headers)).body(body);
         let begun = Instant::now();
@@ -180,7 +196,7 @@ impl Upstream {
         Ok(response)
     }
 
-    fn failed(&self, error: &reqwest::Error) -> Gone {
+    fn failed(&self, error: &reqwest::Error) -> Unreachable {
         *lock(&self.0.down) = Some(Instant::now() + TRY_EVERY);
         let reason = if error.is_timeout() { "timeout" } else { "connect" };
         self.0.metrics.source.failed("proxy", reason, Duration::ZERO);
@@ -190,7 +206,7 @@ impl Upstream {
             words = inner.to_string();
             source = inner.source();
         }
-        Gone(words)
+        Unreachable(words)
     }
 }
 

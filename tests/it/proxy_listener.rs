@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use sgcache::entity::EntityRef;
-use sgcache::proxy::{CallerName, CallerRule, Door, Limits, Mode, Settings, Tls, shadow};
+use sgcache::proxy::{ApiListener, CallerName, CallerRule, Limits, Mode, Settings, Tls, shadow};
 use sgcache::sim::{Site, Trouble};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
@@ -246,7 +246,7 @@ async fn shadow_mode_finds_what_the_cache_has_wrong() {
 
 #[tokio::test]
 async fn an_address_beyond_this_machine_needs_encryption() {
-    let open = |settings: Settings| async move { Door::open(([0, 0, 0, 0], 0).into(), &settings).await };
+    let open = |settings: Settings| async move { ApiListener::bind(([0, 0, 0, 0], 0).into(), &settings).await };
     let refused = open(Settings::default()).await.err().expect("a refusal");
     assert!(refused.to_string().contains("api.tls"), "{refused}");
     assert!(open(Settings { insecure: true, ..Settings::default() }).await.is_ok());

@@ -11,7 +11,7 @@ use sgcache::api3::Auth;
 use sgcache::entity_config::{EntityConfigFile, TypeLayout};
 use sgcache::metrics::{Labels, Metrics};
 use sgcache::proxy::shadow::Difference;
-use sgcache::proxy::{Door, Leader, Parts, Proxy, Settings};
+use sgcache::proxy::{ApiListener, Leader, Parts, Proxy, Settings};
 use sgcache::shotgun::{self, Client};
 use sgcache::sim::{Sim, SimHandle, SimSettings, Site};
 use sgcache::state::{State, TypeState};
@@ -91,18 +91,18 @@ impl Rig {
             site: &upstream,
             settings: settings.clone(),
             leader: Leader::Here(Arc::new(move || poked.poke())),
-            audit: Some(directory.path()),
+            access_log: Some(directory.path()),
             differences: Some(Arc::new(move |one: &Difference| told.lock().expect("a list").push(one.clone()))),
         };
         let proxy = Proxy::new(parts).expect("a proxy");
-        let door = Door::open(([127, 0, 0, 1], 0).into(), &settings).await.expect("a free port");
-        let url = format!("{}://{}", if door.is_tls() { "https" } else { "http" }, door.address());
+        let listener = ApiListener::bind(([127, 0, 0, 1], 0).into(), &settings).await.expect("a free port");
+        let url = format!("{}://{}", if listener.is_tls() { "https" } else { "http" }, listener.address());
         let stop = CancellationToken::new();
         let (router, ends) = (proxy.router(), [stop.clone(), stop.clone(), stop.clone()]);
         let [served, kept, followed] = ends;
         let following = Arc::clone(&follower);
         let tasks = vec![
-            tokio::spawn(async move { door.serve(router, served).await.expect("serving") }),
+            tokio::spawn(async move { listener.serve(router, served).await.expect("serving") }),
             tokio::spawn(async move { proxy.run(kept).await }),
             tokio::spawn(async move { following.run(followed).await }),
         ];

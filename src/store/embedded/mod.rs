@@ -7,7 +7,7 @@
 //! are kept in memory (`memory`, told by `changes` what was written); there a filter
 //! becomes rows (`plan`, `passes`) and a page of ids (`order`). Documents are touched
 //! only after the page is chosen (`fetch`). What is asked again before anything has
-//! changed has its answer already (`answers`).
+//! changed has its answer already (`result_cache`).
 //!
 //! One thread owns the only connection that writes, and makes checkpoints when it
 //! has nothing else to do: an automatic checkpoint inside of a commit takes up to
@@ -17,7 +17,7 @@
 //! mark as soon as `put` has returned; a store that lost its last commits in a
 //! power cut would then miss rows for good.
 
-mod answers;
+mod result_cache;
 mod changes;
 mod column;
 mod connection;
@@ -51,11 +51,11 @@ use super::{
 use crate::entity::{EntityRef, EntityType};
 use crate::entity_config::TypeLayout;
 use crate::filter::Query;
-use answers::{Answers, AsOf};
 use error::wrap;
 use layouts::{Layouts, Shared};
 use memory::{Held, Memory, Needs, NewNames, Snapshot};
 use plan::Finder;
+use result_cache::{AsOf, ResultCache};
 use writer::Writer;
 
 /// How to open an embedded store.
@@ -95,7 +95,7 @@ pub struct EmbeddedStore {
     permits: Arc<Semaphore>,
     shared: Arc<Shared>,
     memory: Arc<Memory>,
-    answers: Arc<Answers>,
+    results: Arc<ResultCache>,
 }
 
 impl EmbeddedStore {
@@ -115,7 +115,7 @@ impl EmbeddedStore {
             idle: Arc::default(),
             permits: Arc::new(Semaphore::new(settings.readers.max(1))),
             memory: Arc::new(Memory::new(settings.memory)),
-            answers: Arc::new(Answers::new(settings.memory / 8)),
+            results: Arc::new(ResultCache::new(settings.memory / 8)),
             shared,
             settings,
         })
@@ -166,7 +166,7 @@ impl EmbeddedStore {
     }
 
     fn find_quickly(&self, reader: &Connection, query: &Query) -> Result<Option<Arc<Found>>> {
-        if let Some(found) = self.answers.get(AsOf::now(reader)?, query) {
+        if let Some(found) = self.results.get(AsOf::now(reader)?, query) {
             return Ok(Some(found));
         }
         if !plan::is_quick(query) {
@@ -175,7 +175,7 @@ impl EmbeddedStore {
         let begin = || Moment::begin(reader, &self.shared);
         let needs = |moment: &Moment<'_>| plan::needs(&moment.layouts, query);
         let answer = |moment: &Moment<'_>, held: &Held| {
-            find(&Finder::new(&moment.transaction, &moment.layouts, held), query, &self.answers)
+            find(&Finder::new(&moment.transaction, &moment.layouts, held), query, &self.results)
         };
         self.memory.at_once(begin, needs, answer)
     }
@@ -205,11 +205,11 @@ impl EmbeddedStore {
 }
 
 /// Finds the page of a query, and keeps it for whoever asks the same.
-fn find(finder: &Finder<'_>, query: &Query, answers: &Answers) -> Result<(Arc<Found>, NewNames)> {
+fn find(finder: &Finder<'_>, query: &Query, results: &ResultCache) -> Result<(Arc<Found>, NewNames)> {
     let found = finder.matching(query)?;
     let (page, names) = fetch::page(finder, query, finder.page(query, &found)?)?;
     let page = Arc::new(page);
-    answers.keep(finder.as_of(), query, &page);
+    results.keep(finder.as_of(), query, &page);
     Ok((page, names))
 }
 
@@ -272,7 +272,7 @@ impl Store for EmbeddedStore {
         if let Some(found) = self.find_at_once(query)? {
             return Ok(Arc::unwrap_or_clone(found));
         }
-        let (query, asked, answers) = (query.clone(), query.clone(), Arc::clone(&self.answers));
+        let (query, asked, answers) = (query.clone(), query.clone(), Arc::clone(&self.results));
         let needs = move |layouts: &Layouts| plan::needs(layouts, &asked);
         let found = self.query(needs, move |finder: &Finder<'_>| find(finder, &query, &answers)).await?;
         Ok(Arc::unwrap_or_clone(found))

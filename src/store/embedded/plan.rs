@@ -13,10 +13,10 @@ use rusqlite::{Connection, OptionalExtension};
 use rustc_hash::FxHashSet;
 
 use super::super::{Result, StoreError};
-use super::answers::AsOf;
 use super::column::Column;
 use super::layouts::{Layouts, Tables};
 use super::memory::{Held, Names, Needs, Slots, Target, TypeRows, Values};
+use super::result_cache::AsOf;
 use crate::entity::{EntityType, Shape};
 use crate::filter::{FieldPath, Filter, Hop, Leaf, Only, Query, Test};
 

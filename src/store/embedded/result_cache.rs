@@ -1,4 +1,4 @@
-//! Answers of one moment of the file, for whoever asks the same again.
+//! The result cache: answers of one moment of the file, for repeated queries.
 //!
 //! Farms ask the same thing thousands of times a minute. Within one moment the same
 //! query has the same answer, and every transaction that can change one writes a
@@ -40,7 +40,7 @@ const PER_ROW: usize = 64;
 
 /// Answers that were given, all as of one moment.
 #[derive(Debug)]
-pub(super) struct Answers {
+pub(super) struct ResultCache {
     known: Mutex<Known>,
     most_bytes: usize,
 }
@@ -53,7 +53,7 @@ struct Known {
     bytes: usize,
 }
 
-impl Answers {
+impl ResultCache {
     /// Makes an empty collection that grows to so many bytes, about.
     pub(super) fn new(most_bytes: usize) -> Self {
         Self { known: Mutex::default(), most_bytes }
@@ -115,7 +115,7 @@ mod tests {
 
     #[test]
     fn an_answer_is_of_its_moment_only() {
-        let answers = Answers::new(1 << 20);
+        let answers = ResultCache::new(1 << 20);
         let [first, second] = [(1, 1), (2, 1)].map(|(seq, generation)| AsOf { seq, generation });
         let (query, found) = of(1);
         answers.keep(first, &query, &found);
@@ -132,7 +132,7 @@ mod tests {
 
     #[test]
     fn answers_take_no_more_room_than_they_may() {
-        let answers = Answers::new(20_000);
+        let answers = ResultCache::new(20_000);
         let as_of = AsOf { seq: 1, generation: 1 };
         for id in 1..=50 {
             answers.keep(as_of, &of(id).0, &of(id).1);

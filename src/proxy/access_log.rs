@@ -1,4 +1,4 @@
-//! The audit: one line per call, who asked what, how much was given, and by whom.
+//! The access log: one line per call, who asked what, how much was given, and by whom.
 //! Never a key, never a value.
 //!
 //! Lines go through a thread of their own, so that no caller waits for the disk; it
@@ -18,7 +18,7 @@ use serde::Serialize;
 const QUEUE: usize = 8192;
 /// How long a line may wait for others.
 const GATHER: Duration = Duration::from_millis(50);
-/// A file longer than this is put aside.
+/// A file longer than this is rotated.
 const LONGEST: u64 = 64 << 20;
 
 /// One call.
@@ -42,32 +42,33 @@ pub(super) struct Entry {
 }
 
 /// Takes lines; when it is dropped, all of them are in the file.
-pub(super) struct Audit {
+pub(super) struct AccessLog {
     lines: Option<SyncSender<Entry>>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Audit {
+impl AccessLog {
     /// Begins to write to `audit.ndjson` in a directory.
     ///
     /// # Errors
     ///
     /// When the file cannot be opened.
-    pub fn start(directory: &Path) -> io::Result<Self> {
+    pub fn open(directory: &Path) -> io::Result<Self> {
         let path = directory.join("audit.ndjson");
-        let file = open(&path)?;
+        let file = open_file(&path)?;
         let (lines, receiver) = sync_channel(QUEUE);
-        let thread = std::thread::Builder::new().name("audit".into()).spawn(move || write(&path, file, &receiver))?;
+        let thread =
+            std::thread::Builder::new().name("access-log".into()).spawn(move || write(&path, file, &receiver))?;
         Ok(Self { lines: Some(lines), thread: Some(thread) })
     }
 
     /// Writes a line; tells whether there was room for it.
-    pub fn note(&self, entry: Entry) -> bool {
+    pub fn record(&self, entry: Entry) -> bool {
         self.lines.as_ref().is_some_and(|lines| lines.try_send(entry).is_ok())
     }
 }
 
-impl Drop for Audit {
+impl Drop for AccessLog {
     fn drop(&mut self) {
         self.lines = None;
         if let Some(thread) = self.thread.take() {
@@ -77,7 +78,7 @@ impl Drop for Audit {
     }
 }
 
-fn open(path: &Path) -> io::Result<File> {
+fn open_file(path: &Path) -> io::Result<File> {
     OpenOptions::new().create(true).append(true).open(path)
 }
 
@@ -91,18 +92,18 @@ fn write(path: &PathBuf, file: File, receiver: &Receiver<Entry>) {
             let line = serde_json::to_string(&entry).unwrap_or_default();
             length += line.len() as u64 + 1;
             if let Err(error) = writeln!(out, "{line}") {
-                tracing::error!(%error, path = %path.display(), "the audit could not be written");
+                tracing::error!(%error, path = %path.display(), "the access log could not be written");
             }
             next = receiver.try_recv().ok();
         }
         // Nobody waits, so what was said is on its way to the disk.
         if let Err(error) = out.flush() {
-            tracing::error!(%error, path = %path.display(), "the audit could not be written");
+            tracing::error!(%error, path = %path.display(), "the access log could not be written");
         }
         if length > LONGEST {
-            match std::fs::rename(path, path.with_extension("ndjson.1")).and_then(|()| open(path)) {
+            match std::fs::rename(path, path.with_extension("ndjson.1")).and_then(|()| open_file(path)) {
                 Ok(file) => (out, length) = (BufWriter::new(file), 0),
-                Err(error) => tracing::error!(%error, path = %path.display(), "the audit could not be put aside"),
+                Err(error) => tracing::error!(%error, path = %path.display(), "the access log could not be rotated"),
             }
         }
     }

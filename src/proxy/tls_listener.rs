@@ -28,9 +28,9 @@ use super::settings::{Settings, Tls};
 /// How long a handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
-/// Why a door cannot be opened.
+/// Why the api listener cannot be opened.
 #[derive(Debug, thiserror::Error)]
-pub enum DoorError {
+pub enum ApiListenerError {
     /// The address.
     #[error("`listen.api`: cannot listen on {address}: {source}{}", hint(.source))]
     Bind {
@@ -56,26 +56,26 @@ fn hint(error: &io::Error) -> &'static str {
     }
 }
 
-/// An open door.
-pub struct Door {
+/// The bound api listener; serves nothing until [`Self::serve`].
+pub struct ApiListener {
     address: SocketAddr,
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
     connections: usize,
 }
 
-impl Door {
+impl ApiListener {
     /// Opens an address.
     ///
     /// # Errors
     ///
-    /// See [`DoorError`].
-    pub async fn open(address: SocketAddr, settings: &Settings) -> Result<Self, DoorError> {
+    /// See [`ApiListenerError`].
+    pub async fn bind(address: SocketAddr, settings: &Settings) -> Result<Self, ApiListenerError> {
         if !address.ip().is_loopback() && settings.tls.is_none() && !settings.insecure {
-            return Err(DoorError::Insecure(address));
+            return Err(ApiListenerError::Insecure(address));
         }
-        let tls = settings.tls.as_ref().map(acceptor).transpose().map_err(DoorError::Tls)?;
-        let failed = |source| DoorError::Bind { address, source };
+        let tls = settings.tls.as_ref().map(acceptor).transpose().map_err(ApiListenerError::Tls)?;
+        let failed = |source| ApiListenerError::Bind { address, source };
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         Ok(Self { address, listener, tls, connections: settings.max_connections.max(1) })
@@ -99,10 +99,11 @@ impl Door {
     pub async fn serve(self, router: Router, stop: CancellationToken) -> io::Result<()> {
         let (arrivals, arrived) = mpsc::channel(64);
         let address = self.address;
-        let greeter = tokio::spawn(greet(self, arrivals, stop.clone()));
-        let served = axum::serve(Arrivals { address, arrived }, router).with_graceful_shutdown(stop.cancelled_owned());
+        let acceptor_task = tokio::spawn(accept(self, arrivals, stop.clone()));
+        let served = axum::serve(AcceptedConnections { address, arrived }, router)
+            .with_graceful_shutdown(stop.cancelled_owned());
         let ended = served.await;
-        greeter.abort();
+        acceptor_task.abort();
         ended
     }
 }
@@ -127,11 +128,11 @@ fn acceptor(tls: &Tls) -> Result<TlsAcceptor, String> {
 }
 
 /// Accepts connections and hands on those that can speak.
-async fn greet(door: Door, arrivals: mpsc::Sender<(Connection, SocketAddr)>, stop: CancellationToken) {
-    let room = Arc::new(Semaphore::new(door.connections));
+async fn accept(listener: ApiListener, arrivals: mpsc::Sender<(Connection, SocketAddr)>, stop: CancellationToken) {
+    let room = Arc::new(Semaphore::new(listener.connections));
     while let Ok(permit) = Arc::clone(&room).acquire_owned().await {
         let accepted = tokio::select! {
-            accepted = door.listener.accept() => accepted,
+            accepted = listener.listener.accept() => accepted,
             () = stop.cancelled() => return,
         };
         let (stream, peer) = match accepted {
@@ -145,7 +146,7 @@ async fn greet(door: Door, arrivals: mpsc::Sender<(Connection, SocketAddr)>, sto
         };
         // A connection that refuses the option is slower, not wrong.
         let _ = stream.set_nodelay(true);
-        let (tls, arrivals) = (door.tls.clone(), arrivals.clone());
+        let (tls, arrivals) = (listener.tls.clone(), arrivals.clone());
         tokio::spawn(async move {
             let stream = match tls {
                 None => Stream::Plain(stream),
@@ -162,19 +163,19 @@ async fn greet(door: Door, arrivals: mpsc::Sender<(Connection, SocketAddr)>, sto
 }
 
 /// The connections that can speak, as `axum` takes them.
-struct Arrivals {
+struct AcceptedConnections {
     address: SocketAddr,
     arrived: mpsc::Receiver<(Connection, SocketAddr)>,
 }
 
-impl Listener for Arrivals {
+impl Listener for AcceptedConnections {
     type Io = Connection;
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Connection, SocketAddr) {
         match self.arrived.recv().await {
             Some(arrival) => arrival,
-            // The greeter has ended; so will this, by the same word.
+            // The acceptor_task has ended; so will this, by the same word.
             None => std::future::pending().await,
         }
     }
