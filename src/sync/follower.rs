@@ -1,6 +1,6 @@
 //! The loop of the one process that follows the site.
 //!
-//! Four loops side by side: polling, fetching, importing, upkeep. Each backs off
+//! Four loops side by side: polling, fetching, importing, maintenance. Each backs off
 //! on its own, none waits for another, and each finishes what it has begun before
 //! it ends. [`Follower::step`] does the same work once, for tests and single runs.
 
@@ -13,14 +13,14 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::import::Progress;
-use super::upkeep::Upkeep;
+use super::maintenance::MaintenanceSchedule;
 use super::{Fetched, PollStatus, Polled, Replica, Result, Status, SyncError};
 use crate::state::{LeaderLock, SiteTime};
 
 /// After so many refusals polling nearly stops.
 const DENIED_AFTER: u32 = 3;
 const DENIED_PAUSE: Duration = Duration::from_secs(300);
-const UPKEEP_EVERY: Duration = Duration::from_secs(1);
+const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(1);
 const STATUS_EVERY: u32 = 5;
 
 /// Follows the site; at most one per data directory.
@@ -33,7 +33,7 @@ pub struct Follower {
     /// cannot wait.
     marked: Notify,
     poked: Notify,
-    stepped: tokio::sync::Mutex<Upkeep>,
+    stepped: tokio::sync::Mutex<MaintenanceSchedule>,
 }
 
 /// What a single step did.
@@ -107,7 +107,7 @@ impl Follower {
         Ok(pending.len())
     }
 
-    /// Polls once, fetches what is due and does the upkeep, at the given moment of
+    /// Polls once, fetches what is due and does the maintenance, at the given moment of
     /// the site; the clock stands still there.
     ///
     /// # Errors
@@ -116,8 +116,8 @@ impl Follower {
     pub async fn step(&self, now: SiteTime) -> Result<Step> {
         self.replica.clock().hold(now);
         let polled = self.replica.poll().await?;
-        let mut upkeep = self.stepped.lock().await;
-        self.replica.upkeep(&mut upkeep).await?;
+        let mut schedule = self.stepped.lock().await;
+        self.replica.maintain(&mut schedule).await?;
         let fetched = self.replica.fetch_due().await?;
         self.replica.conclude_imports()?;
         Ok(Step { polled, fetched })
@@ -126,7 +126,12 @@ impl Follower {
     /// Follows until `stop` is cancelled. Failures of the site or the store are
     /// waited out.
     pub async fn run(&self, stop: CancellationToken) {
-        tokio::join!(self.poll_loop(&stop), self.fetch_loop(&stop), self.import_loop(&stop), self.upkeep_loop(&stop));
+        tokio::join!(
+            self.poll_loop(&stop),
+            self.fetch_loop(&stop),
+            self.import_loop(&stop),
+            self.maintenance_loop(&stop)
+        );
         self.replica.metrics().leader.active.set(0.0);
     }
 
@@ -224,7 +229,7 @@ impl Follower {
             match imported {
                 Ok(()) => {
                     failures = 0;
-                    wait(stop, UPKEEP_EVERY, std::future::pending()).await;
+                    wait(stop, MAINTENANCE_INTERVAL, std::future::pending()).await;
                 }
                 Err(error) => {
                     failures += 1;
@@ -248,11 +253,11 @@ impl Follower {
         outcomes.into_iter().collect()
     }
 
-    async fn upkeep_loop(&self, stop: &CancellationToken) {
-        let (mut upkeep, mut failures, mut round) = (Upkeep::default(), 0, 0);
+    async fn maintenance_loop(&self, stop: &CancellationToken) {
+        let (mut schedule, mut failures, mut round) = (MaintenanceSchedule::default(), 0, 0);
         while !stop.is_cancelled() {
             let done = tokio::select! {
-                done = self.replica.upkeep(&mut upkeep) => done,
+                done = self.replica.maintain(&mut schedule) => done,
                 () = stop.cancelled() => return,
             };
             round += 1;
@@ -260,11 +265,11 @@ impl Follower {
             match done.and(shown) {
                 Ok(()) => {
                     failures = 0;
-                    wait(stop, UPKEEP_EVERY, std::future::pending()).await;
+                    wait(stop, MAINTENANCE_INTERVAL, std::future::pending()).await;
                 }
                 Err(error) => {
                     failures += 1;
-                    warn("upkeep failed", &error, failures);
+                    warn("maintenance failed", &error, failures);
                     wait(stop, backoff(failures, self.replica.settings().backoff_max), std::future::pending()).await;
                 }
             }

@@ -4,7 +4,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::sync::Semaphore;
 
-use super::fitting::Followed;
+use super::schema_drift::Followed;
 use super::steps::Steps;
 use super::{Result, Settings, SiteClock, SyncError, Tracked};
 use crate::entity::EntityType;

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::audit::Suspects;
-use super::fitting::WHOLE;
 use super::scan::ScanKind;
+use super::schema_drift::WHOLE;
 use super::{Replica, Result, SyncError};
 use crate::entity::EntityType;
 use crate::state::{Kinds, SiteTime, TypeState};
@@ -20,7 +20,7 @@ const STREAM_EVERY: Duration = Duration::from_secs(600);
 
 /// When the regular work was done last.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Upkeep {
+pub(super) struct MaintenanceSchedule {
     untracked: Option<SiteTime>,
     schema: Option<SiteTime>,
     time_filters: Option<SiteTime>,
@@ -73,11 +73,11 @@ impl Replica {
     /// # Errors
     ///
     /// The first error, after everything was tried.
-    pub(super) async fn upkeep(&self, upkeep: &mut Upkeep) -> Result<()> {
+    pub(super) async fn maintain(&self, schedule: &mut MaintenanceSchedule) -> Result<()> {
         let now = self.now();
         let settings = self.settings();
         let mut outcome = Outcome::default();
-        let schema_due = is_due(&mut upkeep.schema, settings.schema_every, now);
+        let schema_due = is_due(&mut schedule.schema, settings.schema_every, now);
         if schema_due || self.state().stream()?.schema_due {
             outcome.note(self.check_schema().await)?;
         }
@@ -87,39 +87,39 @@ impl Replica {
             outcome.note(self.sweep(&sweep).await)?;
         }
         outcome.note(self.conclude_imports())?;
-        if is_due(&mut upkeep.untracked, UNTRACKED_EVERY, now) {
+        if is_due(&mut schedule.untracked, UNTRACKED_EVERY, now) {
             outcome.note(self.forget_untracked().await)?;
         }
-        if is_due(&mut upkeep.stream, STREAM_EVERY, now) {
+        if is_due(&mut schedule.stream, STREAM_EVERY, now) {
             outcome.note(self.check_stream().await)?;
         }
-        if is_due(&mut upkeep.time_filters, TIME_FILTERS_EVERY, now) {
+        if is_due(&mut schedule.time_filters, TIME_FILTERS_EVERY, now) {
             for entity_type in self.tracked().filtered_by_time() {
                 self.state().request_sweep(entity_type, now)?;
             }
         }
-        if is_due(&mut upkeep.tombstones, TOMBSTONES_EVERY, now) {
+        if is_due(&mut schedule.tombstones, TOMBSTONES_EVERY, now) {
             outcome.note(self.purge_tombstones(now).await)?;
         }
-        outcome.note(self.audit_due(upkeep, now).await)?;
-        outcome.note(self.scan_due(upkeep, now).await)?;
-        if is_due(&mut upkeep.scrub, settings.scrub_every, now) {
+        outcome.note(self.audit_due(schedule, now).await)?;
+        outcome.note(self.scan_due(schedule, now).await)?;
+        if is_due(&mut schedule.scrub, settings.scrub_every, now) {
             outcome.note(self.scrub().await.map(|_| ()))?;
         }
         outcome.end()
     }
 
-    async fn audit_due(&self, upkeep: &mut Upkeep, now: SiteTime) -> Result<()> {
-        upkeep.suspects = self.conclude_audit(std::mem::take(&mut upkeep.suspects))?;
-        if is_due(&mut upkeep.audit, self.settings().audit_every, now) {
-            upkeep.suspects = self.audit().await?;
+    async fn audit_due(&self, schedule: &mut MaintenanceSchedule, now: SiteTime) -> Result<()> {
+        schedule.suspects = self.conclude_audit(std::mem::take(&mut schedule.suspects))?;
+        if is_due(&mut schedule.audit, self.settings().audit_every, now) {
+            schedule.suspects = self.audit().await?;
         }
         Ok(())
     }
 
     /// Scans the types whose turn it is. They do not all begin their periods at
     /// once, so that the requests are spread.
-    async fn scan_due(&self, upkeep: &mut Upkeep, now: SiteTime) -> Result<()> {
+    async fn scan_due(&self, schedule: &mut MaintenanceSchedule, now: SiteTime) -> Result<()> {
         let settings = self.settings();
         let kinds = [
             (ScanKind::Fast, settings.fast_scan_every),
@@ -131,7 +131,7 @@ impl Replica {
         for (kind, every) in kinds {
             for (index, entity_type) in types.iter().enumerate() {
                 let first = now.before(every * u32::try_from(index).unwrap_or(0) / types.len().max(1) as u32);
-                let last = upkeep.scans.entry((kind, entity_type.clone())).or_insert(Some(first));
+                let last = schedule.scans.entry((kind, entity_type.clone())).or_insert(Some(first));
                 if is_due(last, every, now) {
                     outcome.note(self.scan(entity_type, kind).await.map(|_| ()))?;
                 }
