@@ -13,8 +13,8 @@ use super::callers::{Caller, Digest, Known};
 use super::catalogue::{Catalogue, Held};
 use super::decide::{self, Asked, Decision, Planned, Serve, decide};
 use super::effects::Effects;
-use super::heard::{self, Heard};
 use super::listener::{FRESH, Inner, JSON, SAID, page};
+use super::plan_cache::{self, CachedPlan};
 use super::reason::{Pass, Reason};
 use super::settings::{Mode, OnMarked};
 use super::shadow::Comparison;
@@ -31,7 +31,7 @@ struct Call {
     /// The hash of the body, unless it is too long to be remembered.
     digest: Option<Digest>,
     /// The same request from before.
-    heard: Option<Arc<Heard>>,
+    cached: Option<Arc<CachedPlan>>,
     /// The writes that were acknowledged before it began.
     held: Held,
     writes: u64,
@@ -59,17 +59,17 @@ const TELLING: &[&str] =
 pub(super) async fn json(proxy: &Arc<Inner>, outgoing: Outgoing, body: Bytes) -> Response<Body> {
     let begun = Instant::now();
     let (held, writes) = (proxy.desk.held().await, proxy.desk.writes());
-    let digest = (body.len() <= heard::LONGEST).then(|| proxy.callers.digest(&[&body]));
-    let heard = digest.as_ref().and_then(|digest| proxy.requests.heard(digest));
-    let (asked, caller) = match &heard {
-        Some(heard) => (Ok(Arc::clone(&heard.asked)), Arc::clone(&heard.caller)),
+    let digest = (body.len() <= plan_cache::MAX_REQUEST_BYTES).then(|| proxy.callers.digest(&[&body]));
+    let cached = digest.as_ref().and_then(|digest| proxy.plans.get(digest));
+    let (asked, caller) = match &cached {
+        Some(cached) => (Ok(Arc::clone(&cached.asked)), Arc::clone(&cached.caller)),
         None => {
             let asked = Asked::parse(&body);
             let caller = proxy.callers.identify(asked.as_ref().ok().and_then(|asked| asked.request.auth.as_ref()));
             (asked.map(Arc::new), Arc::new(caller))
         }
     };
-    let call = Call { outgoing, body, asked, caller, digest, heard, held, writes };
+    let call = Call { outgoing, body, asked, caller, digest, cached, held, writes };
     let subject = (call.method().to_owned(), call.entity_type(), call.caller.name.clone());
     let outcome = answer_to(proxy, call).await;
     note(proxy, subject, &outcome, begun);
@@ -122,7 +122,7 @@ async fn shadowed(proxy: &Arc<Inner>, call: Call) -> Outcome {
     let pass = Pass::new(Reason::Mode, "`api.mode` is `shadow`");
     let serve = match &call.asked {
         Ok(asked) if rand::random::<f64>() < proxy.settings.shadow_share => {
-            let catalogue = proxy.desk.catalogue(Held::default(), proxy.memo.max_page(), false);
+            let catalogue = proxy.desk.catalogue(Held::default(), proxy.schemas.max_page(), false);
             match decide(asked, &call.caller.scope, &catalogue) {
                 Decision::Serve(serve) => Some((serve, asked.request.clone())),
                 Decision::Pass(_) => None,
@@ -154,7 +154,7 @@ async fn consider(proxy: &Inner, call: &Call, site_is_down: bool) -> Result<Read
     loop {
         // Before the decision: what comes in between is not waited for.
         watch.see();
-        let catalogue = proxy.desk.catalogue(call.held.clone(), proxy.memo.max_page(), site_is_down);
+        let catalogue = proxy.desk.catalogue(call.held.clone(), proxy.schemas.max_page(), site_is_down);
         match planned(proxy, call, &catalogue)?.at(&catalogue) {
             Ok(serve) => return verified(proxy, call, Box::new(serve), site_is_down),
             Err(pass) => {
@@ -173,8 +173,8 @@ async fn consider(proxy: &Inner, call: &Call, site_is_down: bool) -> Result<Read
 
 /// Finds out what is asked, or remembers it.
 fn planned(proxy: &Inner, call: &Call, catalogue: &Catalogue) -> Result<Planned, Pass> {
-    let asked = match &call.heard {
-        Some(heard) => match heard.planned(catalogue) {
+    let asked = match &call.cached {
+        Some(cached) => match cached.planned(catalogue) {
             Some(planned) => return Ok(planned),
             None => Arc::new(Asked::parse(&call.body)?),
         },
@@ -182,7 +182,7 @@ fn planned(proxy: &Inner, call: &Call, catalogue: &Catalogue) -> Result<Planned,
     };
     let planned = decide::plan(&asked, &call.caller.scope, catalogue)?;
     if let Some(digest) = call.digest {
-        proxy.requests.keep(digest, &asked, &call.caller, &planned, catalogue);
+        proxy.plans.insert(digest, &asked, &call.caller, &planned, catalogue);
     }
     Ok(planned)
 }
@@ -220,7 +220,7 @@ async fn older_outcome(proxy: &Arc<Inner>, call: &Call, serve: &Serve, pass: &Pa
 async fn carry_out(proxy: &Arc<Inner>, call: &Call, serve: &Serve, how: &'static str) -> Result<Outcome, Pass> {
     let store = proxy.desk.replica().store();
     match serve {
-        Serve::Info => match proxy.memo.info(&proxy.upstream).await {
+        Serve::Info => match proxy.schemas.info(&proxy.upstream).await {
             Some(text) => Ok(served(Answered { body: text.into_bytes(), rows: 0 }, None, proxy, how)),
             None => Err(Pass::new(Reason::NotLive, "the site has not said yet what it is")),
         },
@@ -235,7 +235,7 @@ async fn carry_out(proxy: &Arc<Inner>, call: &Call, serve: &Serve, how: &'static
         Serve::Schema => {
             let catalogue = proxy.desk.catalogue(Held::default(), 0, false);
             let question = call.schema_question().filter(|_| !call.is_localized()).unwrap_or_default();
-            match proxy.memo.schema(&question, &catalogue.schema, catalogue.standing.schema_due) {
+            match proxy.schemas.schema(&question, &catalogue.schema, catalogue.standing.schema_due) {
                 Some(whole) => Ok(repeat(&whole, how, None)),
                 None => {
                     Err(Pass::new(Reason::SchemaUnread, "this part of the schema was not read through here lately"))
@@ -301,7 +301,7 @@ async fn forward(proxy: &Arc<Inner>, call: Call, pass: Pass, older: Option<Box<S
             let unchanged = proxy.desk.writes() == call.writes;
             let keeps = pass.reason == Reason::SchemaUnread && unchanged && !call.is_localized();
             if let Some(question) = call.schema_question().filter(|_| keeps) {
-                proxy.memo.keep_schema(question, Arc::clone(&whole), schema);
+                proxy.schemas.insert(question, Arc::clone(&whole), schema);
             }
             repeat(&whole, "pass", Some(pass.reason))
         }
@@ -354,7 +354,7 @@ async fn write(proxy: &Arc<Inner>, call: Call, pass: Pass) -> Outcome {
         };
         if let Some(effects) = effects {
             if effects.schema {
-                shared.memo.forget_schemas();
+                shared.schemas.clear();
             }
             shared.desk.acknowledge(&effects).await;
         }

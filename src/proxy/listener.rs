@@ -20,8 +20,8 @@ use tokio_util::sync::CancellationToken;
 use super::access_log::AccessLog;
 use super::callers::Callers;
 use super::desk::{Desk, Leader};
-use super::heard::Requests;
-use super::memo::Memo;
+use super::plan_cache::PlanCache;
+use super::schema_cache::SchemaCache;
 use super::settings::Settings;
 use super::shadow::{OnDifference, Shadow};
 use super::upstream::{Outgoing, Upstream};
@@ -87,8 +87,8 @@ pub(super) struct Inner {
     pub shadow: Arc<Shadow>,
     pub callers: Callers,
     pub upstream: Upstream,
-    pub memo: Memo,
-    pub requests: Requests,
+    pub schemas: SchemaCache,
+    pub plans: PlanCache,
     pub access_log: Option<AccessLog>,
     bodies: Semaphore,
 }
@@ -103,15 +103,15 @@ impl Proxy {
         let Parts { replica, schema, site, settings, leader, access_log, differences } = parts;
         let clock = replica.clock().clone();
         let upstream = Upstream::new(site, settings.max_upstream, settings.absorb, clock, replica.metrics().clone())?;
-        let memo = Memo::new(replica.state().clone());
+        let schemas = SchemaCache::new(replica.state().clone());
         let callers = Callers::new(&site.auth, settings.callers.clone());
         let settings = Arc::new(settings);
         let shadow = Arc::new(Shadow::new(replica.state(), differences));
         let desk = Arc::new(Desk::new(replica, schema, Arc::clone(&settings), leader)?);
         let access_log = access_log.map(AccessLog::open).transpose()?;
-        let requests = Requests::default();
+        let plans = PlanCache::default();
         let bodies = Semaphore::new(BODIES_KIB);
-        Ok(Self(Arc::new(Inner { settings, desk, shadow, callers, upstream, memo, requests, access_log, bodies })))
+        Ok(Self(Arc::new(Inner { settings, desk, shadow, callers, upstream, schemas, plans, access_log, bodies })))
     }
 
     /// Returns the routes.
@@ -128,7 +128,7 @@ impl Proxy {
     pub async fn run(&self, stop: CancellationToken) {
         // The size of a page is part of decisions, so it is asked for before anybody
         // asks; while the site is away, the usual one has to do.
-        self.0.memo.info(&self.0.upstream).await;
+        self.0.schemas.info(&self.0.upstream).await;
         self.0.desk.run(stop).await;
     }
 }

@@ -8,7 +8,7 @@
 //!   to date, `effects` says what a write may have changed, `callers` who asks.
 //! - `tls_listener`, `listener`: requests come in; `call` answers one of the JSON API,
 //!   `answer` from the store, `upstream` from the site; `passthrough` streams all the rest;
-//!   `shadow` compares the two; `memo` keeps `info` and schemas; `access_log` writes one line per call.
+//!   `shadow` compares the two; `schema_cache` keeps `info` and schemas; `access_log` writes one line per call.
 //!
 //! The proxy never writes to the store. Pipelines and schedules are not known
 //! here.
@@ -23,13 +23,13 @@ mod desk;
 pub mod tls_listener;
 pub mod effects;
 pub mod explain;
-mod heard;
 pub mod listener;
-mod memo;
+mod plan_cache;
 pub mod proven;
 mod question;
 mod passthrough;
 pub mod reason;
+mod schema_cache;
 pub mod settings;
 pub mod shadow;
 pub mod summary;
@@ -39,9 +39,9 @@ pub use catalogue::{Catalogue, Held};
 pub use decide::{Asked, Decision, ReadPlan, Scope, Serve, SummaryPlan, decide};
 pub use desk::{Leader, Poke};
 pub use listener::{Parts, Proxy, ProxyError};
-pub use memo::max_page;
 pub use question::{Needs, Question};
 pub use reason::{Advice, Pass, Reason};
+pub use schema_cache::max_page;
 pub use settings::{CallerName, CallerRule, Limits, Mode, OnMarked, Reading, Settings, Tls};
 pub use tls_listener::{ApiListener, ApiListenerError};
 

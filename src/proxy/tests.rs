@@ -423,18 +423,21 @@ fn the_projects_of_a_scope_are_part_of_the_filter() {
 }
 
 #[test]
-fn a_request_that_was_heard_before_is_decided_like_a_new_one() {
-    let (known, requests) = (catalogue(), heard::Requests::default());
+fn a_cached_plan_is_decided_like_a_new_request() {
+    let (known, plans) = (catalogue(), plan_cache::PlanCache::default());
     let caller = Arc::new(callers::Caller { digest: [0; 32], name: "s".into(), scope: Scope::Full });
     let keep = |digest: u8, asked: &Asked| {
         let planned = decide::plan(asked, &Scope::Full, &known).expect("a plan");
-        requests.keep([digest; 32], asked, &caller, &planned, &known);
-        requests.heard(&[digest; 32])
+        plans.insert([digest; 32], asked, &caller, &planned, &known);
+        plans.get(&[digest; 32])
     };
     let asked_for = asked("read", find("Shot", json!([["code", "is", "a"]]), json!(["sg_sequence"])));
-    let heard = keep(1, &asked_for).expect("it is remembered");
-    assert_eq!((heard.asked.request.auth.as_ref(), &heard.asked.request.argument), (None, &asked_for.request.argument));
-    assert!(requests.heard(&[2; 32]).is_none());
+    let cached = keep(1, &asked_for).expect("it is remembered");
+    assert_eq!(
+        (cached.asked.request.auth.as_ref(), &cached.asked.request.argument),
+        (None, &asked_for.request.argument)
+    );
+    assert!(plans.get(&[2; 32]).is_none());
 
     let shot = || EntityType::new("Shot");
     let held = Held { names: [(EntityType::new("Sequence"), NOW)].into(), ..Held::default() };
@@ -448,7 +451,7 @@ fn a_request_that_was_heard_before_is_decided_like_a_new_one() {
     ];
     let mut reasons = Vec::new();
     for moment in &moments {
-        let again = heard.planned(moment).expect("it means the same").at(moment);
+        let again = cached.planned(moment).expect("it means the same").at(moment);
         let again = again.map_or_else(Decision::Pass, |serve| Decision::Serve(Box::new(serve)));
         assert_eq!(again, decide(&asked_for, &Scope::Full, moment));
         reasons.push(outcome_with(&asked_for, &Scope::Full, moment));
@@ -461,7 +464,7 @@ fn a_request_that_was_heard_before_is_decided_like_a_new_one() {
         Catalogue { stored: Arc::new(crate::store::Catalogue::clone(&known.stored)), ..known.clone() },
         Catalogue { max_page: 100, ..known.clone() },
     ];
-    assert!(others.iter().all(|other| heard.planned(other).is_none()));
+    assert!(others.iter().all(|other| cached.planned(other).is_none()));
 
     let of_now = asked("read", find("Shot", json!([["created_at", "in_last", 2, "HOUR"]]), json!(["code"])));
     assert!(keep(3, &of_now).is_none(), "it asks something else each time");

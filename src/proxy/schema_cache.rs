@@ -34,8 +34,8 @@ struct Kept {
     schema: Arc<Schema>,
 }
 
-/// The kept answers.
-pub(super) struct Memo {
+/// The answers of the site that are not rows.
+pub(super) struct SchemaCache {
     state: State,
     info: Mutex<Option<(String, Instant)>>,
     most_rows: AtomicU32,
@@ -43,7 +43,7 @@ pub(super) struct Memo {
     schemas: Mutex<HashMap<String, Kept>>,
 }
 
-impl Memo {
+impl SchemaCache {
     /// Begins with the `info` that was kept in the state, which counts as old.
     pub fn new(state: State) -> Self {
         let long_ago = Instant::now().checked_sub(INFO_FOR).unwrap_or_else(Instant::now);
@@ -109,7 +109,7 @@ impl Memo {
 
     /// Keeps an answer about the schema. `schema` is the one that held before the
     /// question was sent.
-    pub fn keep_schema(&self, question: String, answer: Arc<BufferedResponse>, schema: Arc<Schema>) {
+    pub fn insert(&self, question: String, answer: Arc<BufferedResponse>, schema: Arc<Schema>) {
         let good = answer.status.is_success() && answer.body.starts_with(b"{\"results\"");
         let mut schemas = lock(&self.schemas);
         if schemas.len() >= MOST_SCHEMAS {
@@ -121,7 +121,7 @@ impl Memo {
     }
 
     /// Forgets every schema: one was written.
-    pub fn forget_schemas(&self) {
+    pub fn clear(&self) {
         lock(&self.schemas).clear();
     }
 }

@@ -1,0 +1,104 @@
+//! The plan cache: requests that were parsed and authorised before.
+//!
+//! Programs on a farm repeat themselves, and parsing a request takes longer than
+//! answering it. What is kept is what a request asks ([`Planned`]) and who asks it, by
+//! a keyed hash of its bytes, credentials included; the credentials themselves are
+//! not kept. A plan holds as long as what it was made from: the schema, the cached
+//! types, and the largest page. Whether the caller's credential is good and whether the
+//! rows are fresh enough is not part of a plan: both are decided for every request.
+//!
+//! Bounded by bytes. What is used least gives way, so a caller who never repeats a
+//! request cannot push out the plans of those who do.
+
+use std::sync::Arc;
+
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
+
+use super::callers::{Caller, Digest};
+use super::catalogue::Catalogue;
+use super::decide::{Asked, Planned};
+use crate::schema::Schema;
+use crate::store;
+
+/// The memory that plans may take, as [`Weight`] estimates it.
+const MAX_CACHED_PLAN_BYTES: u64 = 32 << 20;
+/// The number of plans that the cache is sized for at its start.
+const EXPECTED_PLANS: usize = 1_024;
+/// Longer requests are not remembered.
+pub(super) const MAX_REQUEST_BYTES: usize = 4 << 10;
+/// A parsed request and its plan take about this many times the bytes of its argument.
+const BYTES_PER_REQUEST_BYTE: u64 = 8;
+/// The rest of a plan: what it depends on, the caller, and the entry itself.
+const BYTES_PER_PLAN: u64 = 4 << 10;
+
+/// A request that was parsed before.
+pub(super) struct CachedPlan {
+    /// Without credentials.
+    pub asked: Arc<Asked>,
+    pub caller: Arc<Caller>,
+    planned: Planned,
+    basis: Basis,
+    bytes: u64,
+}
+
+/// What the meaning of a request depends on.
+struct Basis {
+    schema: Arc<Schema>,
+    stored: Arc<store::Catalogue>,
+    max_page: u32,
+}
+
+impl CachedPlan {
+    /// Returns what the request asks, if it still means the same.
+    pub fn planned(&self, catalogue: &Catalogue) -> Option<Planned> {
+        let Basis { schema, stored, max_page } = &self.basis;
+        let same = Arc::ptr_eq(schema, &catalogue.schema)
+            && Arc::ptr_eq(stored, &catalogue.stored)
+            && *max_page == catalogue.max_page;
+        same.then(|| self.planned.clone())
+    }
+}
+
+/// Estimates the memory of an entry.
+#[derive(Clone)]
+struct Weight;
+
+impl Weighter<Digest, Arc<CachedPlan>> for Weight {
+    fn weight(&self, _: &Digest, plan: &Arc<CachedPlan>) -> u64 {
+        plan.bytes
+    }
+}
+
+/// The requests that were parsed before.
+pub(super) struct PlanCache(Cache<Digest, Arc<CachedPlan>, Weight>);
+
+impl Default for PlanCache {
+    fn default() -> Self {
+        Self(Cache::with_weighter(EXPECTED_PLANS, MAX_CACHED_PLAN_BYTES, Weight))
+    }
+}
+
+impl PlanCache {
+    /// Returns what these bytes were parsed as.
+    pub fn get(&self, digest: &Digest) -> Option<Arc<CachedPlan>> {
+        self.0.get(digest)
+    }
+
+    /// Remembers what a request asks. A request about the present moment asks something
+    /// else each time and is left out.
+    pub fn insert(&self, digest: Digest, asked: &Asked, caller: &Arc<Caller>, planned: &Planned, by: &Catalogue) {
+        match planned {
+            Planned::Read(question, _) | Planned::Summarize(question, _) if !question.of_now => {}
+            _ => return,
+        }
+        let basis = Basis { schema: Arc::clone(&by.schema), stored: Arc::clone(&by.stored), max_page: by.max_page };
+        let mut asked = asked.clone();
+        asked.request.auth = None;
+        let argument = asked.request.argument.to_string().len() as u64;
+        let bytes = BYTES_PER_PLAN + BYTES_PER_REQUEST_BYTE * argument;
+        let (asked, caller) = (Arc::new(asked), Arc::clone(caller));
+        let plan = CachedPlan { asked, caller, planned: planned.clone(), basis, bytes };
+        self.0.insert(digest, Arc::new(plan));
+    }
+}
