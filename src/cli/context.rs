@@ -2,11 +2,13 @@
 //!
 //! [`Offline`] is what can be had without the site: state, store, and the schema
 //! that the last contact with the site left in the state. [`Online`] asks the
-//! site for its schema first and checks the entity configs against it.
+//! site for its schema first and checks the entity configs against it; what
+//! serves callers does not depend on the answer once it has something to serve.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::config::{self, Config, StoreSettings};
 use crate::entity::Timestamp;
@@ -14,7 +16,7 @@ use crate::entity_config::{EntityConfigFile, TypeLayout};
 use crate::metrics::{Labels, Metrics};
 use crate::schema::Schema;
 use crate::shotgun::Client;
-use crate::state::State;
+use crate::state::{State, TypeState};
 use crate::store::elasticsearch::{ElasticsearchStore, IndexShape};
 use crate::store::embedded::{EmbeddedSettings, EmbeddedStore};
 use crate::store::{Store, TimedStore};
@@ -27,7 +29,7 @@ use super::Failure;
 ///
 /// Every problem of the file, drawn.
 pub fn load_config(chosen: Option<&Path>) -> Result<Config, Failure> {
-    let environment: BTreeMap<String, String> = std::env::vars().collect();
+    let environment = environment();
     let path = config::locate(chosen, &environment);
     match Config::load(&path, &environment) {
         Ok((config, warnings)) => {
@@ -38,6 +40,15 @@ pub fn load_config(chosen: Option<&Path>) -> Result<Config, Failure> {
         }
         Err(problems) => Err(Failure::config(problems.to_string())),
     }
+}
+
+/// Returns the environment as text. A variable that is not UTF-8 belongs to another
+/// program: ours are all ASCII, and nothing here could use its value.
+pub fn environment() -> BTreeMap<String, String> {
+    let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+        Some((name.into_string().ok()?, value.into_string().ok()?))
+    };
+    std::env::vars_os().filter_map(text).collect()
 }
 
 /// Reads the entity configs beside `config.yaml`.
@@ -131,7 +142,7 @@ impl Offline {
             )));
         }
         let state = State::open(&config.data_dir)?;
-        let Some(schema) = kept_schema(&state)? else {
+        let Some(schema) = state.kept_schema(client(&config, &Metrics::default())?.site())? else {
             return Err(Failure::config("the site was never reached: start `sgcache pipelines run` first"));
         };
         let layouts = check_layouts(&files, &schema)?;
@@ -156,7 +167,7 @@ pub struct Online {
     pub store: Arc<dyn Store>,
     /// The site.
     pub client: Client,
-    /// The schema as the site shows it now.
+    /// The schema as the site showed it last.
     pub schema: Schema,
     /// The configured types.
     pub layouts: Vec<TypeLayout>,
@@ -164,16 +175,30 @@ pub struct Online {
     pub metrics: Metrics,
 }
 
+/// What a process needs of the site at its start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SiteAtStart {
+    /// It works with the site: only an outage is waited out, by its jobs.
+    Required,
+    /// It answers callers: where complete types are stored it starts without the site.
+    OptionalWithTypes,
+    /// The same over rows that another process keeps.
+    Optional,
+}
+
+/// How long a start that does not need the site waits for it: callers wait as long.
+const START_PATIENCE: Duration = Duration::from_secs(2);
+
 impl Online {
     /// Asks the site for its schema and opens state and store.
     ///
     /// # Errors
     ///
     /// See the parts: each names what to change.
-    pub async fn open(config: Config) -> Result<Self, Failure> {
+    pub async fn open(config: Config, site: SiteAtStart) -> Result<Self, Failure> {
         let files = entity_config_files(&config)?;
         let metrics = Metrics::new(&Labels::new(files.iter().map(|file| &file.entity_type)));
-        Self::with(config, files, metrics).await
+        Self::with(config, files, metrics, site).await
     }
 
     /// Does the same without entity configs, for the job that writes them.
@@ -182,7 +207,7 @@ impl Online {
     ///
     /// As [`Online::open`].
     pub async fn without_layouts(config: Config) -> Result<Self, Failure> {
-        Self::with(config, Vec::new(), Metrics::default()).await
+        Self::with(config, Vec::new(), Metrics::default(), SiteAtStart::Required).await
     }
 
     /// Does the same with entity configs and metrics that the caller has made.
@@ -190,27 +215,40 @@ impl Online {
     /// # Errors
     ///
     /// As [`Online::open`].
-    pub async fn with(config: Config, files: Vec<EntityConfigFile>, metrics: Metrics) -> Result<Self, Failure> {
+    pub async fn with(
+        config: Config,
+        files: Vec<EntityConfigFile>,
+        metrics: Metrics,
+        site: SiteAtStart,
+    ) -> Result<Self, Failure> {
         let client = client(&config, &metrics)?;
         let state = State::open(&config.data_dir)?;
-        let schema = schema(&client, &state).await?;
+        let schema = match site {
+            SiteAtStart::OptionalWithTypes if !has_complete_type(&state, &files)? => required(&client, &state).await?,
+            SiteAtStart::Required => required(&client, &state).await?,
+            SiteAtStart::OptionalWithTypes | SiteAtStart::Optional => optional(&client, &state).await?,
+        };
         let layouts = check_layouts(&files, &schema)?;
         let store = open_store(&config, &metrics).await?;
         Ok(Self { config, state, store, client, schema, layouts, metrics })
     }
 }
 
-const SCHEMA: &str = "schema";
+/// Tells whether some configured type was imported whole.
+fn has_complete_type(state: &State, files: &[EntityConfigFile]) -> Result<bool, Failure> {
+    let complete = state.types()?.into_iter().filter(|ty| matches!(ty.state, TypeState::Live | TypeState::Degraded));
+    Ok(complete.into_iter().any(|ty| files.iter().any(|file| file.entity_type == ty.entity_type)))
+}
 
 /// Asks the site for its schema. While the site is away, the one that it last
-/// showed has to do: what is cached can be served and is not lost.
-async fn schema(client: &Client, state: &State) -> Result<Schema, Failure> {
+/// showed has to do: what is cached is not lost.
+async fn required(client: &Client, state: &State) -> Result<Schema, Failure> {
     match client.schema().await {
         Ok(schema) => {
-            keep_schema(state, &schema)?;
+            state.keep_schema(client.site(), &schema)?;
             Ok(schema)
         }
-        Err(error) if error.kind().is_transient() => match kept_schema(state)? {
+        Err(error) if error.kind().is_transient() => match state.kept_schema(client.site())? {
             Some(schema) => {
                 tracing::warn!(%error, "the site is away, going on with its last schema");
                 Ok(schema)
@@ -221,13 +259,20 @@ async fn schema(client: &Client, state: &State) -> Result<Schema, Failure> {
     }
 }
 
-fn keep_schema(state: &State, schema: &Schema) -> Result<(), Failure> {
-    let both = serde_json::json!({"fields": schema.to_wire(), "entities": schema.entities_to_wire()});
-    Ok(state.keep(SCHEMA, &both)?)
-}
-
-fn kept_schema(state: &State) -> Result<Option<Schema>, Failure> {
-    let Some(both) = state.kept::<serde_json::Value>(SCHEMA)? else { return Ok(None) };
-    let read = Schema::from_wire(&both["fields"], &both["entities"]);
-    read.map(Some).map_err(|error| Failure::internal(error.to_string()))
+/// Asks the site for its schema, but waits for it no longer than callers would. With
+/// the last one everything stored can be served, also while the site refuses the
+/// script: sync goes on asking and reads the schema when the site answers.
+async fn optional(client: &Client, state: &State) -> Result<Schema, Failure> {
+    let Some(kept) = state.kept_schema(client.site())? else { return required(client, state).await };
+    let reason = match tokio::time::timeout(START_PATIENCE, client.schema()).await {
+        Ok(Ok(schema)) => {
+            state.keep_schema(client.site(), &schema)?;
+            return Ok(schema);
+        }
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => format!("no answer within {} s", START_PATIENCE.as_secs()),
+    };
+    tracing::warn!(reason, "the site gives no schema: serving what is stored, and asking again");
+    state.request_schema()?;
+    Ok(kept)
 }

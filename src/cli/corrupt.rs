@@ -6,13 +6,13 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::Failure;
-use super::context::{Online, load_config};
+use super::context::{Online, SiteAtStart, load_config};
 use crate::entity::{DataType, EntityRef};
 use crate::entity_config::TypeLayout;
 use crate::filter::{FieldPath, Page, Query, Sort};
 
 pub async fn run(config: Option<&Path>, rows: u32) -> Result<u8, Failure> {
-    let online = Online::open(load_config(config)?).await?;
+    let online = Online::open(load_config(config)?, SiteAtStart::Required).await?;
     if !online.client.info().await?.simulated {
         let site = online.client.site();
         return Err(Failure::usage(format!("{site} is no simulated site: rows are corrupted on purpose only there")));

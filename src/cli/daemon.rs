@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::Failure;
-use super::context::{Online, entity_config_files};
+use super::context::{Online, SiteAtStart, entity_config_files};
 use super::engine::{Engine, differences, instance};
 use super::pipelines::{load, selected};
 use super::reload;
@@ -74,7 +74,7 @@ impl Daemon {
         let metrics = Metrics::new(&labels(files.iter().map(|file| file.entity_type.as_str()), &pipelines));
         let settings = follow_settings(&pipelines);
         let listener = ApiListener::bind(config.listen.api, &config.api).await.map_err(closed)?;
-        let online = Online::with(config, files, metrics).await?;
+        let online = Online::with(config, files, metrics, SiteAtStart::OptionalWithTypes).await?;
         let engine = Arc::new(Engine::new(online, settings)?);
         Self::launch(engine, pipelines, names, overrides, bound, listener)
     }

@@ -55,7 +55,7 @@ fn shortened(report: &RunReport, detail: Detail) -> RunReport {
 /// Returns what pipelines are resolved against.
 pub fn surroundings(config: &Config) -> Surroundings {
     let site = Site { name: config.shotgun.name().to_owned(), url: config.shotgun.site.clone() };
-    let templates = Templates::new(&std::env::vars().collect());
+    let templates = Templates::new(&super::context::environment());
     Surroundings {
         timezone: config.timezone,
         defaults: config.pipelines.defaults.clone(),

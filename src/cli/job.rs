@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Failure;
 use super::bars;
-use super::context::{Online, load_config};
+use super::context::{Online, SiteAtStart, load_config};
 use super::corrupt;
 use super::engine::Engine;
 use super::find::Selection;
@@ -131,7 +131,11 @@ pub async fn run(args: Args, config: Option<&Path>) -> Result<u8, Failure> {
     let (spec, fail_when, warn_when) = args.job.into_spec()?;
     let config = load_config(config)?;
     let generates = matches!(spec, JobSpec::GenerateEntityConfigs(_));
-    let online = if generates { Online::without_layouts(config).await? } else { Online::open(config).await? };
+    let online = if generates {
+        Online::without_layouts(config).await?
+    } else {
+        Online::open(config, SiteAtStart::Required).await?
+    };
     let progress = matches!(spec, JobSpec::Rebuild(_)).then(bars::progress);
     let engine = Engine::with_progress(online, sync::Settings::default(), progress)?;
     let imports = CancellationToken::new();

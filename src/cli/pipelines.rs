@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use serde_json::Value;
 
 use super::Failure;
-use super::context::{entity_config_files, load_config};
+use super::context::{Online, SiteAtStart, entity_config_files, load_config};
 use super::daemon::{Daemon, interrupted};
 use super::engine::surroundings;
 use super::output::{self, Output};
@@ -137,8 +137,10 @@ async fn once(args: RunArgs, config: Option<&Path>) -> Result<u8, Failure> {
     let config = load_config(config)?;
     let pipelines = selected(load(&config)?, &args.names)?;
     let overrides = pipeline::parse_overrides(&args.set).map_err(Failure::usage)?;
-    let engine =
-        super::engine::Engine::new(super::context::Online::open(config).await?, crate::sync::Settings::default())?;
+    let engine = super::engine::Engine::new(
+        Online::open(config, SiteAtStart::Required).await?,
+        crate::sync::Settings::default(),
+    )?;
     let mut reports: Vec<RunReport> = Vec::new();
     for pipeline in &pipelines {
         let params = resolve_params(pipeline, &overrides)?;

@@ -12,7 +12,7 @@ use chrono::{TimeDelta, Utc};
 use tokio_util::sync::CancellationToken;
 
 use super::Failure;
-use super::context::{Online, load_config};
+use super::context::{Online, SiteAtStart, load_config};
 use super::daemon::{closed, interrupted};
 use super::engine::instance;
 use crate::config::{ElasticsearchSettings, StoreSettings};
@@ -50,7 +50,7 @@ pub async fn run(config: Option<&Path>) -> Result<u8, Failure> {
         .await
         .map_err(|error| Failure::new(Failure::LOCKED, error.to_string()))?;
     let listener = ApiListener::bind(config.listen.api, &config.api).await.map_err(closed)?;
-    let online = Online::open(config).await?;
+    let online = Online::open(config, SiteAtStart::Optional).await?;
     let (client, store, state) = (online.client.clone(), Arc::clone(&online.store), online.state.clone());
     let (layouts, metrics) = (online.layouts.clone(), online.metrics.clone());
     let replica = Replica::new(client, store, state, layouts, metrics, sync::Settings::default());

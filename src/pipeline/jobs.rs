@@ -66,8 +66,19 @@ impl Following {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn set(&self, follower: Option<Arc<Follower>>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = follower;
+    /// Shows the follower to others until the returned guard is dropped.
+    fn set(&self, follower: &Arc<Follower>) -> FollowingGuard<'_> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(follower));
+        FollowingGuard(self)
+    }
+}
+
+/// Ends the time in which the follower can be found.
+struct FollowingGuard<'a>(&'a Following);
+
+impl Drop for FollowingGuard<'_> {
+    fn drop(&mut self) {
+        *self.0.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 
@@ -116,12 +127,12 @@ impl Jobs {
         })
     }
 
-    /// Follows the site until it is told to stop.
+    /// Follows the site until it is told to stop. The follower is dropped however this
+    /// ends, also by a panic, so that the next one can take the lead.
     async fn follow(&self, context: &JobContext) -> Result<StepResult, JobError> {
-        let follower = Arc::new(Follower::start_up(self.replica.clone(), None).await?);
-        self.following.set(Some(Arc::clone(&follower)));
+        let follower = Arc::new(Follower::take_lead(self.replica.clone(), None).await?);
+        let _visible = self.following.set(&follower);
         follower.run(context.cancel.clone()).await;
-        self.following.set(None);
         Ok(StepResult::default())
     }
 

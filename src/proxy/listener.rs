@@ -126,10 +126,10 @@ impl Proxy {
 
     /// Keeps what decisions depend on up to date until `stop`.
     pub async fn run(&self, stop: CancellationToken) {
-        // The size of a page is part of decisions, so it is asked for before anybody
-        // asks; while the site is away, the usual one has to do.
-        self.0.schemas.info(&self.0.upstream).await;
-        self.0.desk.run(stop).await;
+        // The size of a page is part of decisions, so it is asked for before the first
+        // caller does; a site that never answers must not keep the rest from beginning.
+        let ask = stop.run_until_cancelled(self.0.schemas.info(&self.0.upstream));
+        tokio::join!(ask, self.0.desk.run(stop.clone()));
     }
 }
 

@@ -18,6 +18,7 @@ mod marks;
 mod poll;
 mod reads;
 mod rows;
+mod schema;
 mod stream;
 mod tables;
 mod types;

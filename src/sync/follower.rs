@@ -28,6 +28,8 @@ pub struct Follower {
     replica: Replica,
     _lock: LeaderLock,
     progress: Option<Progress>,
+    /// Whether the site has shown that its event log can be continued.
+    checked: bool,
     poll_status: Mutex<PollStatus>,
     /// Tells the fetch loop that there are marks, the poll loop that somebody
     /// cannot wait.
@@ -55,8 +57,24 @@ impl Follower {
     /// [`SyncError::OtherSite`] when the directory belongs to another site.
     pub async fn start_up(replica: Replica, progress: Option<Progress>) -> Result<Self> {
         let lock = replica.state().lead()?;
-        replica.metrics().leader.active.set(1.0);
         replica.check_stream().await?;
+        Self::lead(replica, lock, progress, true).await
+    }
+
+    /// Does the same without the site: [`Follower::run`] checks the event log as soon
+    /// as the site answers. For a process that serves what it has in the meantime.
+    ///
+    /// # Errors
+    ///
+    /// As [`Follower::start_up`].
+    pub async fn take_lead(replica: Replica, progress: Option<Progress>) -> Result<Self> {
+        let lock = replica.state().lead()?;
+        replica.check_site()?;
+        Self::lead(replica, lock, progress, false).await
+    }
+
+    async fn lead(replica: Replica, lock: LeaderLock, progress: Option<Progress>, checked: bool) -> Result<Self> {
+        replica.metrics().leader.active.set(1.0);
         let epoch = replica.state().begin_epoch(replica.now())?;
         replica.metrics().leader.epoch.set(epoch as f64);
         replica.step("start: led")?;
@@ -66,6 +84,7 @@ impl Follower {
             replica,
             _lock: lock,
             progress,
+            checked,
             poll_status: Mutex::default(),
             marked: Notify::new(),
             poked: Notify::new(),
@@ -126,6 +145,9 @@ impl Follower {
     /// Follows until `stop` is cancelled. Failures of the site or the store are
     /// waited out.
     pub async fn run(&self, stop: CancellationToken) {
+        if !self.checked {
+            self.check_until_answered(&stop).await;
+        }
         tokio::join!(
             self.poll_loop(&stop),
             self.fetch_loop(&stop),
@@ -133,6 +155,31 @@ impl Follower {
             self.maintenance_loop(&stop)
         );
         self.replica.metrics().leader.active.set(0.0);
+    }
+
+    /// Checks the event log until the site has answered. Nothing is read before: a log
+    /// that cannot be continued has every type imported again.
+    async fn check_until_answered(&self, stop: &CancellationToken) {
+        let mut failures = 0;
+        while !stop.is_cancelled() {
+            let checked = tokio::select! {
+                checked = self.replica.check_stream() => checked,
+                () = stop.cancelled() => return,
+            };
+            let Err(error) = checked else { return };
+            self.note_failure(&error);
+            failures += 1;
+            warn("the event log cannot be checked", &error, failures);
+            wait(stop, self.pause_after(&error, failures), self.poked.notified()).await;
+        }
+    }
+
+    /// Returns how long to wait after so many failures to read the event log.
+    fn pause_after(&self, error: &SyncError, failures: u32) -> Duration {
+        if error.is_denied() && failures >= DENIED_AFTER {
+            return DENIED_PAUSE;
+        }
+        backoff(failures, self.replica.settings().backoff_max)
     }
 
     async fn poll_loop(&self, stop: &CancellationToken) {
@@ -161,28 +208,29 @@ impl Follower {
                 }
                 Err(error) => {
                     failures += 1;
-                    let denied = error.is_denied() && failures >= DENIED_AFTER;
                     warn("polling failed", &error, failures);
-                    let delay = if denied { DENIED_PAUSE } else { backoff(failures, settings.backoff_max) };
-                    wait(stop, delay, self.poked.notified()).await;
+                    wait(stop, self.pause_after(&error, failures), self.poked.notified()).await;
                 }
             }
         }
     }
 
     fn note_poll(&self, polled: &Result<Polled>) {
-        let mut status = self.poll_status.lock().unwrap_or_else(PoisonError::into_inner);
         match polled {
             Ok(_) => {
+                let mut status = self.poll_status.lock().unwrap_or_else(PoisonError::into_inner);
                 let polls = status.polls + 1;
                 *status = PollStatus { polls, last_success: Some(self.replica.now()), ..PollStatus::default() };
             }
-            Err(error) => {
-                status.failures += 1;
-                status.error = Some(error.to_string());
-                status.denied = error.is_denied() && status.failures >= DENIED_AFTER;
-            }
+            Err(error) => self.note_failure(error),
         }
+    }
+
+    fn note_failure(&self, error: &SyncError) {
+        let mut status = self.poll_status.lock().unwrap_or_else(PoisonError::into_inner);
+        status.failures += 1;
+        status.error = Some(error.to_string());
+        status.denied = error.is_denied() && status.failures >= DENIED_AFTER;
     }
 
     async fn fetch_loop(&self, stop: &CancellationToken) {

@@ -64,6 +64,7 @@ impl Replica {
     /// Reads the schema and fits the layouts to it.
     pub(super) async fn check_schema(&self) -> Result<()> {
         let schema = self.client().schema().await?;
+        self.state().keep_schema(self.client().site(), &schema)?;
         let hidden = self.still_hidden().await?;
         let (configured, tracked) =
             self.followed(|followed| (followed.configured.clone(), Arc::clone(&followed.tracked)));

@@ -16,11 +16,7 @@ impl Replica {
     /// new incarnation when the log is not the one that was followed, or no longer
     /// holds what was missed.
     pub(super) async fn check_stream(&self) -> Result<()> {
-        let stream = self.state().stream()?;
-        let configured = self.client().site();
-        if !stream.site.is_empty() && stream.site != configured {
-            return Err(SyncError::OtherSite { known: stream.site, configured: configured.to_owned() });
-        }
+        let stream = self.check_site()?;
         let Some(frontier) = stream.frontier else {
             return self.begin_stream().await;
         };
@@ -32,6 +28,16 @@ impl Replica {
             self.begin_stream().await?;
         }
         Ok(())
+    }
+
+    /// Makes sure that the state is that of the configured site; returns the position.
+    pub(super) fn check_site(&self) -> Result<Stream> {
+        let stream = self.state().stream()?;
+        let configured = self.client().site();
+        if !stream.site.is_empty() && stream.site != configured {
+            return Err(SyncError::OtherSite { known: stream.site, configured: configured.to_owned() });
+        }
+        Ok(stream)
     }
 
     /// Returns why the log cannot be continued from the frontier.

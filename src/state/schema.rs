@@ -1,0 +1,33 @@
+//! The schema that the site showed last: with it a start does not depend on the site.
+
+use serde_json::{Value, json};
+
+use super::{Result, State, StateError};
+use crate::schema::Schema;
+
+/// The name under which it is kept.
+const KEPT: &str = "schema";
+
+impl State {
+    /// Keeps the schema of a site.
+    pub fn keep_schema(&self, site: &str, schema: &Schema) -> Result<()> {
+        let kept = json!({"site": site, "fields": schema.to_wire(), "entities": schema.entities_to_wire()});
+        self.keep(KEPT, &kept)
+    }
+
+    /// Returns the schema of this site as it was kept last; `None` before the first
+    /// one, and where the kept one is that of another site.
+    ///
+    /// # Errors
+    ///
+    /// Also when what is kept is not a schema.
+    pub fn kept_schema(&self, site: &str) -> Result<Option<Schema>> {
+        let Some(kept) = self.kept::<Value>(KEPT)? else { return Ok(None) };
+        // Earlier versions did not write the site; a data directory had one all the same.
+        if kept.get("site").is_some_and(|known| known != site) {
+            return Ok(None);
+        }
+        let read = Schema::from_wire(&kept["fields"], &kept["entities"]);
+        read.map(Some).map_err(|error| StateError::malformed("schema", error))
+    }
+}
