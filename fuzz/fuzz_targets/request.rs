@@ -4,7 +4,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use sgcache::proxy::{Asked, Catalogue, Held, Scope, decide, effects::Effects};
+use sgcache::proxy::{Asked, Catalogue, PendingWrites, Scope, decide, write_effects::WriteEffects};
 use sgcache::state::SiteTime;
 
 fuzz_target!(|body: &[u8]| {
@@ -13,12 +13,12 @@ fuzz_target!(|body: &[u8]| {
         schema: Default::default(),
         stored: Default::default(),
         standing: Default::default(),
-        held: Held::default(),
+        pending_writes: PendingWrites::default(),
         now: SiteTime(0),
         settings: Default::default(),
         max_page: 500,
         site_is_down: false,
     };
     decide(&asked, &Scope::Full, &catalogue);
-    Effects::of_request(&asked.request.method, &asked.request.argument, &catalogue);
+    WriteEffects::of_request(&asked.request.method, &asked.request.argument, &catalogue);
 });

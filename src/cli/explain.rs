@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::Failure;
 use super::context::{Offline, load_config};
 use super::output::Output;
-use crate::proxy::{self, Asked, Catalogue, Decision, Held, Scope, explain};
+use crate::proxy::{self, Asked, Catalogue, Decision, PendingWrites, Scope, explain};
 use crate::state::{SiteTime, State};
 
 #[derive(Debug, clap::Args)]
@@ -27,10 +27,10 @@ pub async fn run(args: Args, chosen: Option<&Path>) -> Result<u8, Failure> {
     let state = State::open(&settings.data_dir)?;
     let catalogue = Catalogue {
         stored: Arc::new(proxy::catalogue::stored(&offline.layouts)),
-        standing: Arc::new(state.standing()?),
+        standing: Arc::new(state.replication_status()?),
         now: SiteTime::from(offline.now()),
         schema: Arc::new(offline.schema),
-        held: Held::default(),
+        pending_writes: PendingWrites::default(),
         settings: Arc::new(settings.api),
         max_page: proxy::max_page(&state),
         site_is_down: false,

@@ -109,7 +109,7 @@ struct Observer {
 impl Observer {
     async fn snapshot(&self) -> StatusSnapshot {
         let now = Utc::now();
-        let standing = self.proxy.standing();
+        let standing = self.proxy.replication_status();
         let mut snapshot = StatusSnapshot::empty(now);
         snapshot.instance = instance();
         self.online.client.site().clone_into(&mut snapshot.site);

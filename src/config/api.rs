@@ -9,8 +9,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::entity::EntityType;
-use crate::proxy::{CallerName, CallerRule, Limits, Mode, OnMarked, Reading, Settings, Tls};
-use crate::yaml::{self, Document, Problems, Shape, optional, required};
+use crate::proxy::{CallerName, CallerRule, Limits, Mode, OnDirty, Semantics, Settings, Tls};
+use crate::yaml::{self, Document, Problems, Shape, optional, renamed, required};
 
 /// `api`.
 #[derive(Debug, Default, Deserialize)]
@@ -20,15 +20,15 @@ pub struct ApiFile {
     pub mode: Option<String>,
     #[serde(deserialize_with = "yaml::optional_duration")]
     pub max_age: Option<Duration>,
-    pub on_marked: Option<String>,
+    pub on_dirty: Option<String>,
     #[serde(deserialize_with = "yaml::optional_duration")]
     pub wait: Option<Duration>,
     #[serde(deserialize_with = "yaml::optional_duration")]
     pub stale_if_error: Option<Duration>,
     pub stale_if_error_of: BTreeMap<String, Value>,
-    pub assume: Option<Vec<String>>,
+    pub semantics: Option<Vec<String>>,
     #[serde(deserialize_with = "yaml::optional_duration")]
-    pub absorb: Option<Duration>,
+    pub upstream_retry_timeout: Option<Duration>,
     pub max_upstream: Option<usize>,
     pub max_connections: Option<usize>,
     pub max_request_mib: Option<usize>,
@@ -63,12 +63,15 @@ pub struct CallerFile {
 pub const SHAPE: Shape = Shape::Object(&[
     optional("mode", Shape::Choice(Mode::NAMES)),
     optional("max_age", Shape::Duration),
-    optional("on_marked", Shape::Choice(OnMarked::NAMES)),
+    optional("on_dirty", Shape::Choice(OnDirty::NAMES)),
     optional("wait", Shape::Duration),
     optional("stale_if_error", Shape::Duration),
     optional("stale_if_error_of", Shape::Map(&Shape::Duration)),
-    optional("assume", Shape::List(&Shape::Choice(Reading::NAMES))),
-    optional("absorb", Shape::Duration),
+    optional("semantics", Shape::List(&Shape::Choice(Semantics::NAMES))),
+    optional("upstream_retry_timeout", Shape::Duration),
+    renamed("on_marked", "on_dirty"),
+    renamed("assume", "semantics"),
+    renamed("absorb", "upstream_retry_timeout"),
     optional("max_upstream", Shape::Integer(1, 4096)),
     optional("max_connections", Shape::Integer(1, 65_536)),
     optional("max_request_mib", Shape::Integer(1, 1024)),
@@ -131,16 +134,16 @@ pub(super) fn resolve(
     let duration = |value: &Value| value.as_str().and_then(|text| yaml::parse_duration(text).ok()).unwrap_or_default();
     let of = file.stale_if_error_of.iter().map(|(ty, value)| (EntityType::new(ty), duration(value)));
     let readings =
-        |words: Vec<String>| words.iter().filter_map(|word| word.parse().ok()).collect::<BTreeSet<Reading>>();
+        |words: Vec<String>| words.iter().filter_map(|word| word.parse().ok()).collect::<BTreeSet<Semantics>>();
     let settings = Settings {
         mode: file.mode.and_then(|word| word.parse().ok()).unwrap_or_default(),
         max_age: file.max_age.unwrap_or(usual.max_age),
-        on_marked: file.on_marked.and_then(|word| word.parse().ok()).unwrap_or_default(),
+        on_dirty: file.on_dirty.and_then(|word| word.parse().ok()).unwrap_or_default(),
         wait: file.wait.unwrap_or(usual.wait),
         stale_if_error: file.stale_if_error.unwrap_or(usual.stale_if_error),
         stale_if_error_of: of.collect(),
-        assume: file.assume.map_or(usual.assume, readings),
-        absorb: file.absorb.unwrap_or(usual.absorb),
+        semantics: file.semantics.map_or(usual.semantics, readings),
+        upstream_retry_timeout: file.upstream_retry_timeout.unwrap_or(usual.upstream_retry_timeout),
         max_upstream: file.max_upstream.unwrap_or(usual.max_upstream),
         max_connections: file.max_connections.unwrap_or(usual.max_connections),
         max_request_bytes: file.max_request_mib.map_or(usual.max_request_bytes, |mib| mib << 20),

@@ -209,3 +209,21 @@ fn the_memory_of_an_embedded_store_can_be_set_and_has_no_meaning_elsewhere() {
     let refused = of("kind: elasticsearch, url: 'http://127.0.0.1:9200', memory_mib: 3").expect_err("a refusal");
     assert!(refused.to_string().contains("an Elasticsearch store has no `memory_mib`"), "{refused}");
 }
+
+#[test]
+fn an_old_name_of_a_key_is_an_error_that_names_the_new_one() {
+    let old = [
+        ("on_marked: wait", "on_dirty"),
+        ("assume: [week]", "semantics"),
+        ("absorb: 30s", "upstream_retry_timeout"),
+        // Also without a value, which otherwise counts as left out.
+        ("absorb:", "upstream_retry_timeout"),
+    ];
+    for (line, new) in old {
+        let found = problems(&format!("{MINIMAL}api:\n  {line}\n"));
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].contains(&format!("`{new}`")), "{found:?}");
+    }
+    let typo = problems(&format!("{MINIMAL}api: {{ assum: [week] }}\n"));
+    assert!(!typo[0].contains("`assume`"), "an old name is not suggested: {typo:?}");
+}

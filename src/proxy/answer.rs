@@ -125,7 +125,10 @@ async fn first(store: &dyn Store, query: Query, column: &Column, descending: boo
     };
     let value = found.rows.first().and_then(id);
     value.ok_or_else(|| {
-        Pass::new(Reason::Unproven, format!("what a site answers for `{}` of nothing is not known", column.name))
+        Pass::new(
+            Reason::UnsupportedFilter,
+            format!("what a site answers for `{}` of nothing is not known", column.name),
+        )
     })
 }
 

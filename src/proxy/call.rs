@@ -10,15 +10,15 @@ use serde_json::Value;
 use super::access_log::Entry;
 use super::answer::{self, Answered};
 use super::callers::{Caller, Digest, Known};
-use super::catalogue::{Catalogue, Held};
+use super::catalogue::{Catalogue, PendingWrites};
 use super::decide::{self, Asked, Decision, Planned, Serve, decide};
-use super::effects::Effects;
 use super::listener::{FRESH, Inner, JSON, SAID, page};
 use super::plan_cache::{self, CachedPlan};
 use super::reason::{Pass, Reason};
-use super::settings::{Mode, OnMarked};
+use super::settings::{Mode, OnDirty};
 use super::shadow::Comparison;
 use super::upstream::{BufferedResponse, Outgoing, Unreachable, forwarded};
+use super::write_effects::WriteEffects;
 use crate::api3;
 use crate::state::SiteTime;
 
@@ -33,7 +33,7 @@ struct Call {
     /// The same request from before.
     cached: Option<Arc<CachedPlan>>,
     /// The writes that were acknowledged before it began.
-    held: Held,
+    pending_writes: PendingWrites,
     writes: u64,
 }
 
@@ -58,7 +58,7 @@ const TELLING: &[&str] =
 /// Answers a call.
 pub(super) async fn json(proxy: &Arc<Inner>, outgoing: Outgoing, body: Bytes) -> Response<Body> {
     let begun = Instant::now();
-    let (held, writes) = (proxy.desk.held().await, proxy.desk.writes());
+    let (pending_writes, writes) = (proxy.freshness.pending_writes().await, proxy.freshness.writes());
     let digest = (body.len() <= plan_cache::MAX_REQUEST_BYTES).then(|| proxy.callers.digest(&[&body]));
     let cached = digest.as_ref().and_then(|digest| proxy.plans.get(digest));
     let (asked, caller) = match &cached {
@@ -69,7 +69,7 @@ pub(super) async fn json(proxy: &Arc<Inner>, outgoing: Outgoing, body: Bytes) ->
             (asked.map(Arc::new), Arc::new(caller))
         }
     };
-    let call = Call { outgoing, body, asked, caller, digest, cached, held, writes };
+    let call = Call { outgoing, body, asked, caller, digest, cached, pending_writes, writes };
     let subject = (call.method().to_owned(), call.entity_type(), call.caller.name.clone());
     let outcome = answer_to(proxy, call).await;
     note(proxy, subject, &outcome, begun);
@@ -122,7 +122,7 @@ async fn shadowed(proxy: &Arc<Inner>, call: Call) -> Outcome {
     let pass = Pass::new(Reason::Mode, "`api.mode` is `shadow`");
     let serve = match &call.asked {
         Ok(asked) if rand::random::<f64>() < proxy.settings.shadow_share => {
-            let catalogue = proxy.desk.catalogue(Held::default(), proxy.schemas.max_page(), false);
+            let catalogue = proxy.freshness.catalogue(PendingWrites::default(), proxy.schemas.max_page(), false);
             match decide(asked, &call.caller.scope, &catalogue) {
                 Decision::Serve(serve) => Some((serve, asked.request.clone())),
                 Decision::Pass(_) => None,
@@ -131,16 +131,16 @@ async fn shadowed(proxy: &Arc<Inner>, call: Call) -> Outcome {
         _ => None,
     };
     let Some((serve, request)) = serve else { return forward(proxy, call, pass, None).await };
-    let state = proxy.desk.replica().state().clone();
+    let state = proxy.freshness.replica().state().clone();
     let generation = tokio::task::spawn_blocking(move || state.generation()).await;
     let (outgoing, body) = (call.outgoing.clone(), call.body.clone());
     let Ok(Ok(generation)) = generation else { return forward(proxy, call, pass, None).await };
     match proxy.upstream.send_buffered(&outgoing, body, true).await {
         Ok(whole) => {
-            let (whole, answered) = (Arc::new(whole), proxy.desk.replica().now());
+            let (whole, answered) = (Arc::new(whole), proxy.freshness.replica().now());
             let (method, argument) = (request.method, request.argument);
             let comparison = Comparison { method, argument, serve, generation, whole: Arc::clone(&whole), answered };
-            proxy.shadow.compare(&proxy.desk, comparison);
+            proxy.shadow.compare(&proxy.freshness, comparison);
             repeat(&whole, "pass", Some(pass.reason))
         }
         Err(why) => gone(&why, &pass),
@@ -150,17 +150,17 @@ async fn shadowed(proxy: &Arc<Inner>, call: Call) -> Outcome {
 /// Decides, and waits a moment where that may help.
 async fn consider(proxy: &Inner, call: &Call, site_is_down: bool) -> Result<Ready, Pass> {
     let deadline = tokio::time::Instant::now() + proxy.settings.wait;
-    let mut watch = proxy.desk.watch();
+    let mut watch = proxy.freshness.watch();
     loop {
         // Before the decision: what comes in between is not waited for.
         watch.see();
-        let catalogue = proxy.desk.catalogue(call.held.clone(), proxy.schemas.max_page(), site_is_down);
+        let catalogue = proxy.freshness.catalogue(call.pending_writes.clone(), proxy.schemas.max_page(), site_is_down);
         match planned(proxy, call, &catalogue)?.at(&catalogue) {
             Ok(serve) => return verified(proxy, call, Box::new(serve), site_is_down),
             Err(pass) => {
                 let helps = match pass.reason {
-                    Reason::Held => true,
-                    Reason::Marked => proxy.settings.on_marked == OnMarked::Wait,
+                    Reason::PendingWrite => true,
+                    Reason::Dirty => proxy.settings.on_dirty == OnDirty::Wait,
                     _ => false,
                 };
                 if !helps || site_is_down || !watch.changed(deadline).await {
@@ -218,7 +218,7 @@ async fn older_outcome(proxy: &Arc<Inner>, call: &Call, serve: &Serve, pass: &Pa
 }
 
 async fn carry_out(proxy: &Arc<Inner>, call: &Call, serve: &Serve, how: &'static str) -> Result<Outcome, Pass> {
-    let store = proxy.desk.replica().store();
+    let store = proxy.freshness.replica().store();
     match serve {
         Serve::Info => match proxy.schemas.info(&proxy.upstream).await {
             Some(text) => Ok(served(Answered { body: text.into_bytes(), rows: 0 }, None, proxy, how)),
@@ -233,7 +233,7 @@ async fn carry_out(proxy: &Arc<Inner>, call: &Call, serve: &Serve, how: &'static
             Ok(served(answered, Some(plan.fresh_as_of), proxy, how))
         }
         Serve::Schema => {
-            let catalogue = proxy.desk.catalogue(Held::default(), 0, false);
+            let catalogue = proxy.freshness.catalogue(PendingWrites::default(), 0, false);
             let question = call.schema_question().filter(|_| !call.is_localized()).unwrap_or_default();
             match proxy.schemas.schema(&question, &catalogue.schema, catalogue.standing.schema_due) {
                 Some(whole) => Ok(repeat(&whole, how, None)),
@@ -254,7 +254,7 @@ fn served(answered: Answered, fresh: Option<SiteTime>, proxy: &Inner, how: &'sta
             if let Ok(moment) = HeaderValue::from_str(&fresh.timestamp().to_string()) {
                 headers.insert(FRESH, moment);
             }
-            let age = proxy.desk.replica().now().since(fresh);
+            let age = proxy.freshness.replica().now().since(fresh);
             format!("{how}; age={:.1}", age.as_secs_f64())
         }
         None => how.to_owned(),
@@ -293,12 +293,12 @@ async fn forward(proxy: &Arc<Inner>, call: Call, pass: Pass, older: Option<Box<S
     let parts = [call.body.as_ref(), &call.writes.to_le_bytes()];
     let headers = TELLING.iter().map(|name| call.outgoing.headers.get(*name).map_or(&b""[..], HeaderValue::as_bytes));
     let key = proxy.callers.digest(&parts.into_iter().chain(headers).collect::<Vec<_>>());
-    let schema = proxy.desk.schema();
+    let schema = proxy.freshness.schema();
     let patient = older.is_none();
     match proxy.upstream.coalesce(key, call.outgoing.clone(), call.body.clone(), patient).await {
         Ok(whole) if whole.status.as_u16() < 500 || older.is_none() => {
             proxy.callers.learn(&call.caller, &whole);
-            let unchanged = proxy.desk.writes() == call.writes;
+            let unchanged = proxy.freshness.writes() == call.writes;
             let keeps = pass.reason == Reason::SchemaUnread && unchanged && !call.is_localized();
             if let Some(question) = call.schema_question().filter(|_| keeps) {
                 proxy.schemas.insert(question, Arc::clone(&whole), schema);
@@ -341,10 +341,10 @@ async fn stream(proxy: &Inner, call: &Call, pass: &Pass) -> Outcome {
 async fn write(proxy: &Arc<Inner>, call: Call, pass: Pass) -> Outcome {
     let shared = Arc::clone(proxy);
     let task = tokio::spawn(async move {
-        let catalogue = shared.desk.catalogue(Held::default(), 0, false);
+        let catalogue = shared.freshness.catalogue(PendingWrites::default(), 0, false);
         let effects = match &call.asked {
-            Ok(asked) => Effects::of_request(&asked.request.method, &asked.request.argument, &catalogue),
-            Err(_) => Effects::anything(),
+            Ok(asked) => WriteEffects::of_request(&asked.request.method, &asked.request.argument, &catalogue),
+            Err(_) => WriteEffects::anything(),
         };
         let sent = shared.upstream.send_buffered(&call.outgoing, call.body.clone(), true).await;
         let effects = match &sent {
@@ -356,7 +356,7 @@ async fn write(proxy: &Arc<Inner>, call: Call, pass: Pass) -> Outcome {
             if effects.schema {
                 shared.schemas.clear();
             }
-            shared.desk.acknowledge(&effects).await;
+            shared.freshness.acknowledge(&effects).await;
         }
         match sent {
             Ok(whole) => {
@@ -376,7 +376,7 @@ async fn write(proxy: &Arc<Inner>, call: Call, pass: Pass) -> Outcome {
 
 /// Returns what a write changed, now that the site has answered; nothing when it
 /// refused.
-fn made(effects: Effects, whole: &BufferedResponse) -> Option<Effects> {
+fn made(effects: WriteEffects, whole: &BufferedResponse) -> Option<WriteEffects> {
     if !whole.status.is_success() {
         return (!whole.status.is_client_error()).then_some(effects);
     }
@@ -389,7 +389,7 @@ fn made(effects: Effects, whole: &BufferedResponse) -> Option<Effects> {
 
 fn note(proxy: &Inner, subject: (String, Option<String>, String), outcome: &Outcome, begun: Instant) {
     let (method, entity_type, caller) = subject;
-    let metrics = &proxy.desk.replica().metrics().proxy;
+    let metrics = &proxy.freshness.replica().metrics().proxy;
     let hit = matches!(outcome.decision, "hit" | "stale");
     let took = begun.elapsed().as_secs_f64();
     metrics.requests.inc(&[&method]);

@@ -93,7 +93,7 @@ impl Callers {
         let stranger = |name: String, why: &str| Caller {
             digest: Digest::default(),
             name,
-            scope: Scope::Nothing(Pass::new(Reason::Unmapped, why).advise(Advice::MapCaller)),
+            scope: Scope::Nothing(Pass::new(Reason::UnknownCaller, why).advise(Advice::MapCaller)),
         };
         let Some(auth) = auth else {
             return stranger("nobody".into(), "the request has no credentials");

@@ -9,7 +9,7 @@ use super::settings::Settings;
 use crate::entity::EntityType;
 use crate::entity_config::TypeLayout;
 use crate::schema::Schema;
-use crate::state::{SiteTime, Standing};
+use crate::state::{ReplicationStatus, SiteTime};
 use crate::store;
 
 /// Everything that a decision depends on, at one moment.
@@ -20,9 +20,9 @@ pub struct Catalogue {
     /// The types and fields that are stored.
     pub stored: Arc<store::Catalogue>,
     /// What can be said about the stored rows.
-    pub standing: Arc<Standing>,
+    pub standing: Arc<ReplicationStatus>,
     /// Writes that went through, by the types that they may have changed.
-    pub held: Held,
+    pub pending_writes: PendingWrites,
     /// The time of the site.
     pub now: SiteTime,
     /// What can be set.
@@ -49,7 +49,7 @@ pub fn stored<'a>(layouts: impl IntoIterator<Item = &'a TypeLayout>) -> store::C
 /// When writes were acknowledged that may have changed a type: rows read before
 /// that moment may lack them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Held {
+pub struct PendingWrites {
     /// The last write that may have changed rows of the type.
     pub rows: BTreeMap<EntityType, SiteTime>,
     /// The last write that may have changed what links to the type show.
@@ -58,7 +58,7 @@ pub struct Held {
     pub all: Option<SiteTime>,
 }
 
-impl Held {
+impl PendingWrites {
     /// Returns the last write that may have changed rows of a type.
     pub fn rows_of(&self, entity_type: &EntityType) -> Option<SiteTime> {
         self.rows.get(entity_type).copied().max(self.all)

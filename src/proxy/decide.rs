@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::catalogue::Catalogue;
 use super::question::{self, Needs, Question, Reader};
 use super::reason::{Advice, Pass, Reason};
-use super::settings::{Limits, OnMarked};
+use super::settings::{Limits, OnDirty};
 use super::summary::{self, Column};
 use crate::api3::{Auth, PagingInfo, Request};
 use crate::entity::{DataType, EntityRef, EntityType, Shape};
@@ -163,7 +163,7 @@ pub(super) fn plan(asked: &Asked, scope: &Scope, catalogue: &Catalogue) -> Resul
     match (method, &request.auth) {
         ("info", None) => Ok(Planned::Info),
         ("info", Some(_)) => Err(question::unknown("`info` has no parameters")),
-        (_, None) => Err(Pass::new(Reason::Unmapped, "the request has no credentials")),
+        (_, None) => Err(Pass::new(Reason::UnknownCaller, "the request has no credentials")),
         ("read", Some(_)) => {
             let (read, question) = question::read(&request.argument, catalogue)?;
             Ok(Planned::Read(Arc::new(allowed(question, scope, catalogue)?), read.paging_info))
@@ -292,7 +292,7 @@ fn vouch(question: &Question, catalogue: &Catalogue) -> Result<SiteTime, Pass> {
                 Some(known) if known.is_live() && known.layout_hash == cached.hash => {
                     if known.breaker || may_show(question, ty, &known.quarantined) {
                         let detail = format!("some rows of `{ty}` cannot be vouched for");
-                        return wait(Pass::new(Reason::Unsure, detail));
+                        return wait(Pass::new(Reason::Quarantined, detail));
                     }
                 }
                 _ => return wait(Pass::new(Reason::NotLive, format!("`{ty}` does not follow the site yet"))),
@@ -306,8 +306,8 @@ fn vouch(question: &Question, catalogue: &Catalogue) -> Result<SiteTime, Pass> {
             let detail = format!("`{ty}` is as it was {} s ago", age.as_secs());
             return Err(Pass::new(Reason::Stale, detail).advise(Advice::Wait));
         }
-        if catalogue.settings.on_marked != OnMarked::Serve && standing.is_marked(ty) {
-            return Err(Pass::new(Reason::Marked, format!("events marked rows of `{ty}`")).advise(Advice::Wait));
+        if catalogue.settings.on_dirty != OnDirty::Serve && standing.is_marked(ty) {
+            return Err(Pass::new(Reason::Dirty, format!("events marked rows of `{ty}`")).advise(Advice::Wait));
         }
         fresh_as_of = fresh_as_of.min(fresh);
     }
@@ -320,13 +320,13 @@ fn vouch(question: &Question, catalogue: &Catalogue) -> Result<SiteTime, Pass> {
 /// A poll of the event log that began after the write was acknowledged, and whose
 /// keys are all read again, has shown everything that the write changed.
 fn released(needs: &Needs, catalogue: &Catalogue) -> Result<(), Pass> {
-    let rows = needs.rows.iter().map(|ty| (ty, catalogue.held.rows_of(ty)));
-    let names = needs.names.iter().map(|ty| (ty, catalogue.held.names_of(ty)));
+    let rows = needs.rows.iter().map(|ty| (ty, catalogue.pending_writes.rows_of(ty)));
+    let names = needs.names.iter().map(|ty| (ty, catalogue.pending_writes.names_of(ty)));
     for (ty, write) in rows.chain(names) {
         let Some(write) = write else { continue };
         if catalogue.standing.read_as_of(ty).is_none_or(|fresh| fresh <= write) {
             let detail = format!("a write to `{ty}` is not read again yet");
-            return Err(Pass::new(Reason::Held, detail).advise(Advice::Wait));
+            return Err(Pass::new(Reason::PendingWrite, detail).advise(Advice::Wait));
         }
     }
     Ok(())

@@ -14,7 +14,7 @@ fn swallow(body: &[u8], catalogue: &Catalogue) {
         decide(&asked, &Scope::Full, catalogue);
         let limits = Limits { projects: Some([1].into()), ..Limits::default() };
         decide(&asked, &Scope::Limited(limits), catalogue);
-        effects::Effects::of_request(&asked.request.method, &asked.request.argument, catalogue);
+        write_effects::WriteEffects::of_request(&asked.request.method, &asked.request.argument, catalogue);
     }
 }
 

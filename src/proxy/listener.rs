@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::access_log::AccessLog;
 use super::callers::Callers;
-use super::desk::{Desk, Leader};
+use super::freshness::{FreshnessTracker, Leader};
 use super::plan_cache::PlanCache;
 use super::schema_cache::SchemaCache;
 use super::settings::Settings;
@@ -29,7 +29,7 @@ use super::{call, passthrough};
 use crate::api3;
 use crate::schema::Schema;
 use crate::shotgun;
-use crate::state::{Standing, StateError};
+use crate::state::{ReplicationStatus, StateError};
 use crate::sync::Replica;
 
 /// The content type of answers.
@@ -83,7 +83,7 @@ pub struct Proxy(Arc<Inner>);
 /// What every call works with.
 pub(super) struct Inner {
     pub settings: Arc<Settings>,
-    pub desk: Arc<Desk>,
+    pub freshness: Arc<FreshnessTracker>,
     pub shadow: Arc<Shadow>,
     pub callers: Callers,
     pub upstream: Upstream,
@@ -102,16 +102,22 @@ impl Proxy {
     pub fn new(parts: Parts<'_>) -> Result<Self, ProxyError> {
         let Parts { replica, schema, site, settings, leader, access_log, differences } = parts;
         let clock = replica.clock().clone();
-        let upstream = Upstream::new(site, settings.max_upstream, settings.absorb, clock, replica.metrics().clone())?;
+        let upstream = Upstream::new(
+            site,
+            settings.max_upstream,
+            settings.upstream_retry_timeout,
+            clock,
+            replica.metrics().clone(),
+        )?;
         let schemas = SchemaCache::new(replica.state().clone());
         let callers = Callers::new(&site.auth, settings.callers.clone());
         let settings = Arc::new(settings);
         let shadow = Arc::new(Shadow::new(replica.state(), differences));
-        let desk = Arc::new(Desk::new(replica, schema, Arc::clone(&settings), leader)?);
+        let freshness = Arc::new(FreshnessTracker::new(replica, schema, Arc::clone(&settings), leader)?);
         let access_log = access_log.map(AccessLog::open).transpose()?;
         let plans = PlanCache::default();
         let bodies = Semaphore::new(BODIES_KIB);
-        Ok(Self(Arc::new(Inner { settings, desk, shadow, callers, upstream, schemas, plans, access_log, bodies })))
+        Ok(Self(Arc::new(Inner { settings, freshness, shadow, callers, upstream, schemas, plans, access_log, bodies })))
     }
 
     /// Returns the routes.
@@ -120,8 +126,8 @@ impl Proxy {
     }
 
     /// Returns what is known of every type.
-    pub fn standing(&self) -> Arc<Standing> {
-        self.0.desk.standing()
+    pub fn replication_status(&self) -> Arc<ReplicationStatus> {
+        self.0.freshness.replication_status()
     }
 
     /// Keeps what decisions depend on up to date until `stop`.
@@ -129,12 +135,12 @@ impl Proxy {
         // The size of a page is part of decisions, so it is asked for before the first
         // caller does; a site that never answers must not keep the rest from beginning.
         let ask = stop.run_until_cancelled(self.0.schemas.info(&self.0.upstream));
-        tokio::join!(ask, self.0.desk.run(stop.clone()));
+        tokio::join!(ask, self.0.freshness.run(stop.clone()));
     }
 }
 
 async fn handle(State(proxy): State<Arc<Inner>>, request: Request<Body>) -> Response<Body> {
-    let in_flight = &proxy.desk.replica().metrics().proxy.in_flight;
+    let in_flight = &proxy.freshness.replica().metrics().proxy.in_flight;
     in_flight.inc();
     let _done = Done(in_flight.clone());
     let path = request.uri().path().trim_end_matches('/');

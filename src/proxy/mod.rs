@@ -4,8 +4,8 @@
 //! - `decide`: one pure function, request and catalogue in, serve or pass out;
 //!   `question` reads the request strictly, `proven` and `settings` say which
 //!   conditions may be answered, `reason` why not, `explain` says it in words.
-//! - `catalogue`: what decisions depend on besides the request; `desk` keeps it up
-//!   to date, `effects` says what a write may have changed, `callers` who asks.
+//! - `catalogue`: what decisions depend on besides the request; `freshness` keeps it up
+//!   to date, `write_effects` says what a write may have changed, `callers` who asks.
 //! - `tls_listener`, `listener`: requests come in; `call` answers one of the JSON API,
 //!   `answer` from the store, `upstream` from the site; `passthrough` streams all the rest;
 //!   `shadow` compares the two; `schema_cache` keeps `info` and schemas; `access_log` writes one line per call.
@@ -19,9 +19,9 @@ mod call;
 mod callers;
 pub mod catalogue;
 pub mod decide;
-mod desk;
+mod freshness;
 pub mod tls_listener;
-pub mod effects;
+pub mod write_effects;
 pub mod explain;
 pub mod listener;
 mod plan_cache;
@@ -35,14 +35,14 @@ pub mod shadow;
 pub mod summary;
 mod upstream;
 
-pub use catalogue::{Catalogue, Held};
+pub use catalogue::{Catalogue, PendingWrites};
 pub use decide::{Asked, Decision, ReadPlan, Scope, Serve, SummaryPlan, decide};
-pub use desk::{Leader, Poke};
+pub use freshness::{Leader, Wake};
 pub use listener::{Parts, Proxy, ProxyError};
 pub use question::{Needs, Question};
 pub use reason::{Advice, Pass, Reason};
 pub use schema_cache::max_page;
-pub use settings::{CallerName, CallerRule, Limits, Mode, OnMarked, Reading, Settings, Tls};
+pub use settings::{CallerName, CallerRule, Limits, Mode, OnDirty, Semantics, Settings, Tls};
 pub use tls_listener::{ApiListener, ApiListenerError};
 
 #[cfg(test)]

@@ -12,10 +12,10 @@ use axum::body::{Body, HttpBody};
 use axum::http::{HeaderValue, Method, Request, Response, StatusCode};
 use futures::StreamExt;
 
-use super::effects::{Effects, upload_target};
 use super::listener::{Inner, SAID, page};
 use super::reason::Reason;
 use super::upstream::{Outgoing, forwarded};
+use super::write_effects::{WriteEffects, upload_target};
 
 /// The beginning of a form that is looked at.
 const LOOKED_AT: usize = 64 << 10;
@@ -57,17 +57,17 @@ pub(super) async fn pass(proxy: &Arc<Inner>, request: Request<Body>) -> Response
     let refused = sent.as_ref().is_ok_and(|response| response.status().is_client_error());
     if changes && !refused {
         let effects = match beginning.target().filter(|_| path.starts_with("/upload/")) {
-            Some(key) => Effects::of_upload(key),
-            None => Effects::anything(),
+            Some(key) => WriteEffects::of_upload(key),
+            None => WriteEffects::anything(),
         };
-        proxy.desk.acknowledge(&effects).await;
+        proxy.freshness.acknowledge(&effects).await;
     }
     let response = match sent {
         Ok(response) => answer(response),
         Err(gone) => page(StatusCode::SERVICE_UNAVAILABLE, &format!("the site cannot be reached: {gone}")),
     };
     let method = if path.starts_with("/upload/") { "upload" } else { "other" };
-    let metrics = &proxy.desk.replica().metrics().proxy;
+    let metrics = &proxy.freshness.replica().metrics().proxy;
     metrics.requests.inc(&[method]);
     metrics.passthrough.inc(&[Reason::Path.as_str()]);
     metrics.duration.observe(&[method, "source"], begun.elapsed().as_secs_f64());

@@ -7,7 +7,7 @@
 
 use serde_json::Value;
 
-use super::settings::Reading;
+use super::settings::Semantics;
 use crate::entity::DataType;
 use crate::filter::{FieldPath, Relation};
 
@@ -128,7 +128,7 @@ pub fn is_proven_form(column: Column, relation: Relation, form: Form) -> bool {
 }
 
 /// Returns the reading that a condition depends on, where sources disagree.
-pub fn reading(path: &FieldPath, relation: Relation, values: &[Value]) -> Option<Reading> {
+pub fn reading(path: &FieldPath, relation: Relation, values: &[Value]) -> Option<Semantics> {
     let deep = !path.is_local();
     let null = values.first().is_some_and(Value::is_null);
     let ambiguous_negation = relation.is_negative() != (relation == Relation::IsNot && null);
@@ -136,17 +136,17 @@ pub fn reading(path: &FieldPath, relation: Relation, values: &[Value]) -> Option
         Relation::InLast | Relation::NotInLast | Relation::InNext | Relation::NotInNext
             if values.get(1).and_then(Value::as_str) != Some("HOUR") =>
         {
-            Some(Reading::RelativeDays)
+            Some(Semantics::RelativeDays)
         }
         // Whether it holds for rows without a value is disputed in every unit.
-        Relation::NotInNext => Some(Reading::RelativeDays),
-        Relation::InCalendarWeek => Some(Reading::Week),
-        Relation::IsNot if null && path.is_multi() => Some(Reading::ListNotNull),
+        Relation::NotInNext => Some(Semantics::RelativeDays),
+        Relation::InCalendarWeek => Some(Semantics::Week),
+        Relation::IsNot if null && path.is_multi() => Some(Semantics::ListNotNull),
         _ if deep && path.data_type == DataType::Checkbox && !is_surely_true(relation, values) => {
-            Some(Reading::DeepCheckbox)
+            Some(Semantics::DeepCheckbox)
         }
-        Relation::Is if deep && null => Some(Reading::DeepNegation),
-        _ if deep && ambiguous_negation => Some(Reading::DeepNegation),
+        Relation::Is if deep && null => Some(Semantics::DeepNegation),
+        _ if deep && ambiguous_negation => Some(Semantics::DeepNegation),
         _ => None,
     }
 }
@@ -157,10 +157,10 @@ fn is_surely_true(relation: Relation, values: &[Value]) -> bool {
 }
 
 /// Returns the reading that an order by a field depends on.
-pub fn order_reading(data_type: DataType) -> Option<Reading> {
+pub fn order_reading(data_type: DataType) -> Option<Semantics> {
     match data_type {
-        DataType::Text => Some(Reading::TextOrder),
-        DataType::List | DataType::StatusList | DataType::Color | DataType::Entity => Some(Reading::LinkOrder),
+        DataType::Text => Some(Semantics::TextOrder),
+        DataType::List | DataType::StatusList | DataType::Color | DataType::Entity => Some(Semantics::LinkOrder),
         _ => None,
     }
 }

@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 use super::catalogue::Catalogue;
 use super::proven;
 use super::reason::{Advice, Pass, Reason};
-use super::settings::Reading;
+use super::settings::Semantics;
 use crate::api3::{Fault, Read};
 use crate::entity::{DataType, EntityType, Shape};
 use crate::filter::{FieldPath, Filter, Only, Page, Query, RawFilter, RawLeaf, RawSort, Relation, Sort};
@@ -211,7 +211,7 @@ impl<'c> Reader<'c> {
         let relation: Relation =
             leaf.relation.parse().map_err(|_| Pass::new(Reason::Malformed, format!("{} is no relation", shown())))?;
         if !proven::is_proven(path.data_type, relation, &leaf.values) {
-            return Err(Pass::new(Reason::Unproven, format!("{} with these operands is not proven", shown())));
+            return Err(Pass::new(Reason::UnsupportedFilter, format!("{} with these operands is not proven", shown())));
         }
         self.assumed(proven::reading(&path, relation, &leaf.values), shown)?;
         if matches!(path.data_type.shape(), Shape::Link | Shape::Links) {
@@ -221,11 +221,11 @@ impl<'c> Reader<'c> {
         Ok(())
     }
 
-    fn assumed(&self, reading: Option<Reading>, shown: impl Fn() -> String) -> Result<(), Pass> {
+    fn assumed(&self, reading: Option<Semantics>, shown: impl Fn() -> String) -> Result<(), Pass> {
         match reading {
-            Some(reading) if !self.catalogue.settings.assume.contains(&reading) => {
+            Some(reading) if !self.catalogue.settings.semantics.contains(&reading) => {
                 let detail = format!("{}: sources disagree on what it means", shown());
-                Err(Pass::new(Reason::Unsettled, detail).advise(Advice::Assume(reading)))
+                Err(Pass::new(Reason::AmbiguousSemantics, detail).advise(Advice::ChooseSemantics(reading)))
             }
             _ => Ok(()),
         }
@@ -290,11 +290,11 @@ impl<'c> Reader<'c> {
         }
         if self.entity_type == "Project" {
             let detail = "whether archived projects themselves are left out is not known";
-            return Err(Pass::new(Reason::Unproven, detail));
+            return Err(Pass::new(Reason::UnsupportedFilter, detail));
         }
         let Some(path) = self.catalogue.schema.path(&self.entity_type, "project.Project.archived") else {
             let detail = format!("`{}` has no project", self.entity_type);
-            return Err(Pass::new(Reason::Unproven, detail));
+            return Err(Pass::new(Reason::UnsupportedFilter, detail));
         };
         self.cached(&path)?;
         self.looks_at(path);
@@ -361,7 +361,7 @@ fn refused(fault: FilterFault) -> Pass {
     let reason = match fault.kind {
         FaultKind::UnknownPath => Reason::UnknownField,
         FaultKind::Relation | FaultKind::Operand => Reason::Malformed,
-        FaultKind::Unproven => Reason::Unproven,
+        FaultKind::Unproven => Reason::UnsupportedFilter,
     };
     Pass::new(reason, fault.message)
 }

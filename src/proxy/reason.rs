@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::settings::Reading;
+use super::settings::Semantics;
 use crate::entity::EntityType;
 
 macro_rules! reasons {
@@ -41,9 +41,9 @@ reasons! {
     /// The value is an address that expires.
     SignedUrl "signed_url",
     /// No scenario proves this relation on this data type with such operands.
-    Unproven "unproven",
-    /// Sources disagree on the meaning, and `api.assume` names no reading.
-    Unsettled "unsettled",
+    UnsupportedFilter "unsupported_filter",
+    /// Sources disagree on the meaning, and `api.semantics` names no reading.
+    AmbiguousSemantics "ambiguous_semantics",
     /// A filter preset.
     Preset "preset",
     /// Retired rows: what they link to changes without an event.
@@ -67,17 +67,17 @@ reasons! {
     /// The rows of the type do not follow the site yet.
     NotLive "not_live",
     /// Some rows of the type cannot be vouched for.
-    Unsure "unsure",
+    Quarantined "quarantined",
     /// The cache is older than allowed.
     Stale "stale",
-    /// An event marked rows of the type, and `api.on_marked` is not `serve`.
-    Marked "marked",
+    /// An event marked rows of the type, and `api.on_dirty` is not `serve`.
+    Dirty "dirty",
     /// A write went through here whose effects are not read yet.
-    Held "held",
+    PendingWrite "pending_write",
     /// The scope of the caller does not cover the request.
     Scope "scope",
     /// The credentials are neither those of the cache nor mapped to a scope.
-    Unmapped "unmapped",
+    UnknownCaller "unknown_caller",
     /// The credentials were not seen to be good lately.
     Unverified "unverified",
     /// The store cannot answer, or failed to.
@@ -117,7 +117,7 @@ impl Pass {
 
     /// Tells whether waiting a moment may change the decision.
     pub fn is_passing(&self) -> bool {
-        matches!(self.reason, Reason::Held | Reason::Marked)
+        matches!(self.reason, Reason::PendingWrite | Reason::Dirty)
     }
 }
 
@@ -131,7 +131,7 @@ pub enum Advice {
     /// Cache all entities of the type.
     DropFilter(EntityType),
     /// Choose a reading.
-    Assume(Reading),
+    ChooseSemantics(Semantics),
     /// Map the credentials.
     MapCaller,
     /// Let time pass.
@@ -150,10 +150,10 @@ impl fmt::Display for Advice {
             Self::DropFilter(ty) => {
                 write!(f, "remove `filters` from entityConfig/{ty}.json, so that no entity is missing")
             }
-            Self::Assume(reading) => {
+            Self::ChooseSemantics(reading) => {
                 write!(
                     f,
-                    "if your site reads it so: {}: add `{reading}` to `api.assume` in config.yaml",
+                    "if your site reads it so: {}: add `{reading}` to `api.semantics` in config.yaml",
                     reading.words()
                 )
             }

@@ -16,7 +16,7 @@ pub struct Settings {
     /// The oldest answer that the cache gives while the site is well.
     pub max_age: Duration,
     /// What a read of rows does that an event marked and nobody has read again.
-    pub on_marked: OnMarked,
+    pub on_dirty: OnDirty,
     /// The longest wait for rows that a write or an event marked.
     pub wait: Duration,
     /// The oldest answer that the cache gives while the site is down.
@@ -24,9 +24,9 @@ pub struct Settings {
     /// The same for single types.
     pub stale_if_error_of: BTreeMap<EntityType, Duration>,
     /// The readings of unsettled rules that hold at this site.
-    pub assume: BTreeSet<Reading>,
+    pub semantics: BTreeSet<Semantics>,
     /// How long 503 and 429 of the site are waited out before the caller sees them.
-    pub absorb: Duration,
+    pub upstream_retry_timeout: Duration,
     /// Requests to the site in flight.
     pub max_upstream: usize,
     /// Connections of callers.
@@ -48,12 +48,12 @@ impl Default for Settings {
         Self {
             mode: Mode::Serve,
             max_age: Duration::from_secs(30),
-            on_marked: OnMarked::Serve,
+            on_dirty: OnDirty::Serve,
             wait: Duration::from_millis(500),
             stale_if_error: Duration::from_secs(8 * 3600),
             stale_if_error_of: BTreeMap::new(),
-            assume: Reading::USUAL.iter().copied().collect(),
-            absorb: Duration::from_secs(30),
+            semantics: Semantics::USUAL.iter().copied().collect(),
+            upstream_retry_timeout: Duration::from_secs(30),
             max_upstream: 64,
             max_connections: 4096,
             max_request_bytes: 32 << 20,
@@ -105,7 +105,7 @@ impl FromStr for Mode {
 
 /// What a read of marked rows does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum OnMarked {
+pub enum OnDirty {
     /// It is answered: the promised lag is not over.
     #[default]
     Serve,
@@ -115,12 +115,12 @@ pub enum OnMarked {
     Pass,
 }
 
-impl OnMarked {
-    /// The words of `api.on_marked`.
+impl OnDirty {
+    /// The words of `api.on_dirty`.
     pub const NAMES: &'static [&'static str] = &["serve", "wait", "pass"];
 }
 
-impl FromStr for OnMarked {
+impl FromStr for OnDirty {
     type Err = ();
 
     fn from_str(word: &str) -> Result<Self, ()> {
@@ -134,9 +134,9 @@ impl FromStr for OnMarked {
 }
 
 /// A rule of the site on which sources disagree, in the reading that the cache
-/// has. Without its name in `api.assume`, requests that depend on it pass.
+/// has. Without its name in `api.semantics`, requests that depend on it pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Reading {
+pub enum Semantics {
     /// Texts are sorted without case, by code point.
     TextOrder,
     /// Links, lists and statuses are sorted by what they show, as texts are.
@@ -154,7 +154,7 @@ pub enum Reading {
     ListNotNull,
 }
 
-impl Reading {
+impl Semantics {
     /// Every reading.
     pub const EVERY: &'static [Self] = &[
         Self::TextOrder,
@@ -169,11 +169,11 @@ impl Reading {
     /// Those for which there is only one reading in the sources; the default.
     pub const USUAL: &'static [Self] = &[Self::TextOrder, Self::LinkOrder, Self::DeepNegation];
 
-    /// The words of `api.assume`, in the order of [`Self::EVERY`].
+    /// The words of `api.semantics`, in the order of [`Self::EVERY`].
     pub const NAMES: &'static [&'static str] =
         &["text_order", "link_order", "deep_negation", "relative_days", "week", "deep_checkbox", "list_not_null"];
 
-    /// Returns the word of `api.assume`.
+    /// Returns the word of `api.semantics`.
     pub fn as_str(self) -> &'static str {
         let index = Self::EVERY.iter().position(|one| *one == self).unwrap_or_default();
         Self::NAMES[index]
@@ -193,7 +193,7 @@ impl Reading {
     }
 }
 
-impl FromStr for Reading {
+impl FromStr for Semantics {
     type Err = ();
 
     fn from_str(word: &str) -> Result<Self, ()> {
@@ -201,7 +201,7 @@ impl FromStr for Reading {
     }
 }
 
-impl fmt::Display for Reading {
+impl fmt::Display for Semantics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }

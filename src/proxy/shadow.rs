@@ -15,7 +15,7 @@ use tokio::sync::Semaphore;
 
 use super::answer;
 use super::decide::Serve;
-use super::desk::Desk;
+use super::freshness::FreshnessTracker;
 use super::question::Needs;
 use super::upstream::BufferedResponse;
 use crate::api3;
@@ -92,23 +92,23 @@ impl Shadow {
     }
 
     /// Compares in the background, unless too much is compared already.
-    pub fn compare(self: &Arc<Self>, desk: &Arc<Desk>, comparison: Comparison) {
+    pub fn compare(self: &Arc<Self>, freshness: &Arc<FreshnessTracker>, comparison: Comparison) {
         let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() else { return };
-        let (shadow, desk) = (Arc::clone(self), Arc::clone(desk));
+        let (shadow, freshness) = (Arc::clone(self), Arc::clone(freshness));
         tokio::spawn(async move {
             let _slot = slot;
-            let result = judge(&desk, &comparison).await;
-            shadow.note(&desk, comparison, result);
+            let result = judge(&freshness, &comparison).await;
+            shadow.note(&freshness, comparison, result);
         });
     }
 
-    fn note(&self, desk: &Desk, comparison: Comparison, result: Judged) {
+    fn note(&self, freshness: &FreshnessTracker, comparison: Comparison, result: Judged) {
         let word = match &result {
             Judged::Equal => "equal",
             Judged::Skipped => "skipped",
             Judged::Different(..) => "different",
         };
-        desk.replica().metrics().proxy.shadow.inc(&[word]);
+        freshness.replica().metrics().proxy.shadow.inc(&[word]);
         let difference = match result {
             Judged::Different(class, site, cache) => {
                 let Comparison { method, argument, .. } = comparison;
@@ -130,7 +130,7 @@ impl Shadow {
         }
         let copy = record.clone();
         drop(record);
-        if let Err(error) = desk.replica().state().keep(KEPT, &copy) {
+        if let Err(error) = freshness.replica().state().keep(KEPT, &copy) {
             tracing::warn!(%error, "the record of shadow mode could not be kept");
         }
     }
@@ -142,23 +142,23 @@ enum Judged {
     Different(&'static str, String, String),
 }
 
-async fn judge(desk: &Desk, comparison: &Comparison) -> Judged {
+async fn judge(freshness: &FreshnessTracker, comparison: &Comparison) -> Judged {
     let needs = match &*comparison.serve {
         Serve::Read(plan) => &plan.question.needs,
         Serve::Summarize(plan) => &plan.question.needs,
         Serve::Info | Serve::Schema => return Judged::Skipped,
     };
-    if !caught_up(desk, needs, comparison.answered).await {
+    if !caught_up(freshness, needs, comparison.answered).await {
         return Judged::Skipped;
     }
-    let store = desk.replica().store();
+    let store = freshness.replica().store();
     let answered = match &*comparison.serve {
         Serve::Read(plan) => answer::read(store.as_ref(), plan).await,
         Serve::Summarize(plan) => answer::summarize(store.as_ref(), plan).await,
         Serve::Info | Serve::Schema => return Judged::Skipped,
     };
     let Ok(answered) = answered else { return Judged::Skipped };
-    if touched(desk, needs, comparison.generation) {
+    if touched(freshness, needs, comparison.generation) {
         return Judged::Skipped;
     }
     let parse = |body: &[u8]| serde_json::from_slice::<Value>(body).unwrap_or_default();
@@ -176,9 +176,9 @@ async fn judge(desk: &Desk, comparison: &Comparison) -> Judged {
 }
 
 /// Waits until everything that was visible when the site answered is in the cache.
-async fn caught_up(desk: &Desk, needs: &Needs, answered: SiteTime) -> bool {
+async fn caught_up(freshness: &FreshnessTracker, needs: &Needs, answered: SiteTime) -> bool {
     let deadline = tokio::time::Instant::now() + PATIENCE;
-    let mut watch = desk.watch();
+    let mut watch = freshness.watch();
     loop {
         let standing = watch.see();
         let mut types = needs.rows.iter().chain(&needs.names);
@@ -191,8 +191,8 @@ async fn caught_up(desk: &Desk, needs: &Needs, answered: SiteTime) -> bool {
     }
 }
 
-fn touched(desk: &Desk, needs: &Needs, generation: i64) -> bool {
-    let state = desk.replica().state();
+fn touched(freshness: &FreshnessTracker, needs: &Needs, generation: i64) -> bool {
+    let state = freshness.replica().state();
     // What cannot be read is taken for touched: nothing is proven then.
     needs
         .rows

@@ -65,7 +65,7 @@ pub(super) fn plan(argument: &Value, catalogue: &Catalogue) -> Result<(Vec<Colum
     question::check_filter(object, &asked.filter)?;
     let mut reader = Reader::new(&asked.entity_type, catalogue)?;
     if !asked.grouping.is_empty() {
-        return Err(Pass::new(Reason::Unproven, "the order of groups is not known"));
+        return Err(Pass::new(Reason::UnsupportedFilter, "the order of groups is not known"));
     }
     let filter = reader.filter(&asked.filter)?;
     let listed = object.get("summaries").and_then(Value::as_array).map_or(0, Vec::len);
@@ -90,7 +90,7 @@ fn column(reader: &mut Reader<'_>, summary: &SummaryField) -> Result<Column, Pas
     let path = reader.path(&summary.field)?;
     let unproven = || {
         let detail = format!("`{}` of `{}` ({}) is not proven", summary.summary, summary.field, path.data_type);
-        Pass::new(Reason::Unproven, detail)
+        Pass::new(Reason::UnsupportedFilter, detail)
     };
     if summary.value.is_some() || !path.is_local() {
         return Err(unproven());

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::entity::{DataType, EntityType};
 use crate::schema::{EntitySchema, FieldSchema, Schema};
-use crate::state::{SiteTime, Standing, TypeStanding, TypeState};
+use crate::state::{ReplicationStatus, SiteTime, TypeReplicationStatus, TypeState};
 use crate::store::CachedType;
 
 const NOW: SiteTime = SiteTime(1_700_000_000_000);
@@ -68,7 +68,7 @@ fn schema() -> Schema {
 
 pub(super) fn catalogue() -> Catalogue {
     let schema = schema();
-    let (mut stored, mut standing) = (crate::store::Catalogue::default(), Standing::default());
+    let (mut stored, mut standing) = (crate::store::Catalogue::default(), ReplicationStatus::default());
     standing.complete_as_of = Some(NOW.before(Duration::from_secs(2)));
     for (name, entity) in schema.types.iter().filter(|(name, _)| !UNCACHED.contains(&name.as_str())) {
         let fields = entity.fields.iter().filter(|(field, _)| !UNCACHED.contains(&format!("{name}.{field}").as_str()));
@@ -79,7 +79,7 @@ pub(super) fn catalogue() -> Catalogue {
             hash: "h".into(),
         };
         stored.types.insert(name.clone(), cached);
-        let live = TypeStanding {
+        let live = TypeReplicationStatus {
             state: TypeState::Live,
             layout_hash: "h".into(),
             breaker: false,
@@ -91,7 +91,7 @@ pub(super) fn catalogue() -> Catalogue {
         schema: Arc::new(schema),
         stored: Arc::new(stored),
         standing: Arc::new(standing),
-        held: Held::default(),
+        pending_writes: PendingWrites::default(),
         now: NOW,
         settings: Arc::default(),
         max_page: 500,
@@ -164,19 +164,19 @@ fn what_no_copy_can_hold_passes() {
 #[test]
 fn what_is_not_settled_passes_until_a_reading_is_chosen() {
     let cases = [
-        (json!([["created_at", "in_last", 3, "DAY"]]), Reading::RelativeDays),
-        (json!([["created_at", "in_calendar_week", 0]]), Reading::Week),
-        (json!([["sg_sequence.Sequence.done", "is", false]]), Reading::DeepCheckbox),
-        (json!([["assets.Asset.code", "is_not", null]]), Reading::ListNotNull),
-        (json!([["sg_sequence.Sequence.code", "is_not", "a"]]), Reading::DeepNegation),
-        (json!([["sg_sequence.Sequence.code", "is", null]]), Reading::DeepNegation),
+        (json!([["created_at", "in_last", 3, "DAY"]]), Semantics::RelativeDays),
+        (json!([["created_at", "in_calendar_week", 0]]), Semantics::Week),
+        (json!([["sg_sequence.Sequence.done", "is", false]]), Semantics::DeepCheckbox),
+        (json!([["assets.Asset.code", "is_not", null]]), Semantics::ListNotNull),
+        (json!([["sg_sequence.Sequence.code", "is_not", "a"]]), Semantics::DeepNegation),
+        (json!([["sg_sequence.Sequence.code", "is", null]]), Semantics::DeepNegation),
     ];
     for (filters, reading) in cases {
         let asked = asked("read", find("Shot", filters.clone(), json!([])));
         for chosen in [false, true] {
-            let assume = Reading::EVERY.iter().copied().filter(|one| chosen || *one != reading).collect();
-            let settings = Arc::new(Settings { assume, ..Settings::default() });
-            let expected = if chosen { "serve" } else { "unsettled" };
+            let semantics = Semantics::EVERY.iter().copied().filter(|one| chosen || *one != reading).collect();
+            let settings = Arc::new(Settings { semantics, ..Settings::default() });
+            let expected = if chosen { "serve" } else { "ambiguous_semantics" };
             assert_eq!(
                 outcome_with(&asked, &Scope::Full, &Catalogue { settings, ..catalogue() }),
                 expected,
@@ -189,12 +189,12 @@ fn what_is_not_settled_passes_until_a_reading_is_chosen() {
 
 #[test]
 fn what_no_scenario_proves_passes() {
-    check(json!([["cost", "is", 1.0]]), json!([]), "unproven");
-    check(json!([["code", "starts_with", ""]]), json!([]), "unproven");
-    check(json!([["code", "not_in", ["", "a"]]]), json!([]), "unproven");
-    check(json!([["code", "is", "a<b"]]), json!([]), "unproven");
-    check(json!([["tag_list", "is", "a"]]), json!([]), "unproven");
-    check(json!([["sg_sequence", "in", [null, {"type": "Sequence", "id": 1}]]]), json!([]), "unproven");
+    check(json!([["cost", "is", 1.0]]), json!([]), "unsupported_filter");
+    check(json!([["code", "starts_with", ""]]), json!([]), "unsupported_filter");
+    check(json!([["code", "not_in", ["", "a"]]]), json!([]), "unsupported_filter");
+    check(json!([["code", "is", "a<b"]]), json!([]), "unsupported_filter");
+    check(json!([["tag_list", "is", "a"]]), json!([]), "unsupported_filter");
+    check(json!([["sg_sequence", "in", [null, {"type": "Sequence", "id": 1}]]]), json!([]), "unsupported_filter");
 }
 
 #[test]
@@ -242,7 +242,7 @@ fn methods_are_told_apart() {
     assert_eq!(outcome("schema_field_read", json!({"type": "Shot"})), "serve");
     assert_eq!(outcome("schema_field_read", json!({"type": "Shot", "x": 1})), "unknown_parameter");
     let info = Asked::parse(br#"{"method_name": "info", "params": []}"#).expect("a request");
-    assert_eq!(outcome_with(&info, &Scope::Nothing(Pass::new(Reason::Unmapped, "")), &catalogue()), "serve");
+    assert_eq!(outcome_with(&info, &Scope::Nothing(Pass::new(Reason::UnknownCaller, "")), &catalogue()), "serve");
 }
 
 #[test]
@@ -256,24 +256,24 @@ fn summaries_without_groups_are_served() {
         ("code", "record_count", "serve"),
         ("code", "count", "serve"),
         ("cut_in", "sum", "serve"),
-        ("cut_in", "average", "unproven"),
+        ("cut_in", "average", "unsupported_filter"),
         ("created_at", "latest", "serve"),
         ("done", "checked", "serve"),
-        ("sg_status_list", "status_list", "unproven"),
-        ("cost", "sum", "unproven"),
+        ("sg_status_list", "status_list", "unsupported_filter"),
+        ("cost", "sum", "unsupported_filter"),
     ];
     for (field, kind, expected) in cases {
         assert_eq!(outcome("summarize", summary(field, kind)), expected, "{kind} of {field}");
     }
     let mut grouped = summary("id", "count");
     grouped["grouping"] = json!([{"field": "code", "type": "exact", "direction": "asc"}]);
-    assert_eq!(outcome("summarize", grouped), "unproven");
+    assert_eq!(outcome("summarize", grouped), "unsupported_filter");
 }
 
 #[test]
 fn a_cache_that_cannot_vouch_for_a_type_passes() {
     let asked = asked("read", find("Shot", json!([]), json!(["sg_sequence"])));
-    let with = |change: &dyn Fn(&mut Standing)| {
+    let with = |change: &dyn Fn(&mut ReplicationStatus)| {
         let mut catalogue = catalogue();
         change(Arc::make_mut(&mut catalogue.standing));
         outcome_with(&asked, &Scope::Full, &catalogue)
@@ -289,8 +289,11 @@ fn a_cache_that_cannot_vouch_for_a_type_passes() {
         "not_live"
     );
     assert_eq!(with(&|standing| drop(standing.types.remove("Project"))), "serve");
-    assert_eq!(with(&|standing| standing.types.get_mut("Shot").expect("a type").breaker = true), "unsure");
-    assert_eq!(with(&|standing| standing.types.get_mut("Shot").expect("a type").quarantined.extend([1])), "unsure");
+    assert_eq!(with(&|standing| standing.types.get_mut("Shot").expect("a type").breaker = true), "quarantined");
+    assert_eq!(
+        with(&|standing| standing.types.get_mut("Shot").expect("a type").quarantined.extend([1])),
+        "quarantined"
+    );
     assert_eq!(with(&|standing| standing.complete_as_of = Some(NOW.before(Duration::from_secs(31)))), "stale");
     let recent = NOW.before(Duration::from_secs(5));
     assert_eq!(with(&|standing| standing.marked.extend([(shot.clone(), recent)])), "serve");
@@ -307,13 +310,13 @@ fn a_row_that_is_put_aside_stops_only_what_it_may_be_in() {
     let cases = [
         ("Sequence", json!([["id", "is", 2]]), json!(["code", "project"]), "serve"),
         ("Sequence", json!([["code", "is", "x"], ["id", "in", [2, 3]]]), json!([]), "serve"),
-        ("Sequence", json!([["id", "is", 1]]), json!([]), "unsure"),
-        ("Sequence", json!([["id", "in", [1, 2]]]), json!([]), "unsure"),
-        ("Sequence", json!([["id", "is_not", 1]]), json!([]), "unsure"),
-        ("Sequence", json!([["id", "greater_than", 1]]), json!([]), "unsure"),
+        ("Sequence", json!([["id", "is", 1]]), json!([]), "quarantined"),
+        ("Sequence", json!([["id", "in", [1, 2]]]), json!([]), "quarantined"),
+        ("Sequence", json!([["id", "is_not", 1]]), json!([]), "quarantined"),
+        ("Sequence", json!([["id", "greater_than", 1]]), json!([]), "quarantined"),
         ("Shot", json!([["id", "is", 2]]), json!(["code"]), "serve"),
-        ("Shot", json!([["id", "is", 2]]), json!(["sg_sequence"]), "unsure"),
-        ("Shot", json!([["id", "is", 2]]), json!(["sg_sequence.Sequence.code"]), "unsure"),
+        ("Shot", json!([["id", "is", 2]]), json!(["sg_sequence"]), "quarantined"),
+        ("Shot", json!([["id", "is", 2]]), json!(["sg_sequence.Sequence.code"]), "quarantined"),
     ];
     for (ty, filters, fields, expected) in cases {
         let asked = asked("read", find(ty, filters.clone(), fields.clone()));
@@ -323,7 +326,7 @@ fn a_row_that_is_put_aside_stops_only_what_it_may_be_in() {
         {"path": "id", "relation": "is", "values": [2]}, {"path": "code", "relation": "is", "values": ["x"]}]});
     let mut either = find("Sequence", json!([]), json!([]));
     either["filters"] = any;
-    assert_eq!(outcome_with(&asked("read", either), &Scope::Full, &catalogue), "unsure");
+    assert_eq!(outcome_with(&asked("read", either), &Scope::Full, &catalogue), "quarantined");
 }
 
 #[test]
@@ -340,10 +343,10 @@ fn an_older_answer_is_better_than_none_while_the_site_is_down() {
 #[test]
 fn marked_rows_are_served_waited_for_or_passed_on() {
     let asked = asked("read", find("Shot", json!([]), json!([])));
-    for (on_marked, expected) in [(OnMarked::Serve, "serve"), (OnMarked::Wait, "marked"), (OnMarked::Pass, "marked")] {
+    for (on_dirty, expected) in [(OnDirty::Serve, "serve"), (OnDirty::Wait, "dirty"), (OnDirty::Pass, "dirty")] {
         let mut catalogue = catalogue();
         Arc::make_mut(&mut catalogue.standing).marked.insert("Shot".into(), NOW.before(Duration::from_secs(3)));
-        catalogue.settings = Arc::new(Settings { on_marked, ..Settings::default() });
+        catalogue.settings = Arc::new(Settings { on_dirty, ..Settings::default() });
         assert_eq!(outcome_with(&asked, &Scope::Full, &catalogue), expected);
     }
 }
@@ -351,25 +354,25 @@ fn marked_rows_are_served_waited_for_or_passed_on() {
 #[test]
 fn a_write_holds_up_what_it_may_have_changed() {
     let complete = NOW.before(Duration::from_secs(2));
-    let held = |rows: &[(&str, SiteTime)], names: &[(&str, SiteTime)]| Held {
+    let pending = |rows: &[(&str, SiteTime)], names: &[(&str, SiteTime)]| PendingWrites {
         rows: rows.iter().map(|(ty, at)| (EntityType::new(ty), *at)).collect(),
         names: names.iter().map(|(ty, at)| (EntityType::new(ty), *at)).collect(),
         all: None,
     };
-    let with = |fields: Value, held: Held| {
+    let with = |fields: Value, pending_writes: PendingWrites| {
         let asked = asked("read", find("Shot", json!([]), fields));
-        outcome_with(&asked, &Scope::Full, &Catalogue { held, ..catalogue() })
+        outcome_with(&asked, &Scope::Full, &Catalogue { pending_writes, ..catalogue() })
     };
     let before = complete.before(Duration::from_millis(1));
-    assert_eq!(with(json!([]), held(&[("Shot", before)], &[])), "serve");
+    assert_eq!(with(json!([]), pending(&[("Shot", before)], &[])), "serve");
     // A poll of the same moment may have begun before the write.
-    assert_eq!(with(json!([]), held(&[("Shot", complete)], &[])), "held");
-    assert_eq!(with(json!([]), held(&[("Asset", NOW)], &[("Asset", NOW)])), "serve");
-    assert_eq!(with(json!(["assets"]), held(&[("Asset", NOW)], &[])), "serve");
-    assert_eq!(with(json!(["assets"]), held(&[], &[("Asset", NOW)])), "held");
-    assert_eq!(with(json!(["sg_sequence.Sequence.code"]), held(&[("Sequence", NOW)], &[])), "held");
-    assert_eq!(with(json!(["created_by"]), held(&[], &[("HumanUser", NOW)])), "held");
-    assert_eq!(with(json!([]), Held { all: Some(NOW), ..Held::default() }), "held");
+    assert_eq!(with(json!([]), pending(&[("Shot", complete)], &[])), "pending_write");
+    assert_eq!(with(json!([]), pending(&[("Asset", NOW)], &[("Asset", NOW)])), "serve");
+    assert_eq!(with(json!(["assets"]), pending(&[("Asset", NOW)], &[])), "serve");
+    assert_eq!(with(json!(["assets"]), pending(&[], &[("Asset", NOW)])), "pending_write");
+    assert_eq!(with(json!(["sg_sequence.Sequence.code"]), pending(&[("Sequence", NOW)], &[])), "pending_write");
+    assert_eq!(with(json!(["created_by"]), pending(&[], &[("HumanUser", NOW)])), "pending_write");
+    assert_eq!(with(json!([]), PendingWrites { all: Some(NOW), ..PendingWrites::default() }), "pending_write");
 }
 
 #[test]
@@ -401,8 +404,8 @@ fn a_scope_hides_before_anything_is_looked_at() {
     assert_eq!(with(&one, json!([]), json!(["code", "project", "project.Project.name"])), "serve");
     assert_eq!(with(&one, json!([]), json!(["sg_sequence"])), "scope");
     assert_eq!(with(&one, json!([["sg_sequence.Sequence.code", "is", "a"]]), json!([])), "scope");
-    let nobody = Scope::Nothing(Pass::new(Reason::Unmapped, "a stranger"));
-    assert_eq!(with(&nobody, json!([]), json!([])), "unmapped");
+    let nobody = Scope::Nothing(Pass::new(Reason::UnknownCaller, "a stranger"));
+    assert_eq!(with(&nobody, json!([]), json!([])), "unknown_caller");
 }
 
 #[test]
@@ -440,12 +443,13 @@ fn a_cached_plan_is_decided_like_a_new_request() {
     assert!(plans.get(&[2; 32]).is_none());
 
     let shot = || EntityType::new("Shot");
-    let held = Held { names: [(EntityType::new("Sequence"), NOW)].into(), ..Held::default() };
-    let mut frozen = Standing::clone(&known.standing);
+    let pending_writes =
+        PendingWrites { names: [(EntityType::new("Sequence"), NOW)].into(), ..PendingWrites::default() };
+    let mut frozen = ReplicationStatus::clone(&known.standing);
     frozen.types.remove(&shot());
     let moments = [
         known.clone(),
-        Catalogue { held, ..known.clone() },
+        Catalogue { pending_writes, ..known.clone() },
         Catalogue { now: NOW.after(Duration::from_secs(86_400)), ..known.clone() },
         Catalogue { standing: Arc::new(frozen), ..known.clone() },
     ];
@@ -456,7 +460,7 @@ fn a_cached_plan_is_decided_like_a_new_request() {
         assert_eq!(again, decide(&asked_for, &Scope::Full, moment));
         reasons.push(outcome_with(&asked_for, &Scope::Full, moment));
     }
-    assert_eq!(reasons, ["serve", "held", "stale", "not_live"]);
+    assert_eq!(reasons, ["serve", "pending_write", "stale", "not_live"]);
 
     // Another schema, other cached fields or another page may give it another meaning.
     let others = [

@@ -59,7 +59,7 @@ struct Inner {
     http: reqwest::Client,
     site: String,
     slots: Semaphore,
-    absorb: Duration,
+    upstream_retry_timeout: Duration,
     clock: SiteClock,
     metrics: Metrics,
     /// When a site that is down may be tried again; `None` while it is well.
@@ -76,7 +76,7 @@ impl Upstream {
     pub fn new(
         site: &shotgun::Settings,
         slots: usize,
-        absorb: Duration,
+        upstream_retry_timeout: Duration,
         clock: SiteClock,
         metrics: Metrics,
     ) -> Result<Self, shotgun::Error> {
@@ -85,7 +85,16 @@ impl Upstream {
         let address = site.site.trim_end_matches('/').to_owned();
         let slots = Semaphore::new(slots.max(1));
         let (down, in_flight) = (Mutex::default(), Mutex::default());
-        Ok(Self(Arc::new(Inner { http, site: address, slots, absorb, clock, metrics, down, in_flight })))
+        Ok(Self(Arc::new(Inner {
+            http,
+            site: address,
+            slots,
+            upstream_retry_timeout,
+            clock,
+            metrics,
+            down,
+            in_flight,
+        })))
     }
 
     /// Tells whether a read that has another answer should try the site all the
@@ -167,7 +176,7 @@ impl Upstream {
             let response = self.send(outgoing, body.clone().into()).await?;
             let busy = matches!(response.status().as_u16(), 429 | 503);
             let wait = retry_after(response.headers()).unwrap_or(pause);
-            if !busy || !patient || begun.elapsed() + wait > self.0.absorb {
+            if !busy || !patient || begun.elapsed() + wait > self.0.upstream_retry_timeout {
                 return Ok(response);
             }
             self.0.metrics.source.retries.inc(&["proxy"]);

@@ -16,11 +16,11 @@ use crate::entity::EntityType;
 
 /// What can be said about every type at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Standing {
+pub struct ReplicationStatus {
     /// Everything that was visible at this moment is marked or stored.
     pub complete_as_of: Option<SiteTime>,
     /// The followed types.
-    pub types: BTreeMap<EntityType, TypeStanding>,
+    pub types: BTreeMap<EntityType, TypeReplicationStatus>,
     /// Types with open marks that an event or a write led to: everything visible
     /// at the given moment is in their rows.
     pub marked: BTreeMap<EntityType, SiteTime>,
@@ -32,7 +32,7 @@ pub struct Standing {
 
 /// What can be said about one type.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TypeStanding {
+pub struct TypeReplicationStatus {
     /// Its state.
     pub state: TypeState,
     /// The layout that its rows have.
@@ -43,14 +43,14 @@ pub struct TypeStanding {
     pub quarantined: BTreeSet<i64>,
 }
 
-impl TypeStanding {
+impl TypeReplicationStatus {
     /// Tells whether every row follows the site, with every field.
     pub fn is_live(&self) -> bool {
         self.state == TypeState::Live
     }
 }
 
-impl Standing {
+impl ReplicationStatus {
     /// Returns the moment up to which rows of a type, or the names of uncached
     /// entities of a type, equal the site.
     pub fn fresh_as_of(&self, entity_type: &EntityType) -> Option<SiteTime> {
@@ -107,14 +107,14 @@ impl State {
     }
 
     /// Returns what can be said about every type now.
-    pub fn standing(&self) -> Result<Standing> {
+    pub fn replication_status(&self) -> Result<ReplicationStatus> {
         self.read(|connection| {
             let sql = "SELECT complete_as_of, schema_due FROM stream";
             let (complete, schema_due): (Option<i64>, bool) =
                 connection.prepare_cached(sql)?.query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-            Ok(Standing {
+            Ok(ReplicationStatus {
                 complete_as_of: complete.map(SiteTime),
-                types: type_standings(connection)?,
+                types: type_statuses(connection)?,
                 marked: marked_types(connection, Kinds::TOLD)?,
                 unread: marked_types(connection, Kinds::TOLD | Kinds::INVERSE)?,
                 schema_due,
@@ -133,12 +133,12 @@ impl State {
     }
 }
 
-fn type_standings(connection: &Connection) -> Result<BTreeMap<EntityType, TypeStanding>> {
+fn type_statuses(connection: &Connection) -> Result<BTreeMap<EntityType, TypeReplicationStatus>> {
     let mut types = BTreeMap::new();
     let mut statement = connection.prepare_cached("SELECT type, state, layout_hash, breaker_since FROM types")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
-        let standing = TypeStanding {
+        let standing = TypeReplicationStatus {
             state: TypeState::parse(&row.get::<_, String>(1)?),
             layout_hash: row.get(2)?,
             breaker: row.get::<_, Option<i64>>(3)?.is_some(),

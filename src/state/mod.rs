@@ -31,7 +31,7 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 pub use dead::{Dead, DeadKind, NewDead};
 pub use error::StateError;
-pub use fresh::{Standing, TypeStanding};
+pub use fresh::{ReplicationStatus, TypeReplicationStatus};
 pub use gaps::{Gap, Gaps};
 pub use history::RunRow;
 pub use leader::LeaderLock;

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::Replica;
 use crate::elastic::{self, Call, Client};
 use crate::entity::EntityRef;
-use crate::state::{Kinds, MarkRequest, SiteTime, Standing, State, StateError};
+use crate::state::{Kinds, MarkRequest, ReplicationStatus, SiteTime, State, StateError};
 
 /// How often the leader looks whether its standing has changed.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -47,7 +47,7 @@ pub struct Notice {
     /// The time of the site when it was written.
     pub now: SiteTime,
     /// How fresh the rows are.
-    pub standing: Standing,
+    pub standing: ReplicationStatus,
 }
 
 /// Why the board cannot be used.
@@ -244,7 +244,7 @@ impl Board {
     /// Writes how fresh the rows are, where that has changed or was not said for a
     /// while; tells whether this process leads.
     async fn tell(&self, replica: &Replica, leader: &str, last: &mut Option<Told>) -> Result<bool> {
-        let mut standing = on_disk(replica, State::standing).await?;
+        let mut standing = on_disk(replica, State::replication_status).await?;
         if let Some(told) = last.as_ref().filter(|told| told.standing == standing && told.at.elapsed() < WRITE_EVERY) {
             return Ok(told.heard);
         }
@@ -266,7 +266,7 @@ impl Board {
 
 /// What was written last.
 struct Told {
-    standing: Standing,
+    standing: ReplicationStatus,
     at: Instant,
     /// Whether no newer leader had written.
     heard: bool,

@@ -37,6 +37,8 @@ pub enum Shape {
     Map(&'static Shape),
     /// A mapping with these keys.
     Object(&'static [Key]),
+    /// Nothing any more: the key has another name now.
+    Renamed(&'static str),
 }
 
 /// One key of [`Shape::Object`].
@@ -58,6 +60,11 @@ pub const fn required(name: &'static str, shape: Shape) -> Key {
 /// Returns a key that may be left out; `null` counts as left out.
 pub const fn optional(name: &'static str, shape: Shape) -> Key {
     Key { name, shape, required: false }
+}
+
+/// Returns a key that had this name before and is refused in favour of the new one.
+pub const fn renamed(name: &'static str, new: &'static str) -> Key {
+    Key { name, shape: Shape::Renamed(new), required: false }
 }
 
 impl Shape {
@@ -108,6 +115,7 @@ impl Shape {
             Shape::Scalar => !value.is_array() && !value.is_object() && !value.is_null(),
             Shape::List(_) | Shape::OneOrMany(_) => value.is_array(),
             Shape::Map(_) | Shape::Object(_) => value.is_object(),
+            Shape::Renamed(_) => false,
         };
         if !fits {
             let message = format!("expected {}, found {}", self.expected(), found(value));
@@ -169,6 +177,7 @@ impl Shape {
             Shape::List(_) => "a list",
             Shape::OneOrMany(inner) => return format!("{} or a list", inner.expected()),
             Shape::Map(_) | Shape::Object(_) => "a mapping",
+            Shape::Renamed(new) => return format!("the key `{new}`"),
         };
         words.to_owned()
     }
@@ -184,7 +193,8 @@ fn walk_object(
     for (name, value) in map {
         let child = join(pointer, name);
         let Some(key) = keys.iter().find(|key| key.name == name) else {
-            let names: Vec<&str> = keys.iter().map(|key| key.name).collect();
+            let current = keys.iter().filter(|key| !matches!(key.shape, Shape::Renamed(_)));
+            let names: Vec<&str> = current.map(|key| key.name).collect();
             let diagnostic = document
                 .at_key(&child, "SG0201", format!("unknown key `{name}`"))
                 .label("unknown key")
@@ -192,6 +202,12 @@ fn walk_object(
             document.report(problems, diagnostic);
             continue;
         };
+        if let Shape::Renamed(new) = key.shape {
+            let message = format!("the key `{name}` is called `{new}` now");
+            let diagnostic = document.at_key(&child, "SG0201", message).label("old name");
+            document.report(problems, diagnostic.help(format!("write `{new}`; the values are the same")));
+            continue;
+        }
         if value.is_null() && !key.required {
             continue;
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use sgcache::elastic::Client;
 use sgcache::sim::{Sim, SimHandle, SimSettings};
-use sgcache::state::{SiteTime, Standing, TypeStanding, TypeState};
+use sgcache::state::{ReplicationStatus, SiteTime, TypeReplicationStatus, TypeState};
 use sgcache::sync::{Board, BoardError, Notice};
 
 use crate::elastic_store::settings;
@@ -138,13 +138,17 @@ fn rows_on_one_machine_cannot_be_served_from_another() {
 }
 
 fn notice(leader: &str, at: i64) -> Notice {
-    let shot =
-        TypeStanding { state: TypeState::Live, layout_hash: "1".into(), breaker: false, quarantined: [3].into() };
-    let standing = Standing {
+    let shot = TypeReplicationStatus {
+        state: TypeState::Live,
+        layout_hash: "1".into(),
+        breaker: false,
+        quarantined: [3].into(),
+    };
+    let standing = ReplicationStatus {
         complete_as_of: Some(SiteTime(at)),
         types: BTreeMap::from([("Shot".into(), shot)]),
         marked: BTreeMap::from([("Shot".into(), SiteTime(at - 1))]),
-        ..Standing::default()
+        ..ReplicationStatus::default()
     };
     Notice { leader: leader.into(), now: SiteTime(at + 1), standing }
 }

@@ -164,9 +164,9 @@ async fn nobody_sees_a_row_without_credentials_that_the_site_accepts() {
     assert_eq!(said(&headers), "scope");
     let sudo = json!({"script_name": "sgcache", "script_key": "sgcache-sim", "sudo_as_login": "nobody"});
     let (headers, answer) = with(sudo, asked).await;
-    assert_eq!((said(&headers).as_str(), &answer["exception"]), ("unmapped", &json!(true)));
+    assert_eq!((said(&headers).as_str(), &answer["exception"]), ("unknown_caller", &json!(true)));
     let (place, mut audit) = (rig.directory.path().join("audit.ndjson"), String::new());
-    while !audit.contains(r#""reason":"unmapped""#) {
+    while !audit.contains(r#""reason":"unknown_caller""#) {
         tokio::time::sleep(Duration::from_millis(10)).await;
         audit = std::fs::read_to_string(&place).expect("an audit");
     }

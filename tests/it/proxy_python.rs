@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
-use sgcache::proxy::{Reading, Settings};
+use sgcache::proxy::{Semantics, Settings};
 use sgcache::sim::{Edits, Site, SiteSettings, Trouble};
 
 use crate::proxy_rig::{Rig, shipped};
@@ -103,8 +103,8 @@ async fn a_library_on_top_of_the_client_works_through_the_proxy() {
 
 /// Starts a proxy that assumes every reading which the site has.
 async fn assuming() -> Rig {
-    let assume = Reading::EVERY.iter().copied().collect();
-    let settings = Settings { assume, ..Settings::default() };
+    let semantics = Semantics::EVERY.iter().copied().collect();
+    let settings = Settings { semantics, ..Settings::default() };
     Rig::start(Site::generated(7, 2500), shipped(), settings).await
 }
 

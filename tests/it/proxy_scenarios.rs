@@ -10,7 +10,7 @@ use std::sync::Arc;
 use futures::{StreamExt, stream};
 use serde_json::{Map, Value, json};
 use sgcache::entity::{DataType, EntityType};
-use sgcache::proxy::{Decision, Reading, Settings};
+use sgcache::proxy::{Decision, Semantics, Settings};
 use sgcache::schema::display_name_field;
 use sgcache::sim::{Rows, Site};
 use sgcache::store::RowState;
@@ -98,8 +98,8 @@ async fn rig(file: &File, world: &World) -> Rig {
     }
     let configs: Vec<_> = world.cached.iter().map(|ty| (ty.to_string(), config(world, ty))).collect();
     let configs: Vec<_> = configs.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
-    let assume = Reading::EVERY.iter().copied().collect();
-    Rig::start(Arc::clone(&site), written(&configs), Settings { assume, ..Settings::default() }).await
+    let semantics = Semantics::EVERY.iter().copied().collect();
+    Rig::start(Arc::clone(&site), written(&configs), Settings { semantics, ..Settings::default() }).await
 }
 
 fn config(world: &World, ty: &EntityType) -> String {

@@ -14,8 +14,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use sgcache::entity::{DataType, EntityRef, EntityType, Shape, Timestamp};
 use sgcache::filter::{FieldPath, Only, Page, Query, RawFilter, RawLeaf, RawSort, Relation};
-use sgcache::proxy::{self, Asked, Catalogue, Decision, Held, Reading, Reason, Scope, Serve};
-use sgcache::state::{SiteTime, Standing, TypeStanding, TypeState};
+use sgcache::proxy::{self, Asked, Catalogue, Decision, PendingWrites, Reason, Scope, Semantics, Serve};
+use sgcache::state::{ReplicationStatus, SiteTime, TypeReplicationStatus, TypeState};
 use sgcache::store::embedded::{EmbeddedSettings, EmbeddedStore};
 use sgcache::store::{PurgeScope, RowState, Store, StoreErrorKind};
 
@@ -238,7 +238,7 @@ impl Case {
                 assert_eq!((&planned.order, planned.page), (&query.order, query.page), "{}", self.it);
             }
             Decision::Pass(pass) => {
-                let known = [Reason::Unproven, Reason::UnknownField, Reason::Retired, Reason::Malformed];
+                let known = [Reason::UnsupportedFilter, Reason::UnknownField, Reason::Retired, Reason::Malformed];
                 let expected = self.unsupported.is_some() || known.contains(&pass.reason);
                 assert!(expected, "{}: the proxy passes it on: {pass:?}", self.it);
             }
@@ -268,21 +268,21 @@ impl Case {
 fn catalogue(world: &World) -> Catalogue {
     let layouts: Vec<_> = world.cached.iter().map(|ty| world.layout(ty)).collect();
     let now = SiteTime::from(world.now.unwrap_or(Timestamp(1_700_000_000)));
-    let standing = |layout: &sgcache::entity_config::TypeLayout| TypeStanding {
+    let standing = |layout: &sgcache::entity_config::TypeLayout| TypeReplicationStatus {
         state: TypeState::Live,
         layout_hash: layout.hash.clone(),
         breaker: false,
         quarantined: BTreeSet::new(),
     };
     let types = layouts.iter().map(|layout| (layout.entity_type.clone(), standing(layout))).collect();
-    let assume = Reading::EVERY.iter().copied().collect();
+    let semantics = Semantics::EVERY.iter().copied().collect();
     Catalogue {
         schema: Arc::new(world.schema.clone()),
         stored: Arc::new(proxy::catalogue::stored(&layouts)),
-        standing: Arc::new(Standing { complete_as_of: Some(now), types, ..Standing::default() }),
-        held: Held::default(),
+        standing: Arc::new(ReplicationStatus { complete_as_of: Some(now), types, ..ReplicationStatus::default() }),
+        pending_writes: PendingWrites::default(),
         now,
-        settings: Arc::new(proxy::Settings { assume, ..proxy::Settings::default() }),
+        settings: Arc::new(proxy::Settings { semantics, ..proxy::Settings::default() }),
         max_page: 500,
         site_is_down: false,
     }

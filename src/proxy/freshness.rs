@@ -14,12 +14,12 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::catalogue::{Catalogue, Held, stored};
-use super::effects::Effects;
+use super::catalogue::{Catalogue, PendingWrites, stored};
 use super::settings::Settings;
+use super::write_effects::WriteEffects;
 use crate::entity::EntityRef;
 use crate::schema::Schema;
-use crate::state::{Kinds, MarkRequest, SiteTime, Standing, StateError};
+use crate::state::{Kinds, MarkRequest, ReplicationStatus, SiteTime, StateError};
 use crate::store;
 use crate::sync::{Board, Replica, Tracked};
 
@@ -34,27 +34,27 @@ const BOARD_BUSY: Duration = Duration::from_millis(50);
 const SCHEMA_EVERY: Duration = Duration::from_secs(600);
 
 /// Makes the loop that follows the site poll and read at once.
-pub type Poke = Arc<dyn Fn() + Send + Sync>;
+pub type Wake = Arc<dyn Fn() + Send + Sync>;
 
 /// Who says how fresh the rows are, and reads keys again that a write touched.
 pub enum Leader {
     /// This process: the state knows, and the loop that follows the site can be poked.
-    Here(Poke),
+    Here(Wake),
     /// Another one, over the same cluster.
     Elsewhere(Arc<Board>),
 }
 
 /// What the proxy knows from moment to moment.
-pub(super) struct Desk {
+pub(super) struct FreshnessTracker {
     replica: Replica,
     settings: Arc<Settings>,
     leader: Leader,
     /// Writes whose keys the leader has not taken yet.
     handed: tokio::sync::Mutex<Vec<Handed>>,
-    standing: watch::Sender<Arc<Standing>>,
+    standing: watch::Sender<Arc<ReplicationStatus>>,
     schema: Mutex<Arc<Schema>>,
     stored: Mutex<(Arc<Tracked>, Arc<store::Catalogue>)>,
-    held: Mutex<Held>,
+    pending_writes: Mutex<PendingWrites>,
     writes: AtomicU64,
     waiting: AtomicUsize,
     hurry: Notify,
@@ -65,7 +65,7 @@ pub(super) struct Desk {
 struct Handed {
     /// The number of the write.
     write: u64,
-    effects: Effects,
+    effects: WriteEffects,
     /// The document that tells the leader; `None` until it is written.
     id: Option<String>,
 }
@@ -78,22 +78,22 @@ const ASKED_AT_ONCE: usize = 100;
 /// by a second, the resolution of its answers, and half a round trip.
 const SKEW: Duration = Duration::from_secs(2);
 
-impl Desk {
+impl FreshnessTracker {
     /// Reads the standing for the first time.
     ///
     /// What a write before this start changed is read again once a poll that began
-    /// afterwards is complete; until then everything is held.
+    /// afterwards is complete; until then everything is pending.
     pub fn new(replica: Replica, schema: Schema, settings: Arc<Settings>, leader: Leader) -> Result<Self, StateError> {
         let (standing, all) = match &leader {
             Leader::Here(_) => {
-                let standing = replica.state().standing()?;
+                let standing = replica.state().replication_status()?;
                 let complete = standing.complete_as_of;
                 (standing, complete)
             }
             // Until the leader was heard, not even the time of the site is known.
-            Leader::Elsewhere(_) => (Standing::default(), Some(FOR_EVER)),
+            Leader::Elsewhere(_) => (ReplicationStatus::default(), Some(FOR_EVER)),
         };
-        let held = Held { all, ..Held::default() };
+        let pending_writes = PendingWrites { all, ..PendingWrites::default() };
         let tracked = replica.tracked();
         let catalogue = Arc::new(stored(tracked.layouts().map(|layout| &**layout)));
         Ok(Self {
@@ -103,7 +103,7 @@ impl Desk {
             standing: watch::Sender::new(Arc::new(standing)),
             schema: Mutex::new(Arc::new(schema)),
             stored: Mutex::new((tracked, catalogue)),
-            held: Mutex::new(held),
+            pending_writes: Mutex::new(pending_writes),
             writes: AtomicU64::new(0),
             waiting: AtomicUsize::new(0),
             hurry: Notify::new(),
@@ -123,31 +123,31 @@ impl Desk {
     }
 
     /// Returns the writes that are not read again yet, as of now.
-    pub async fn held(&self) -> Held {
+    pub async fn pending_writes(&self) -> PendingWrites {
         // In this order: what leaves the one is in the other before.
         let waiting = self.handed.lock().await;
-        let mut held = lock(&self.held).clone();
+        let mut pending_writes = lock(&self.pending_writes).clone();
         for handed in waiting.iter() {
-            let Effects { rows, names, all, .. } = &handed.effects;
-            held.rows.extend(rows.iter().map(|ty| (ty.clone(), FOR_EVER)));
-            held.names.extend(names.iter().map(|ty| (ty.clone(), FOR_EVER)));
-            held.all = if *all { Some(FOR_EVER) } else { held.all };
+            let WriteEffects { rows, names, all, .. } = &handed.effects;
+            pending_writes.rows.extend(rows.iter().map(|ty| (ty.clone(), FOR_EVER)));
+            pending_writes.names.extend(names.iter().map(|ty| (ty.clone(), FOR_EVER)));
+            pending_writes.all = if *all { Some(FOR_EVER) } else { pending_writes.all };
         }
-        held
+        pending_writes
     }
 
     /// Returns what is known of every type.
-    pub fn standing(&self) -> Arc<Standing> {
+    pub fn replication_status(&self) -> Arc<ReplicationStatus> {
         self.standing.borrow().clone()
     }
 
     /// Returns everything that a decision depends on.
-    pub fn catalogue(&self, held: Held, max_page: u32, site_is_down: bool) -> Catalogue {
+    pub fn catalogue(&self, pending_writes: PendingWrites, max_page: u32, site_is_down: bool) -> Catalogue {
         Catalogue {
             schema: lock(&self.schema).clone(),
             stored: self.stored(),
             standing: self.standing.borrow().clone(),
-            held,
+            pending_writes,
             now: self.replica.now(),
             settings: Arc::clone(&self.settings),
             max_page,
@@ -167,14 +167,14 @@ impl Desk {
 
     /// Begins to watch the standing.
     pub fn watch(&self) -> Watch<'_> {
-        Watch { desk: self, standing: self.standing.subscribe() }
+        Watch { freshness: self, standing: self.standing.subscribe() }
     }
 
     /// Takes note of a write that the site has acknowledged, or may have made.
     ///
     /// When this returns, no read that begins later is answered from rows that may
     /// lack the write.
-    pub async fn acknowledge(&self, effects: &Effects) {
+    pub async fn acknowledge(&self, effects: &WriteEffects) {
         match &self.leader {
             Leader::Here(poke) => {
                 self.hold(effects, self.replica.now());
@@ -191,28 +191,28 @@ impl Desk {
     }
 
     /// Holds what a write may have changed until it is read as of a later moment.
-    fn hold(&self, effects: &Effects, until: SiteTime) {
-        let mut held = lock(&self.held);
+    fn hold(&self, effects: &WriteEffects, until: SiteTime) {
+        let mut pending_writes = lock(&self.pending_writes);
         for ty in &effects.rows {
-            let at = held.rows.entry(ty.clone()).or_insert(until);
+            let at = pending_writes.rows.entry(ty.clone()).or_insert(until);
             *at = until.max(*at);
         }
         for ty in &effects.names {
-            let at = held.names.entry(ty.clone()).or_insert(until);
+            let at = pending_writes.names.entry(ty.clone()).or_insert(until);
             *at = until.max(*at);
         }
         if effects.all {
-            held.all = held.all.max(Some(until));
+            pending_writes.all = pending_writes.all.max(Some(until));
         }
     }
 
     /// Returns the keys of a write that are followed.
-    fn followed(&self, effects: &Effects) -> Vec<EntityRef> {
+    fn followed(&self, effects: &WriteEffects) -> Vec<EntityRef> {
         let tracked = self.replica.tracked();
         effects.keys.iter().filter(|key| tracked.follows(&key.entity_type)).cloned().collect()
     }
 
-    /// Tells the leader of a write; what it may have changed is held until the
+    /// Tells the leader of a write; what it may have changed is pending until the
     /// leader has marked its keys, and then until they are read again.
     async fn hand_over(&self, board: &Board, handed: Handed) {
         if !self.followed(&handed.effects).is_empty() {
@@ -227,12 +227,12 @@ impl Desk {
                 let mut handed = self.handed.lock().await;
                 handed.iter_mut().filter(|one| one.write == told.write).for_each(|one| one.id = Some(id.clone()));
             }
-            Err(error) => tracing::warn!(%error, "the leader could not be told of a write, its rows are held"),
+            Err(error) => tracing::warn!(%error, "the leader could not be told of a write, its effects stay pending"),
         }
     }
 
     /// Looks which writes the leader has taken over since it wrote `standing`.
-    async fn settle(&self, board: &Board, standing: &Standing) {
+    async fn settle(&self, board: &Board, standing: &ReplicationStatus) {
         let waiting = self.handed.lock().await.clone();
         for told in waiting.into_iter().take(ASKED_AT_ONCE) {
             let Some(id) = &told.id else {
@@ -252,7 +252,7 @@ impl Desk {
         }
     }
 
-    async fn mark(&self, effects: &Effects) {
+    async fn mark(&self, effects: &WriteEffects) {
         let marks: Vec<_> = self.followed(effects).into_iter().map(|key| MarkRequest::new(key, Kinds::WRITE)).collect();
         if marks.is_empty() {
             return;
@@ -298,7 +298,7 @@ impl Desk {
             return self.look(board).await;
         }
         let state = self.replica.state().clone();
-        let read = tokio::task::spawn_blocking(move || state.standing()).await;
+        let read = tokio::task::spawn_blocking(move || state.replication_status()).await;
         match read {
             Ok(Ok(standing)) => self.show(standing),
             Ok(Err(error)) => tracing::warn!(%error, "the standing of the cache could not be read"),
@@ -325,13 +325,13 @@ impl Desk {
     /// Holds writes before this start no longer than until they are read.
     fn begin(&self) {
         let now = self.replica.now();
-        let mut held = lock(&self.held);
-        if held.all == Some(FOR_EVER) {
-            held.all = Some(now.after(SKEW));
+        let mut pending_writes = lock(&self.pending_writes);
+        if pending_writes.all == Some(FOR_EVER) {
+            pending_writes.all = Some(now.after(SKEW));
         }
     }
 
-    fn show(&self, standing: Standing) {
+    fn show(&self, standing: ReplicationStatus) {
         self.standing.send_if_modified(|known| {
             let changed = **known != standing;
             *known = Arc::new(standing);
@@ -354,21 +354,21 @@ impl Desk {
 
 /// Watches the standing: what was seen is not waited for again.
 pub(super) struct Watch<'a> {
-    desk: &'a Desk,
-    standing: watch::Receiver<Arc<Standing>>,
+    freshness: &'a FreshnessTracker,
+    standing: watch::Receiver<Arc<ReplicationStatus>>,
 }
 
 impl Watch<'_> {
     /// Returns the standing of now.
-    pub fn see(&mut self) -> Arc<Standing> {
+    pub fn see(&mut self) -> Arc<ReplicationStatus> {
         self.standing.borrow_and_update().clone()
     }
 
     /// Waits until the standing is another one than was seen, at most until the
     /// deadline; tells whether it is.
     pub async fn changed(&mut self, deadline: Instant) -> bool {
-        let _waiting = Waiting::new(&self.desk.waiting);
-        self.desk.hurry.notify_one();
+        let _waiting = Waiting::new(&self.freshness.waiting);
+        self.freshness.hurry.notify_one();
         matches!(tokio::time::timeout_at(deadline, self.standing.changed()).await, Ok(Ok(())))
     }
 }

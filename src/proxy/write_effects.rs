@@ -16,7 +16,7 @@ use crate::schema::display_name_field;
 
 /// What a write may have changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Effects {
+pub struct WriteEffects {
     /// Entities that it named or returned.
     pub keys: BTreeSet<EntityRef>,
     /// Types whose rows it may have changed.
@@ -32,7 +32,7 @@ pub struct Effects {
 /// Fields that display names are made of, besides the one that the type has.
 const NAME_FIELDS: &[&str] = &["cached_display_name", "name", "firstname", "lastname", "code", "title", "filename"];
 
-impl Effects {
+impl WriteEffects {
     /// Returns the effects of something that nobody understands.
     pub fn anything() -> Self {
         Self { all: true, ..Self::default() }
