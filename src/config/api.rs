@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::entity::EntityType;
-use crate::proxy::{CallerName, CallerRule, Limits, Mode, OnDirty, Semantics, Settings, Tls};
+use crate::proxy::{CallerName, CallerRule, ConnectionBounds, Limits, Mode, OnDirty, Semantics, Settings, Tls};
 use crate::yaml::{self, Document, Problems, Shape, optional, renamed, required};
 
 /// `api`.
@@ -31,6 +31,13 @@ pub struct ApiFile {
     pub upstream_retry_timeout: Option<Duration>,
     pub max_upstream: Option<usize>,
     pub max_connections: Option<usize>,
+    pub max_peer_connections: Option<usize>,
+    #[serde(deserialize_with = "yaml::optional_duration")]
+    pub head_timeout: Option<Duration>,
+    #[serde(deserialize_with = "yaml::optional_duration")]
+    pub body_timeout: Option<Duration>,
+    #[serde(deserialize_with = "yaml::optional_duration")]
+    pub idle_timeout: Option<Duration>,
     pub max_request_mib: Option<usize>,
     pub shadow_share: Option<f64>,
     pub insecure: bool,
@@ -74,6 +81,10 @@ pub const SHAPE: Shape = Shape::Object(&[
     renamed("absorb", "upstream_retry_timeout"),
     optional("max_upstream", Shape::Integer(1, 4096)),
     optional("max_connections", Shape::Integer(1, 65_536)),
+    optional("max_peer_connections", Shape::Integer(1, 65_536)),
+    optional("head_timeout", Shape::Duration),
+    optional("body_timeout", Shape::Duration),
+    optional("idle_timeout", Shape::Duration),
     optional("max_request_mib", Shape::Integer(1, 1024)),
     optional("shadow_share", Shape::Number),
     optional("insecure", Shape::Bool),
@@ -145,7 +156,13 @@ pub(super) fn resolve(
         semantics: file.semantics.map_or(usual.semantics, readings),
         upstream_retry_timeout: file.upstream_retry_timeout.unwrap_or(usual.upstream_retry_timeout),
         max_upstream: file.max_upstream.unwrap_or(usual.max_upstream),
-        max_connections: file.max_connections.unwrap_or(usual.max_connections),
+        connections: ConnectionBounds {
+            max_connections: file.max_connections.unwrap_or(usual.connections.max_connections),
+            max_peer_connections: file.max_peer_connections.unwrap_or(usual.connections.max_peer_connections),
+            head_timeout: file.head_timeout.unwrap_or(usual.connections.head_timeout),
+            body_timeout: file.body_timeout.unwrap_or(usual.connections.body_timeout),
+            idle_timeout: file.idle_timeout.unwrap_or(usual.connections.idle_timeout),
+        },
         max_request_bytes: file.max_request_mib.map_or(usual.max_request_bytes, |mib| mib << 20),
         shadow_share: share,
         insecure: file.insecure,

@@ -28,6 +28,7 @@ use super::upstream::{Outgoing, Upstream};
 use super::{call, passthrough};
 use crate::api3;
 use crate::schema::Schema;
+use crate::server::BodyCut;
 use crate::shotgun;
 use crate::state::{ReplicationStatus, StateError};
 use crate::sync::Replica;
@@ -177,7 +178,10 @@ async fn read(proxy: &Inner, body: Body) -> Result<(Bytes, Option<SemaphorePermi
     loop {
         let frame = tokio::time::timeout(SILENCE, frames.next()).await.map_err(|_| StatusCode::REQUEST_TIMEOUT)?;
         let Some(frame) = frame else { break };
-        let frame = frame.map_err(|_| StatusCode::BAD_REQUEST)?;
+        let frame = frame.map_err(|error| match BodyCut::cause(&error) {
+            Some(_) => StatusCode::REQUEST_TIMEOUT,
+            None => StatusCode::BAD_REQUEST,
+        })?;
         if whole.len() + frame.len() > most {
             return Err(StatusCode::PAYLOAD_TOO_LARGE);
         }

@@ -35,6 +35,7 @@ pub mod shadow;
 pub mod summary;
 mod upstream;
 
+pub use crate::server::{ConnectionBounds, Tls};
 pub use catalogue::{Catalogue, PendingWrites};
 pub use decide::{Asked, Decision, ReadPlan, Scope, Serve, SummaryPlan, decide};
 pub use freshness::{Leader, Wake};
@@ -42,7 +43,7 @@ pub use listener::{Parts, Proxy, ProxyError};
 pub use question::{Needs, Question};
 pub use reason::{Advice, Pass, Reason};
 pub use schema_cache::max_page;
-pub use settings::{CallerName, CallerRule, Limits, Mode, OnDirty, Semantics, Settings, Tls};
+pub use settings::{CallerName, CallerRule, Limits, Mode, OnDirty, Semantics, Settings};
 pub use tls_listener::{ApiListener, ApiListenerError};
 
 #[cfg(test)]

@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use crate::entity::EntityType;
+use crate::server::{ConnectionBounds, Tls};
 
 /// What can be set about the proxy.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,8 +29,8 @@ pub struct Settings {
     pub upstream_retry_timeout: Duration,
     /// Requests to the site in flight.
     pub max_upstream: usize,
-    /// Connections of callers.
-    pub max_connections: usize,
+    /// What is granted to connections of callers.
+    pub connections: ConnectionBounds,
     /// The longest JSON request, in bytes.
     pub max_request_bytes: usize,
     /// The share of reads that shadow mode compares, 0 to 1.
@@ -55,7 +55,7 @@ impl Default for Settings {
             semantics: Semantics::USUAL.iter().copied().collect(),
             upstream_retry_timeout: Duration::from_secs(30),
             max_upstream: 64,
-            max_connections: 4096,
+            connections: ConnectionBounds::default(),
             max_request_bytes: 32 << 20,
             shadow_share: 0.1,
             insecure: false,
@@ -205,15 +205,6 @@ impl fmt::Display for Semantics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
-}
-
-/// The files of a TLS listener, in PEM form.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tls {
-    /// The certificate and those of its issuers.
-    pub certificate: PathBuf,
-    /// The private key.
-    pub key: PathBuf,
 }
 
 /// Credentials that are answered from the cache, and how much of it they see.

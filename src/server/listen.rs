@@ -7,9 +7,15 @@ use std::io;
 use std::net::SocketAddr;
 
 use axum::Router;
-use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+
+use super::connections::ConnectionBounds;
+use super::http_server::HttpServer;
+
+/// Connections of the ops listener: scrapers, probes, a few browsers.
+const MAX_CONNECTIONS: usize = 256;
+const MAX_PEER_CONNECTIONS: usize = 64;
 
 /// Why a listener could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -65,12 +71,14 @@ impl Bound {
     ///
     /// # Errors
     ///
-    /// Never in practice: accepting retries by itself.
+    /// Never in practice: accepting goes on after failures.
     pub async fn serve(self, router: Router, stop: CancellationToken) -> io::Result<()> {
-        let listener = self.listener.tap_io(|stream| {
-            // A connection that refuses the option is slower, not wrong.
-            let _ = stream.set_nodelay(true);
-        });
-        axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await
+        let bounds = ConnectionBounds {
+            max_connections: MAX_CONNECTIONS,
+            max_peer_connections: MAX_PEER_CONNECTIONS,
+            ..ConnectionBounds::default()
+        };
+        HttpServer { listener: self.listener, tls: None, bounds }.serve(router, stop).await;
+        Ok(())
     }
 }

@@ -3,20 +3,31 @@
 //! - `ops`: metrics, health, status, the control API and the status page.
 //! - `status`: what the ops listener shows, and when it calls itself ready.
 //! - `control`: the token with which a local user may change things.
-//! - `listen`: a bound address that serves until it is told to stop.
+//! - `listen`: the bound ops listener.
+//! - `http_server`: serves a router within bounds; the api listener uses it as well.
+//!   `connections` says which connection yields, `stream` reports what moves on each,
+//!   `tls` encrypts.
 //!
 //! A listener asks for what it shows and hands on what it is asked to do; it
 //! starts no job by itself and holds no lock of those who do.
 
+pub mod connections;
 pub mod control;
+mod http_server;
 pub mod listen;
 pub mod ops;
 pub mod status;
+mod stream;
+mod tls;
 
+pub use connections::{CloseReason, ConnectionBounds, Peer};
 pub use control::Control;
+pub use http_server::HttpServer;
 pub use listen::{BindError, Bound};
 pub use ops::{Heartbeat, Ops, RunsQuery, TriggerRefused, TriggerRequest};
 pub use status::{
     ImportProgress, LagPoint, PipelineStatus, Reason, RunSummary, StatusSnapshot, StoreStatus, SyncStatus, TypeState,
     TypeStatus, readiness,
 };
+pub use stream::BodyCut;
+pub use tls::Tls;

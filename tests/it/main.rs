@@ -16,6 +16,7 @@ mod elastic_secured;
 mod elastic_serve;
 mod elastic_store;
 mod elastic_transport;
+mod hostile;
 mod layers;
 mod live_dashboard;
 mod live_elasticsearch;
