@@ -42,13 +42,13 @@ pub struct Args {
     #[arg(long, value_name = "RATE_PER_S", default_value_t = 3.0)]
     edits: f64,
     /// How long the site takes to answer, such as 330ms
-    #[arg(long, value_name = "DURATION", default_value = "20ms", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "20ms", value_parser = crate::yaml::parse_duration)]
     latency: Duration,
     /// The same seed gives the same site
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
     /// End by itself after this time, with a summary
-    #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long = "for", value_name = "DURATION", value_parser = crate::yaml::parse_duration)]
     duration: Option<Duration>,
     /// Where everything is written
     #[arg(long, value_name = "DIR", default_value = "sgcache-demo")]

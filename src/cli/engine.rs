@@ -12,7 +12,7 @@ use super::context::Online;
 use crate::config::Config;
 use crate::elastic;
 use crate::pipeline::{
-    Detail, Following, HookTarget, Jobs, Outputs, Pipeline, RunOrder, Runner, Site, Surroundings, Tell,
+    Detail, Following, HookTarget, Jobs, Outputs, Pipeline, ResolveContext, RunOrder, Runner, Site, Tell,
 };
 use crate::proxy::shadow::{Difference, OnDifference};
 use crate::report::{Delivery, Notifiers, Outbox, RunReport, ShadowDifference, Sink, Wording};
@@ -53,10 +53,10 @@ fn shortened(report: &RunReport, detail: Detail) -> RunReport {
 }
 
 /// Returns what pipelines are resolved against.
-pub fn surroundings(config: &Config) -> Surroundings {
+pub fn resolve_context(config: &Config) -> ResolveContext {
     let site = Site { name: config.shotgun.name().to_owned(), url: config.shotgun.site.clone() };
     let templates = Templates::new(&super::context::environment());
-    Surroundings {
+    ResolveContext {
         timezone: config.timezone,
         defaults: config.pipelines.defaults.clone(),
         site,
@@ -119,7 +119,7 @@ impl Engine {
             progress,
         });
         let notifiers = Notifiers::new(config.notifiers.clone());
-        let runner = Runner::new(jobs.execute(), &surroundings(config), instance(), shutdown.clone());
+        let runner = Runner::new(jobs.execute(), &resolve_context(config), instance(), shutdown.clone());
         let runner = runner.with_tell(tell(notifiers.clone()));
         let delivery = delivery(&online)?;
         let sinks = sinks(&online, delivery.as_deref());

@@ -11,13 +11,14 @@ use super::context::load_config;
 use super::pipelines::load;
 use crate::pipeline::{self, Pause, Pauses};
 use crate::state::State;
+use crate::yaml;
 
 #[derive(Debug, clap::Args)]
 pub struct PauseArgs {
     #[command(flatten)]
     chosen: Chosen,
     /// End by itself after this time, such as 2h
-    #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration, conflicts_with = "until")]
+    #[arg(long = "for", value_name = "DURATION", value_parser = yaml::parse_duration, conflicts_with = "until")]
     duration: Option<Duration>,
     /// End by itself at this instant, such as 2026-11-24T08:00:00+01:00
     #[arg(long, value_name = "TIME")]
@@ -47,7 +48,7 @@ struct Chosen {
 pub fn pause(args: &PauseArgs, config: Option<&Path>) -> Result<u8, Failure> {
     let now = Utc::now();
     let until = match (args.duration, args.until) {
-        (Some(duration), _) => Some(now + TimeDelta::from_std(duration).map_err(|_| too_long())?),
+        (Some(duration), _) => Some(end_of(now, duration)?),
         (None, until) => until,
     };
     if until.is_some_and(|until| until <= now) {
@@ -69,8 +70,11 @@ pub fn resume(args: &ResumeArgs, config: Option<&Path>) -> Result<u8, Failure> {
     })
 }
 
-fn too_long() -> Failure {
-    Failure::usage("the pause is too long: leave `--for` out for one without an end")
+/// Returns when a pause of this length ends. The parser has bounded it; a clock
+/// close to the end of the calendar is the only way to fail.
+fn end_of(now: DateTime<Utc>, duration: Duration) -> Result<DateTime<Utc>, Failure> {
+    let end = TimeDelta::from_std(duration).ok().and_then(|duration| now.checked_add_signed(duration));
+    end.ok_or_else(|| Failure::usage("the pause is too long: leave `--for` out for one without an end"))
 }
 
 fn change(chosen: &Chosen, config: Option<&Path>, mut change: impl FnMut(&mut Pauses, &str)) -> Result<u8, Failure> {

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::Failure;
 use super::context::{Online, SiteAtStart, entity_config_files, load_config};
 use super::daemon::{Daemon, interrupted};
-use super::engine::surroundings;
+use super::engine::resolve_context;
 use super::output::{self, Output};
 use super::pause::{self, PauseArgs, ResumeArgs};
 use crate::config::Config;
@@ -110,7 +110,7 @@ pub async fn run(command: Command, config: Option<&Path>) -> Result<u8, Failure>
 ///
 /// All problems of all files, drawn.
 pub fn load(config: &Config) -> Result<Vec<Arc<Pipeline>>, Failure> {
-    match pipeline::load_directory(&config.pipelines_dir(), &surroundings(config)) {
+    match pipeline::load_directory(&config.pipelines_dir(), &resolve_context(config)) {
         Ok((pipelines, warnings)) => {
             if !warnings.is_empty() {
                 eprintln!("{warnings}");

@@ -48,7 +48,7 @@ pub struct Args {
     #[arg(long, value_name = "RATE_PER_S", default_value_t = 2.0)]
     edits: f64,
     /// How long the site takes to answer, such as 330ms
-    #[arg(long, value_name = "DURATION", default_value = "0ms", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "0ms", value_parser = crate::yaml::parse_duration)]
     latency: Duration,
     /// The name of the script that may log in
     #[arg(long, default_value = "sgcache")]
@@ -60,7 +60,7 @@ pub struct Args {
     #[arg(long, value_name = "NAME")]
     preset: Option<PresetName>,
     /// How long a thumbnail is a placeholder after its upload
-    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = crate::yaml::parse_duration)]
     thumbnail_delay: Duration,
     /// Tell clients to upload files to the storage themselves
     #[arg(long)]

@@ -177,7 +177,8 @@ const AUTH: Shape = Shape::Object(&[
 const URL: Key = optional("url", Shape::OneOrMany(&Shape::Text));
 const PREFIX: Key = optional("prefix", Shape::Text);
 const CERTIFICATE: Key = optional("ca_certificate", Shape::Text);
-const TIMEOUT: Key = optional("timeout", Shape::Duration);
+const TIMEOUT: Key = optional("timeout", REQUEST_TIMEOUT);
+const REQUEST_TIMEOUT: Shape = Shape::DurationBetween(Duration::from_millis(100), Duration::from_secs(3600));
 const SHARDS: Key = optional("shards", Shape::Integer(1, 1024));
 const REPLICAS: Key = optional("replicas", Shape::Integer(0, 20));
 
@@ -191,11 +192,11 @@ pub const SHAPE: Shape = Shape::Object(&[
             required("site", Shape::Text),
             required("script", Shape::Text),
             required("key", SECRET),
-            optional("max_rps", Shape::Number),
+            optional("max_rps", Shape::NumberBetween(0.01, 10_000.0)),
             optional("max_concurrency", Shape::Integer(1, 64)),
             optional("page_size", Shape::Integer(1, 500)),
             TIMEOUT,
-            optional("connect_timeout", Shape::Duration),
+            optional("connect_timeout", REQUEST_TIMEOUT),
             CERTIFICATE,
         ]),
     ),

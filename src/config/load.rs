@@ -226,11 +226,6 @@ impl<'a> Resolver<'a> {
         let site = self.url("/shotgun/site", &file.site, problems);
         let key = self.secret("/shotgun/key", &file.key, problems);
         let certificate = self.certificate("/shotgun/ca_certificate", file.ca_certificate, problems);
-        let max_rps = file.max_rps.unwrap_or(8.0);
-        if max_rps <= 0.0 {
-            let diagnostic = self.document.at("/shotgun/max_rps", "SG0602", "must be more than 0");
-            self.document.report(problems, diagnostic);
-        }
         let (site, key) = (site?, key?);
         if file.key.value.is_some() && !is_local(&site) {
             let diagnostic = self
@@ -244,7 +239,7 @@ impl<'a> Resolver<'a> {
             site,
             script: file.script,
             key,
-            max_rps,
+            max_rps: file.max_rps.unwrap_or(8.0),
             max_concurrency: file.max_concurrency.unwrap_or(6),
             page_size: file.page_size.unwrap_or(500),
             timeout: file.timeout.unwrap_or(Duration::from_secs(60)),

@@ -10,7 +10,7 @@
 pub mod api;
 pub mod file;
 mod load;
-mod quiet;
+mod blackouts;
 mod secret;
 pub mod settings;
 

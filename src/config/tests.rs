@@ -108,13 +108,33 @@ fn all_problems_of_a_file_come_in_one_pass_with_their_places() {
             "config.yaml:1:11: error[SG0402]: there is no time zone `Mars`",
             "config.yaml:2:18: error[SG0602]: `a.example` is not a URL: relative URL without a base (write `https://a.example`)",
             "config.yaml:2:40: error[SG0601]: the environment variable `NOT_SET` is not set (export NOT_SET=...)",
-            "config.yaml:2:72: error[SG0602]: must be more than 0",
+            "config.yaml:2:72: error[SG0202]: 0 is less than the least allowed, 0.01",
             "config.yaml:3:39: error[SG0602]: `Big` cannot start index names (use lower case letters, digits, `-` and `_`, a letter first)",
             "config.yaml:3:62: error[SG0602]: `ftp://b` is not an http or https URL",
             "config.yaml:4:12: error[SG0203]: the key `url` is missing (for example `url: http://127.0.0.1:9200`, or a list of nodes)",
             "config.yaml:4:29: error[SG0602]: is not one way to authenticate (give `user` and `password`, or `api_key`, or `bearer`)",
         ]
     );
+}
+
+#[test]
+fn no_duration_or_rate_is_beyond_what_time_can_hold() {
+    for (text, reason) in [
+        ("blackouts: { a: { cron: '0 1 * * *', duration: 99999999999d } }", "longer than 3650d"),
+        ("blackouts: { a: { cron: '0 1 * * *', duration: 40d } }", "40d is more than the most allowed, 31d"),
+        ("blackouts: { a: { cron: [], duration: 1h } }", "the list is empty"),
+        ("pipelines: { defaults: { timeout: 99999999999d } }", "longer than 3650d"),
+        ("pipelines: { defaults: { catch_up_window: 999d } }", "999d is more than the most allowed, 366d"),
+        ("reports: { elasticsearch: { url: 'http://a:1', timeout: 99999999999d } }", "longer than 3650d"),
+        ("api: { max_age: 99999999999d }", "longer than 3650d"),
+    ] {
+        let said = problems(&format!("{MINIMAL}{text}\n"));
+        assert!(said[0].starts_with("config.yaml:2:") && said[0].contains(reason), "{text}: {said:?}");
+    }
+    for rps in ["0", "-1", "1.0e-300", "1.0e300"] {
+        let said = problems(&MINIMAL.replace("script: s", &format!("script: s, max_rps: {rps}")));
+        assert!(said[0].contains("allowed"), "{rps}: {said:?}");
+    }
 }
 
 #[test]

@@ -22,19 +22,24 @@ pub struct Blackout {
 }
 
 impl Blackout {
+    /// Returns everything that decides when it holds, for comparison.
+    pub fn fingerprint(&self) -> String {
+        format!("{} {} for {:?}", self.name, self.begins.fingerprint(), self.duration)
+    }
+
     /// Returns when the hours that hold now are over.
     pub fn until(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
         let duration = TimeDelta::from_std(self.duration).ok()?;
-        let earliest = now - duration;
-        let mut until = None;
-        let mut at = earliest;
-        while let Some(begun) = self.begins.next_after(at).filter(|begun| *begun <= now) {
-            until = Some(begun + duration);
-            at = begun;
-        }
-        until
+        // All last equally long, so the one that began last ends last.
+        let begun = self.begins.last_in(now.checked_sub_signed(duration)?, now)?;
+        begun.checked_add_signed(duration)
     }
 }
+
+/// A blackout that lasts no longer holds nothing up: the scheduler ticks every second.
+const MIN_DURATION: Duration = Duration::from_secs(1);
+/// Longer stops are pauses, which say who stops what and why.
+const MAX_DURATION: Duration = Duration::from_secs(31 * 86_400);
 
 /// One entry of `blackouts` as written.
 #[derive(Debug, Clone, Deserialize)]
@@ -51,7 +56,7 @@ pub struct BlackoutFile {
 /// The keys of an entry of `blackouts`.
 pub const BLACKOUT_KEYS: &[Key] = &[
     required("cron", Shape::OneOrMany(&Shape::Text)),
-    required("duration", Shape::Duration),
+    required("duration", Shape::DurationBetween(MIN_DURATION, MAX_DURATION)),
     optional("timezone", Shape::Text),
     // Work that runs on is not held: `pause` is not known yet.
     optional("action", Shape::Choice(&["defer"])),

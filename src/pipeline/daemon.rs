@@ -16,7 +16,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Decision, Pauses, Pipeline, PlanState, Planner, Previous, Reins, RunOrder, Runner, SkipReason, find, supervise,
+    Decision, Pauses, Pipeline, PlanState, Planner, Previous, RunOrder, Runner, SkipReason, SupervisorControl, find,
+    supervise,
 };
 use crate::report::{RunReport, Trigger};
 
@@ -173,13 +174,13 @@ impl Daemon {
     ) -> bool {
         self.take_pauses();
         self.start_continuous();
-        self.tell_plan();
+        self.emit_plan();
         let shutdown = self.runner.shutdown().clone();
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => break,
-                Some(now) = beats.recv() => self.beat(now),
-                Some(command) = commands.recv() => self.obey(command),
+                Some(now) = beats.recv() => self.tick(now),
+                Some(command) = commands.recv() => self.handle_command(command),
                 Some(ended) = self.tasks.join_next() => self.ended(ended),
             }
         }
@@ -201,14 +202,14 @@ impl Daemon {
             };
             let (paused, watched) = watch::channel(self.paused.contains(&pipeline.name));
             let stop = CancellationToken::new();
-            let reins = Reins { stop: stop.clone(), paused: watched };
+            let control = SupervisorControl { stop: stop.clone(), paused: watched };
             let supervised = Supervised { hash: pipeline.hash.clone(), stop, paused };
             self.continuous.insert(pipeline.name.clone(), supervised);
             let (runner, observer) = (self.runner.clone(), self.observer.clone());
             self.tasks.spawn(async move {
                 let started = |report| observer(Event::Started(Box::new(report)));
                 let ended = |report| observer(Event::Ended(Box::new(report)));
-                supervise(&runner, &pipeline, &params, reins, started, ended).await;
+                supervise(&runner, &pipeline, &params, control, started, ended).await;
                 None
             });
         }
@@ -223,7 +224,7 @@ impl Daemon {
         for pipeline in paused.symmetric_difference(&self.paused) {
             let is_paused = paused.contains(pipeline);
             tracing::info!(pipeline, is_paused, "a pipeline was paused or resumed");
-            self.tell(Event::Paused { pipeline: pipeline.clone(), paused: is_paused });
+            self.emit(Event::Paused { pipeline: pipeline.clone(), paused: is_paused });
             if let Some(supervised) = self.continuous.get(pipeline) {
                 supervised.paused.send_replace(is_paused);
             }
@@ -246,14 +247,14 @@ impl Daemon {
         });
         self.planner.reload(&pipelines, self.now);
         self.pipelines = pipelines.clone();
-        self.tell(Event::Reloaded(pipelines));
+        self.emit(Event::Reloaded(pipelines));
         self.paused.clear();
         self.take_pauses();
         self.start_continuous();
-        self.tell_plan();
+        self.emit_plan();
     }
 
-    fn beat(&mut self, now: DateTime<Utc>) {
+    fn tick(&mut self, now: DateTime<Utc>) {
         self.now = now;
         self.take_pauses();
         for decision in self.planner.tick(now) {
@@ -261,20 +262,20 @@ impl Daemon {
                 Decision::Start { pipeline, scheduled_for } => self.start_due(&pipeline, scheduled_for),
                 Decision::Skip { pipeline, scheduled_for, reason } => {
                     tracing::warn!(pipeline, %scheduled_for, %reason, "left out a run");
-                    self.tell(Event::Skipped { pipeline, scheduled_for, reason });
+                    self.emit(Event::Skipped { pipeline, scheduled_for, reason });
                 }
                 Decision::Queue { pipeline, scheduled_for, behind } => {
                     tracing::info!(pipeline, %scheduled_for, behind, "a run waits");
-                    self.tell(Event::Queued { pipeline, scheduled_for, behind });
+                    self.emit(Event::Queued { pipeline, scheduled_for, behind });
                 }
                 Decision::ClockJump { milliseconds } => {
                     tracing::warn!(milliseconds, "the clock jumped, or this process stood still");
-                    self.tell(Event::ClockJump(milliseconds));
+                    self.emit(Event::ClockJump(milliseconds));
                 }
             }
         }
-        self.tell_plan();
-        self.tell(Event::Beat(now));
+        self.emit_plan();
+        self.emit(Event::Beat(now));
     }
 
     fn start_due(&mut self, name: &str, scheduled_for: DateTime<Utc>) {
@@ -295,7 +296,7 @@ impl Daemon {
         }
     }
 
-    fn obey(&mut self, command: Command) {
+    fn handle_command(&mut self, command: Command) {
         // Whoever asked may be gone by now; the command counts all the same.
         match command {
             Command::Trigger { pipeline, set, trigger, answer } => {
@@ -328,7 +329,7 @@ impl Daemon {
     fn start(&mut self, pipeline: Arc<Pipeline>, mut order: RunOrder) {
         order.previous = self.previous.get(&pipeline.name).copied();
         self.running.insert(order.run_id.clone(), order.cancel.clone());
-        self.tell(Event::Started(Box::new(self.runner.begin(&pipeline, &order))));
+        self.emit(Event::Started(Box::new(self.runner.begin(&pipeline, &order))));
         let runner = self.runner.clone();
         self.tasks.spawn(async move { Some(runner.run(&pipeline, order).await) });
     }
@@ -346,7 +347,7 @@ impl Daemon {
             let previous = Previous { status: report.status, finished_at };
             self.previous.insert(report.pipeline.clone(), previous);
         }
-        self.tell(Event::Ended(Box::new(report)));
+        self.emit(Event::Ended(Box::new(report)));
     }
 
     async fn drain(&mut self, patience: Duration) -> bool {
@@ -357,7 +358,7 @@ impl Daemon {
         });
         let all = drained.await.is_ok();
         self.tasks.shutdown().await;
-        self.tell_plan();
+        self.emit_plan();
         all
     }
 
@@ -375,15 +376,15 @@ impl Daemon {
         overrides.iter().filter(|(name, _)| declares(name)).map(|(name, value)| (name.clone(), value.clone())).collect()
     }
 
-    fn tell(&self, event: Event) {
+    fn emit(&self, event: Event) {
         (self.observer)(event);
     }
 
-    fn tell_plan(&mut self) {
+    fn emit_plan(&mut self) {
         let plan = self.planner.state();
         if plan != self.plan {
             self.plan = plan.clone();
-            self.tell(Event::Planned(plan));
+            self.emit(Event::Planned(plan));
         }
     }
 }

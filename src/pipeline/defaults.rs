@@ -134,11 +134,17 @@ impl RetryFile {
     }
 }
 
+/// How long runs, steps and silences may last.
+pub const LIMIT: Shape = Shape::DurationBetween(Duration::from_millis(1), Duration::from_secs(31 * 86_400));
+/// How old a missed occurrence may be to be caught up.
+pub const CATCH_UP_WINDOW: Shape = Shape::DurationBetween(Duration::ZERO, Duration::from_secs(366 * 86_400));
+const RETRY_WAIT: Shape = Shape::DurationBetween(Duration::ZERO, Duration::from_secs(86_400));
+
 /// The keys of `retry`.
 pub const RETRY_KEYS: &[Key] = &[
     optional("attempts", Shape::Integer(1, 20)),
-    optional("initial", Shape::Duration),
-    optional("max", Shape::Duration),
+    optional("initial", RETRY_WAIT),
+    optional("max", RETRY_WAIT),
     optional("on", Shape::List(&Shape::Choice(&ErrorClass::NAMES))),
 ];
 
@@ -193,8 +199,8 @@ impl DefaultsFile {
 
 /// The keys of `pipelines.defaults`.
 pub const DEFAULTS_KEYS: &[Key] = &[
-    optional("timeout", Shape::Duration),
+    optional("timeout", LIMIT),
     optional("retry", Shape::Object(RETRY_KEYS)),
     optional("catch_up", Shape::Choice(&["once", "skip"])),
-    optional("catch_up_window", Shape::Duration),
+    optional("catch_up_window", CATCH_UP_WINDOW),
 ];

@@ -44,8 +44,11 @@ pub struct Pipeline {
     pub blackouts: Vec<Blackout>,
     /// Where its results go.
     pub outputs: Outputs,
-    /// Changes whenever the file says something else.
+    /// Changes whenever the file, or what it takes over from `config.yaml`, says
+    /// something else.
     pub hash: String,
+    /// Changes whenever it would be due, or held back, at other times.
+    pub schedule_hash: String,
 }
 
 /// What makes a pipeline start.
@@ -190,6 +193,7 @@ impl Pipeline {
             blackouts: Vec::new(),
             outputs: Outputs::default(),
             hash: String::new(),
+            schedule_hash: String::new(),
         }
     }
 

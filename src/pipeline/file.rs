@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::job::one_or_many;
 use super::params::{PARAM, Param};
-use super::{CatchUp, RETRY_KEYS, RetryFile};
+use super::{CATCH_UP_WINDOW, CatchUp, LIMIT, RETRY_KEYS, RetryFile};
 use crate::yaml::{self, Key, Shape, optional, required};
 
 /// The whole file.
@@ -148,17 +148,18 @@ pub struct ElasticsearchOutputFile {
     pub detail: Option<super::Detail>,
 }
 
+const DAY: Duration = Duration::from_secs(86_400);
+/// Waits of loops: never a busy loop, never a loop that seems dead.
+const INTERVAL: Shape = Shape::DurationBetween(Duration::from_millis(100), DAY);
+const RESTART: Shape = Shape::DurationBetween(Duration::from_millis(1), DAY);
+
 const CONTINUOUS: &[Key] = &[
-    optional("interval", Shape::Duration),
-    optional("max_interval", Shape::Duration),
-    optional("stall_after", Shape::Duration),
+    optional("interval", INTERVAL),
+    optional("max_interval", INTERVAL),
+    optional("stall_after", LIMIT),
     optional(
         "restart",
-        Shape::Object(&[
-            optional("initial", Shape::Duration),
-            optional("max", Shape::Duration),
-            optional("reset_after", Shape::Duration),
-        ]),
+        Shape::Object(&[optional("initial", RESTART), optional("max", RESTART), optional("reset_after", RESTART)]),
     ),
 ];
 
@@ -166,9 +167,9 @@ const SCHEDULE: &[Key] = &[
     required("cron", Shape::OneOrMany(&Shape::Text)),
     optional("timezone", Shape::Text),
     optional("seconds", Shape::Bool),
-    optional("jitter", Shape::Duration),
+    optional("jitter", Shape::DurationBetween(Duration::ZERO, DAY)),
     optional("catch_up", Shape::Choice(&["once", "skip"])),
-    optional("catch_up_window", Shape::Duration),
+    optional("catch_up_window", CATCH_UP_WINDOW),
 ];
 
 const STEP: &[Key] = &[
@@ -177,7 +178,7 @@ const STEP: &[Key] = &[
     optional("needs", Shape::OneOrMany(&Shape::Text)),
     optional("when", Shape::Text),
     optional("with", Shape::Map(&Shape::Any)),
-    optional("timeout", Shape::Duration),
+    optional("timeout", LIMIT),
     optional("warn_when", Shape::Text),
     optional("fail_when", Shape::Text),
 ];
@@ -194,7 +195,7 @@ pub const SHAPE: Shape = Shape::Object(&[
         "concurrency",
         Shape::Object(&[optional("policy", Shape::Choice(&["skip", "queue"])), optional("group", Shape::Text)]),
     ),
-    optional("timeout", Shape::Duration),
+    optional("timeout", LIMIT),
     optional("retry", Shape::Object(RETRY_KEYS)),
     optional("params", Shape::Map(&PARAM)),
     required("steps", Shape::List(&Shape::Object(STEP))),

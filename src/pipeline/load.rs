@@ -19,7 +19,7 @@ use crate::yaml::{Diagnostic, Document, Problems, Templates, did_you_mean, has_t
 
 /// What pipelines are resolved against.
 #[derive(Debug, Clone)]
-pub struct Surroundings {
+pub struct ResolveContext {
     /// The zone of schedules that name none.
     pub timezone: Tz,
     /// What applies to pipelines that do not say otherwise.
@@ -42,7 +42,7 @@ pub struct Surroundings {
 /// the pipelines.
 pub fn load_directory(
     directory: &Path,
-    surroundings: &Surroundings,
+    resolve_context: &ResolveContext,
 ) -> Result<(Vec<Arc<Pipeline>>, Problems), Problems> {
     let listing = std::fs::read_dir(directory).map_err(|error| {
         let name = directory.display().to_string();
@@ -61,7 +61,7 @@ pub fn load_directory(
             Err(found) => problems.extend(found),
         }
     }
-    load(&documents, &directory.display().to_string(), surroundings, problems)
+    load(&documents, &directory.display().to_string(), resolve_context, problems)
 }
 
 /// Resolves parsed files. `origin` names them all, `problems` are those found
@@ -73,13 +73,13 @@ pub fn load_directory(
 pub fn load(
     documents: &[Document],
     origin: &str,
-    surroundings: &Surroundings,
+    resolve_context: &ResolveContext,
     mut problems: Problems,
 ) -> Result<(Vec<Arc<Pipeline>>, Problems), Problems> {
     let mut pipelines: Vec<Arc<Pipeline>> = Vec::new();
     let mut seen: HashMap<String, String> = HashMap::new();
     for document in documents {
-        let Some(pipeline) = resolve(document, surroundings, &mut problems) else {
+        let Some(pipeline) = resolve(document, resolve_context, &mut problems) else {
             continue;
         };
         if let Some(other) = seen.insert(pipeline.name.clone(), document.name().to_owned()) {
@@ -99,7 +99,7 @@ pub fn load(
 
 /// Resolves one file; every problem goes to `problems`, and without a value
 /// there is at least one error among them.
-pub fn resolve(document: &Document, surroundings: &Surroundings, problems: &mut Problems) -> Option<Pipeline> {
+pub fn resolve(document: &Document, resolve_context: &ResolveContext, problems: &mut Problems) -> Option<Pipeline> {
     let before = problems.errors();
     let fits = SHAPE.check(document, "", document.value(), problems);
     if !fits {
@@ -108,7 +108,7 @@ pub fn resolve(document: &Document, surroundings: &Surroundings, problems: &mut 
         return None;
     }
     let file: PipelineFile = document.decode("", document.value(), problems)?;
-    let resolver = Resolver { document, surroundings };
+    let resolver = Resolver { document, resolve_context };
     let pipeline = resolver.pipeline(file, problems)?;
     resolver.check_expressions(&pipeline, problems);
     if problems.errors() > before {
@@ -144,13 +144,13 @@ pub(super) fn known_job(
 
 pub(super) struct Resolver<'a> {
     pub(super) document: &'a Document,
-    pub(super) surroundings: &'a Surroundings,
+    pub(super) resolve_context: &'a ResolveContext,
 }
 
 impl Resolver<'_> {
     fn pipeline(&self, file: PipelineFile, problems: &mut Problems) -> Option<Pipeline> {
         self.check_name("/name", &file.name, problems);
-        let defaults = &self.surroundings.defaults;
+        let defaults = &self.resolve_context.defaults;
         let start = self.start(&file.name, file.continuous, file.schedule, problems);
         let runs_by_itself = !matches!(start, Some(Start::Manual));
         let params = Params::declare(self.document, file.params, runs_by_itself, problems);
@@ -165,6 +165,13 @@ impl Resolver<'_> {
         let blackouts = self.blackouts(&file.blackout, problems);
         let start = start?;
         let concurrency = file.concurrency.unwrap_or_default();
+        let timeout = match &start {
+            Start::Continuous(_) => file.timeout,
+            _ => Some(file.timeout.unwrap_or(defaults.timeout)),
+        };
+        let retry = file.retry.unwrap_or_default().over(&defaults.retry);
+        let due = due_when(&start, &blackouts);
+        let definition = format!("{} {timeout:?} {retry:?} {due}", self.document.value());
         Some(Pipeline {
             file: self.document.name().to_owned(),
             description: file.description,
@@ -172,18 +179,16 @@ impl Resolver<'_> {
             enabled: file.enabled.unwrap_or(true),
             policy: concurrency.policy.unwrap_or_default(),
             group: concurrency.group,
-            timeout: match &start {
-                Start::Continuous(_) => file.timeout,
-                _ => Some(file.timeout.unwrap_or(defaults.timeout)),
-            },
-            retry: file.retry.unwrap_or_default().over(&defaults.retry),
+            timeout,
+            retry,
             params,
             steps: steps?,
             on_drift,
             hooks,
             blackouts,
             outputs: outputs(file.outputs.unwrap_or_default()),
-            hash: format!("{:016x}", fingerprint(&self.document.value().to_string())),
+            hash: format!("{:016x}", fingerprint(&definition)),
+            schedule_hash: format!("{:016x}", fingerprint(&due)),
             name: file.name,
             start,
         })
@@ -220,9 +225,9 @@ impl Resolver<'_> {
     fn schedule(&self, name: &str, file: ScheduleFile, problems: &mut Problems) -> Option<Schedule> {
         let zone = match &file.timezone {
             Some(written) => self.zone(written, problems),
-            None => Some(self.surroundings.timezone),
+            None => Some(self.resolve_context.timezone),
         };
-        let defaults = &self.surroundings.defaults;
+        let defaults = &self.resolve_context.defaults;
         let single = self.document.value().pointer("/schedule/cron").is_some_and(Value::is_string);
         let parsed = Schedule::new(file.cron, file.seconds, zone.unwrap_or(Tz::UTC));
         let mut schedule = match parsed {
@@ -244,7 +249,7 @@ impl Resolver<'_> {
         zone?;
         schedule.catch_up = file.catch_up.unwrap_or(defaults.catch_up);
         schedule.catch_up_window = file.catch_up_window.unwrap_or(defaults.catch_up_window);
-        let key = format!("{} {name}", self.surroundings.site.url);
+        let key = format!("{} {name}", self.resolve_context.site.url);
         Some(schedule.with_jitter(file.jitter.unwrap_or_default(), &key))
     }
 
@@ -346,9 +351,9 @@ impl Resolver<'_> {
             started_at: DateTime::<Utc>::UNIX_EPOCH,
             previous: None,
         };
-        let surroundings = self.surroundings;
+        let resolve_context = self.resolve_context;
         let params = pipeline.params.sample();
-        let mut context = Context::new(pipeline, &surroundings.site, &params, &facts, Tz::UTC);
+        let mut context = Context::new(pipeline, &resolve_context.site, &params, &facts, Tz::UTC);
         let empty = StepResult::default();
         for step in &pipeline.steps {
             let pointer = self.pointer_of(&step.id);
@@ -390,7 +395,7 @@ impl Resolver<'_> {
                 .help("write it without ${{ }}".to_owned());
             return self.document.report(problems, diagnostic);
         }
-        match self.surroundings.templates.evaluate(expression, context) {
+        match self.resolve_context.templates.evaluate(expression, context) {
             Ok(Value::Bool(_)) => {}
             Ok(other) => {
                 let message = format!("`{key}` gives {other}, not true or false");
@@ -416,7 +421,7 @@ impl Resolver<'_> {
             return;
         };
         let pointer = join(step_pointer, "with");
-        let rendered = match self.surroundings.templates.render(&pointer, written, context) {
+        let rendered = match self.resolve_context.templates.render(&pointer, written, context) {
             Ok(rendered) => rendered,
             Err(errors) => {
                 for (place, error) in errors {
@@ -470,6 +475,16 @@ impl Resolver<'_> {
             self.document.report(problems, diagnostic);
         }
     }
+}
+
+/// Returns everything that decides when a pipeline starts by itself, for
+/// comparison: the schedule and the blackouts, both with what `config.yaml` adds.
+fn due_when(start: &Start, blackouts: &[Blackout]) -> String {
+    let schedule = match start {
+        Start::Scheduled(schedule) => schedule.fingerprint(),
+        Start::Continuous(_) | Start::Manual => String::new(),
+    };
+    blackouts.iter().fold(schedule, |all, blackout| format!("{all} {}", blackout.fingerprint()))
 }
 
 pub(super) fn object(value: Value) -> Value {

@@ -8,6 +8,7 @@
 
 mod blackout;
 mod context;
+mod cron;
 mod daemon;
 mod defaults;
 mod definition;
@@ -29,7 +30,9 @@ mod supervisor;
 pub use blackout::{BLACKOUT_KEYS, Blackout, BlackoutFile};
 pub use context::{Previous, Site};
 pub use daemon::{Command, Daemon, Event, Observer, PauseSource};
-pub use defaults::{CatchUp, DEFAULTS_KEYS, Defaults, DefaultsFile, ErrorClass, RETRY_KEYS, Retry, RetryFile};
+pub use defaults::{
+    CATCH_UP_WINDOW, CatchUp, DEFAULTS_KEYS, Defaults, DefaultsFile, ErrorClass, LIMIT, RETRY_KEYS, Retry, RetryFile,
+};
 pub use definition::{Arguments, Continuous, Detail, Outputs, Pipeline, Policy, Start, Step, fingerprint};
 pub use heartbeat::Heartbeat;
 pub use hooks::{Every, Hook, HookTarget, Hooks, Notice, Tell};
@@ -38,13 +41,13 @@ pub use job::{
     RepairArgs, Sample, SampleMode, SyncArgs, ValidateCountsArgs, ValidateDataArgs,
 };
 pub use jobs::{Following, Jobs};
-pub use load::{Surroundings, find, load, load_directory, parse_overrides, resolve};
+pub use load::{ResolveContext, find, load, load_directory, parse_overrides, resolve};
 pub use params::{Param, ParamError, ParamType, Params};
 pub use pause::{Pause, Pauses};
 pub use planner::{Decision, PlanEntry, PlanState, Planner, SkipReason};
 pub use runner::{Execute, JobContext, JobError, RunOrder, Runner, exit_code, worst_exit_code};
 pub use schedule::Schedule;
-pub use supervisor::{Reins, supervise};
+pub use supervisor::{SupervisorControl, supervise};
 
 #[cfg(test)]
 mod tests;

@@ -35,7 +35,7 @@ pub struct PlanState {
 /// The plan of one pipeline.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlanEntry {
-    /// The definition that it was made for.
+    /// The [`Pipeline::schedule_hash`] that it was made for.
     pub hash: String,
     /// The next occurrence, or the one that waits for its turn.
     pub next_at: Option<DateTime<Utc>>,
@@ -175,7 +175,7 @@ impl Planner {
                 continue;
             };
             let known = stored.pipelines.get(&pipeline.name);
-            let entry = match known.filter(|entry| entry.hash == pipeline.hash) {
+            let entry = match known.filter(|entry| entry.hash == pipeline.schedule_hash) {
                 Some(entry) => Entry {
                     pipeline: pipeline.clone(),
                     next_at: entry.next_at.or_else(|| schedule.next_after(now)),
@@ -197,7 +197,7 @@ impl Planner {
     /// handled, so that they are found again after a restart.
     pub fn state(&self) -> PlanState {
         let plan = |entry: &Entry| PlanEntry {
-            hash: entry.pipeline.hash.clone(),
+            hash: entry.pipeline.schedule_hash.clone(),
             next_at: match &entry.waiting {
                 Some(waiting) => Some(waiting.scheduled_for),
                 None => entry.next_at,
@@ -275,13 +275,15 @@ impl Planner {
             let Some(schedule) = pipeline.schedule() else {
                 continue;
             };
-            let latest = schedule.latest_between(due, now);
+            let newest = schedule.latest_between(due, now);
             entry.next_at = schedule.next_after(now);
-            if self.pauses.of(name, now).is_some() {
-                entry.handled = Some(latest);
-                decisions.push(skip(name, latest, SkipReason::Paused));
+            // A pause may have begun and ended while sgcache was down: what was due
+            // during it is left out all the same.
+            let Some(latest) = latest_outside_pauses(schedule, &self.pauses, name, (due, newest)) else {
+                entry.handled = Some(newest);
+                decisions.push(skip(name, newest, SkipReason::Paused));
                 continue;
-            }
+            };
             let late = now - latest;
             if missed(schedule, late) {
                 entry.handled = Some(latest);
@@ -373,6 +375,26 @@ impl Planner {
         let (other, _) = self.running.iter().find(|(_, group)| same(group))?;
         Some(SkipReason::GroupBusy(other.clone()))
     }
+}
+
+/// Returns the latest of the occurrences from `first` to `last` that no pause
+/// covers.
+fn latest_outside_pauses(
+    schedule: &Schedule,
+    pauses: &Pauses,
+    pipeline: &str,
+    (first, last): (DateTime<Utc>, DateTime<Utc>),
+) -> Option<DateTime<Utc>> {
+    let mut latest = last;
+    // Every pause found ends before the one found before began, so this ends.
+    while let Some(pause) = pauses.covering(pipeline, latest) {
+        if pause.since <= first {
+            return None;
+        }
+        let before = pause.since.checked_sub_signed(TimeDelta::nanoseconds(1))?;
+        latest = schedule.latest_between(first, before);
+    }
+    Some(latest)
 }
 
 /// Tells whether an occurrence waits for what is in its way.

@@ -77,7 +77,7 @@ impl Resolver<'_> {
     }
 
     fn check_notifier(&self, pointer: &str, name: &str, problems: &mut Problems) {
-        let known: Vec<&str> = self.surroundings.notifiers.iter().map(String::as_str).collect();
+        let known: Vec<&str> = self.resolve_context.notifiers.iter().map(String::as_str).collect();
         if known.contains(&name) {
             return;
         }
@@ -89,7 +89,7 @@ impl Resolver<'_> {
 
     /// Resolves the names of blackouts.
     pub(super) fn blackouts(&self, names: &[String], problems: &mut Problems) -> Vec<Blackout> {
-        let known = &self.surroundings.blackouts;
+        let known = &self.resolve_context.blackouts;
         let list = self.document.value().get("blackout").is_some_and(Value::is_array);
         let mut found = Vec::new();
         for (at, name) in names.iter().enumerate() {
@@ -126,7 +126,7 @@ impl Resolver<'_> {
                 for part in ["message", "ping"] {
                     let Some(written) = entry.get(part) else { continue };
                     let pointer = format!("/{key}/{at}/{part}");
-                    let rendered = self.surroundings.templates.render(&pointer, written, context);
+                    let rendered = self.resolve_context.templates.render(&pointer, written, context);
                     for (place, error) in rendered.err().into_iter().flatten() {
                         self.document.report(problems, error.at(self.document, &place));
                     }

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::context::{Context, RunFacts};
 use super::steps::Run;
-use super::{ErrorClass, JobSpec, Pipeline, Previous, Site, Surroundings, Tell};
+use super::{ErrorClass, JobSpec, Pipeline, Previous, ResolveContext, Site, Tell};
 use crate::report::{RunReport, RunStart, Status, StepResult, Trigger, new_run_id};
 use crate::yaml::Templates;
 
@@ -110,18 +110,18 @@ impl Runner {
     /// `shutdown` is cancelled, runs end as interrupted.
     pub fn new(
         execute: Execute,
-        surroundings: &Surroundings,
+        resolve_context: &ResolveContext,
         instance: impl Into<String>,
         shutdown: CancellationToken,
     ) -> Runner {
         Runner {
             execute,
-            templates: surroundings.templates.clone(),
+            templates: resolve_context.templates.clone(),
             shutdown,
             grace: Duration::from_secs(10),
             tell: None,
-            site: surroundings.site.clone(),
-            timezone: surroundings.timezone,
+            site: resolve_context.site.clone(),
+            timezone: resolve_context.timezone,
             instance: instance.into(),
         }
     }

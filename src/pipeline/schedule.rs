@@ -1,18 +1,17 @@
-//! [`Schedule`]: when a pipeline is due, in wall-clock time of a zone.
+//! [`Schedule`]: when a pipeline is due: cron lines in the wall-clock time of a zone,
+//! moved by a fixed offset.
 //!
-//! A time that does not exist (the gap of a spring night) is run at the first
-//! instant that does; a time that exists twice is run once. croner decides
-//! both; occurrences are always searched forwards, so that "the latest until
-//! now" and "the next after now" can never disagree about such a night.
+//! Occurrences are always searched forwards, so that "the latest until now" and
+//! "the next after now" can never disagree about a night in which clocks change;
+//! what is due in such a night is the business of [`super::cron`].
 
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use chrono_tz::Tz;
-use croner::Cron;
-use croner::parser::{CronParser, Seconds, Year};
 
 use super::CatchUp;
+use super::cron::CronLine;
 
 /// When a pipeline is due.
 #[derive(Debug, Clone)]
@@ -29,7 +28,7 @@ pub struct Schedule {
     pub catch_up: CatchUp,
     /// How old a missed occurrence may be to be made up for.
     pub catch_up_window: Duration,
-    crons: Vec<Cron>,
+    lines: Vec<CronLine>,
 }
 
 impl Schedule {
@@ -39,25 +38,22 @@ impl Schedule {
     ///
     /// The index of the line that cannot be used, and why.
     pub fn new(written: Vec<String>, seconds: bool, timezone: Tz) -> Result<Schedule, (usize, String)> {
-        let mut crons = Vec::new();
-        for (at, line) in written.iter().enumerate() {
-            crons.push(parse_cron(line, seconds).map_err(|reason| (at, reason))?);
+        if written.is_empty() {
+            return Err((0, "is missing: the list is empty".to_owned()));
         }
-        let schedule = Schedule {
+        let mut lines = Vec::new();
+        for (at, line) in written.iter().enumerate() {
+            lines.push(CronLine::parse(line, seconds).map_err(|reason| (at, reason))?);
+        }
+        Ok(Schedule {
             written,
             timezone,
             jitter: Duration::ZERO,
             offset: Duration::ZERO,
             catch_up: CatchUp::Once,
             catch_up_window: Duration::from_secs(6 * 3600),
-            crons,
-        };
-        for (at, cron) in schedule.crons.iter().enumerate() {
-            if schedule.next_of(cron, DateTime::UNIX_EPOCH).is_none() {
-                return Err((at, "this date never comes".to_owned()));
-            }
-        }
-        Ok(schedule)
+            lines,
+        })
     }
 
     /// Spreads starts: `key` decides which part of `jitter` this one gets.
@@ -73,22 +69,30 @@ impl Schedule {
 
     /// Returns the first occurrence after `time`.
     pub fn next_after(&self, time: DateTime<Utc>) -> Option<DateTime<Utc>> {
-        let times = self.crons.iter().filter_map(|cron| self.next_of(cron, time));
-        times.min()
+        let offset = TimeDelta::from_std(self.offset).ok()?;
+        let moved = time.checked_sub_signed(offset)?;
+        let next = self.lines.iter().filter_map(|line| line.next_after(moved, self.timezone)).min()?;
+        next.checked_add_signed(offset)
     }
 
     /// Returns the latest occurrence in `from..=until`; `from` itself is one.
     pub fn latest_between(&self, from: DateTime<Utc>, until: DateTime<Utc>) -> DateTime<Utc> {
-        let mut span = TimeDelta::hours(1);
-        while until - span > from {
-            // Looking back a little first keeps this short after a long time
-            // off, also for a schedule of every second.
-            if let Some(found) = self.last_in(until - span, until) {
-                return found;
+        // `last_in` looks after its first bound, and `from` is an occurrence itself.
+        self.last_in(from, until).unwrap_or(from)
+    }
+
+    /// Returns the latest occurrence in `after < time <= until`.
+    pub fn last_in(&self, after: DateTime<Utc>, until: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        // Looking back a little first keeps this short after a long time off, also
+        // for a schedule of every second.
+        let mut span = TimeDelta::minutes(1);
+        while let Some(start) = until.checked_sub_signed(span).filter(|start| *start > after) {
+            if let Some(found) = self.walk(start, until) {
+                return Some(found);
             }
             span = span * 8;
         }
-        self.last_in(from, until).unwrap_or(from)
+        self.walk(after, until)
     }
 
     /// Returns the next `count` occurrences after `time`.
@@ -105,13 +109,20 @@ impl Schedule {
         runs
     }
 
+    /// Returns everything that decides when it is due, for comparison.
+    pub fn fingerprint(&self) -> String {
+        let (zone, offset) = (self.timezone, self.offset.as_secs());
+        let window = self.catch_up_window.as_secs();
+        format!("{:?} {zone} +{offset}s {:?} {window}s", self.written, self.catch_up)
+    }
+
     /// Returns the schedule in words: `At 02:30. (Europe/Paris)`.
     pub fn describe(&self) -> String {
-        let lines: Vec<String> = self.crons.iter().map(Cron::describe).collect();
+        let lines: Vec<String> = self.lines.iter().map(CronLine::describe).collect();
         format!("{} ({})", lines.join(" "), self.timezone)
     }
 
-    fn last_in(&self, after: DateTime<Utc>, until: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    fn walk(&self, after: DateTime<Utc>, until: DateTime<Utc>) -> Option<DateTime<Utc>> {
         let mut latest = None;
         let mut at = after;
         while let Some(next) = self.next_after(at).filter(|next| *next <= until) {
@@ -120,35 +131,4 @@ impl Schedule {
         }
         latest
     }
-
-    fn next_of(&self, cron: &Cron, time: DateTime<Utc>) -> Option<DateTime<Utc>> {
-        let offset = TimeDelta::from_std(self.offset).unwrap_or_default();
-        let local = (time - offset).with_timezone(&self.timezone);
-        let next = cron.find_next_occurrence(&local, false).ok()?;
-        Some(next.with_timezone(&Utc) + offset)
-    }
-}
-
-fn parse_cron(line: &str, seconds: bool) -> Result<Cron, String> {
-    let fields = line.split_whitespace().count();
-    let nickname = line.trim().starts_with('@');
-    let wanted = if seconds { 6 } else { 5 };
-    if !nickname && fields != wanted {
-        let hint = match (seconds, fields) {
-            (false, 6) => "; for a field of seconds set `seconds: true`",
-            (true, 5) => "; with `seconds: true` the first field is seconds",
-            _ => "",
-        };
-        return Err(format!("has {fields} fields, {wanted} are needed{hint}"));
-    }
-    let rule = match seconds {
-        true => Seconds::Required,
-        false => Seconds::Disallowed,
-    };
-    CronParser::builder()
-        .seconds(rule)
-        .year(Year::Disallowed)
-        .build()
-        .parse(line)
-        .map_err(|error| error.to_string().trim_end_matches('.').to_lowercase())
 }

@@ -37,7 +37,7 @@ struct Ended {
 }
 
 /// What becomes of a step.
-struct Verdicted {
+struct StepOutcome {
     status: Status,
     reason: Option<String>,
     result: StepResult,
@@ -45,15 +45,15 @@ struct Verdicted {
     attempts: u32,
 }
 
-impl Verdicted {
-    fn without_result(status: Status, reason: impl Into<String>) -> Verdicted {
-        Verdicted { status, reason: Some(reason.into()), result: StepResult::default(), error: None, attempts: 0 }
+impl StepOutcome {
+    fn without_result(status: Status, reason: impl Into<String>) -> StepOutcome {
+        StepOutcome { status, reason: Some(reason.into()), result: StepResult::default(), error: None, attempts: 0 }
     }
 
-    fn broken(error: JobError) -> Verdicted {
-        Verdicted {
+    fn broken(error: JobError) -> StepOutcome {
+        StepOutcome {
             error: Some(StepError { class: error.class.as_str().to_owned(), message: error.message.clone() }),
-            ..Verdicted::without_result(Status::Error, error.message)
+            ..StepOutcome::without_result(Status::Error, error.message)
         }
     }
 }
@@ -117,7 +117,7 @@ impl<'a> Run<'a> {
         (self.reports, self.reason.map(|(_, reason)| reason), self.context)
     }
 
-    fn note_reason(&mut self, step: &Step, end: &Verdicted) {
+    fn note_reason(&mut self, step: &Step, end: &StepOutcome) {
         let Some(reason) = &end.reason else { return };
         let worse = self.reason.as_ref().is_none_or(|(status, _)| end.status > *status);
         if worse {
@@ -126,24 +126,24 @@ impl<'a> Run<'a> {
     }
 
     /// Decides whether a step runs, and with what arguments.
-    fn prepare(&self, step: &Step) -> Result<JobSpec, Box<Verdicted>> {
+    fn prepare(&self, step: &Step) -> Result<JobSpec, Box<StepOutcome>> {
         if let Some(status) = self.stopped() {
-            return Err(Box::new(Verdicted::without_result(status, "the run was stopped")));
+            return Err(Box::new(StepOutcome::without_result(status, "the run was stopped")));
         }
         if let Some(need) = step.needs.iter().find(|need| !self.has_result(need)) {
             let reason = format!("`{need}` has no result");
-            return Err(Box::new(Verdicted::without_result(Status::Skipped, reason)));
+            return Err(Box::new(StepOutcome::without_result(Status::Skipped, reason)));
         }
         if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             let reason = "the run had used up its time";
-            return Err(Box::new(Verdicted::without_result(Status::Timeout, reason)));
+            return Err(Box::new(StepOutcome::without_result(Status::Timeout, reason)));
         }
-        let broken = |error| Box::new(Verdicted::broken(error));
+        let broken = |error| Box::new(StepOutcome::broken(error));
         if let Some(when) = &step.when
             && !self.holds(when, self.context.value()).map_err(broken)?
         {
             let reason = format!("`{when}` does not hold");
-            return Err(Box::new(Verdicted::without_result(Status::Skipped, reason)));
+            return Err(Box::new(StepOutcome::without_result(Status::Skipped, reason)));
         }
         let mut spec = self.spec(step).map_err(broken)?;
         if let JobSpec::Repair(repair) = &mut spec
@@ -207,22 +207,26 @@ impl<'a> Run<'a> {
         }
     }
 
-    async fn execute(&self, step: &Step, spec: &JobSpec) -> Verdicted {
+    async fn execute(&self, step: &Step, spec: &JobSpec) -> StepOutcome {
         let ended = self.within_limits(step, spec).await;
         let attempts = ended.attempts;
         let mut end = match (ended.stopped, ended.outcome) {
             (Some(Status::Timeout), outcome) => {
                 let reason = "ran out of its time";
-                Verdicted { result: outcome.unwrap_or_default(), ..Verdicted::without_result(Status::Timeout, reason) }
+                StepOutcome {
+                    result: outcome.unwrap_or_default(),
+                    ..StepOutcome::without_result(Status::Timeout, reason)
+                }
             }
             // A continuous job is stopped by its stopping; when it ended by
             // itself after that, it ended well.
             (Some(_), Ok(result)) if self.pipeline.continuous().is_some() => self.judge(step, result),
-            (Some(status), outcome) => {
-                Verdicted { result: outcome.unwrap_or_default(), ..Verdicted::without_result(status, "was stopped") }
-            }
+            (Some(status), outcome) => StepOutcome {
+                result: outcome.unwrap_or_default(),
+                ..StepOutcome::without_result(status, "was stopped")
+            },
             (None, Ok(result)) => self.judge(step, result),
-            (None, Err(error)) => Verdicted::broken(error),
+            (None, Err(error)) => StepOutcome::broken(error),
         };
         end.attempts = attempts;
         end
@@ -315,15 +319,15 @@ impl<'a> Run<'a> {
     }
 
     /// Says what a result means.
-    fn judge(&self, step: &Step, result: StepResult) -> Verdicted {
+    fn judge(&self, step: &Step, result: StepResult) -> StepOutcome {
         let context = self.context.judging(&result);
         let (status, reason) = match self.meaning(step, &result, &context) {
             Ok(meaning) => meaning,
             Err(error) => {
-                return Verdicted { result, ..Verdicted::broken(error) };
+                return StepOutcome { result, ..StepOutcome::broken(error) };
             }
         };
-        Verdicted { status, reason, result, error: None, attempts: 0 }
+        StepOutcome { status, reason, result, error: None, attempts: 0 }
     }
 
     fn meaning(&self, step: &Step, result: &StepResult, context: &Value) -> Result<(Status, Option<String>), JobError> {

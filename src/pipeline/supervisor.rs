@@ -17,7 +17,7 @@ use crate::report::{RunReport, Trigger};
 
 /// What a supervised pipeline listens to.
 #[derive(Debug, Clone)]
-pub struct Reins {
+pub struct SupervisorControl {
     /// Ends it for good; the shutdown of the runner does too.
     pub stop: CancellationToken,
     /// Whether it is paused.
@@ -31,14 +31,14 @@ pub async fn supervise(
     runner: &Runner,
     pipeline: &Arc<Pipeline>,
     params: &std::collections::BTreeMap<String, Value>,
-    mut reins: Reins,
+    mut control: SupervisorControl,
     mut started: impl FnMut(RunReport),
     mut ended: impl FnMut(RunReport),
 ) {
     let settings = pipeline.continuous().cloned().unwrap_or_default();
     let mut failures = 0;
-    let ends = |reins: &Reins| runner.shutdown().is_cancelled() || reins.stop.is_cancelled();
-    while reins.let_go(runner).await && !ends(&reins) {
+    let ends = |control: &SupervisorControl| runner.shutdown().is_cancelled() || control.stop.is_cancelled();
+    while control.wait_until_resumed(runner).await && !ends(&control) {
         let mut order = RunOrder::new(Trigger::Continuous);
         order.params = params.clone();
         let began = Instant::now();
@@ -48,7 +48,7 @@ pub async fn supervise(
         tokio::pin!(run);
         let (report, told) = tokio::select! {
             report = &mut run => (report, false),
-            () = reins.pulled() => {
+            () = control.wait_until_held() => {
                 cancel.cancel();
                 (run.await, true)
             }
@@ -57,7 +57,7 @@ pub async fn supervise(
         let wait = wait_after(&settings, failures);
         let (name, status) = (pipeline.name.as_str(), report.status);
         ended(report);
-        if ends(&reins) {
+        if ends(&control) {
             return;
         }
         if told {
@@ -67,14 +67,14 @@ pub async fn supervise(
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
             () = runner.shutdown().cancelled() => return,
-            () = reins.stop.cancelled() => return,
+            () = control.stop.cancelled() => return,
         }
     }
 }
 
-impl Reins {
+impl SupervisorControl {
     /// Waits while it is paused; false when it is to end instead.
-    async fn let_go(&mut self, runner: &Runner) -> bool {
+    async fn wait_until_resumed(&mut self, runner: &Runner) -> bool {
         tokio::select! {
             // An error means that nobody can pause it any more.
             _ = self.paused.wait_for(|paused| !paused) => true,
@@ -84,7 +84,7 @@ impl Reins {
     }
 
     /// Waits until it is paused or stopped.
-    async fn pulled(&mut self) {
+    async fn wait_until_held(&mut self) {
         let paused = async {
             if self.paused.wait_for(|paused| *paused).await.is_err() {
                 std::future::pending::<()>().await;

@@ -1,5 +1,6 @@
 //! Tests of pipelines, one file per concern.
 
+mod daylight_saving;
 mod loading;
 mod planning;
 mod running;
@@ -10,11 +11,11 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
-use super::{Blackout, Defaults, Pipeline, Schedule, Site, Surroundings, resolve};
+use super::{Blackout, Defaults, Pipeline, ResolveContext, Schedule, Site, resolve};
 use crate::yaml::{Document, Problems, Templates};
 
-fn surroundings() -> Surroundings {
-    Surroundings {
+fn resolve_context() -> ResolveContext {
+    ResolveContext {
         timezone: chrono_tz::Europe::Paris,
         defaults: Defaults::default(),
         site: Site { name: "studio".to_owned(), url: "https://studio.example".to_owned() },
@@ -33,7 +34,7 @@ fn dailies() -> Blackout {
 fn resolved(text: &str) -> Result<Pipeline, String> {
     let document = Document::yaml("p.yaml", text.as_bytes()).map_err(|p| p.to_string())?;
     let mut problems = Problems::new();
-    match resolve(&document, &surroundings(), &mut problems) {
+    match resolve(&document, &resolve_context(), &mut problems) {
         Some(pipeline) if problems.is_empty() => Ok(pipeline),
         _ => Err(problems.to_string()),
     }

@@ -21,7 +21,7 @@ mod template;
 
 pub use diagnostic::{Diagnostic, Problems, Severity};
 pub use document::{Document, Place, join};
-pub use duration::{duration, format_duration, optional_duration, parse_duration};
+pub use duration::{MAX_DURATION, duration, format_duration, optional_duration, parse_duration};
 pub use shape::{Key, Shape, optional, renamed, required};
 pub use suggest::{did_you_mean, nearest};
 pub use template::{TemplateError, Templates, has_template, to_json};

@@ -6,9 +6,12 @@
 //! what is accepted: a shape that allowed too much would only make the message
 //! worse, never let anything through.
 
+use std::fmt::Display;
+use std::time::Duration;
+
 use serde_json::Value;
 
-use super::{Document, Problems, did_you_mean, has_template, join, parse_duration};
+use super::{Document, Problems, did_you_mean, format_duration, has_template, join, parse_duration};
 
 /// What may stand at one place of a file.
 #[derive(Debug)]
@@ -21,12 +24,16 @@ pub enum Shape {
     Integer(i64, i64),
     /// Any number.
     Number,
+    /// A number between two bounds, both included.
+    NumberBetween(f64, f64),
     /// Text.
     Text,
     /// Text, a number or a boolean.
     Scalar,
-    /// A duration such as `30s`.
+    /// A duration such as `30s`, at most [`super::MAX_DURATION`].
     Duration,
+    /// A duration between two bounds, both included.
+    DurationBetween(Duration, Duration),
     /// One of these words.
     Choice(&'static [&'static str]),
     /// A list.
@@ -110,8 +117,8 @@ impl Shape {
             Shape::Any => true,
             Shape::Bool => value.is_boolean(),
             Shape::Integer(..) => value.is_i64(),
-            Shape::Number => value.is_number(),
-            Shape::Text | Shape::Choice(_) | Shape::Duration => value.is_string(),
+            Shape::Number | Shape::NumberBetween(..) => value.is_number(),
+            Shape::Text | Shape::Choice(_) | Shape::Duration | Shape::DurationBetween(..) => value.is_string(),
             Shape::Scalar => !value.is_array() && !value.is_object() && !value.is_null(),
             Shape::List(_) | Shape::OneOrMany(_) => value.is_array(),
             Shape::Map(_) | Shape::Object(_) => value.is_object(),
@@ -124,21 +131,22 @@ impl Shape {
         match (self, value) {
             (Shape::Integer(low, high), _) => {
                 let number = value.as_i64().unwrap_or_default();
-                let message = if number < *low {
-                    format!("{number} is less than the least allowed, {low}")
-                } else if number > *high {
-                    format!("{number} is more than the most allowed, {high}")
-                } else {
-                    return None;
-                };
-                Some((message, None))
+                out_of_bounds(number < *low, number > *high, number, low, high)
             }
             (Shape::Choice(words), Value::String(text)) if !words.contains(&text.as_str()) => {
                 let message = format!("`{text}` is not one of: {}", words.join(", "));
                 Some((message, did_you_mean(text, words)))
             }
-            (Shape::Duration, Value::String(text)) => match parse_duration(text) {
-                Ok(_) => None,
+            (Shape::NumberBetween(low, high), _) => {
+                let number = value.as_f64().unwrap_or_default();
+                out_of_bounds(number < *low, number > *high, value, low, high)
+            }
+            (Shape::Duration, Value::String(text)) => parse_duration(text).err().map(|message| (message, None)),
+            (Shape::DurationBetween(low, high), Value::String(text)) => match parse_duration(text) {
+                Ok(duration) => {
+                    let (least, most) = (format_duration(*low), format_duration(*high));
+                    out_of_bounds(duration < *low, duration > *high, text, least, most)
+                }
                 Err(message) => Some((message, None)),
             },
             _ => None,
@@ -148,7 +156,7 @@ impl Shape {
     fn advice(&self, value: &Value) -> Option<String> {
         let text = match value {
             Value::String(text) => text,
-            Value::Number(number) if matches!(self, Shape::Duration) => {
+            Value::Number(number) if matches!(self, Shape::Duration | Shape::DurationBetween(..)) => {
                 return Some(format!("a duration needs a unit: `{number}s`"));
             }
             _ => return None,
@@ -159,7 +167,9 @@ impl Shape {
         let yes_or_no = ["yes", "no", "on", "off"].contains(&text.to_lowercase().as_str());
         match self {
             Shape::Bool if yes_or_no => Some("write `true` or `false`".to_owned()),
-            Shape::Integer(..) | Shape::Number if text.parse::<f64>().is_ok() => Some("remove the quotes".to_owned()),
+            Shape::Integer(..) | Shape::Number | Shape::NumberBetween(..) if text.parse::<f64>().is_ok() => {
+                Some("remove the quotes".to_owned())
+            }
             _ => None,
         }
     }
@@ -169,10 +179,10 @@ impl Shape {
             Shape::Any => "a value",
             Shape::Bool => "true or false",
             Shape::Integer(..) => "a whole number",
-            Shape::Number => "a number",
+            Shape::Number | Shape::NumberBetween(..) => "a number",
             Shape::Text => "text",
             Shape::Scalar => "one value",
-            Shape::Duration => "a duration",
+            Shape::Duration | Shape::DurationBetween(..) => "a duration",
             Shape::Choice(words) => return format!("one of {}", words.join(", ")),
             Shape::List(_) => "a list",
             Shape::OneOrMany(inner) => return format!("{} or a list", inner.expected()),
@@ -223,6 +233,21 @@ fn walk_object(
             document.report(problems, diagnostic.label(format!("`{}` missing here", key.name)));
         }
     }
+}
+
+fn out_of_bounds(
+    below: bool,
+    above: bool,
+    written: impl Display,
+    least: impl Display,
+    most: impl Display,
+) -> Option<(String, Option<String>)> {
+    let message = match (below, above) {
+        (true, _) => format!("{written} is less than the least allowed, {least}"),
+        (_, true) => format!("{written} is more than the most allowed, {most}"),
+        _ => return None,
+    };
+    Some((message, None))
 }
 
 fn found(value: &Value) -> String {

@@ -69,6 +69,15 @@ fn hooks_reach_notifiers_and_a_dead_one_fails_no_run() {
 }
 
 #[test]
+fn a_pause_that_is_too_long_is_refused_in_words() {
+    let place = Place::new();
+    for length in ["9999999999d", "99999999999999999999999d", "5000d"] {
+        let args = ["pipelines", "pause", "nightly-counts", "--for", length, "--reason", "x"];
+        place.run(&args).expect_code(2).says(&["longer than 3650d"]);
+    }
+}
+
+#[test]
 fn pauses_and_changed_files_reach_the_running_daemon() {
     let place = Place::new();
     let _sim = place.sim(300, 0.0);

@@ -7,18 +7,20 @@ use std::sync::{Arc, Mutex};
 
 use futures::FutureExt;
 use sgcache::config::Config;
-use sgcache::pipeline::{Execute, JobSpec, Pipeline, RunOrder, Runner, SampleMode, Site, Surroundings, load_directory};
+use sgcache::pipeline::{
+    Execute, JobSpec, Pipeline, ResolveContext, RunOrder, Runner, SampleMode, Site, load_directory,
+};
 use sgcache::report::{Status, StepResult, Trigger};
 use sgcache::yaml::Templates;
 use tokio_util::sync::CancellationToken;
 
-fn shipped() -> (Config, Surroundings, Vec<Arc<Pipeline>>) {
+fn shipped() -> (Config, ResolveContext, Vec<Arc<Pipeline>>) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let environment = BTreeMap::new();
     let (config, warnings) = Config::load(&root.join("config.yaml"), &environment)
         .unwrap_or_else(|problems| panic!("{}", problems.render(false)));
     assert!(warnings.is_empty(), "{}", warnings.render(false));
-    let surroundings = Surroundings {
+    let resolve_context = ResolveContext {
         timezone: config.timezone,
         defaults: config.pipelines.defaults.clone(),
         site: Site { name: config.shotgun.name().to_owned(), url: config.shotgun.site.clone() },
@@ -26,22 +28,22 @@ fn shipped() -> (Config, Surroundings, Vec<Arc<Pipeline>>) {
         notifiers: Default::default(),
         templates: Templates::new(&environment),
     };
-    let (pipelines, warnings) = load_directory(&config.pipelines_dir(), &surroundings)
+    let (pipelines, warnings) = load_directory(&config.pipelines_dir(), &resolve_context)
         .unwrap_or_else(|problems| panic!("{}", problems.render(false)));
     assert!(warnings.is_empty(), "{}", warnings.render(false));
-    (config, surroundings, pipelines)
+    (config, resolve_context, pipelines)
 }
 
 /// Runs a shipped pipeline with its defaults; every job finds nothing.
 async fn run(name: &str) -> (Vec<JobSpec>, Vec<(String, Status)>) {
-    let (_, surroundings, pipelines) = shipped();
+    let (_, resolve_context, pipelines) = shipped();
     let seen = Arc::new(Mutex::new(Vec::new()));
     let jobs = seen.clone();
     let execute: Execute = Arc::new(move |spec, _| {
         jobs.lock().expect("unpoisoned").push(spec);
         async { Ok(StepResult::default()) }.boxed()
     });
-    let runner = Runner::new(execute, &surroundings, "test", CancellationToken::new());
+    let runner = Runner::new(execute, &resolve_context, "test", CancellationToken::new());
     let pipeline = sgcache::pipeline::find(&pipelines, name).expect("a shipped pipeline");
     let mut order = RunOrder::new(Trigger::Cli);
     order.params = pipeline.params.resolve(&BTreeMap::new()).expect("defaults");

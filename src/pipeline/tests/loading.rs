@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use serde_json::json;
 
-use super::{at, resolved, surroundings};
+use super::{at, resolve_context, resolved};
 use crate::pipeline::*;
 use crate::yaml::{Document, Problems};
 
@@ -75,7 +75,7 @@ fn problems_are_drawn_with_their_lines() {
     let text = COUNTS.replace("params.types }}", "params.typs }}").replace("result.missing >", "result.mising >");
     let document = Document::yaml("pipelines/nightly.yaml", text.as_bytes()).expect("valid YAML");
     let mut problems = Problems::new();
-    assert!(resolve(&document, &surroundings(), &mut problems).is_none());
+    assert!(resolve(&document, &resolve_context(), &mut problems).is_none());
     insta::assert_snapshot!(problems.render(false), @r"
     error[SG0301]: `params.typs` is not defined
      --> pipelines/nightly.yaml:9:25
@@ -109,7 +109,7 @@ fn wrong_schedules_say_why() {
         ("'30 2 * *'", "has 4 fields, 5 are needed"),
         ("'0 30 2 * * *'", "set `seconds: true`"),
         ("'61 2 * * *'", "the cron line"),
-        ("'0 0 30 2 *'", "this date never comes"),
+        ("'0 0 30 2 *'", "names a date that never comes"),
         ("[\"0 1 * * *\", \"0 25 * * *\"]", "p.yaml:2:33"),
     ] {
         let all = refused(&COUNTS.replace("'30 2 * * *'", cron));
@@ -251,10 +251,10 @@ fn problems_of_all_files_come_in_one_pass() {
     }
     std::fs::write(directory.path().join("e.yml"), "name: [").expect("written");
     std::fs::write(directory.path().join("notes.txt"), "not a pipeline").expect("written");
-    let problems = load_directory(directory.path(), &surroundings()).expect_err("problems");
+    let problems = load_directory(directory.path(), &resolve_context()).expect_err("problems");
     let codes: Vec<&str> = problems.sorted().iter().map(|d| d.code).collect();
     assert_eq!(codes, ["SG0201", "SG0202", "SG0206", "SG0102"]);
-    let none = load_directory(&directory.path().join("none"), &surroundings());
+    let none = load_directory(&directory.path().join("none"), &resolve_context());
     assert!(none.expect_err("no directory").to_string().contains("cannot be read"));
 }
 
@@ -263,7 +263,7 @@ fn a_directory_where_nothing_runs_is_a_warning() {
     let directory = tempfile::tempdir().expect("a directory");
     let off = COUNTS.replace("schedule:", "enabled: false\nschedule:");
     std::fs::write(directory.path().join("a.yaml"), off).expect("written");
-    let (pipelines, warnings) = load_directory(directory.path(), &surroundings()).expect("loaded");
+    let (pipelines, warnings) = load_directory(directory.path(), &resolve_context()).expect("loaded");
     assert_eq!(pipelines.len(), 1);
     assert!(pipelines[0].next_runs(at("2026-01-01T00:00:00Z"), 3).is_empty());
     assert!(warnings.to_string().contains("no pipeline is enabled (1 files seen)"));
@@ -359,4 +359,30 @@ fn what_is_not_built_yet_is_an_error_and_not_silently_left_out() {
         let said = refused(&format!("{COUNTS}{key}\n"));
         assert!(said[0].starts_with(&format!("p.yaml:13:1: error[SG0201]: unknown key `{name}`")), "{said:?}");
     }
+}
+
+#[test]
+fn no_duration_of_a_file_is_longer_than_what_time_can_hold() {
+    for (key, reason) in [
+        ("jitter: 9999999999d", "longer than 3650d"),
+        ("jitter: 2d", "2d is more than the most allowed, 1d"),
+        ("jitter: 10m, catch_up_window: 400d", "400d is more than the most allowed, 366d"),
+        ("jitter: 99999999999999999999999999d", "longer than 3650d"),
+    ] {
+        let all = refused(&COUNTS.replace("jitter: 10m", key));
+        assert!(all[0].contains(reason) && all[0].contains("p.yaml:2:"), "{key}: {all:?}");
+    }
+    for key in ["timeout: 0s", "timeout: 3000d", "retry: { initial: 99999999999d }"] {
+        assert!(refused(&format!("{COUNTS}{key}\n"))[0].starts_with("p.yaml:13:"), "{key}");
+    }
+    for key in ["interval: 0s", "stall_after: 999d", "restart: { max: 99999999999d }"] {
+        let text = COUNTS.replace("schedule: { cron: '30 2 * * *', jitter: 10m }", &format!("continuous: {{ {key} }}"));
+        assert!(refused(&text)[0].starts_with("p.yaml:2:"), "{key}");
+    }
+    // The command line comes through the same parser.
+    let text = COUNTS.replace("type: list, items: string, default: []", "type: duration, default: 5s");
+    let text = text.replace("types: '${{ params.types }}', settle: 60s", "settle: '${{ params.types }}'");
+    let pipeline = resolved(&text).expect("a valid file");
+    let overrides = parse_overrides(&["types=99999999999d".to_owned()]).expect("a pair");
+    assert!(pipeline.params.resolve(&overrides).expect_err("too long")[0].reason.contains("longer than"));
 }

@@ -284,3 +284,70 @@ fn what_is_due_in_a_blackout_starts_after_it_unless_that_is_too_late() {
     assert_eq!(tick(&mut planner, "2026-01-12T09:45:01Z"), [late]);
     assert_eq!(tick(&mut planner, "2026-01-12T10:30:00Z"), ["start patient for 12 09:15:00"]);
 }
+
+#[test]
+fn what_was_due_during_a_pause_is_not_caught_up_after_a_restart() {
+    let hourly = planned("hourly", "cron: '0 * * * *', timezone: UTC, catch_up_window: 12h", "policy: skip");
+    let all = std::slice::from_ref(&hourly);
+    let restarted = |pause: (&str, &str), restart: &str| {
+        let stored = planner(all, "2026-01-10T00:30:00Z").state();
+        let mut pauses = Pauses::default();
+        pauses.set("hourly", Pause { since: at(pause.0), until: None, reason: "move".into() });
+        assert!(pauses.end("hourly", at(pause.1)));
+        let mut planner = Planner::new(all, &stored, at(restart));
+        planner.set_pauses(pauses);
+        tick(&mut planner, restart)
+    };
+    let whole = restarted(("2026-01-10T00:40:00Z", "2026-01-10T04:30:00Z"), "2026-01-10T04:40:00Z");
+    assert_eq!(whole, ["skip hourly for 10 04:00:00: it is paused"]);
+    // One occurrence before the pause was missed for another reason: it is caught up.
+    let later = restarted(("2026-01-10T01:40:00Z", "2026-01-10T04:30:00Z"), "2026-01-10T04:40:00Z");
+    assert_eq!(later, ["start hourly for 10 01:00:00"]);
+    let earlier = restarted(("2026-01-10T00:40:00Z", "2026-01-10T02:30:00Z"), "2026-01-10T04:40:00Z");
+    assert_eq!(earlier, ["start hourly for 10 04:00:00"]);
+}
+
+#[test]
+fn a_plan_is_made_anew_when_config_yaml_decides_otherwise() {
+    let text = "name: p\nschedule: { cron: '0 1 * * *' }\nblackout: dailies\nsteps: [{ id: a, job: purge }]\n";
+    let document = crate::yaml::Document::yaml("p.yaml", text.as_bytes()).expect("valid YAML");
+    let with = |change: fn(&mut ResolveContext)| {
+        let mut context = super::resolve_context();
+        change(&mut context);
+        resolve(&document, &context, &mut crate::yaml::Problems::new()).expect("a valid file")
+    };
+    let before = with(|_| {});
+    let due: [fn(&mut ResolveContext); 5] = [
+        |context| context.timezone = chrono_tz::Asia::Tokyo,
+        |context| context.defaults.catch_up = CatchUp::Skip,
+        |context| context.defaults.catch_up_window = std::time::Duration::from_secs(60),
+        |context| context.blackouts.get_mut("dailies").expect("dailies").duration *= 2,
+        |context| {
+            let noon = Schedule::new(vec!["0 12 * * *".into()], false, chrono_tz::UTC).expect("a schedule");
+            context.blackouts.get_mut("dailies").expect("dailies").begins = noon;
+        },
+    ];
+    for (at, change) in due.into_iter().enumerate() {
+        let after = with(change);
+        assert_ne!(after.schedule_hash, before.schedule_hash, "change {at}");
+        assert_ne!(after.hash, before.hash, "change {at}");
+    }
+    // What does not decide when it is due changes the definition, not the plan.
+    let patient = with(|context| context.defaults.retry.attempts = 9);
+    assert_eq!(patient.schedule_hash, before.schedule_hash);
+    assert_ne!(patient.hash, before.hash);
+
+    let tokyo = with(due[0]);
+    let mut planner = Planner::new(&[Arc::new(before)], &PlanState::default(), at("2026-01-10T12:00:00Z"));
+    planner.reload(&[Arc::new(tokyo)], at("2026-01-10T12:00:00Z"));
+    assert_eq!(planner.next_runs()["p"], at("2026-01-10T16:00:00Z"));
+}
+
+#[test]
+fn a_blackout_of_every_second_is_looked_up_at_once() {
+    let begins = Schedule::new(vec!["* * * * * *".into()], true, chrono_tz::UTC).expect("a schedule");
+    let month = std::time::Duration::from_secs(31 * 86_400);
+    let blackout = Blackout { name: "always".into(), begins, duration: month };
+    let now = at("2026-01-10T12:00:00Z");
+    assert_eq!(blackout.until(now), Some(now + TimeDelta::days(31)));
+}

@@ -9,7 +9,7 @@ use futures::FutureExt;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::{pipeline, surroundings};
+use super::{pipeline, resolve_context};
 use crate::pipeline::*;
 use crate::report::*;
 
@@ -23,7 +23,7 @@ where
         let answer = answer.clone();
         async move { answer(spec, context) }.boxed()
     });
-    Runner::new(execute, &surroundings(), "test", CancellationToken::new())
+    Runner::new(execute, &resolve_context(), "test", CancellationToken::new())
 }
 
 fn found(checked: u64, ids: &[i64]) -> StepResult {
@@ -194,7 +194,7 @@ fn stubborn(obeys: bool, shutdown: &CancellationToken) -> Runner {
         }
         .boxed()
     });
-    Runner::new(execute, &surroundings(), "test", shutdown.clone()).with_grace(Duration::from_millis(20))
+    Runner::new(execute, &resolve_context(), "test", shutdown.clone()).with_grace(Duration::from_millis(20))
 }
 
 const SLOW: &str = "name: p\ntimeout: 1h\nsteps:\n  - { id: a, job: purge, timeout: 5ms }\n  \

@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::{at, pipeline, surroundings};
+use super::{at, pipeline, resolve_context};
 use crate::pipeline::*;
 use crate::report::*;
 
@@ -58,7 +58,7 @@ fn bench(files: &[&str]) -> Bench {
         .boxed()
     });
     let shutdown = CancellationToken::new();
-    let runner = Runner::new(execute, &surroundings(), "test", shutdown.clone());
+    let runner = Runner::new(execute, &resolve_context(), "test", shutdown.clone());
     let (told, events) = mpsc::unbounded_channel();
     let observer: Observer = Arc::new(move |event| {
         if let Some(line) = said(&event) {
