@@ -39,7 +39,7 @@ pub async fn run(options: &Options) -> anyhow::Result<()> {
     let sim = Sim::start(SimSettings { entities: ENTITIES, ..SimSettings::default() }).await?;
     let parts = Parts::of(&sim.url()).await?;
     let room = Room::own()?;
-    let (state, store) = (State::open(&room.path)?, rig::store(options, &room.path).await?);
+    let (state, store) = (State::open(&room.path).await?, rig::store(options, &room.path).await?);
     let rows = rig::go_live(&parts, &store, &state).await?;
     let replica = parts.replica(&store, &state);
     let settings = Settings { confirm_pause: Duration::ZERO, ..Settings::default() };
@@ -125,7 +125,7 @@ impl Bench {
             if store.get(std::slice::from_ref(&key), &Fields::Only(Vec::new())).await?.is_empty() {
                 continue;
             }
-            let rv = ReadVersion(self.replica.state().next_rv()?);
+            let rv = ReadVersion(self.replica.state().next_rv().await?);
             store.put(&[FetchedRow::absent(key.clone(), rv, self.replica.now().timestamp(), None)]).await?;
             return Ok(key);
         }

@@ -44,7 +44,7 @@ pub async fn run(options: &Options) -> anyhow::Result<()> {
         let site = Site::start(options.rows, Duration::ZERO)?;
         let parts = Parts::of(&site.url).await?;
         let store = rig::store(options, &room.path).await?;
-        let replica = parts.replica(&store, &State::open(&room.path)?);
+        let replica = parts.replica(&store, &State::open(&room.path).await?);
         sgcache::sync::Follower::start_up(replica.clone(), None).await?;
         rig::import(&replica).await?;
     }

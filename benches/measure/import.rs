@@ -75,7 +75,7 @@ pub async fn run_with_latency(options: &Options) -> anyhow::Result<()> {
 
 async fn import(site: &Site, room: &Room, options: &Options) -> anyhow::Result<(Parts, Taken)> {
     let parts = Parts::of(&site.url).await?;
-    let state = State::open(&room.path)?;
+    let state = State::open(&room.path).await?;
     let store = rig::empty_store(options, &room.path).await?;
     let server_before = rig::server_cpu(options).await?;
     let follower = Follower::start_up(parts.replica(&store, &state), None).await?;

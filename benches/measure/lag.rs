@@ -42,7 +42,7 @@ pub async fn run(options: &Options) -> anyhow::Result<()> {
     let sim = Sim::start(settings).await?;
     let parts = Parts::of(&sim.url()).await?;
     let room = Room::own()?;
-    let (state, store) = (State::open(&room.path)?, rig::store(options, &room.path).await?);
+    let (state, store) = (State::open(&room.path).await?, rig::store(options, &room.path).await?);
     let replica = parts.replica(&store, &state);
     let follower = Arc::new(Follower::start_up(replica.clone(), None).await?);
     rig::import(&replica).await?;

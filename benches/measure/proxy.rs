@@ -30,7 +30,7 @@ pub async fn run(options: &Options) -> anyhow::Result<()> {
     let site = Site::start(options.at_most(50_000), Duration::ZERO)?;
     let parts = Parts::of(&site.url).await?;
     let room = Room::own()?;
-    let state = State::open(&room.path)?;
+    let state = State::open(&room.path).await?;
     let replica = parts.replica(&store(options, &room.path).await?, &state);
     let follower = Arc::new(Follower::start_up(replica.clone(), None).await?);
     import(&replica).await?;
@@ -48,7 +48,7 @@ pub async fn run(options: &Options) -> anyhow::Result<()> {
         access_log: Some(&room.path),
         differences: None,
     };
-    let proxy = Proxy::new(made)?;
+    let proxy = Proxy::new(made).await?;
     let listener = ApiListener::bind(([127, 0, 0, 1], 0).into(), &settings).await?;
     let url = format!("http://{}", listener.address());
     tokio::spawn(listener.serve(proxy.router(), stop.clone()));

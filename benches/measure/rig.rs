@@ -185,7 +185,7 @@ pub async fn server_cpu(options: &Options) -> anyhow::Result<f64> {
 /// Imports everything as the daemon does and returns the number of rows.
 pub async fn import(replica: &Replica) -> anyhow::Result<u64> {
     let at_once = replica.settings().imports_at_once;
-    let imports = stream::iter(replica.pending_imports()?).map(|entity_type| {
+    let imports = stream::iter(replica.pending_imports().await?).map(|entity_type| {
         let replica = replica.clone();
         async move { replica.import(&entity_type, None).await.map(|imported| imported.rows) }
     });
@@ -211,7 +211,7 @@ pub async fn go_live(parts: &Parts, store: &Arc<dyn Store>, state: &State) -> an
 /// Waits until every type is live.
 pub async fn wait_until_live(replica: &Replica) -> anyhow::Result<()> {
     let begun = Instant::now();
-    while !replica.state().types()?.iter().all(|record| record.state == TypeState::Live) {
+    while !replica.state().types().await?.iter().all(|record| record.state == TypeState::Live) {
         if begun.elapsed() > Duration::from_secs(120) {
             bail!("a type is not live after two minutes");
         }

@@ -116,7 +116,7 @@ pub async fn watch_imports(state: State, stop: CancellationToken) {
             () = stop.cancelled() => return bars.show_all(&[]),
         }
         // What cannot be read now is drawn with the next look.
-        let Ok(records) = state.types() else { continue };
+        let Ok(records) = state.types().await else { continue };
         let importing = records.iter().filter_map(|record| {
             let import = record.import.as_ref()?;
             Some((record.entity_type.to_string(), import.rows, import.expected.unwrap_or(import.rows)))

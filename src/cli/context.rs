@@ -141,8 +141,8 @@ impl Offline {
                 "nothing is cached in {dir} yet: start `sgcache pipelines run` first"
             )));
         }
-        let state = State::open(&config.data_dir)?;
-        let Some(schema) = state.kept_schema(client(&config, &Metrics::default())?.site())? else {
+        let state = State::open(&config.data_dir).await?;
+        let Some(schema) = state.kept_schema(client(&config, &Metrics::default())?.site()).await? else {
             return Err(Failure::config("the site was never reached: start `sgcache pipelines run` first"));
         };
         let layouts = check_layouts(&files, &schema)?;
@@ -222,9 +222,11 @@ impl Online {
         site: SiteAtStart,
     ) -> Result<Self, Failure> {
         let client = client(&config, &metrics)?;
-        let state = State::open(&config.data_dir)?;
+        let state = State::open(&config.data_dir).await?;
         let schema = match site {
-            SiteAtStart::OptionalWithTypes if !has_complete_type(&state, &files)? => required(&client, &state).await?,
+            SiteAtStart::OptionalWithTypes if !has_complete_type(&state, &files).await? => {
+                required(&client, &state).await?
+            }
             SiteAtStart::Required => required(&client, &state).await?,
             SiteAtStart::OptionalWithTypes | SiteAtStart::Optional => optional(&client, &state).await?,
         };
@@ -235,8 +237,9 @@ impl Online {
 }
 
 /// Tells whether some configured type was imported whole.
-fn has_complete_type(state: &State, files: &[EntityConfigFile]) -> Result<bool, Failure> {
-    let complete = state.types()?.into_iter().filter(|ty| matches!(ty.state, TypeState::Live | TypeState::Degraded));
+async fn has_complete_type(state: &State, files: &[EntityConfigFile]) -> Result<bool, Failure> {
+    let complete =
+        state.types().await?.into_iter().filter(|ty| matches!(ty.state, TypeState::Live | TypeState::Degraded));
     Ok(complete.into_iter().any(|ty| files.iter().any(|file| file.entity_type == ty.entity_type)))
 }
 
@@ -245,10 +248,10 @@ fn has_complete_type(state: &State, files: &[EntityConfigFile]) -> Result<bool, 
 async fn required(client: &Client, state: &State) -> Result<Schema, Failure> {
     match client.schema().await {
         Ok(schema) => {
-            state.keep_schema(client.site(), &schema)?;
+            state.keep_schema(client.site(), &schema).await?;
             Ok(schema)
         }
-        Err(error) if error.kind().is_transient() => match state.kept_schema(client.site())? {
+        Err(error) if error.kind().is_transient() => match state.kept_schema(client.site()).await? {
             Some(schema) => {
                 tracing::warn!(%error, "the site is away, going on with its last schema");
                 Ok(schema)
@@ -263,16 +266,16 @@ async fn required(client: &Client, state: &State) -> Result<Schema, Failure> {
 /// the last one everything stored can be served, also while the site refuses the
 /// script: sync goes on asking and reads the schema when the site answers.
 async fn optional(client: &Client, state: &State) -> Result<Schema, Failure> {
-    let Some(kept) = state.kept_schema(client.site())? else { return required(client, state).await };
+    let Some(kept) = state.kept_schema(client.site()).await? else { return required(client, state).await };
     let reason = match tokio::time::timeout(START_PATIENCE, client.schema()).await {
         Ok(Ok(schema)) => {
-            state.keep_schema(client.site(), &schema)?;
+            state.keep_schema(client.site(), &schema).await?;
             return Ok(schema);
         }
         Ok(Err(error)) => error.to_string(),
         Err(_) => format!("no answer within {} s", START_PATIENCE.as_secs()),
     };
     tracing::warn!(reason, "the site gives no schema: serving what is stored, and asking again");
-    state.request_schema()?;
+    state.request_schema().await?;
     Ok(kept)
 }

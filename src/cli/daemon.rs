@@ -2,12 +2,12 @@
 //! listener, reports; put together here and stopped in order.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -15,12 +15,12 @@ use super::Failure;
 use super::context::{Online, SiteAtStart, entity_config_files};
 use super::engine::{Engine, differences, instance};
 use super::pipelines::{load, selected};
+use super::recorder::recorder;
 use super::reload;
 use super::snapshot::Snapshots;
-use super::tasks::TaskGauges;
 use crate::config::{Config, StoreSettings};
 use crate::metrics::{Labels, Metrics};
-use crate::pipeline::{self, Command, Event, Heartbeat, Outputs, PauseSource, Pauses, Pipeline, PlanState, Previous};
+use crate::pipeline::{self, Command, Heartbeat, Pauses, Pipeline, PlanState, Previous};
 use crate::proxy::{ApiListener, ApiListenerError, Leader, Parts, Proxy};
 use crate::report::{self, RunReport, Trigger};
 use crate::server::{self, Bound, Control, Ops, RunsQuery, TriggerRefused, TriggerRequest};
@@ -76,10 +76,10 @@ impl Daemon {
         let listener = ApiListener::bind(config.listen.api, &config.api).await.map_err(closed)?;
         let online = Online::with(config, files, metrics, SiteAtStart::OptionalWithTypes).await?;
         let engine = Arc::new(Engine::new(online, settings)?);
-        Self::launch(engine, pipelines, names, overrides, bound, listener)
+        Self::launch(engine, pipelines, names, overrides, bound, listener).await
     }
 
-    fn launch(
+    async fn launch(
         engine: Arc<Engine>,
         pipelines: Vec<Arc<Pipeline>>,
         names: Vec<String>,
@@ -93,21 +93,24 @@ impl Daemon {
         control.write(state.directory()).map_err(|error| Failure::internal(error.to_string()))?;
         let (commands, command_receiver) = mpsc::channel(16);
         let (beat_sender, beats) = mpsc::channel(1);
-        let stored: PlanState = state.plan()?.and_then(|plan| serde_json::from_value(plan).ok()).unwrap_or_default();
-        let previous = restore(&engine, &pipelines)?;
-        let snapshots = Arc::new(Snapshots::new(Arc::clone(&engine), &pipelines, &stored));
+        let stored: PlanState =
+            state.plan().await?.and_then(|plan| serde_json::from_value(plan).ok()).unwrap_or_default();
+        let previous = restore(&engine, &pipelines).await?;
+        let snapshots = Arc::new(Snapshots::new(Arc::clone(&engine), &pipelines, &stored).await);
         let heartbeat = server::Heartbeat::default();
-        let observer = observer(&engine, &pipelines, &stored, &snapshots, &heartbeat);
+        let (observer, record) = recorder(&engine, &pipelines, &stored, &snapshots, &heartbeat);
+        let (looked_up, pauses) = watch::channel(read_pauses(&state).await);
         let daemon = pipeline::Daemon::new(engine.runner.clone(), pipelines, &stored, Utc::now(), overrides, observer)
             .with_previous(previous)
-            .with_pauses(pauses(&state));
-        let mut tasks = vec![tokio::spawn(beat(beat_sender, engine.shutdown.clone()))];
+            .with_pauses(Arc::new(move || pauses.borrow().clone()));
+        let mut tasks = vec![tokio::spawn(record)];
+        tasks.push(tokio::spawn(beat(beat_sender, looked_up, state.clone(), engine.shutdown.clone())));
         let ops = bound.address();
         tasks.push(tokio::spawn(reload::watch(Arc::clone(&engine), names, commands.clone())));
         tasks.push(tokio::spawn(serve(bound, router(&engine, &snapshots, &control, heartbeat, commands), &engine)));
         tasks.push(tokio::spawn(measure(Arc::clone(&snapshots), engine.shutdown.clone())));
         let api = listener.address();
-        tasks.extend(open(listener, &engine)?);
+        tasks.extend(open(listener, &engine).await?);
         tasks.extend(lead(&engine)?);
         if let Some(delivery) = engine.delivery.clone() {
             let stop = engine.shutdown.clone();
@@ -152,10 +155,10 @@ impl Daemon {
 /// Fails when another daemon follows the site for this directory. A job that
 /// polls for itself holds the lead only for moments, so it is waited for.
 async fn check_lead(config: &Config) -> Result<(), Failure> {
-    let state = State::open(&config.data_dir)?;
+    let state = State::open(&config.data_dir).await?;
     let mut tries = 0;
     loop {
-        match state.lead() {
+        match state.lead().await {
             Ok(_) => return Ok(()),
             Err(StateError::Locked { .. }) if tries < 30 => tries += 1,
             Err(error) => return Err(error.into()),
@@ -181,7 +184,7 @@ pub async fn interrupted() {
     }
 }
 
-fn labels<'a>(entity_types: impl Iterator<Item = &'a str>, pipelines: &[Arc<Pipeline>]) -> Labels {
+pub(super) fn labels<'a>(entity_types: impl Iterator<Item = &'a str>, pipelines: &[Arc<Pipeline>]) -> Labels {
     let mut labels = Labels::new(entity_types);
     for pipeline in pipelines {
         for step in pipeline.steps.iter().chain(&pipeline.on_drift) {
@@ -219,16 +222,12 @@ fn check_overrides(pipelines: &[Arc<Pipeline>], overrides: &BTreeMap<String, Str
     Ok(())
 }
 
-/// Looks up who is paused.
-fn pauses(state: &State) -> PauseSource {
-    let state = state.clone();
-    Arc::new(move || match Pauses::load(&state) {
-        Ok(pauses) => Some(pauses),
-        Err(error) => {
-            tracing::warn!(%error, "the pauses of pipelines could not be read");
-            None
-        }
-    })
+/// Reads which pipelines are paused; `None` when the state cannot be read.
+async fn read_pauses(state: &State) -> Option<Pauses> {
+    Pauses::load(state)
+        .await
+        .inspect_err(|error| tracing::warn!(%error, "the pauses of pipelines could not be read"))
+        .ok()
 }
 
 /// The continuous pipeline says how the event log is followed.
@@ -243,10 +242,10 @@ fn follow_settings(pipelines: &[Arc<Pipeline>]) -> sync::Settings {
 
 /// Fills the gauges about last runs from the history, and tells how the last run
 /// of each pipeline ended.
-fn restore(engine: &Engine, pipelines: &[Arc<Pipeline>]) -> Result<BTreeMap<String, Previous>, Failure> {
+async fn restore(engine: &Engine, pipelines: &[Arc<Pipeline>]) -> Result<BTreeMap<String, Previous>, Failure> {
     let mut previous = BTreeMap::new();
     for pipeline in pipelines {
-        let rows = engine.online.state.runs(1, Some(&pipeline.name))?;
+        let rows = engine.online.state.runs(1, Some(&pipeline.name)).await?;
         let Some(mut report) = rows.into_iter().find_map(|row| serde_json::from_value::<RunReport>(row.report).ok())
         else {
             continue;
@@ -260,68 +259,19 @@ fn restore(engine: &Engine, pipelines: &[Arc<Pipeline>]) -> Result<BTreeMap<Stri
                 // It ran when the process before this one died.
                 report.finished_at = Some(Utc::now());
                 report.reason = Some("the daemon ended before the run did".to_owned());
-                engine.remember(&report)?;
+                engine.remember(&report).await?;
             }
         }
     }
     Ok(previous)
 }
 
-fn observer(
-    engine: &Arc<Engine>,
-    pipelines: &[Arc<Pipeline>],
-    plan: &PlanState,
-    snapshots: &Arc<Snapshots>,
-    heartbeat: &server::Heartbeat,
-) -> pipeline::Observer {
-    let (engine, snapshots, heartbeat) = (Arc::clone(engine), Arc::clone(snapshots), heartbeat.clone());
-    let gauges = TaskGauges::new(engine.online.metrics.clone(), pipelines, plan);
-    let outputs = RwLock::new(outputs_of(pipelines));
-    Arc::new(move |event| {
-        if let Event::Reloaded(pipelines) = &event {
-            let types = engine.online.layouts.iter().map(|layout| layout.entity_type.as_str());
-            engine.online.metrics.relabel(&labels(types, pipelines));
-            *outputs.write().unwrap_or_else(PoisonError::into_inner) = outputs_of(pipelines);
-        }
-        let outputs = outputs.read().unwrap_or_else(PoisonError::into_inner);
-        if let Err(failure) = observe(&engine, &outputs, &heartbeat, &event) {
-            tracing::error!(error = %failure.message, "the history could not be written");
-        }
-        gauges.note(&event);
-        snapshots.note(&event);
-    })
-}
-
-fn outputs_of(pipelines: &[Arc<Pipeline>]) -> BTreeMap<String, Outputs> {
-    pipelines.iter().map(|pipeline| (pipeline.name.clone(), pipeline.outputs)).collect()
-}
-
-fn observe(
-    engine: &Engine,
-    outputs: &BTreeMap<String, Outputs>,
-    heartbeat: &server::Heartbeat,
-    event: &Event,
-) -> Result<(), Failure> {
-    match event {
-        Event::Started(report) => engine.remember(report)?,
-        Event::Ended(report) => {
-            engine.keep(report, outputs.get(&report.pipeline).copied().unwrap_or_default())?;
-        }
-        Event::Skipped { .. }
-        | Event::Queued { .. }
-        | Event::ClockJump(_)
-        | Event::Paused { .. }
-        | Event::Reloaded(_) => {}
-        Event::Beat(_) => heartbeat.beat(),
-        Event::Planned(plan) => {
-            let plan = serde_json::to_value(plan).map_err(|error| Failure::internal(error.to_string()))?;
-            engine.online.state.set_plan(&plan)?;
-        }
-    }
-    Ok(())
-}
-
-async fn beat(beats: mpsc::Sender<DateTime<Utc>>, stop: CancellationToken) {
+async fn beat(
+    beats: mpsc::Sender<DateTime<Utc>>,
+    pauses: watch::Sender<Option<Pauses>>,
+    state: State,
+    stop: CancellationToken,
+) {
     let mut heartbeat = match Heartbeat::start().await {
         Ok(heartbeat) => heartbeat,
         Err(error) => return tracing::error!(%error, "nothing will be scheduled: the heartbeat does not start"),
@@ -330,8 +280,11 @@ async fn beat(beats: mpsc::Sender<DateTime<Utc>>, stop: CancellationToken) {
         tokio::select! {
             () = stop.cancelled() => break,
             now = heartbeat.next() => match now {
-                // A full channel means that the loop is busy with the last beat.
-                Some(now) => { let _ = beats.try_send(now); }
+                Some(now) => {
+                    pauses.send_replace(read_pauses(&state).await);
+                    // A full channel means that the loop is busy with the last beat.
+                    let _ = beats.try_send(now);
+                }
                 None => break,
             },
         }
@@ -353,7 +306,7 @@ async fn measure(snapshots: Arc<Snapshots>, stop: CancellationToken) {
 }
 
 /// Starts the read proxy at the bound api listener.
-fn open(listener: ApiListener, engine: &Arc<Engine>) -> Result<[JoinHandle<()>; 2], Failure> {
+async fn open(listener: ApiListener, engine: &Arc<Engine>) -> Result<[JoinHandle<()>; 2], Failure> {
     let following = engine.following.clone();
     let poke = move || {
         if let Some(follower) = following.follower() {
@@ -370,7 +323,7 @@ fn open(listener: ApiListener, engine: &Arc<Engine>) -> Result<[JoinHandle<()>; 
         access_log: Some(&online.config.data_dir),
         differences: differences(online, engine.delivery.as_deref()),
     };
-    let proxy = Proxy::new(parts).map_err(|error| Failure::internal(error.to_string()))?;
+    let proxy = Proxy::new(parts).await.map_err(|error| Failure::internal(error.to_string()))?;
     let (router, stop) = (proxy.router(), engine.shutdown.clone());
     let kept = tokio::spawn(async move { proxy.run(stop).await });
     let stop = engine.shutdown.clone();
@@ -423,15 +376,18 @@ fn router(
         async move { snapshots.take().await }
     })
     .with_heartbeat(heartbeat)
-    .with_runs(move |query| std::future::ready(runs(&state, &query)))
+    .with_runs(move |query| {
+        let state = state.clone();
+        async move { runs(&state, &query).await }
+    })
     .with_trigger(move |request| trigger(commands.clone(), request))
     .router()
 }
 
-fn runs(state: &State, query: &RunsQuery) -> Vec<RunReport> {
+async fn runs(state: &State, query: &RunsQuery) -> Vec<RunReport> {
     let rows = match &query.run_id {
-        Some(run_id) => state.run(run_id).map(|row| row.into_iter().collect()),
-        None => state.runs(1000, query.pipeline.as_deref()),
+        Some(run_id) => state.run(run_id).await.map(|row| row.into_iter().collect()),
+        None => state.runs(1000, query.pipeline.as_deref()).await,
     };
     let rows = rows.unwrap_or_else(|error| {
         tracing::error!(%error, "the history could not be read");

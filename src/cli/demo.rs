@@ -69,7 +69,7 @@ enum StoreKind {
 
 pub async fn run(args: Args) -> Result<u8, Failure> {
     let started = std::time::Instant::now();
-    prepare(&args)?;
+    prepare(&args).await?;
     let sim = start_site(&args).await?;
     eprintln!(
         "site      http://{} ({} entities, {} edits/s)",
@@ -124,7 +124,7 @@ async fn start_site(args: &Args) -> Result<crate::sim::SimHandle, Failure> {
 
 /// Writes the shipped files into the directory, changed where a demo differs. A
 /// site that is generated anew has another history, so the cache begins anew.
-fn prepare(args: &Args) -> Result<(), Failure> {
+async fn prepare(args: &Args) -> Result<(), Failure> {
     let dir = &args.data_dir;
     let failed =
         |path: &Path, error: std::io::Error| Failure::internal(format!("cannot write {}: {error}", path.display()));
@@ -135,8 +135,8 @@ fn prepare(args: &Args) -> Result<(), Failure> {
     }
     if dir.exists() {
         // A daemon that still runs there keeps its files.
-        let state = crate::state::State::open(&dir.join("data"))?;
-        drop(state.lead()?);
+        let state = crate::state::State::open(&dir.join("data")).await?;
+        drop(state.lead().await?);
         drop(state);
         fs::remove_dir_all(dir).map_err(|error| failed(dir, error))?;
     }

@@ -132,9 +132,9 @@ impl Engine {
     ///
     /// When the state cannot be written.
     pub async fn run(&self, pipeline: &Arc<Pipeline>, order: RunOrder) -> Result<RunReport, Failure> {
-        self.remember(&self.runner.begin(pipeline, &order))?;
+        self.remember(&self.runner.begin(pipeline, &order)).await?;
         let report = self.runner.run(pipeline, order).await;
-        self.keep(&report, pipeline.outputs)?;
+        self.keep(&report, pipeline.outputs).await?;
         Ok(report)
     }
 
@@ -143,8 +143,8 @@ impl Engine {
     /// # Errors
     ///
     /// When the state cannot be written.
-    pub fn remember(&self, report: &RunReport) -> Result<(), Failure> {
-        remember(&self.online.state, report)
+    pub async fn remember(&self, report: &RunReport) -> Result<(), Failure> {
+        remember(&self.online.state, report).await
     }
 
     /// Writes a finished report into the history and hands it to every sink.
@@ -152,7 +152,7 @@ impl Engine {
     /// # Errors
     ///
     /// When the state cannot be written; the sinks have it all the same.
-    pub fn keep(&self, report: &RunReport, outputs: Outputs) -> Result<(), Failure> {
+    pub async fn keep(&self, report: &RunReport, outputs: Outputs) -> Result<(), Failure> {
         for sink in &self.sinks {
             match sink {
                 Sink::Prometheus(_) if !outputs.prometheus => {}
@@ -160,7 +160,7 @@ impl Engine {
                 _ => sink.deliver(report),
             }
         }
-        self.remember(report)
+        self.remember(report).await
     }
 
     /// Returns how many documents about runs wait to be delivered, those of jobs
@@ -198,7 +198,7 @@ fn tell(notifiers: Notifiers) -> Tell {
     })
 }
 
-fn remember(state: &State, report: &RunReport) -> Result<(), Failure> {
+async fn remember(state: &State, report: &RunReport) -> Result<(), Failure> {
     let text = serde_json::to_value(report).map_err(|error| Failure::internal(error.to_string()))?;
     let row = RunRow {
         run_id: report.run_id.clone(),
@@ -208,7 +208,7 @@ fn remember(state: &State, report: &RunReport) -> Result<(), Failure> {
         finished_at: report.finished_at.map(Into::into),
         report: text,
     };
-    Ok(state.insert_run(&row)?)
+    Ok(state.insert_run(&row).await?)
 }
 
 fn sinks(online: &Online, delivery: Option<&Delivery>) -> Vec<Sink> {

@@ -24,15 +24,15 @@ pub async fn run(args: Args, chosen: Option<&Path>) -> Result<u8, Failure> {
     let body = read(&args.request)?;
     let settings = load_config(chosen)?;
     let offline = Offline::open(chosen).await?;
-    let state = State::open(&settings.data_dir)?;
+    let state = State::open(&settings.data_dir).await?;
     let catalogue = Catalogue {
         stored: Arc::new(proxy::catalogue::stored(&offline.layouts)),
-        standing: Arc::new(state.replication_status()?),
+        standing: Arc::new(state.replication_status().await?),
         now: SiteTime::from(offline.now()),
         schema: Arc::new(offline.schema),
         pending_writes: PendingWrites::default(),
         settings: Arc::new(settings.api),
-        max_page: proxy::max_page(&state),
+        max_page: proxy::max_page(&state).await,
         site_is_down: false,
     };
     let asked = Asked::parse(&body);

@@ -150,18 +150,18 @@ pub async fn run(args: Args, config: Option<&Path>) -> Result<u8, Failure> {
     }
     engine.finish().await;
     print(&report, args.output)?;
-    name_dead_letters(&engine)?;
+    name_dead_letters(&engine).await?;
     Ok(exit_code(&report, args.deny_warnings))
 }
 
 /// Names what the cache does not hold, because it cannot be read or written.
-fn name_dead_letters(engine: &Engine) -> Result<(), Failure> {
+async fn name_dead_letters(engine: &Engine) -> Result<(), Failure> {
     let state = &engine.online.state;
-    let dead = state.dead(SHOWN_DEAD_LETTERS)?;
+    let dead = state.dead(SHOWN_DEAD_LETTERS).await?;
     for one in &dead {
         eprintln!("warning: {} is put aside and tried again later: {}", one.key, one.error);
     }
-    let all: u64 = state.dead_counts()?.iter().map(|(_, count)| count).sum();
+    let all: u64 = state.dead_counts().await?.iter().map(|(_, count)| count).sum();
     if all > dead.len() as u64 {
         eprintln!("warning: {all} dead letters in all");
     }

@@ -17,6 +17,7 @@ mod job;
 mod output;
 mod pause;
 mod pipelines;
+mod recorder;
 mod reload;
 mod serve;
 mod shadow;
@@ -124,7 +125,7 @@ async fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Pipelines(command) => pipelines::run(command, config).await,
         Command::Job(args) => job::run(args, config).await,
         Command::Find(args) => find::run(args, config).await,
-        Command::Shadow(command) => shadow::run(&command, config),
+        Command::Shadow(command) => shadow::run(&command, config).await,
         Command::Explain(args) => explain::run(args, config).await,
         Command::Status(args) => status::run(args, config).await,
         Command::Sim(args) => sim::run(args).await,

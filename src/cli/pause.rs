@@ -45,7 +45,7 @@ struct Chosen {
 }
 
 /// Keeps pipelines from starting by themselves.
-pub fn pause(args: &PauseArgs, config: Option<&Path>) -> Result<u8, Failure> {
+pub async fn pause(args: &PauseArgs, config: Option<&Path>) -> Result<u8, Failure> {
     let now = Utc::now();
     let until = match (args.duration, args.until) {
         (Some(duration), _) => Some(end_of(now, duration)?),
@@ -59,15 +59,17 @@ pub fn pause(args: &PauseArgs, config: Option<&Path>) -> Result<u8, Failure> {
         pauses.set(name, pause.clone());
         println!("{name}: {}", pause.describe());
     })
+    .await
 }
 
 /// Lets pipelines start again.
-pub fn resume(args: &ResumeArgs, config: Option<&Path>) -> Result<u8, Failure> {
+pub async fn resume(args: &ResumeArgs, config: Option<&Path>) -> Result<u8, Failure> {
     let now = Utc::now();
     change(&args.chosen, config, |pauses, name| {
         let words = if pauses.end(name, now) { "resumed" } else { "was not paused" };
         println!("{name}: {words}");
     })
+    .await
 }
 
 /// Returns when a pause of this length ends. The parser has bounded it; a clock
@@ -77,7 +79,11 @@ fn end_of(now: DateTime<Utc>, duration: Duration) -> Result<DateTime<Utc>, Failu
     end.ok_or_else(|| Failure::usage("the pause is too long: leave `--for` out for one without an end"))
 }
 
-fn change(chosen: &Chosen, config: Option<&Path>, mut change: impl FnMut(&mut Pauses, &str)) -> Result<u8, Failure> {
+async fn change(
+    chosen: &Chosen,
+    config: Option<&Path>,
+    mut change: impl FnMut(&mut Pauses, &str),
+) -> Result<u8, Failure> {
     let config = load_config(config)?;
     let pipelines = load(&config)?;
     let mut names = Vec::new();
@@ -87,11 +93,11 @@ fn change(chosen: &Chosen, config: Option<&Path>, mut change: impl FnMut(&mut Pa
     if chosen.all {
         names.extend(pipelines.iter().map(|pipeline| pipeline.name.clone()));
     }
-    let state = State::open(&config.data_dir)?;
-    let mut pauses = Pauses::load(&state)?;
+    let state = State::open(&config.data_dir).await?;
+    let mut pauses = Pauses::load(&state).await?;
     for name in &names {
         change(&mut pauses, name);
     }
-    pauses.save(&state)?;
+    pauses.save(&state).await?;
     Ok(0)
 }

@@ -95,12 +95,12 @@ pub async fn run(command: Command, config: Option<&Path>) -> Result<u8, Failure>
             daemon.run_until(interrupted()).await?;
             Ok(0)
         }
-        Command::List(args) => list(&args, config),
+        Command::List(args) => list(&args, config).await,
         Command::Validate => validate(config),
-        Command::History(args) => history(&args, config),
+        Command::History(args) => history(&args, config).await,
         Command::Trigger(args) => trigger(args, config).await,
-        Command::Pause(args) => pause::pause(&args, config),
-        Command::Resume(args) => pause::resume(&args, config),
+        Command::Pause(args) => pause::pause(&args, config).await,
+        Command::Resume(args) => pause::resume(&args, config).await,
     }
 }
 
@@ -162,16 +162,19 @@ fn resolve_params(
     })
 }
 
-fn list(args: &OutputArgs, config: Option<&Path>) -> Result<u8, Failure> {
+async fn list(args: &OutputArgs, config: Option<&Path>) -> Result<u8, Failure> {
     let config = load_config(config)?;
     let pipelines = load(&config)?;
-    let state = open_state(&config)?;
-    let pauses = state.as_ref().map(Pauses::load).transpose()?.unwrap_or_default();
+    let state = open_state(&config).await?;
+    let pauses = match &state {
+        Some(state) => Pauses::load(state).await?,
+        None => Pauses::default(),
+    };
     let now = Utc::now();
     let mut rows = Vec::new();
     for pipeline in &pipelines {
         let last = match &state {
-            Some(state) => last_run(state, &pipeline.name)?,
+            Some(state) => last_run(state, &pipeline.name).await?,
             None => None,
         };
         rows.push((pipeline, last, pipeline.next_runs(now, 1).first().copied()));
@@ -206,13 +209,13 @@ fn moment(moment: Option<DateTime<Utc>>) -> String {
     moment.map_or_else(|| "-".to_owned(), |at| at.format("%Y-%m-%d %H:%M:%S UTC").to_string())
 }
 
-fn open_state(config: &Config) -> Result<Option<State>, Failure> {
+async fn open_state(config: &Config) -> Result<Option<State>, Failure> {
     let exists = config.data_dir.join("state.sqlite").exists();
-    Ok(if exists { Some(State::open(&config.data_dir)?) } else { None })
+    Ok(if exists { Some(State::open(&config.data_dir).await?) } else { None })
 }
 
-fn last_run(state: &State, pipeline: &str) -> Result<Option<RunReport>, Failure> {
-    let rows = state.runs(1, Some(pipeline))?;
+async fn last_run(state: &State, pipeline: &str) -> Result<Option<RunReport>, Failure> {
+    let rows = state.runs(1, Some(pipeline)).await?;
     Ok(rows.into_iter().next().and_then(|row| serde_json::from_value(row.report).ok()))
 }
 
@@ -236,10 +239,10 @@ fn validate(config: Option<&Path>) -> Result<u8, Failure> {
     }
 }
 
-fn history(args: &HistoryArgs, config: Option<&Path>) -> Result<u8, Failure> {
+async fn history(args: &HistoryArgs, config: Option<&Path>) -> Result<u8, Failure> {
     let config = load_config(config)?;
-    let rows = match open_state(&config)? {
-        Some(state) => state.runs(args.limit as usize, args.pipeline.as_deref())?,
+    let rows = match open_state(&config).await? {
+        Some(state) => state.runs(args.limit as usize, args.pipeline.as_deref()).await?,
         None => Vec::new(),
     };
     if args.output == Output::Json {
@@ -295,9 +298,9 @@ async fn trigger(args: TriggerArgs, config: Option<&Path>) -> Result<u8, Failure
         println!("{run_id}");
         return Ok(0);
     }
-    let state = State::open(&config.data_dir)?;
+    let state = State::open(&config.data_dir).await?;
     loop {
-        let report = state.run(&run_id)?.and_then(|row| serde_json::from_value::<RunReport>(row.report).ok());
+        let report = state.run(&run_id).await?.and_then(|row| serde_json::from_value::<RunReport>(row.report).ok());
         if let Some(report) = report.filter(|report| report.finished_at.is_some()) {
             super::job::print(&report, args.output)?;
             return Ok(pipeline::exit_code(&report, false));

@@ -63,7 +63,7 @@ pub async fn run(config: Option<&Path>) -> Result<u8, Failure> {
         access_log: Some(&online.config.data_dir),
         differences: None,
     };
-    let proxy = Proxy::new(parts).map_err(|error| Failure::internal(error.to_string()))?;
+    let proxy = Proxy::new(parts).await.map_err(|error| Failure::internal(error.to_string()))?;
     tracing::info!(site = online.client.site(), ops = %bound.address(), api = %listener.address(), "serving");
     let stop = CancellationToken::new();
     let observer = Arc::new(Observer { online, replica, proxy: proxy.clone() });

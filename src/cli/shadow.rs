@@ -21,10 +21,10 @@ pub struct Args {
     output: Output,
 }
 
-pub fn run(command: &Command, chosen: Option<&Path>) -> Result<u8, Failure> {
+pub async fn run(command: &Command, chosen: Option<&Path>) -> Result<u8, Failure> {
     let Command::Report(args) = command;
     let config = load_config(chosen)?;
-    let record = shadow::kept(&State::open(&config.data_dir)?)?;
+    let record = shadow::kept(&State::open(&config.data_dir).await?).await?;
     match args.output {
         Output::Table => print(&record),
         Output::Json | Output::Ndjson => {

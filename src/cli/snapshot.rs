@@ -41,11 +41,11 @@ struct Noted {
 
 impl Snapshots {
     /// Begins to collect.
-    pub fn new(engine: Arc<Engine>, pipelines: &[Arc<Pipeline>], plan: &PlanState) -> Self {
+    pub async fn new(engine: Arc<Engine>, pipelines: &[Arc<Pipeline>], plan: &PlanState) -> Self {
         let named = pipelines.iter().map(|pipeline| (pipeline.name.clone(), first_status(pipeline)));
         let mut noted =
             Noted { pipelines: named.collect(), runs: VecDeque::new(), drift: BTreeMap::new(), lags: VecDeque::new() };
-        let history = engine.online.state.runs(RUNS, None).unwrap_or_default();
+        let history = engine.online.state.runs(RUNS, None).await.unwrap_or_default();
         for row in history.into_iter().rev() {
             if let Ok(report) = serde_json::from_value::<RunReport>(row.report) {
                 noted.ended(&report);
@@ -57,14 +57,14 @@ impl Snapshots {
     }
 
     /// Takes note of what happened in the loop.
-    pub fn note(&self, event: &Event) {
+    pub async fn note(&self, event: &Event) {
+        let seconds = if let Event::Beat(now) = event { self.lag(*now).await } else { 0.0 };
         let mut noted = self.noted();
         match event {
             Event::Started(report) => noted.running(&report.pipeline, true),
             Event::Ended(report) => noted.ended(report),
             Event::Planned(plan) => noted.planned(plan),
             Event::Beat(now) => {
-                let seconds = self.lag(*now);
                 noted.lags.push_back(LagPoint { at: *now, seconds });
                 if noted.lags.len() > LAGS {
                     noted.lags.pop_front();
@@ -88,7 +88,7 @@ impl Snapshots {
         snapshot.instance = instance();
         self.engine.online.client.site().clone_into(&mut snapshot.site);
         snapshot.store = self.store().await;
-        if let Err(error) = self.fill(&mut snapshot) {
+        if let Err(error) = self.fill(&mut snapshot).await {
             snapshot.sync.last_error = Some(error.to_string());
         }
         {
@@ -106,40 +106,48 @@ impl Snapshots {
         snapshot
     }
 
-    fn fill(&self, snapshot: &mut StatusSnapshot) -> Result<(), StateError> {
+    async fn fill(&self, snapshot: &mut StatusSnapshot) -> Result<(), StateError> {
         let state = &self.engine.online.state;
         let metrics = &self.engine.online.metrics;
-        let stream = state.stream()?;
-        let poll = self.engine.following.follower().and_then(|follower| follower.status().ok()?.poll);
+        let stream = state.stream().await?;
+        let poll = match self.engine.following.follower() {
+            Some(follower) => follower.status().await.ok().and_then(|status| status.poll),
+            None => None,
+        };
         let site_now = self.engine.replica.now();
         let age = |at: state::SiteTime| TimeDelta::from_std(site_now.since(at)).unwrap_or_default();
         snapshot.sync = SyncStatus {
             following: poll.is_some(),
             last_poll_at: poll.as_ref().and_then(|poll| poll.last_success).map(|at| snapshot.now - age(at)),
             last_error: poll.and_then(|poll| poll.error),
-            lag_seconds: self.lag(snapshot.now),
+            lag_seconds: self.lag(snapshot.now).await,
             lag_history: Vec::new(),
             stall_after_seconds: self.stall_after.as_secs(),
             event_id: stream.frontier.map(|id| id.0),
             visible_event_id: stream.frontier.map(|id| id.0),
             events_received: metrics.sync.events_received.get(),
-            marks: state.mark_counts()?.into_iter().map(|(kind, count)| (kind.to_owned(), count)).collect(),
-            gaps_open: state.gaps()?.len() as u64,
-            dead_letters: state.dead_counts()?.into_iter().map(|(kind, n)| (kind.as_str().to_owned(), n)).collect(),
+            marks: state.mark_counts().await?.into_iter().map(|(kind, count)| (kind.to_owned(), count)).collect(),
+            gaps_open: state.gaps().await?.len() as u64,
+            dead_letters: state
+                .dead_counts()
+                .await?
+                .into_iter()
+                .map(|(kind, n)| (kind.as_str().to_owned(), n))
+                .collect(),
             epoch: stream.epoch,
         };
-        let records = state.types()?;
+        let records = state.types().await?;
         for layout in &self.engine.online.layouts {
             let record = records.iter().find(|record| record.entity_type == layout.entity_type);
-            snapshot.types.push(self.type_status(layout, record)?);
+            snapshot.types.push(self.type_status(layout, record).await?);
         }
         Ok(())
     }
 
-    fn type_status(&self, layout: &TypeLayout, record: Option<&TypeRecord>) -> Result<TypeStatus, StateError> {
+    async fn type_status(&self, layout: &TypeLayout, record: Option<&TypeRecord>) -> Result<TypeStatus, StateError> {
         let state = &self.engine.online.state;
-        let fresh = state.fresh_as_of_type(&layout.entity_type)?;
-        let newest = state.stream()?.complete_as_of;
+        let fresh = state.fresh_as_of_type(&layout.entity_type).await?;
+        let newest = state.stream().await?.complete_as_of;
         let lag = match (fresh, newest) {
             (Some(fresh), Some(newest)) => newest.since(fresh).as_secs_f64(),
             _ => 0.0,
@@ -153,7 +161,7 @@ impl Snapshots {
         Ok(TypeStatus {
             entity_type: layout.entity_type.to_string(),
             state: type_state(record, &lacking),
-            rows: state.active_count(&layout.entity_type)?,
+            rows: state.active_count(&layout.entity_type).await?,
             fresh_as_of: fresh.map(|fresh| fresh.timestamp().to_chrono()),
             lag_seconds: lag,
             import: progress,
@@ -201,8 +209,8 @@ impl Snapshots {
     }
 
     /// Returns the age of the oldest event whose row is not stored yet.
-    fn lag(&self, now: DateTime<Utc>) -> f64 {
-        let oldest = self.engine.online.state.oldest_open_event().ok().flatten();
+    async fn lag(&self, now: DateTime<Utc>) -> f64 {
+        let oldest = self.engine.online.state.oldest_open_event().await.ok().flatten();
         oldest.map_or(0.0, |created| state::SiteTime(now.timestamp_millis()).since(created).as_secs_f64())
     }
 

@@ -106,7 +106,7 @@ impl Jobs {
             JobSpec::Repair(args) => self.repair(&args, &context).await,
             JobSpec::GenerateEntityConfigs(args) => self.generate(&args),
             JobSpec::Purge(args) => self.purge(&args).await,
-            JobSpec::PruneReports(args) => self.prune_reports(&args),
+            JobSpec::PruneReports(args) => self.prune_reports(&args).await,
         }
     }
 
@@ -139,16 +139,16 @@ impl Jobs {
     /// Imports what is not complete and applies what the event log holds; where a
     /// daemon does that already, waits for it.
     async fn catch_up(&self, context: &JobContext) -> Result<StepResult, JobError> {
-        let (before, asked) = (self.rows()?, self.import_requests());
+        let (before, asked) = (self.rows().await?, self.import_requests());
         match Follower::start_up(self.replica.clone(), None).await {
             Ok(follower) => {
                 follower.import_pending().await?;
-                while !context.cancel.is_cancelled() && !self.all_live()? {
+                while !context.cancel.is_cancelled() && !self.all_live().await? {
                     follower.step(self.replica.now()).await?;
                 }
             }
             Err(SyncError::State(StateError::Locked { .. })) => {
-                while !context.cancel.is_cancelled() && !self.all_live()? {
+                while !context.cancel.is_cancelled() && !self.all_live().await? {
                     self.replica.advance(PATIENCE).await?;
                 }
             }
@@ -156,7 +156,7 @@ impl Jobs {
         }
         self.replica.advance(PATIENCE).await?;
         let mut result = StepResult::default();
-        for (name, rows) in self.rows()? {
+        for (name, rows) in self.rows().await? {
             let known = before.iter().find(|(before, _)| *before == name).map_or(0, |(_, rows)| *rows);
             result.by_type.entry(name).or_default().written = rows.saturating_sub(known);
         }
@@ -171,15 +171,17 @@ impl Jobs {
         self.replica.metrics().value("sgcache_source_requests_total", &labels).unwrap_or_default() as u64
     }
 
-    fn rows(&self) -> Result<Vec<(String, u64)>, JobError> {
-        let count = |layout: &TypeLayout| {
-            Ok((layout.entity_type.to_string(), self.replica.state().active_count(&layout.entity_type)?))
-        };
-        self.layouts.iter().map(count).collect()
+    async fn rows(&self) -> Result<Vec<(String, u64)>, JobError> {
+        let mut rows = Vec::new();
+        for layout in &self.layouts {
+            let count = self.replica.state().active_count(&layout.entity_type).await?;
+            rows.push((layout.entity_type.to_string(), count));
+        }
+        Ok(rows)
     }
 
-    fn all_live(&self) -> Result<bool, JobError> {
-        let records = self.replica.state().types()?;
+    async fn all_live(&self) -> Result<bool, JobError> {
+        let records = self.replica.state().types().await?;
         let live = |layout: &TypeLayout| {
             let found = records.iter().find(|record| record.entity_type == layout.entity_type);
             found.is_some_and(|record| record.state == TypeState::Live && record.layout_hash == layout.hash)
@@ -192,7 +194,7 @@ impl Jobs {
         let mut result = StepResult::default();
         let asked = self.import_requests();
         for layout in layouts {
-            let record = self.replica.state().type_record(&layout.entity_type)?;
+            let record = self.replica.state().type_record(&layout.entity_type).await?;
             if !record.is_some_and(|record| matches!(record.state, TypeState::Live | TypeState::Degraded)) {
                 let ty = &layout.entity_type;
                 return Err(invalid(format!(
@@ -246,19 +248,19 @@ impl Jobs {
         let now = self.replica.now();
         let older_than = now.before(keep).timestamp();
         let purged = self.replica.store().purge(&PurgeScope::Tombstones { older_than }).await?;
-        self.replica.state().purge_tombstones(now, keep)?;
+        self.replica.state().purge_tombstones(now, keep).await?;
         let mut result = StepResult::default();
         result.outputs.insert("purged".into(), purged.into());
         Ok(result)
     }
 
-    fn prune_reports(&self, args: &PruneReportsArgs) -> Result<StepResult, JobError> {
+    async fn prune_reports(&self, args: &PruneReportsArgs) -> Result<StepResult, JobError> {
         let keep = args.keep_days.map_or(self.keep_runs_for, |days| Duration::from_secs(u64::from(days) * 86_400));
         let keep_runs = args.keep_runs.map_or(self.keep_runs, |runs| runs as usize);
         let now = Timestamp::from(chrono::Utc::now()).0;
         let before = |keep: Duration| Timestamp(now.saturating_sub(i64::try_from(keep.as_secs()).unwrap_or(i64::MAX)));
         let failed = before(keep.max(self.keep_failed_runs_for));
-        let pruned = self.replica.state().prune_runs(before(keep), failed, keep_runs)?;
+        let pruned = self.replica.state().prune_runs(before(keep), failed, keep_runs).await?;
         let mut result = StepResult::default();
         result.outputs.insert("pruned".into(), pruned.into());
         Ok(result)

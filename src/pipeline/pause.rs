@@ -47,9 +47,9 @@ impl Pauses {
     /// # Errors
     ///
     /// When the state cannot be read.
-    pub fn load(state: &State) -> Result<Pauses, StateError> {
-        let current = state.kept(CURRENT)?.unwrap_or_default();
-        Ok(Pauses { current, ended: state.kept(ENDED)?.unwrap_or_default() })
+    pub async fn load(state: &State) -> Result<Pauses, StateError> {
+        let current = state.kept(CURRENT).await?.unwrap_or_default();
+        Ok(Pauses { current, ended: state.kept(ENDED).await?.unwrap_or_default() })
     }
 
     /// Writes them into the state.
@@ -57,9 +57,9 @@ impl Pauses {
     /// # Errors
     ///
     /// When the state cannot be written.
-    pub fn save(&self, state: &State) -> Result<(), StateError> {
-        state.keep(ENDED, &self.ended)?;
-        state.keep(CURRENT, &self.current)
+    pub async fn save(&self, state: &State) -> Result<(), StateError> {
+        state.keep(ENDED, &self.ended).await?;
+        state.keep(CURRENT, &self.current).await
     }
 
     /// Returns the pause of a pipeline that holds now.

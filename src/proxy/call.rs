@@ -131,10 +131,9 @@ async fn shadowed(proxy: &Arc<Inner>, call: Call) -> Outcome {
         _ => None,
     };
     let Some((serve, request)) = serve else { return forward(proxy, call, pass, None).await };
-    let state = proxy.freshness.replica().state().clone();
-    let generation = tokio::task::spawn_blocking(move || state.generation()).await;
+    let generation = proxy.freshness.replica().state().generation().await;
     let (outgoing, body) = (call.outgoing.clone(), call.body.clone());
-    let Ok(Ok(generation)) = generation else { return forward(proxy, call, pass, None).await };
+    let Ok(generation) = generation else { return forward(proxy, call, pass, None).await };
     match proxy.upstream.send_buffered(&outgoing, body, true).await {
         Ok(whole) => {
             let (whole, answered) = (Arc::new(whole), proxy.freshness.replica().now());

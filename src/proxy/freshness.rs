@@ -83,10 +83,15 @@ impl FreshnessTracker {
     ///
     /// What a write before this start changed is read again once a poll that began
     /// afterwards is complete; until then everything is pending.
-    pub fn new(replica: Replica, schema: Schema, settings: Arc<Settings>, leader: Leader) -> Result<Self, StateError> {
+    pub async fn new(
+        replica: Replica,
+        schema: Schema,
+        settings: Arc<Settings>,
+        leader: Leader,
+    ) -> Result<Self, StateError> {
         let (standing, all) = match &leader {
             Leader::Here(_) => {
-                let standing = replica.state().replication_status()?;
+                let standing = replica.state().replication_status().await?;
                 let complete = standing.complete_as_of;
                 (standing, complete)
             }
@@ -257,13 +262,9 @@ impl FreshnessTracker {
         if marks.is_empty() {
             return;
         }
-        let (state, now) = (self.replica.state().clone(), self.replica.now());
-        let marked = tokio::task::spawn_blocking(move || state.mark(&marks, now)).await;
         // The hold stays all the same: an event about the write ends it.
-        match marked {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::error!(%error, "the keys of a write could not be marked"),
-            Err(error) => tracing::error!(%error, "the keys of a write could not be marked"),
+        if let Err(error) = self.replica.state().mark(&marks, self.replica.now()).await {
+            tracing::error!(%error, "the keys of a write could not be marked");
         }
     }
 
@@ -297,11 +298,8 @@ impl FreshnessTracker {
         if let Leader::Elsewhere(board) = &self.leader {
             return self.look(board).await;
         }
-        let state = self.replica.state().clone();
-        let read = tokio::task::spawn_blocking(move || state.replication_status()).await;
-        match read {
-            Ok(Ok(standing)) => self.show(standing),
-            Ok(Err(error)) => tracing::warn!(%error, "the standing of the cache could not be read"),
+        match self.replica.state().replication_status().await {
+            Ok(standing) => self.show(standing),
             Err(error) => tracing::warn!(%error, "the standing of the cache could not be read"),
         }
     }

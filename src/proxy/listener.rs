@@ -100,7 +100,7 @@ impl Proxy {
     /// # Errors
     ///
     /// See [`ProxyError`].
-    pub fn new(parts: Parts<'_>) -> Result<Self, ProxyError> {
+    pub async fn new(parts: Parts<'_>) -> Result<Self, ProxyError> {
         let Parts { replica, schema, site, settings, leader, access_log, differences } = parts;
         let clock = replica.clock().clone();
         let upstream = Upstream::new(
@@ -110,11 +110,11 @@ impl Proxy {
             clock,
             replica.metrics().clone(),
         )?;
-        let schemas = SchemaCache::new(replica.state().clone());
+        let schemas = SchemaCache::new(replica.state().clone()).await;
         let callers = Callers::new(&site.auth, settings.callers.clone());
         let settings = Arc::new(settings);
-        let shadow = Arc::new(Shadow::new(replica.state(), differences));
-        let freshness = Arc::new(FreshnessTracker::new(replica, schema, Arc::clone(&settings), leader)?);
+        let shadow = Arc::new(Shadow::new(replica.state(), differences).await);
+        let freshness = Arc::new(FreshnessTracker::new(replica, schema, Arc::clone(&settings), leader).await?);
         let access_log = access_log.map(AccessLog::open).transpose()?;
         let plans = PlanCache::default();
         let bodies = Semaphore::new(BODIES_KIB);

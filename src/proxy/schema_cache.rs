@@ -45,11 +45,11 @@ pub(super) struct SchemaCache {
 
 impl SchemaCache {
     /// Begins with the `info` that was kept in the state, which counts as old.
-    pub fn new(state: State) -> Self {
+    pub async fn new(state: State) -> Self {
         let long_ago = Instant::now().checked_sub(INFO_FOR).unwrap_or_else(Instant::now);
-        let kept = state.kept::<String>(KEPT).ok().flatten().map(|text| (text, long_ago));
+        let kept = state.kept::<String>(KEPT).await.ok().flatten().map(|text| (text, long_ago));
         Self {
-            most_rows: AtomicU32::new(max_page(&state)),
+            most_rows: AtomicU32::new(max_page(&state).await),
             info: Mutex::new(kept),
             asking: tokio::sync::Mutex::default(),
             schemas: Mutex::default(),
@@ -79,7 +79,7 @@ impl SchemaCache {
         match text {
             Some(text) => {
                 self.learn(text.clone());
-                if let Err(error) = self.state.keep(KEPT, &text) {
+                if let Err(error) = self.state.keep(KEPT, &text).await {
                     tracing::warn!(%error, "what the site says of itself could not be kept");
                 }
                 Some(text)
@@ -127,8 +127,8 @@ impl SchemaCache {
 }
 
 /// Returns the largest page of the site, as far as its last `info` in the state said.
-pub fn max_page(state: &State) -> u32 {
-    state.kept::<String>(KEPT).ok().flatten().map_or(USUAL_PAGE, |text| page_of(&text))
+pub async fn max_page(state: &State) -> u32 {
+    state.kept::<String>(KEPT).await.ok().flatten().map_or(USUAL_PAGE, |text| page_of(&text))
 }
 
 fn page_of(text: &str) -> u32 {

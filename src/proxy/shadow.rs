@@ -62,8 +62,8 @@ pub type OnDifference = Arc<dyn Fn(&Difference) + Send + Sync>;
 /// # Errors
 ///
 /// When the state cannot be read.
-pub fn kept(state: &State) -> Result<ShadowRecord, StateError> {
-    Ok(state.kept(KEPT)?.unwrap_or_default())
+pub async fn kept(state: &State) -> Result<ShadowRecord, StateError> {
+    Ok(state.kept(KEPT).await?.unwrap_or_default())
 }
 
 /// Compares answers, a few at a time.
@@ -86,8 +86,8 @@ pub(super) struct Comparison {
 
 impl Shadow {
     /// Goes on with the record in the state; `on_difference` hears of each one.
-    pub fn new(state: &State, on_difference: Option<OnDifference>) -> Self {
-        let record = Mutex::new(kept(state).unwrap_or_default());
+    pub async fn new(state: &State, on_difference: Option<OnDifference>) -> Self {
+        let record = Mutex::new(kept(state).await.unwrap_or_default());
         Self { record, slots: Arc::new(Semaphore::new(4)), on_difference }
     }
 
@@ -98,11 +98,11 @@ impl Shadow {
         tokio::spawn(async move {
             let _slot = slot;
             let result = judge(&freshness, &comparison).await;
-            shadow.note(&freshness, comparison, result);
+            shadow.note(&freshness, comparison, result).await;
         });
     }
 
-    fn note(&self, freshness: &FreshnessTracker, comparison: Comparison, result: Judged) {
+    async fn note(&self, freshness: &FreshnessTracker, comparison: Comparison, result: Judged) {
         let word = match &result {
             Judged::Equal => "equal",
             Judged::Skipped => "skipped",
@@ -120,19 +120,23 @@ impl Shadow {
         if let (Some(difference), Some(on_difference)) = (&difference, &self.on_difference) {
             on_difference(difference);
         }
+        let copy = self.count(word, difference);
+        if let Err(error) = freshness.replica().state().keep(KEPT, &copy).await {
+            tracing::warn!(%error, "the record of shadow mode could not be kept");
+        }
+    }
+
+    /// Takes a comparison into the record and returns it.
+    fn count(&self, result: &str, difference: Option<Difference>) -> ShadowRecord {
         let mut record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
-        *record.results.entry(word.to_owned()).or_default() += 1;
+        *record.results.entry(result.to_owned()).or_default() += 1;
         if let Some(difference) = difference {
             *record.classes.entry(difference.class.clone()).or_default() += 1;
             record.examples.push(difference);
             let surplus = record.examples.len().saturating_sub(EXAMPLES);
             record.examples.drain(..surplus);
         }
-        let copy = record.clone();
-        drop(record);
-        if let Err(error) = freshness.replica().state().keep(KEPT, &copy) {
-            tracing::warn!(%error, "the record of shadow mode could not be kept");
-        }
+        record.clone()
     }
 }
 
@@ -158,7 +162,7 @@ async fn judge(freshness: &FreshnessTracker, comparison: &Comparison) -> Judged 
         Serve::Info | Serve::Schema => return Judged::Skipped,
     };
     let Ok(answered) = answered else { return Judged::Skipped };
-    if touched(freshness, needs, comparison.generation) {
+    if touched(freshness, needs, comparison.generation).await {
         return Judged::Skipped;
     }
     let parse = |body: &[u8]| serde_json::from_slice::<Value>(body).unwrap_or_default();
@@ -191,14 +195,15 @@ async fn caught_up(freshness: &FreshnessTracker, needs: &Needs, answered: SiteTi
     }
 }
 
-fn touched(freshness: &FreshnessTracker, needs: &Needs, generation: i64) -> bool {
+async fn touched(freshness: &FreshnessTracker, needs: &Needs, generation: i64) -> bool {
     let state = freshness.replica().state();
     // What cannot be read is taken for touched: nothing is proven then.
-    needs
-        .rows
-        .iter()
-        .chain(&needs.names)
-        .any(|ty| state.touched_since(ty, generation).map_or(true, |ids| !ids.is_empty()))
+    for ty in needs.rows.iter().chain(&needs.names) {
+        if state.touched_since(ty, generation).await.map_or(true, |ids| !ids.is_empty()) {
+            return true;
+        }
+    }
+    false
 }
 
 /// Returns what differs between two answers, by the coarsest difference.

@@ -90,8 +90,8 @@ impl Dead {
 
 impl State {
     /// Returns the dead letters, oldest first.
-    pub fn dead(&self, limit: usize) -> Result<Vec<Dead>> {
-        self.read(|connection| {
+    pub async fn dead(&self, limit: usize) -> Result<Vec<Dead>> {
+        self.read(move |connection| {
             let sql = "SELECT serial, kind, type, id, payload, error, attempts, first_at, last_at FROM dead
                 ORDER BY serial LIMIT ?1";
             let mut statement = connection.prepare_cached(sql)?;
@@ -110,11 +110,12 @@ impl State {
             })?;
             Ok(rows.collect::<rusqlite::Result<_>>()?)
         })
+        .await
     }
 
     /// Counts the dead letters of each kind.
-    pub fn dead_counts(&self) -> Result<Vec<(DeadKind, u64)>> {
-        self.read(|connection| {
+    pub async fn dead_counts(&self) -> Result<Vec<(DeadKind, u64)>> {
+        self.read(move |connection| {
             let mut statement = connection.prepare_cached("SELECT count(*) FROM dead WHERE kind = ?1")?;
             let mut counts = Vec::new();
             for kind in DeadKind::ALL {
@@ -122,22 +123,26 @@ impl State {
             }
             Ok(counts)
         })
+        .await
     }
 
     /// Returns the keys of a type that cannot be read or written: the cache does
     /// not vouch for them.
-    pub fn quarantined(&self, entity_type: &EntityType) -> Result<Vec<i64>> {
-        self.read(|connection| {
+    pub async fn quarantined(&self, entity_type: &EntityType) -> Result<Vec<i64>> {
+        let entity_type = entity_type.clone();
+        self.read(move |connection| {
             let sql = "SELECT DISTINCT id FROM dead WHERE type = ?1 AND kind <> 'event' ORDER BY id";
             let mut statement = connection.prepare_cached(sql)?;
             let rows = statement.query_map([entity_type.as_str()], |row| row.get(0))?;
             Ok(rows.collect::<rusqlite::Result<_>>()?)
         })
+        .await
     }
 
     /// Deletes a dead letter; tells whether it was there.
-    pub fn drop_dead(&self, serial: i64) -> Result<bool> {
-        self.write(|transaction| Ok(transaction.execute("DELETE FROM dead WHERE serial = ?1", [serial])? > 0))
+    pub async fn drop_dead(&self, serial: i64) -> Result<bool> {
+        self.write(move |transaction| Ok(transaction.execute("DELETE FROM dead WHERE serial = ?1", [serial])? > 0))
+            .await
     }
 }
 

@@ -52,6 +52,9 @@ pub enum StateError {
         /// What is wrong with it.
         message: String,
     },
+    /// The process ends; nothing was read or written.
+    #[error("this process is stopping: the state is no longer read or written")]
+    Stopping,
     /// SQLite failed.
     #[error("state.sqlite cannot be read or written: {}", words(.0))]
     Sqlite(#[from] rusqlite::Error),

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rusqlite::{Connection, params};
 use serde::{Deserialize, Serialize};
 
-use super::{Kinds, Result, SiteTime, State, TypeState};
+use super::{Kinds, Result, SiteTime, State, TypeState, types};
 use crate::entity::EntityType;
 
 /// What can be said about every type at one moment.
@@ -75,8 +75,8 @@ impl ReplicationStatus {
 impl State {
     /// Returns the moment up to which everything that is live equals the site, or
     /// `None` before the first complete poll.
-    pub fn fresh_as_of(&self) -> Result<Option<SiteTime>> {
-        self.read(|connection| {
+    pub async fn fresh_as_of(&self) -> Result<Option<SiteTime>> {
+        self.read(move |connection| {
             let live = "SELECT type FROM types WHERE state IN ('live', 'degraded')";
             let sql = format!(
                 "SELECT min(since) FROM (
@@ -87,16 +87,18 @@ impl State {
             let oldest: Option<i64> = connection.query_row(&sql, values, |row| row.get(0))?;
             bounded(connection, oldest)
         })
+        .await
     }
 
     /// Returns the moment up to which a type equals the site, or `None` when it is
     /// not live.
-    pub fn fresh_as_of_type(&self, entity_type: &EntityType) -> Result<Option<SiteTime>> {
-        let record = self.type_record(entity_type)?;
-        if !record.is_some_and(|record| matches!(record.state, TypeState::Live | TypeState::Degraded)) {
-            return Ok(None);
-        }
-        self.read(|connection| {
+    pub async fn fresh_as_of_type(&self, entity_type: &EntityType) -> Result<Option<SiteTime>> {
+        let entity_type = entity_type.clone();
+        self.read(move |connection| {
+            let record = types::load(connection, &entity_type)?;
+            if !record.is_some_and(|record| matches!(record.state, TypeState::Live | TypeState::Degraded)) {
+                return Ok(None);
+            }
             let sql = "SELECT min(since) FROM (
                 SELECT since FROM marks WHERE type = ?3 AND kinds & ?1 <> 0 AND kinds & ?2 = 0
                 UNION ALL SELECT since FROM sweeps WHERE type = ?3)";
@@ -104,11 +106,12 @@ impl State {
             let oldest: Option<i64> = connection.query_row(sql, values, |row| row.get(0))?;
             bounded(connection, oldest)
         })
+        .await
     }
 
     /// Returns what can be said about every type now.
-    pub fn replication_status(&self) -> Result<ReplicationStatus> {
-        self.read(|connection| {
+    pub async fn replication_status(&self) -> Result<ReplicationStatus> {
+        self.read(move |connection| {
             let sql = "SELECT complete_as_of, schema_due FROM stream";
             let (complete, schema_due): (Option<i64>, bool) =
                 connection.prepare_cached(sql)?.query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
@@ -120,16 +123,18 @@ impl State {
                 schema_due,
             })
         })
+        .await
     }
 
     /// Returns when the oldest event whose row is not stored yet was created.
-    pub fn oldest_open_event(&self) -> Result<Option<SiteTime>> {
-        self.read(|connection| {
+    pub async fn oldest_open_event(&self) -> Result<Option<SiteTime>> {
+        self.read(move |connection| {
             let sql = "SELECT min(event_created) FROM marks WHERE kinds & ?1 <> 0 AND kinds & ?2 = 0";
             let values = params![Kinds::TOLD.0, Kinds::QUARANTINED.0];
             let oldest: Option<i64> = connection.query_row(sql, values, |row| row.get(0))?;
             Ok(oldest.map(SiteTime))
         })
+        .await
     }
 }
 

@@ -28,8 +28,9 @@ pub struct RunRow {
 
 impl State {
     /// Adds a run or replaces what is known of it.
-    pub fn insert_run(&self, run: &RunRow) -> Result<()> {
-        self.write(|transaction| {
+    pub async fn insert_run(&self, run: &RunRow) -> Result<()> {
+        let run = run.clone();
+        self.write(move |transaction| {
             let sql = "INSERT OR REPLACE INTO runs (run_id, pipeline, status, started_at, finished_at, report)
                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
             let (started_at, finished_at) = (run.started_at.0, run.finished_at.map(|moment| moment.0));
@@ -37,32 +38,37 @@ impl State {
             transaction.execute(sql, params![run.run_id, run.pipeline, run.status, started_at, finished_at, report])?;
             Ok(())
         })
+        .await
     }
 
     /// Returns the newest runs, of one pipeline or of all.
-    pub fn runs(&self, limit: usize, pipeline: Option<&str>) -> Result<Vec<RunRow>> {
-        self.read(|connection| {
+    pub async fn runs(&self, limit: usize, pipeline: Option<&str>) -> Result<Vec<RunRow>> {
+        let pipeline = pipeline.map(str::to_owned);
+        self.read(move |connection| {
             let sql = "SELECT run_id, pipeline, status, started_at, finished_at, report FROM runs
                 WHERE ?2 IS NULL OR pipeline = ?2 ORDER BY started_at DESC, run_id DESC LIMIT ?1";
             let mut statement = connection.prepare_cached(sql)?;
             let rows = statement.query_map(params![limit as i64, pipeline], run_from_row)?;
             rows.map(|row| row.map_err(StateError::from).and_then(parse_run)).collect()
         })
+        .await
     }
 
     /// Returns one run.
-    pub fn run(&self, run_id: &str) -> Result<Option<RunRow>> {
-        self.read(|connection| {
+    pub async fn run(&self, run_id: &str) -> Result<Option<RunRow>> {
+        let run_id = run_id.to_owned();
+        self.read(move |connection| {
             let sql = "SELECT run_id, pipeline, status, started_at, finished_at, report FROM runs WHERE run_id = ?1";
             connection.query_row(sql, [run_id], run_from_row).optional()?.map(parse_run).transpose()
         })
+        .await
     }
 
     /// Deletes runs that started before a moment, except the newest `keep` of each
     /// pipeline, and returns how many.
     /// Runs that ended badly go only when they started before `failed_before`.
-    pub fn prune_runs(&self, before: Timestamp, failed_before: Timestamp, keep: usize) -> Result<u64> {
-        self.write(|transaction| {
+    pub async fn prune_runs(&self, before: Timestamp, failed_before: Timestamp, keep: usize) -> Result<u64> {
+        self.write(move |transaction| {
             let sql = "DELETE FROM runs WHERE started_at <
                 iif(status IN ('drift', 'error', 'timeout', 'interrupted'), ?3, ?1) AND run_id NOT IN (
                 SELECT run_id FROM (SELECT run_id, row_number() OVER
@@ -70,45 +76,51 @@ impl State {
                 WHERE place <= ?2)";
             Ok(transaction.execute(sql, params![before.0, keep as i64, failed_before.0])? as u64)
         })
+        .await
     }
 
     /// Returns a value kept under a name; `None` when there is none.
-    pub fn kept<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
-        let text: Option<String> = self.read(|connection| {
-            let sql = "SELECT value FROM kept WHERE name = ?1";
-            Ok(connection.query_row(sql, [name], |row| row.get(0)).optional()?)
-        })?;
+    pub async fn kept<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
+        let name = name.to_owned();
+        let text: Option<String> = self
+            .read(move |connection| {
+                let sql = "SELECT value FROM kept WHERE name = ?1";
+                Ok(connection.query_row(sql, [name], |row| row.get(0)).optional()?)
+            })
+            .await?;
         let parse = |text: String| serde_json::from_str(&text).map_err(|error| StateError::malformed("value", error));
         text.map(parse).transpose()
     }
 
     /// Keeps a value under a name.
-    pub fn keep<T: Serialize>(&self, name: &str, value: &T) -> Result<()> {
+    pub async fn keep<T: Serialize>(&self, name: &str, value: &T) -> Result<()> {
+        let name = name.to_owned();
         let text = serde_json::to_string(value).map_err(|error| StateError::malformed("value", error))?;
-        self.write(|transaction| {
-            transaction.execute("INSERT OR REPLACE INTO kept (name, value) VALUES (?1, ?2)", [name, &text])?;
+        self.write(move |transaction| {
+            transaction.execute("INSERT OR REPLACE INTO kept (name, value) VALUES (?1, ?2)", [&name, &text])?;
             Ok(())
         })
+        .await
     }
 
     /// Returns the plan of the scheduler.
-    pub fn plan(&self) -> Result<Option<Value>> {
-        self.kept("plan")
+    pub async fn plan(&self) -> Result<Option<Value>> {
+        self.kept("plan").await
     }
 
     /// Keeps the plan of the scheduler.
-    pub fn set_plan(&self, plan: &Value) -> Result<()> {
-        self.keep("plan", plan)
+    pub async fn set_plan(&self, plan: &Value) -> Result<()> {
+        self.keep("plan", plan).await
     }
 
     /// Returns where a rotation stands.
-    pub fn rotation(&self, name: &str) -> Result<Option<Value>> {
-        self.kept(&format!("rotation/{name}"))
+    pub async fn rotation(&self, name: &str) -> Result<Option<Value>> {
+        self.kept(&format!("rotation/{name}")).await
     }
 
     /// Keeps where a rotation stands.
-    pub fn set_rotation(&self, name: &str, cursor: &Value) -> Result<()> {
-        self.keep(&format!("rotation/{name}"), cursor)
+    pub async fn set_rotation(&self, name: &str, cursor: &Value) -> Result<()> {
+        self.keep(&format!("rotation/{name}"), cursor).await
     }
 }
 

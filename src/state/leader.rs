@@ -7,7 +7,7 @@ use std::fs::{File, TryLockError};
 use std::io::Write;
 use std::path::PathBuf;
 
-use super::{Result, SiteTime, State, StateError};
+use super::{Result, SiteTime, State, StateError, on_blocking_thread};
 
 /// The right to follow the site; given back when it is dropped.
 #[derive(Debug)]
@@ -29,40 +29,40 @@ impl State {
     ///
     /// [`StateError::Locked`] when another process, or another handle of this
     /// one, has it.
-    pub fn lead(&self) -> Result<LeaderLock> {
-        let path = self.lock_path();
-        let directory = |source| StateError::Directory { path: path.clone(), source };
-        let file =
-            File::options().create(true).read(true).write(true).truncate(false).open(&path).map_err(directory)?;
-        match file.try_lock() {
-            Ok(()) => {
-                note_owner(&file);
-                Ok(LeaderLock { file })
-            }
-            Err(TryLockError::WouldBlock) => Err(StateError::Locked { path }),
-            Err(TryLockError::Error(source)) => Err(directory(source)),
-        }
+    pub async fn lead(&self) -> Result<LeaderLock> {
+        let path = self.directory().join("leader.lock");
+        on_blocking_thread(move || lock_file(path)).await
     }
 
     /// Tells whether some process follows the site for this data directory.
-    pub fn is_led(&self) -> bool {
-        matches!(self.lead(), Err(StateError::Locked { .. }))
+    pub async fn is_led(&self) -> bool {
+        matches!(self.lead().await, Err(StateError::Locked { .. }))
     }
 
     /// Starts a new epoch of read versions and returns it; `now` keeps the
     /// versions of a new state file above those of a lost one.
-    pub fn begin_epoch(&self, now: SiteTime) -> Result<i64> {
+    pub async fn begin_epoch(&self, now: SiteTime) -> Result<i64> {
         // Ten minutes are one step, so 23 bits last until 2179.
         let steps = (now.0 / 1000 - 1_577_836_800).max(0) / 600;
         let floor = steps.clamp(0, (1 << 23) - 1);
-        self.write(|transaction| {
+        self.write(move |transaction| {
             let sql = "UPDATE stream SET epoch = max(epoch + 1, ?1), seq = 0 RETURNING epoch";
             Ok(transaction.query_row(sql, [floor], |row| row.get(0))?)
         })
+        .await
     }
+}
 
-    fn lock_path(&self) -> PathBuf {
-        self.directory().join("leader.lock")
+fn lock_file(path: PathBuf) -> Result<LeaderLock> {
+    let directory = |source| StateError::Directory { path: path.clone(), source };
+    let file = File::options().create(true).read(true).write(true).truncate(false).open(&path).map_err(directory)?;
+    match file.try_lock() {
+        Ok(()) => {
+            note_owner(&file);
+            Ok(LeaderLock { file })
+        }
+        Err(TryLockError::WouldBlock) => Err(StateError::Locked { path }),
+        Err(TryLockError::Error(source)) => Err(directory(source)),
     }
 }
 

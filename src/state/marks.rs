@@ -221,26 +221,29 @@ const COLUMNS: &str = "type, id, gen, kinds, since, last_event, event_created, e
 
 impl State {
     /// Marks keys outside of a poll.
-    pub fn mark(&self, requests: &[MarkRequest], now: SiteTime) -> Result<()> {
-        self.write(|transaction| {
+    pub async fn mark(&self, requests: &[MarkRequest], now: SiteTime) -> Result<()> {
+        let requests = requests.to_vec();
+        self.write(move |transaction| {
             let since = since_of_new_marks(transaction, now)?;
             let marking = Marking { generation: next_gen(transaction)?, since, poll: 0, at: now };
-            put_marks(transaction, requests, marking)
+            put_marks(transaction, &requests, marking)
         })
+        .await
     }
 
     /// Returns the marks that are due, most urgent first.
-    pub fn due_marks(&self, now: SiteTime, limit: usize) -> Result<Vec<Mark>> {
-        self.read(|connection| {
+    pub async fn due_marks(&self, now: SiteTime, limit: usize) -> Result<Vec<Mark>> {
+        self.read(move |connection| {
             let sql = format!("SELECT {COLUMNS} FROM marks WHERE due_at <= ?1 ORDER BY prio, since, type, id LIMIT ?2");
             collect(connection, &sql, params![now.0, limit as i64])
         })
+        .await
     }
 
     /// Returns the marks that are due for something that an event or a write told
     /// of, newest first: what somebody waits for while a bulk of others is read.
-    pub fn newest_marks(&self, now: SiteTime, limit: usize) -> Result<Vec<Mark>> {
-        self.read(|connection| {
+    pub async fn newest_marks(&self, now: SiteTime, limit: usize) -> Result<Vec<Mark>> {
+        self.read(move |connection| {
             let sql = format!(
                 "SELECT {COLUMNS} FROM marks WHERE prio = 0 AND due_at <= ?1 AND kinds & ?3 = 0
                 ORDER BY gen DESC, type, id LIMIT ?2"
@@ -248,31 +251,36 @@ impl State {
             let stuck = Kinds::QUARANTINED | Kinds::HELD;
             collect(connection, &sql, params![now.0, limit as i64, stuck.0])
         })
+        .await
     }
 
     /// Returns every mark, for status and tests.
-    pub fn marks(&self, limit: usize) -> Result<Vec<Mark>> {
-        self.read(|connection| {
+    pub async fn marks(&self, limit: usize) -> Result<Vec<Mark>> {
+        self.read(move |connection| {
             let sql = format!("SELECT {COLUMNS} FROM marks ORDER BY type, id LIMIT ?1");
             collect(connection, &sql, params![limit as i64])
         })
+        .await
     }
 
     /// Returns when the next mark becomes due.
-    pub fn next_due(&self) -> Result<Option<SiteTime>> {
-        self.read(|connection| {
+    pub async fn next_due(&self) -> Result<Option<SiteTime>> {
+        self.read(move |connection| {
             let due: Option<i64> = connection.query_row("SELECT min(due_at) FROM marks", [], |row| row.get(0))?;
             Ok(due.map(SiteTime))
         })
+        .await
     }
 
     /// Counts the marks by kind; a mark of two kinds counts in both.
-    pub fn mark_counts(&self) -> Result<Vec<(&'static str, u64)>> {
-        let counted: Vec<(i64, i64)> = self.read(|connection| {
-            let mut statement = connection.prepare_cached("SELECT kinds, count(*) FROM marks GROUP BY kinds")?;
-            let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-            Ok(rows.collect::<rusqlite::Result<_>>()?)
-        })?;
+    pub async fn mark_counts(&self) -> Result<Vec<(&'static str, u64)>> {
+        let counted: Vec<(i64, i64)> = self
+            .read(move |connection| {
+                let mut statement = connection.prepare_cached("SELECT kinds, count(*) FROM marks GROUP BY kinds")?;
+                let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+                Ok(rows.collect::<rusqlite::Result<_>>()?)
+            })
+            .await?;
         let count = |name| {
             let of_kind = |kinds: i64| Kinds(kinds as u16).names().any(|known| known == name);
             counted.iter().filter(|(kinds, _)| of_kind(*kinds)).map(|(_, count)| *count as u64).sum()
@@ -282,81 +290,93 @@ impl State {
 
     /// Counts the open marks that the poll `poll`, an earlier one or a write before
     /// the moment `before` told of; stuck keys do not count.
-    pub fn open_marks(&self, poll: i64, before: SiteTime) -> Result<u64> {
-        self.read(|connection| {
+    pub async fn open_marks(&self, poll: i64, before: SiteTime) -> Result<u64> {
+        self.read(move |connection| {
             let sql = "SELECT count(*) FROM marks WHERE kinds & ?1 <> 0 AND kinds & ?2 = 0
                 AND (since < ?4 OR poll BETWEEN 1 AND ?3)";
             let stuck = Kinds::QUARANTINED | Kinds::HELD;
             let values = params![Kinds::TOLD.0, stuck.0, poll, before.0];
             Ok(connection.query_row(sql, values, |row| row.get::<_, i64>(0))? as u64)
         })
+        .await
     }
 
     /// Tells whether a type has open marks of these kinds for something that
     /// happened up to a moment; stuck keys do not count.
-    pub fn has_marks_until(&self, entity_type: &EntityType, kinds: Kinds, until: SiteTime) -> Result<bool> {
-        self.read(|connection| {
+    pub async fn has_marks_until(&self, entity_type: &EntityType, kinds: Kinds, until: SiteTime) -> Result<bool> {
+        let entity_type = entity_type.clone();
+        self.read(move |connection| {
             let sql = "SELECT EXISTS (SELECT 1 FROM marks
                 WHERE type = ?1 AND kinds & ?2 <> 0 AND kinds & ?3 = 0 AND since <= ?4)";
             let stuck = Kinds::QUARANTINED | Kinds::HELD;
             let values = params![entity_type.as_str(), kinds.0, stuck.0, until.0];
             Ok(connection.query_row(sql, values, |row| row.get(0))?)
         })
+        .await
     }
 
     /// Returns the newest generation; what is marked from now on has a newer one.
-    pub fn generation(&self) -> Result<i64> {
-        self.read(|connection| Ok(connection.query_row("SELECT gen FROM stream", [], |row| row.get(0))?))
+    pub async fn generation(&self) -> Result<i64> {
+        self.read(move |connection| Ok(connection.query_row("SELECT gen FROM stream", [], |row| row.get(0))?)).await
     }
 
     /// Returns the ids of a type that are marked now.
-    pub fn marked_ids(&self, entity_type: &EntityType) -> Result<Vec<i64>> {
-        self.read(|connection| {
+    pub async fn marked_ids(&self, entity_type: &EntityType) -> Result<Vec<i64>> {
+        let entity_type = entity_type.clone();
+        self.read(move |connection| {
             let mut statement =
                 connection.prepare_cached("SELECT id FROM marks WHERE type = ?1 AND kinds <> ?2 ORDER BY id")?;
             let rows = statement.query_map(params![entity_type.as_str(), Kinds::REPAIR.0], |row| row.get(0))?;
             Ok(rows.collect::<rusqlite::Result<_>>()?)
         })
+        .await
     }
 
     /// Returns the ids of a type that were marked after `generation`, whether they
     /// were read since or not. Repairs do not count: they follow from a
     /// comparison and say nothing about the site. The log reaches back three hours.
-    pub fn touched_since(&self, entity_type: &EntityType, generation: i64) -> Result<Vec<i64>> {
-        self.read(|connection| {
+    pub async fn touched_since(&self, entity_type: &EntityType, generation: i64) -> Result<Vec<i64>> {
+        let entity_type = entity_type.clone();
+        self.read(move |connection| {
             let sql = "SELECT DISTINCT id FROM touched WHERE type = ?1 AND gen > ?2 AND kinds <> ?3 ORDER BY id";
             let mut statement = connection.prepare_cached(sql)?;
             let values = params![entity_type.as_str(), generation, Kinds::REPAIR.0];
             let rows = statement.query_map(values, |row| row.get(0))?;
             Ok(rows.collect::<rusqlite::Result<_>>()?)
         })
+        .await
     }
 
     /// Tells whether a key was marked at a moment or later, whether it was read
     /// since or not. The log reaches back three hours.
-    pub fn was_touched(&self, key: &EntityRef, since: SiteTime) -> Result<bool> {
-        self.read(|connection| {
+    pub async fn was_touched(&self, key: &EntityRef, since: SiteTime) -> Result<bool> {
+        let key = key.clone();
+        self.read(move |connection| {
             let sql = "SELECT EXISTS (SELECT 1 FROM touched WHERE type = ?1 AND id = ?2 AND at >= ?3)";
             let values = params![key.entity_type.as_str(), key.id, since.0];
             Ok(connection.query_row(sql, values, |row| row.get(0))?)
         })
+        .await
     }
 
     /// Puts marks off that cannot be read now through no fault of theirs.
-    pub fn defer(&self, keys: &[EntityRef], delay: Duration, now: SiteTime) -> Result<()> {
-        self.write(|transaction| {
+    pub async fn defer(&self, keys: &[EntityRef], delay: Duration, now: SiteTime) -> Result<()> {
+        let keys = keys.to_vec();
+        self.write(move |transaction| {
             let mut statement =
                 transaction.prepare_cached("UPDATE marks SET due_at = ?3 WHERE type = ?1 AND id = ?2")?;
-            for key in keys {
+            for key in &keys {
                 statement.execute(params![key.entity_type.as_str(), key.id, now.after(delay).0])?;
             }
             Ok(())
         })
+        .await
     }
 
     /// Puts marks off after a failure, and counts the attempt.
-    pub fn postpone(&self, postponed: &[Postponed], now: SiteTime) -> Result<()> {
-        self.write(|transaction| put_off(transaction, postponed, now))
+    pub async fn postpone(&self, postponed: &[Postponed], now: SiteTime) -> Result<()> {
+        let postponed = postponed.to_vec();
+        self.write(move |transaction| put_off(transaction, &postponed, now)).await
     }
 }
 

@@ -4,6 +4,12 @@
 //! Shotgun, stores or the local clock: moments are passed in as [`SiteTime`],
 //! the time of the site.
 //!
+//! Every function is asynchronous: SQLite waits for disks and for other
+//! processes, and the threads that serve the network must not. `State::read` and
+//! `State::write` are the only ways to a connection; they hand the work to a
+//! thread of the blocking pool. A caller that stops waiting changes nothing: what
+//! has begun is committed whole, what has not begun does nothing.
+//!
 //! The file is shared by processes (the daemon and jobs beside it), so order is
 //! made by transactions here: a read takes its version and the generation of
 //! marks that it covers in one of them ([`State::begin_read`]).
@@ -24,10 +30,11 @@ mod tables;
 mod types;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
+use tokio::sync::Mutex;
 
 pub use dead::{Dead, DeadKind, NewDead};
 pub use error::StateError;
@@ -88,8 +95,8 @@ pub struct State(Arc<Inner>);
 
 struct Inner {
     directory: PathBuf,
-    writer: Mutex<Connection>,
-    reader: Mutex<Connection>,
+    writer: Arc<Mutex<Connection>>,
+    reader: Arc<Mutex<Connection>>,
 }
 
 impl std::fmt::Debug for State {
@@ -105,7 +112,12 @@ impl State {
     ///
     /// [`StateError::Newer`] when a newer version of this program wrote the file:
     /// it is left as it is.
-    pub fn open(directory: &Path) -> Result<Self> {
+    pub async fn open(directory: &Path) -> Result<Self> {
+        let directory = directory.to_owned();
+        on_blocking_thread(move || Self::open_files(&directory)).await
+    }
+
+    fn open_files(directory: &Path) -> Result<Self> {
         std::fs::create_dir_all(directory)
             .map_err(|source| StateError::Directory { path: directory.to_owned(), source })?;
         let path = directory.join("state.sqlite");
@@ -116,8 +128,9 @@ impl State {
         tables::migrate(&mut writer, &path)?;
         let reader = connect(&path)?;
         reader.pragma_update(None, "query_only", true)?;
-        let inner = Inner { directory: directory.to_owned(), writer: Mutex::new(writer), reader: Mutex::new(reader) };
-        Ok(Self(Arc::new(inner)))
+        let shared = |connection| Arc::new(Mutex::new(connection));
+        let (writer, reader) = (shared(writer), shared(reader));
+        Ok(Self(Arc::new(Inner { directory: directory.to_owned(), writer, reader })))
     }
 
     /// Returns the data directory.
@@ -126,19 +139,39 @@ impl State {
     }
 
     /// Runs `change` in one transaction that is on disk when this returns.
-    fn write<T>(&self, change: impl FnOnce(&Transaction<'_>) -> Result<T>) -> Result<T> {
-        let mut connection = lock(&self.0.writer);
-        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let made = change(&transaction)?;
-        transaction.commit()?;
-        Ok(made)
+    async fn write<T: Send + 'static>(
+        &self,
+        change: impl FnOnce(&Transaction<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let mut connection = Arc::clone(&self.0.writer).lock_owned().await;
+        on_blocking_thread(move || {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let made = change(&transaction)?;
+            transaction.commit()?;
+            Ok(made)
+        })
+        .await
     }
 
     /// Runs `query` on one consistent view of everything committed so far.
-    fn read<T>(&self, query: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
-        let mut connection = lock(&self.0.reader);
-        let transaction = connection.transaction()?;
-        query(&transaction)
+    async fn read<T: Send + 'static>(
+        &self,
+        query: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let mut connection = Arc::clone(&self.0.reader).lock_owned().await;
+        on_blocking_thread(move || query(&*connection.transaction()?)).await
+    }
+}
+
+/// Runs `work` where waiting for a disk holds nobody else up.
+async fn on_blocking_thread<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(failed) => match failed.try_into_panic() {
+            // An open transaction was rolled back when it was dropped.
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Err(StateError::Stopping),
+        },
     }
 }
 
@@ -152,12 +185,6 @@ fn connect(path: &Path) -> Result<Connection> {
     connection.pragma_update(None, "cache_size", -16_384)?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(connection)
-}
-
-/// A panic in another thread leaves no half transaction behind, so its lock is
-/// taken over.
-fn lock(mutex: &Mutex<Connection>) -> MutexGuard<'_, Connection> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -34,11 +34,11 @@ pub struct PollStart {
 
 /// What a poll brought.
 #[derive(Clone, Debug)]
-pub struct PollCommit<'a> {
+pub struct PollCommit {
     /// The poll.
-    pub poll: &'a PollStart,
+    pub poll: PollStart,
     /// The ids of the entries, ascending.
-    pub ids: &'a [i64],
+    pub ids: Vec<i64>,
     /// Whether the page was full: there may be more, and the poll proves nothing
     /// about the present.
     pub full: bool,
@@ -86,8 +86,8 @@ pub struct Sweep {
 
 impl State {
     /// Numbers a poll and says what to ask for; `None` before [`State::begin_stream`].
-    pub fn begin_poll(&self, now: SiteTime, max_gaps: usize) -> Result<Option<PollStart>> {
-        self.write(|transaction| {
+    pub async fn begin_poll(&self, now: SiteTime, max_gaps: usize) -> Result<Option<PollStart>> {
+        self.write(move |transaction| {
             let sql = "UPDATE stream SET polls_started = polls_started + 1 WHERE frontier IS NOT NULL
                 RETURNING polls_started, frontier";
             let row = transaction.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
@@ -97,12 +97,13 @@ impl State {
             let gaps = Gaps::load(transaction)?.turn(max_gaps).iter().map(|gap| (gap.lo, gap.hi)).collect();
             Ok(Some(PollStart { number, frontier: EventId(frontier), gaps, started: now }))
         })
+        .await
     }
 
     /// Commits a poll: marks, gaps, frontier, dead letters, all or nothing.
-    pub fn commit_poll(&self, commit: &PollCommit<'_>) -> Result<PollCommitted> {
-        self.write(|transaction| {
-            let (committed, unasked) = move_gaps(transaction, commit)?;
+    pub async fn commit_poll(&self, commit: PollCommit) -> Result<PollCommitted> {
+        self.write(move |transaction| {
+            let (committed, unasked) = move_gaps(transaction, &commit)?;
             let since = since_of_new_marks(transaction, commit.poll.started)?;
             let marking =
                 Marking { generation: next_gen(transaction)?, since, poll: commit.poll.number, at: commit.now };
@@ -114,25 +115,28 @@ impl State {
                 put_dead(transaction, dead, commit.now)?;
             }
             let complete = commit.poll.started.min(unasked.unwrap_or(commit.poll.started));
-            store_position(transaction, commit, committed.frontier, complete)?;
+            store_position(transaction, &commit, committed.frontier, complete)?;
             let old = commit.now.before(TOUCHED_KEPT);
             transaction.prepare_cached("DELETE FROM touched WHERE at < ?1")?.execute([old.0])?;
             Ok(committed)
         })
+        .await
     }
 
     /// Asks for a comparison of all ids of a type.
-    pub fn request_sweep(&self, entity_type: &EntityType, now: SiteTime) -> Result<()> {
-        self.write(|transaction| {
+    pub async fn request_sweep(&self, entity_type: &EntityType, now: SiteTime) -> Result<()> {
+        let entity_type = entity_type.clone();
+        self.write(move |transaction| {
             let since = since_of_new_marks(transaction, now)?;
             let marking = Marking { generation: next_gen(transaction)?, since, poll: 0, at: now };
-            put_sweep(transaction, entity_type, marking, now)
+            put_sweep(transaction, &entity_type, marking, now)
         })
+        .await
     }
 
     /// Returns the comparisons that are due.
-    pub fn due_sweeps(&self, now: SiteTime) -> Result<Vec<Sweep>> {
-        self.read(|connection| {
+    pub async fn due_sweeps(&self, now: SiteTime) -> Result<Vec<Sweep>> {
+        self.read(move |connection| {
             let mut statement =
                 connection.prepare_cached("SELECT type, gen FROM sweeps WHERE due_at <= ?1 ORDER BY due_at")?;
             let rows = statement.query_map([now.0], |row| {
@@ -140,22 +144,26 @@ impl State {
             })?;
             Ok(rows.collect::<rusqlite::Result<_>>()?)
         })
+        .await
     }
 
     /// Ends a comparison, with the keys that differ marked, unless it was asked
     /// for again meanwhile.
-    pub fn finish_sweep(&self, sweep: &Sweep, found: &[MarkRequest], now: SiteTime) -> Result<()> {
-        self.write(|transaction| {
+    pub async fn finish_sweep(&self, sweep: &Sweep, found: &[MarkRequest], now: SiteTime) -> Result<()> {
+        let sweep = sweep.clone();
+        let found = found.to_vec();
+        self.write(move |transaction| {
             let sql = "SELECT since FROM sweeps WHERE type = ?1";
             let since: Option<i64> =
                 transaction.query_row(sql, [sweep.entity_type.as_str()], |row| row.get(0)).optional()?;
             let since = since.map_or(since_of_new_marks(transaction, now)?, SiteTime);
             let marking = Marking { generation: next_gen(transaction)?, since, poll: 0, at: now };
-            put_marks(transaction, found, marking)?;
+            put_marks(transaction, &found, marking)?;
             let sql = "DELETE FROM sweeps WHERE type = ?1 AND gen <= ?2";
             transaction.execute(sql, params![sweep.entity_type.as_str(), sweep.generation])?;
             Ok(())
         })
+        .await
     }
 }
 
@@ -168,7 +176,7 @@ pub(super) fn since_of_new_marks(transaction: &Transaction<'_>, now: SiteTime) -
 
 /// Moves gaps and frontier; the second value is since when a gap that this poll
 /// left out was not asked for.
-fn move_gaps(transaction: &Transaction<'_>, commit: &PollCommit<'_>) -> Result<(PollCommitted, Option<SiteTime>)> {
+fn move_gaps(transaction: &Transaction<'_>, commit: &PollCommit) -> Result<(PollCommitted, Option<SiteTime>)> {
     let frontier: Option<i64> = transaction.query_row("SELECT frontier FROM stream", [], |row| row.get(0))?;
     let Some(frontier) = frontier else {
         return Err(StateError::malformed("position", "a poll was committed before the stream began"));
@@ -179,7 +187,7 @@ fn move_gaps(transaction: &Transaction<'_>, commit: &PollCommit<'_>) -> Result<(
     let asked: Vec<i64> = commit.poll.gaps.iter().map(|(lo, _)| *lo).collect();
     gaps.asked(&asked, commit.poll.started);
     let unasked = gaps.oldest_question(&asked).filter(|_| !commit.full);
-    let (head, filled) = gaps.advance(frontier, commit.ids, commit.poll.started);
+    let (head, filled) = gaps.advance(frontier, &commit.ids, commit.poll.started);
     let given_up = gaps.give_up(head, commit.now);
     gaps.store(&old, transaction)?;
     let oldest = gaps.iter().map(|gap| gap.first_seen).min();
@@ -196,7 +204,7 @@ fn move_gaps(transaction: &Transaction<'_>, commit: &PollCommit<'_>) -> Result<(
 
 fn store_position(
     transaction: &Transaction<'_>,
-    commit: &PollCommit<'_>,
+    commit: &PollCommit,
     frontier: EventId,
     complete: SiteTime,
 ) -> Result<()> {

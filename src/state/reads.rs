@@ -140,8 +140,9 @@ pub struct Finished {
 
 impl State {
     /// Takes the version of a read that is about to be sent.
-    pub fn begin_read(&self, entity_type: &EntityType, now: SiteTime) -> Result<Ticket> {
-        self.write(|transaction| {
+    pub async fn begin_read(&self, entity_type: &EntityType, now: SiteTime) -> Result<Ticket> {
+        let entity_type = entity_type.clone();
+        self.write(move |transaction| {
             let sql = "UPDATE stream SET seq = seq + 1 RETURNING (epoch << 40) | seq, gen";
             let mut next = transaction.prepare_cached(sql)?;
             let (rv, generation) = next.query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
@@ -149,33 +150,38 @@ impl State {
             transaction.prepare_cached("INSERT INTO reads (rv, type, at) VALUES (?1, ?2, ?3)")?.execute(values)?;
             let old = now.before(FORGOTTEN_AFTER);
             transaction.prepare_cached("DELETE FROM reads WHERE at < ?1")?.execute([old.0])?;
-            Ok(Ticket { entity_type: entity_type.clone(), rv, generation })
+            Ok(Ticket { entity_type, rv, generation })
         })
+        .await
     }
 
     /// Takes a version alone, for something that is no read of rows.
-    pub fn next_rv(&self) -> Result<i64> {
-        self.write(|transaction| {
+    pub async fn next_rv(&self) -> Result<i64> {
+        self.write(move |transaction| {
             let sql = "UPDATE stream SET seq = seq + 1 RETURNING (epoch << 40) | seq";
             Ok(transaction.query_row(sql, [], |row| row.get(0))?)
         })
+        .await
     }
 
     /// Ends a read that wrote nothing and never will.
-    pub fn abandon(&self, ticket: &Ticket) -> Result<()> {
-        self.write(|transaction| end_read(transaction, ticket))
+    pub async fn abandon(&self, ticket: &Ticket) -> Result<()> {
+        let ticket = ticket.clone();
+        self.write(move |transaction| end_read(transaction, &ticket)).await
     }
 
     /// Returns the known state of the rows that may be left unwritten when the
     /// read shows them unchanged: no other read that may still write a row older
     /// than this read can be stored over what the store has.
-    pub fn may_suppress(&self, ticket: &Ticket, ids: &[i64]) -> Result<BTreeMap<i64, RowMeta>> {
-        self.read(|connection| {
+    pub async fn may_suppress(&self, ticket: &Ticket, ids: &[i64]) -> Result<BTreeMap<i64, RowMeta>> {
+        let ticket = ticket.clone();
+        let ids = ids.to_vec();
+        self.read(move |connection| {
             let sql = "SELECT max(rv) FROM reads WHERE type = ?1 AND rv <> ?2";
             let values = params![ticket.entity_type.as_str(), ticket.rv];
             let open: Option<i64> = connection.query_row(sql, values, |row| row.get(0))?;
             let mut known = BTreeMap::new();
-            for id in ids {
+            for id in &ids {
                 let meta = load_meta(connection, &ticket.entity_type, *id)?;
                 if let Some(meta) = meta.filter(|meta| open.is_none_or(|open| open < meta.rv)) {
                     known.insert(*id, meta);
@@ -183,19 +189,20 @@ impl State {
             }
             Ok(known)
         })
+        .await
     }
 
     /// Commits what a read led to: row states, buckets, cleared marks, import
     /// progress, dead letters.
-    pub fn finish(&self, finish: &Finish) -> Result<Finished> {
-        self.write(|transaction| {
+    pub async fn finish(&self, finish: Finish) -> Result<Finished> {
+        self.write(move |transaction| {
             let mut finished = Finished::default();
             let mut unsettled = Vec::new();
             let mut buckets = BucketChange::default();
             let marked = has_marks(transaction, &finish.ticket.entity_type)?;
             for row in &finish.rows {
                 let last_event = if marked { last_event(transaction, &finish.ticket, row.id)? } else { None };
-                if !settle_row(transaction, finish, row, last_event, &mut buckets, &mut finished)? {
+                if !settle_row(transaction, &finish, row, last_event, &mut buckets, &mut finished)? {
                     unsettled.push(row.id);
                 }
             }
@@ -207,7 +214,7 @@ impl State {
                 finished.cleared.extend(clear_mark(transaction, &finish.ticket, id)?);
                 forget_dead(transaction, &finish.ticket.entity_type, id)?;
             }
-            put_requests(transaction, finish, &finished)?;
+            put_requests(transaction, &finish, &finished)?;
             put_off(transaction, &finish.postponed, finish.now)?;
             for dead in &finish.dead {
                 put_dead(transaction, dead, finish.now)?;
@@ -220,6 +227,7 @@ impl State {
             end_read(transaction, &finish.ticket)?;
             Ok(finished)
         })
+        .await
     }
 }
 

@@ -65,26 +65,31 @@ pub struct BucketCount {
 
 impl State {
     /// Returns what is known of a row.
-    pub fn row(&self, entity_type: &EntityType, id: i64) -> Result<Option<RowMeta>> {
-        self.read(|connection| load_meta(connection, entity_type, id))
+    pub async fn row(&self, entity_type: &EntityType, id: i64) -> Result<Option<RowMeta>> {
+        let entity_type = entity_type.clone();
+        self.read(move |connection| load_meta(connection, &entity_type, id)).await
     }
 
     /// Returns what is known of these rows; those never read are left out.
-    pub fn rows(&self, entity_type: &EntityType, ids: &[i64]) -> Result<BTreeMap<i64, RowMeta>> {
-        self.read(|connection| {
+    pub async fn rows(&self, entity_type: &EntityType, ids: &[i64]) -> Result<BTreeMap<i64, RowMeta>> {
+        let entity_type = entity_type.clone();
+        let ids = ids.to_vec();
+        self.read(move |connection| {
             let mut known = BTreeMap::new();
-            for id in ids {
-                if let Some(meta) = load_meta(connection, entity_type, *id)? {
+            for id in &ids {
+                if let Some(meta) = load_meta(connection, &entity_type, *id)? {
                     known.insert(*id, meta);
                 }
             }
             Ok(known)
         })
+        .await
     }
 
     /// Returns the buckets of a type that have active rows, ascending.
-    pub fn buckets(&self, entity_type: &EntityType) -> Result<Vec<BucketCount>> {
-        self.read(|connection| {
+    pub async fn buckets(&self, entity_type: &EntityType) -> Result<Vec<BucketCount>> {
+        let entity_type = entity_type.clone();
+        self.read(move |connection| {
             let sql = "SELECT bucket, count, sum FROM buckets WHERE type = ?1 AND count > 0 ORDER BY bucket";
             let mut statement = connection.prepare_cached(sql)?;
             let rows = statement.query_map([entity_type.as_str()], |row| {
@@ -92,34 +97,36 @@ impl State {
             })?;
             Ok(rows.collect::<rusqlite::Result<_>>()?)
         })
+        .await
     }
 
     /// Returns the active rows of a bucket.
-    pub fn bucket_rows(&self, entity_type: &EntityType, bucket: i64) -> Result<BTreeMap<i64, RowMeta>> {
-        self.active_rows(entity_type, bucket * BUCKET, bucket * BUCKET + BUCKET - 1, BUCKET as usize)
+    pub async fn bucket_rows(&self, entity_type: &EntityType, bucket: i64) -> Result<BTreeMap<i64, RowMeta>> {
+        self.active_rows(entity_type, bucket * BUCKET, bucket * BUCKET + BUCKET - 1, BUCKET as usize).await
     }
 
     /// Returns at most `limit` active rows with `first <= id <= last`, ascending.
-    pub fn active_rows(
+    pub async fn active_rows(
         &self,
         entity_type: &EntityType,
         first: i64,
         last: i64,
         limit: usize,
     ) -> Result<BTreeMap<i64, RowMeta>> {
-        self.rows_in(entity_type, RowState::Active, (first, last), limit)
+        self.rows_in(entity_type, RowState::Active, (first, last), limit).await
     }
 
     /// Returns at most `limit` rows in a state with ids between these two, both
     /// included, ascending.
-    pub fn rows_in(
+    pub async fn rows_in(
         &self,
         entity_type: &EntityType,
         state: RowState,
         (first, last): (i64, i64),
         limit: usize,
     ) -> Result<BTreeMap<i64, RowMeta>> {
-        self.read(|connection| {
+        let entity_type = entity_type.clone();
+        self.read(move |connection| {
             let sql = "SELECT rv, state, updated_at, hash, last_event, read_at, name, id FROM rowmeta
                 WHERE type = ?1 AND id BETWEEN ?2 AND ?3 AND state = ?5 ORDER BY id LIMIT ?4";
             let mut statement = connection.prepare_cached(sql)?;
@@ -127,24 +134,34 @@ impl State {
             let rows = statement.query_map(values, |row| Ok((row.get(7)?, from_row(row)?)))?;
             Ok(rows.collect::<rusqlite::Result<_>>()?)
         })
+        .await
     }
 
     /// Returns the ids of active and retired rows that were last read before the
     /// version `rv`, ascending, at most `limit` after `after`.
-    pub fn rows_older_than(&self, entity_type: &EntityType, rv: i64, after: i64, limit: usize) -> Result<Vec<i64>> {
-        self.read(|connection| {
+    pub async fn rows_older_than(
+        &self,
+        entity_type: &EntityType,
+        rv: i64,
+        after: i64,
+        limit: usize,
+    ) -> Result<Vec<i64>> {
+        let entity_type = entity_type.clone();
+        self.read(move |connection| {
             let sql = "SELECT id FROM rowmeta WHERE type = ?1 AND id > ?2 AND state IN (0, 1) AND rv < ?3
                 ORDER BY id LIMIT ?4";
             let mut statement = connection.prepare_cached(sql)?;
             let rows = statement.query_map(params![entity_type.as_str(), after, rv, limit as i64], |row| row.get(0))?;
             Ok(rows.collect::<rusqlite::Result<_>>()?)
         })
+        .await
     }
 
     /// Returns the highest id of a type, zero without one, and its newest
     /// `updated_at`.
-    pub fn newest(&self, entity_type: &EntityType) -> Result<(i64, Option<Timestamp>)> {
-        self.read(|connection| {
+    pub async fn newest(&self, entity_type: &EntityType) -> Result<(i64, Option<Timestamp>)> {
+        let entity_type = entity_type.clone();
+        self.read(move |connection| {
             let name = entity_type.as_str();
             let sql = "SELECT coalesce(max(id), 0) FROM rowmeta WHERE type = ?1";
             let id = connection.query_row(sql, [name], |row| row.get(0))?;
@@ -152,14 +169,17 @@ impl State {
             let newest: Option<i64> = connection.query_row(sql, [name], |row| row.get(0))?;
             Ok((id, newest.map(Timestamp)))
         })
+        .await
     }
 
     /// Returns the number of active rows of a type.
-    pub fn active_count(&self, entity_type: &EntityType) -> Result<u64> {
-        self.read(|connection| {
+    pub async fn active_count(&self, entity_type: &EntityType) -> Result<u64> {
+        let entity_type = entity_type.clone();
+        self.read(move |connection| {
             let sql = "SELECT coalesce(sum(count), 0) FROM buckets WHERE type = ?1";
             Ok(connection.query_row(sql, [entity_type.as_str()], |row| row.get::<_, i64>(0))? as u64)
         })
+        .await
     }
 
     /// Asks whether so many more active rows of a type may vanish without being
@@ -167,9 +187,10 @@ impl State {
     ///
     /// Within ten minutes 50 rows or two of a hundred may; more is a fault until
     /// an operator says otherwise ([`State::accept_deletions`]).
-    pub fn may_vanish(&self, entity_type: &EntityType, count: u64, now: SiteTime) -> Result<bool> {
-        let name = entity_type.as_str();
-        self.write(|transaction| {
+    pub async fn may_vanish(&self, entity_type: &EntityType, count: u64, now: SiteTime) -> Result<bool> {
+        let entity_type = entity_type.clone();
+        self.write(move |transaction| {
+            let name = entity_type.as_str();
             let sql = "SELECT coalesce(sum(count), 0) FROM absences WHERE type = ?1 AND at >= ?2";
             let since = now.before(Duration::from_secs(600)).0;
             let recent: i64 = transaction.query_row(sql, params![name, since], |row| row.get(0))?;
@@ -182,13 +203,15 @@ impl State {
             transaction.execute(sql, params![name, now.0, count as i64])?;
             Ok(true)
         })
+        .await
     }
 
     /// Lets the held deletions of a type happen, and returns how many there are:
     /// an operator has looked at them.
-    pub fn accept_deletions(&self, entity_type: &EntityType, now: SiteTime) -> Result<u64> {
-        let name = entity_type.as_str();
-        self.write(|transaction| {
+    pub async fn accept_deletions(&self, entity_type: &EntityType, now: SiteTime) -> Result<u64> {
+        let entity_type = entity_type.clone();
+        self.write(move |transaction| {
+            let name = entity_type.as_str();
             let sql = "UPDATE marks SET due_at = ?3, kinds = kinds & ~?2 WHERE type = ?1 AND kinds & ?2 <> 0";
             let held = transaction.execute(sql, params![name, super::Kinds::HELD.0, now.0])?;
             let sql = "INSERT INTO absences (type, at, count) VALUES (?1, ?2, ?3)";
@@ -196,17 +219,19 @@ impl State {
             transaction.execute("UPDATE types SET breaker_since = NULL WHERE type = ?1", [name])?;
             Ok(held as u64)
         })
+        .await
     }
 
     /// Forgets tombstones that are older than `keep`; they only guard against
     /// writes that were on their way when the entity went.
-    pub fn purge_tombstones(&self, now: SiteTime, keep: Duration) -> Result<u64> {
+    pub async fn purge_tombstones(&self, now: SiteTime, keep: Duration) -> Result<u64> {
         let old = now.before(keep);
-        self.write(|transaction| {
+        self.write(move |transaction| {
             transaction.execute("DELETE FROM absences WHERE at < ?1", [old.0])?;
             let sql = "DELETE FROM rowmeta WHERE state IN (2, 3) AND read_at < ?1";
             Ok(transaction.execute(sql, [old.0])? as u64)
         })
+        .await
     }
 }
 

@@ -10,9 +10,9 @@ const KEPT: &str = "schema";
 
 impl State {
     /// Keeps the schema of a site.
-    pub fn keep_schema(&self, site: &str, schema: &Schema) -> Result<()> {
+    pub async fn keep_schema(&self, site: &str, schema: &Schema) -> Result<()> {
         let kept = json!({"site": site, "fields": schema.to_wire(), "entities": schema.entities_to_wire()});
-        self.keep(KEPT, &kept)
+        self.keep(KEPT, &kept).await
     }
 
     /// Returns the schema of this site as it was kept last; `None` before the first
@@ -21,8 +21,8 @@ impl State {
     /// # Errors
     ///
     /// Also when what is kept is not a schema.
-    pub fn kept_schema(&self, site: &str) -> Result<Option<Schema>> {
-        let Some(kept) = self.kept::<Value>(KEPT)? else { return Ok(None) };
+    pub async fn kept_schema(&self, site: &str) -> Result<Option<Schema>> {
+        let Some(kept) = self.kept::<Value>(KEPT).await? else { return Ok(None) };
         // Earlier versions did not write the site; a data directory had one all the same.
         if kept.get("site").is_some_and(|known| known != site) {
             return Ok(None);

@@ -51,8 +51,8 @@ pub struct Stream {
 
 impl State {
     /// Returns the position.
-    pub fn stream(&self) -> Result<Stream> {
-        self.read(|connection| {
+    pub async fn stream(&self) -> Result<Stream> {
+        self.read(move |connection| {
             let sql = "SELECT site, incarnation, frontier, fingerprint, epoch, gen, polls_started, poll_done,
                 complete_as_of, event_created, schema_due, event_view FROM stream";
             let (mut stream, fingerprint) = connection.query_row(sql, [], |row| {
@@ -78,11 +78,12 @@ impl State {
             }
             Ok(stream)
         })
+        .await
     }
 
     /// Sets the position for the first time, or anew after [`State::new_incarnation`]:
     /// the highest visible id, its entry, and every lower id that is missing.
-    pub fn begin_stream(
+    pub async fn begin_stream(
         &self,
         site: &str,
         frontier: EventId,
@@ -91,50 +92,55 @@ impl State {
         event_view: Option<f64>,
         now: SiteTime,
     ) -> Result<()> {
+        let site = site.to_owned();
         let mut gaps = Gaps::default();
         for (lo, hi) in missing {
             gaps.open(*lo, *hi, now);
         }
         let fingerprint = fingerprint.map(render_fingerprint).transpose()?;
-        self.write(|transaction| {
+        self.write(move |transaction| {
             gaps.store(&Gaps::load(transaction)?, transaction)?;
             let sql = "UPDATE stream SET site = ?1, frontier = ?2, fingerprint = ?3, event_view = ?4";
             transaction.execute(sql, params![site, frontier.0, fingerprint, event_view])?;
             Ok(())
         })
+        .await
     }
 
     /// Starts a new history of the site: position and gaps are forgotten, and
     /// every type has to be imported again, in place. Rows stay.
-    pub fn new_incarnation(&self) -> Result<i64> {
-        self.write(|transaction| {
+    pub async fn new_incarnation(&self) -> Result<i64> {
+        self.write(move |transaction| {
             transaction.execute("DELETE FROM gaps", [])?;
             transaction.execute("UPDATE types SET state = 'absent', import = NULL WHERE state <> 'untracked'", [])?;
             let sql = "UPDATE stream SET incarnation = incarnation + 1, frontier = NULL, fingerprint = NULL,
                 complete_as_of = NULL, event_created = NULL, poll_done = 0 RETURNING incarnation";
             Ok(transaction.query_row(sql, [], |row| row.get(0))?)
         })
+        .await
     }
 
     /// Notes that the schema was read again.
-    pub fn schema_refreshed(&self) -> Result<()> {
-        self.write(|transaction| {
+    pub async fn schema_refreshed(&self) -> Result<()> {
+        self.write(move |transaction| {
             transaction.execute("UPDATE stream SET schema_due = 0", [])?;
             Ok(())
         })
+        .await
     }
 
     /// Asks for a fresh schema.
-    pub fn request_schema(&self) -> Result<()> {
-        self.write(|transaction| {
+    pub async fn request_schema(&self) -> Result<()> {
+        self.write(move |transaction| {
             transaction.execute("UPDATE stream SET schema_due = 1", [])?;
             Ok(())
         })
+        .await
     }
 
     /// Returns the open gaps.
-    pub fn gaps(&self) -> Result<Gaps> {
-        self.read(Gaps::load)
+    pub async fn gaps(&self) -> Result<Gaps> {
+        self.read(Gaps::load).await
     }
 }
 

@@ -90,8 +90,8 @@ pub struct Segment {
 
 impl State {
     /// Returns every known type, sorted by name.
-    pub fn types(&self) -> Result<Vec<TypeRecord>> {
-        self.read(|connection| {
+    pub async fn types(&self) -> Result<Vec<TypeRecord>> {
+        self.read(move |connection| {
             let mut statement = connection.prepare_cached(
                 "SELECT type, state, layout_hash, import, untracked_since, breaker_since FROM types ORDER BY type",
             )?;
@@ -99,30 +99,36 @@ impl State {
             let rows = rows.collect::<rusqlite::Result<Vec<_>>>()?;
             rows.into_iter().map(parse_import).collect()
         })
+        .await
     }
 
     /// Returns one type; `None` when it was never followed.
-    pub fn type_record(&self, entity_type: &EntityType) -> Result<Option<TypeRecord>> {
-        self.read(|connection| load(connection, entity_type))
+    pub async fn type_record(&self, entity_type: &EntityType) -> Result<Option<TypeRecord>> {
+        let entity_type = entity_type.clone();
+        self.read(move |connection| load(connection, &entity_type)).await
     }
 
     /// Begins or restarts an import of a type in place.
-    pub fn begin_import(&self, entity_type: &EntityType, layout_hash: &str, import: &ImportState) -> Result<()> {
+    pub async fn begin_import(&self, entity_type: &EntityType, layout_hash: &str, import: &ImportState) -> Result<()> {
+        let entity_type = entity_type.clone();
+        let layout_hash = layout_hash.to_owned();
         let import = render(import)?;
-        self.write(|transaction| {
+        self.write(move |transaction| {
             let sql = "INSERT INTO types (type, state, layout_hash, import) VALUES (?1, 'importing', ?2, ?3)
                 ON CONFLICT (type) DO UPDATE SET state = 'importing', layout_hash = ?2, import = ?3,
                     untracked_since = NULL";
             transaction.execute(sql, params![entity_type.as_str(), layout_hash, import])?;
             Ok(())
         })
+        .await
     }
 
     /// Ends the copying of an import: the type is live once every mark up to
     /// `until` is cleared.
-    pub fn confirm_import(&self, entity_type: &EntityType, until: SiteTime) -> Result<()> {
-        self.write(|transaction| {
-            let Some(mut import) = load(transaction, entity_type)?.and_then(|record| record.import) else {
+    pub async fn confirm_import(&self, entity_type: &EntityType, until: SiteTime) -> Result<()> {
+        let entity_type = entity_type.clone();
+        self.write(move |transaction| {
+            let Some(mut import) = load(transaction, &entity_type)?.and_then(|record| record.import) else {
                 return Ok(());
             };
             import.confirm_until = Some(until);
@@ -130,30 +136,36 @@ impl State {
             transaction.execute(sql, params![entity_type.as_str(), render(&import)?])?;
             Ok(())
         })
+        .await
     }
 
     /// Declares a type live: its import is complete and confirmed.
-    pub fn set_live(&self, entity_type: &EntityType) -> Result<()> {
-        self.write(|transaction| {
+    pub async fn set_live(&self, entity_type: &EntityType) -> Result<()> {
+        let entity_type = entity_type.clone();
+        self.write(move |transaction| {
             let sql = "UPDATE types SET state = 'live', import = NULL WHERE type = ?1 AND state = 'importing'";
             transaction.execute(sql, [entity_type.as_str()])?;
             Ok(())
         })
+        .await
     }
 
     /// Sets the state of a type that is known already.
-    pub fn set_type_state(&self, entity_type: &EntityType, state: TypeState) -> Result<()> {
-        self.write(|transaction| {
+    pub async fn set_type_state(&self, entity_type: &EntityType, state: TypeState) -> Result<()> {
+        let entity_type = entity_type.clone();
+        self.write(move |transaction| {
             let sql = "UPDATE types SET state = ?2 WHERE type = ?1";
             transaction.execute(sql, [entity_type.as_str(), state.as_str()])?;
             Ok(())
         })
+        .await
     }
 
     /// Notes that no entity config names the type any more; the first moment
     /// stays.
-    pub fn set_untracked(&self, entity_type: &EntityType, now: SiteTime) -> Result<()> {
-        self.write(|transaction| {
+    pub async fn set_untracked(&self, entity_type: &EntityType, now: SiteTime) -> Result<()> {
+        let entity_type = entity_type.clone();
+        self.write(move |transaction| {
             let sql = "UPDATE types SET state = 'untracked', import = NULL,
                 untracked_since = coalesce(untracked_since, ?2) WHERE type = ?1";
             transaction.execute(sql, params![entity_type.as_str(), now.0])?;
@@ -161,35 +173,42 @@ impl State {
             transaction.execute("DELETE FROM sweeps WHERE type = ?1", [entity_type.as_str()])?;
             Ok(())
         })
+        .await
     }
 
     /// Forgets everything about a type, rows included.
-    pub fn forget_type(&self, entity_type: &EntityType) -> Result<()> {
-        self.write(|transaction| {
+    pub async fn forget_type(&self, entity_type: &EntityType) -> Result<()> {
+        let entity_type = entity_type.clone();
+        self.write(move |transaction| {
             for table in ["marks", "touched", "sweeps", "rowmeta", "buckets", "absences", "dead", "types"] {
                 transaction.execute(&format!("DELETE FROM {table} WHERE type = ?1"), [entity_type.as_str()])?;
             }
             Ok(())
         })
+        .await
     }
 
     /// Opens or closes the breaker of a type; the first moment stays.
-    pub fn set_breaker(&self, entity_type: &EntityType, open: Option<SiteTime>) -> Result<()> {
-        self.write(|transaction| {
+    pub async fn set_breaker(&self, entity_type: &EntityType, open: Option<SiteTime>) -> Result<()> {
+        let entity_type = entity_type.clone();
+        self.write(move |transaction| {
             let sql = "UPDATE types SET breaker_since = CASE WHEN ?2 IS NULL THEN NULL
                 ELSE coalesce(breaker_since, ?2) END WHERE type = ?1";
             transaction.execute(sql, params![entity_type.as_str(), open.map(|moment| moment.0)])?;
             Ok(())
         })
+        .await
     }
 
     /// Counts the keys of a type whose deletion is held.
-    pub fn held(&self, entity_type: &EntityType) -> Result<u64> {
-        self.read(|connection| {
+    pub async fn held(&self, entity_type: &EntityType) -> Result<u64> {
+        let entity_type = entity_type.clone();
+        self.read(move |connection| {
             let sql = "SELECT count(*) FROM marks WHERE type = ?1 AND kinds & ?2 <> 0";
             let values = params![entity_type.as_str(), super::Kinds::HELD.0];
             Ok(connection.query_row(sql, values, |row| row.get::<_, i64>(0))? as u64)
         })
+        .await
     }
 }
 
@@ -213,7 +232,7 @@ pub(super) fn step_import(
     Ok(Some(import))
 }
 
-fn load(connection: &Connection, entity_type: &EntityType) -> Result<Option<TypeRecord>> {
+pub(super) fn load(connection: &Connection, entity_type: &EntityType) -> Result<Option<TypeRecord>> {
     let sql = "SELECT type, state, layout_hash, import, untracked_since, breaker_since FROM types WHERE type = ?1";
     let mut statement = connection.prepare_cached(sql)?;
     statement.query_row([entity_type.as_str()], from_row).optional()?.map(parse_import).transpose()

@@ -23,10 +23,10 @@ impl Replica {
     pub async fn advance(&self, patience: Duration) -> Result<()> {
         let asked = Instant::now();
         // Polls with a higher number begin after this moment.
-        let started = self.state().stream()?.polls_started;
+        let started = self.state().stream().await?.polls_started;
         let mut target = None;
         loop {
-            match self.state().lead() {
+            match self.state().lead().await {
                 Ok(lead) => {
                     let worked = self.work_towards(started).await;
                     drop(lead);
@@ -35,7 +35,7 @@ impl Replica {
                 Err(StateError::Locked { .. }) => {}
                 Err(error) => return Err(error.into()),
             }
-            if self.has_reached(started, &mut target)? {
+            if self.has_reached(started, &mut target).await? {
                 return Ok(());
             }
             if asked.elapsed() >= patience {
@@ -49,10 +49,10 @@ impl Replica {
 
     /// Does what the leader would do.
     async fn work_towards(&self, started: i64) -> Result<()> {
-        if self.state().stream()?.frontier.is_none() {
+        if self.state().stream().await?.frontier.is_none() {
             self.check_stream().await?;
         }
-        while self.state().stream()?.poll_done <= started {
+        while self.state().stream().await?.poll_done <= started {
             self.poll().await?;
         }
         let mut target = None;
@@ -60,7 +60,7 @@ impl Replica {
             // Also when nothing is left to wait for: keys that were put aside, and
             // that an event marked again, hold up nobody and are read all the same.
             let fetched = self.fetch_due().await?;
-            if fetched.read == 0 || self.has_reached(started, &mut target)? {
+            if fetched.read == 0 || self.has_reached(started, &mut target).await? {
                 return Ok(());
             }
         }
@@ -68,13 +68,13 @@ impl Replica {
 
     /// Tells whether the first complete poll after `started`, kept in `target` with
     /// its moment, left nothing to read.
-    fn has_reached(&self, started: i64, target: &mut Option<(i64, SiteTime)>) -> Result<bool> {
+    async fn has_reached(&self, started: i64, target: &mut Option<(i64, SiteTime)>) -> Result<bool> {
         if target.is_none() {
-            let stream = self.state().stream()?;
+            let stream = self.state().stream().await?;
             *target = stream.complete_as_of.filter(|_| stream.poll_done > started).map(|at| (stream.poll_done, at));
         }
         match *target {
-            Some((poll, at)) => Ok(self.state().open_marks(poll, at)? == 0),
+            Some((poll, at)) => Ok(self.state().open_marks(poll, at).await? == 0),
             None => Ok(false),
         }
     }

@@ -36,9 +36,9 @@ pub(super) struct Suspects {
 impl Replica {
     /// Reads the latest entries and returns those that seem missed.
     pub(super) async fn audit(&self) -> Result<Suspects> {
-        let Some(since) = self.state().kept::<SiteTime>(FOLLOWED_SINCE)? else {
+        let Some(since) = self.state().kept::<SiteTime>(FOLLOWED_SINCE).await? else {
             // A directory of an older version: what came before is not judged.
-            self.state().keep(FOLLOWED_SINCE, &self.now())?;
+            self.state().keep(FOLLOWED_SINCE, &self.now()).await?;
             return Ok(Suspects::default());
         };
         let now = self.now().timestamp();
@@ -60,20 +60,20 @@ impl Replica {
                 None => break,
             }
         }
-        let poll = self.state().stream()?.polls_started;
-        Ok(Suspects { poll, entries: self.unseen(entries)? })
+        let poll = self.state().stream().await?.polls_started;
+        Ok(Suspects { poll, entries: self.unseen(entries).await? })
     }
 
     /// Looks at suspects again once a poll that began after their audit has ended;
     /// until then they are handed back.
-    pub(super) fn conclude_audit(&self, suspects: Suspects) -> Result<Suspects> {
+    pub(super) async fn conclude_audit(&self, suspects: Suspects) -> Result<Suspects> {
         if suspects.entries.is_empty() {
             return Ok(Suspects::default());
         }
-        if self.state().stream()?.poll_done <= suspects.poll {
+        if self.state().stream().await?.poll_done <= suspects.poll {
             return Ok(suspects);
         }
-        let missed = self.unseen(suspects.entries)?;
+        let missed = self.unseen(suspects.entries).await?;
         let tracked = self.tracked();
         let marks: Vec<MarkRequest> = missed.iter().flat_map(|entry| extract(entry, &tracked).marks).collect();
         if !missed.is_empty() {
@@ -81,18 +81,18 @@ impl Replica {
             tracing::error!(first, count, "entries of the event log were missed: what they name is read again");
             self.metrics().sync.audit_missed.inc_by(count as u64);
         }
-        self.state().mark(&marks, self.now())?;
+        self.state().mark(&marks, self.now()).await?;
         Ok(Suspects::default())
     }
 
     /// Returns the entries that have not led to what they ask for.
-    fn unseen(&self, entries: Vec<Map<String, Value>>) -> Result<Vec<Map<String, Value>>> {
-        let frontier = self.state().stream()?.frontier.map_or(0, |id| id.0);
-        let gaps = self.state().gaps()?;
+    async fn unseen(&self, entries: Vec<Map<String, Value>>) -> Result<Vec<Map<String, Value>>> {
+        let frontier = self.state().stream().await?.frontier.map_or(0, |id| id.0);
+        let gaps = self.state().gaps().await?;
         let mut unseen = Vec::new();
         for entry in entries {
             let known = Answer::id(&entry).is_some_and(|id| id <= frontier && !gaps.contains(id));
-            if !known || !self.has_marked(&entry)? {
+            if !known || !self.has_marked(&entry).await? {
                 unseen.push(entry);
             }
         }
@@ -101,14 +101,14 @@ impl Replica {
 
     /// Tells whether every followed key that an entry names was marked or read
     /// since the entry was written.
-    fn has_marked(&self, entry: &Map<String, Value>) -> Result<bool> {
+    async fn has_marked(&self, entry: &Map<String, Value>) -> Result<bool> {
         let tracked = self.tracked();
         let created = entry.get("created_at").and_then(Value::as_str).and_then(Timestamp::parse);
         let Some(created) = created else { return Ok(true) };
         let since = SiteTime::from(Timestamp(created.0 - SLACK_SECONDS));
         for mark in extract(entry, &tracked).marks.iter().filter(|mark| tracked.follows(&mark.key.entity_type)) {
-            let touched = self.state().was_touched(&mark.key, since)?;
-            if !touched && !self.was_read(mark, created.into())? {
+            let touched = self.state().was_touched(&mark.key, since).await?;
+            if !touched && !self.was_read(mark, created.into()).await? {
                 return Ok(false);
             }
         }
@@ -117,8 +117,8 @@ impl Replica {
 
     /// Rows of a type that came into the configuration later were read by its
     /// import; of a type that is not complete nothing can be said.
-    fn was_read(&self, mark: &MarkRequest, since: SiteTime) -> Result<bool> {
-        let read = self.state().row(&mark.key.entity_type, mark.key.id)?.is_some_and(|row| row.read_at >= since);
-        Ok(read || !self.live_types()?.contains(&mark.key.entity_type))
+    async fn was_read(&self, mark: &MarkRequest, since: SiteTime) -> Result<bool> {
+        let read = self.state().row(&mark.key.entity_type, mark.key.id).await?.is_some_and(|row| row.read_at >= since);
+        Ok(read || !self.live_types().await?.contains(&mark.key.entity_type))
     }
 }

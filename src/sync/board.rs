@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::Replica;
 use crate::elastic::{self, Call, Client};
 use crate::entity::EntityRef;
-use crate::state::{Kinds, MarkRequest, ReplicationStatus, SiteTime, State, StateError};
+use crate::state::{Kinds, MarkRequest, ReplicationStatus, SiteTime, StateError};
 
 /// How often the leader looks whether its standing has changed.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -207,7 +207,7 @@ impl Board {
             let marks = keys.filter(|key| tracked.follows(&key.entity_type));
             let marks: Vec<_> = marks.map(|key| MarkRequest::new(key, Kinds::WRITE)).collect();
             let now = replica.now();
-            on_disk(replica, move |state| state.mark(&marks, now)).await?;
+            replica.state().mark(&marks, now).await?;
             let gone = Call::delete(format!("/{}/_doc/{}", self.marks, hit.id)).param("refresh", true).accept(&[404]);
             self.client.send(&gone).await?;
         }
@@ -244,11 +244,11 @@ impl Board {
     /// Writes how fresh the rows are, where that has changed or was not said for a
     /// while; tells whether this process leads.
     async fn tell(&self, replica: &Replica, leader: &str, last: &mut Option<Told>) -> Result<bool> {
-        let mut standing = on_disk(replica, State::replication_status).await?;
+        let mut standing = replica.state().replication_status().await?;
         if let Some(told) = last.as_ref().filter(|told| told.standing == standing && told.at.elapsed() < WRITE_EVERY) {
             return Ok(told.heard);
         }
-        let version = on_disk(replica, State::next_rv).await?;
+        let version = replica.state().next_rv().await?;
         let told = standing.clone();
         for ty in standing.types.values_mut().filter(|ty| ty.quarantined.len() > MOST_QUARANTINED) {
             ty.quarantined.clear();
@@ -270,18 +270,6 @@ struct Told {
     at: Instant,
     /// Whether no newer leader had written.
     heard: bool,
-}
-
-/// Waits for the disk on a thread that does not serve the network.
-async fn on_disk<T: Send + 'static>(
-    replica: &Replica,
-    ask: impl FnOnce(&State) -> crate::state::Result<T> + Send + 'static,
-) -> Result<T> {
-    let state = replica.state().clone();
-    match tokio::task::spawn_blocking(move || ask(&state)).await {
-        Ok(answer) => Ok(answer?),
-        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
-    }
 }
 
 fn key_of(text: &str) -> Option<EntityRef> {

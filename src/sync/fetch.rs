@@ -51,11 +51,11 @@ impl Replica {
         let in_flight = self.settings().fetches_in_flight.max(1);
         let reserved = in_flight / 2;
         let now = self.now();
-        let turn = self.state().due_marks(now, size * (in_flight - reserved))?;
+        let turn = self.state().due_marks(now, size * (in_flight - reserved)).await?;
         let mut newest = Vec::new();
         if turn.len() == size * (in_flight - reserved) {
             let known: BTreeSet<EntityRef> = turn.iter().map(|mark| mark.key.clone()).collect();
-            newest = self.state().newest_marks(now, size * reserved)?;
+            newest = self.state().newest_marks(now, size * reserved).await?;
             newest.retain(|mark| !known.contains(&mark.key));
         }
         let due = turn.len() + newest.len();
@@ -82,9 +82,9 @@ impl Replica {
         let Some(layout) = self.tracked().layout(entity_type).cloned() else {
             return self.fetch_names(entity_type, marks).await;
         };
-        if let Some(delay) = self.must_wait(&layout)? {
+        if let Some(delay) = self.must_wait(&layout).await? {
             let keys: Vec<EntityRef> = marks.iter().map(|mark| mark.key.clone()).collect();
-            self.state().defer(&keys, delay, self.now())?;
+            self.state().defer(&keys, delay, self.now()).await?;
             return Ok(0);
         }
         let mut parts = vec![marks];
@@ -105,8 +105,8 @@ impl Replica {
                 }
                 Blame::Key => self.bury(&part[0], &error).await?,
                 Blame::Type(message) => {
-                    self.state().request_schema()?;
-                    self.put_off(part, Duration::from_secs(30))?;
+                    self.state().request_schema().await?;
+                    self.put_off(part, Duration::from_secs(30)).await?;
                     return Err(SyncError::Schema { entity_type: entity_type.clone(), message });
                 }
                 Blame::Site => return Err(error.into()),
@@ -117,8 +117,8 @@ impl Replica {
 
     /// Returns how long rows of a type must wait: while it cannot be followed, and
     /// until the import with a changed layout has made room for them.
-    fn must_wait(&self, layout: &TypeLayout) -> Result<Option<Duration>> {
-        Ok(match self.state().type_record(&layout.entity_type)? {
+    async fn must_wait(&self, layout: &TypeLayout) -> Result<Option<Duration>> {
+        Ok(match self.state().type_record(&layout.entity_type).await? {
             Some(record) if record.state == TypeState::Degraded => Some(Duration::from_secs(30)),
             Some(record) if record.layout_hash != layout.hash => Some(Duration::from_secs(2)),
             _ => None,
@@ -133,14 +133,14 @@ impl Replica {
         let said = match self.read_keys(layout, &ids, Purpose::Fetch).await {
             Ok(said) => said,
             Err(error) => {
-                self.state().abandon(&ticket)?;
+                self.state().abandon(&ticket).await?;
                 return Err(error.into());
             }
         };
         self.step("fetch: read")?;
-        if self.is_odd(layout, marks, &said)? {
-            self.state().abandon(&ticket)?;
-            return self.put_off(marks, Duration::from_secs(5));
+        if self.is_odd(layout, marks, &said).await? {
+            self.state().abandon(&ticket).await?;
+            return self.put_off(marks, Duration::from_secs(5)).await;
         }
         // A repair is asked for because the store cannot be believed.
         let suppress = !marks.iter().any(|mark| mark.kinds.any(Kinds::REPAIR));
@@ -183,13 +183,13 @@ impl Replica {
 
     /// Tells whether the answer is too empty to be true: many keys that were there
     /// and now none of them, twice.
-    fn is_odd(&self, layout: &TypeLayout, marks: &[Mark], said: &[(i64, Said)]) -> Result<bool> {
+    async fn is_odd(&self, layout: &TypeLayout, marks: &[Mark], said: &[(i64, Said)]) -> Result<bool> {
         let empty = said.len() >= EMPTY_IS_ODD && said.iter().all(|(_, said)| *said == Said::Absent);
         if !empty || marks.iter().any(|mark| mark.attempts >= 2) {
             return Ok(false);
         }
         let ids: Vec<i64> = said.iter().map(|(id, _)| *id).collect();
-        let known = self.state().rows(&layout.entity_type, &ids)?;
+        let known = self.state().rows(&layout.entity_type, &ids).await?;
         let active = known.values().filter(|meta| meta.state == RowState::Active).count();
         Ok(active >= EMPTY_IS_ODD)
     }
@@ -203,7 +203,7 @@ impl Replica {
             return Ok(Blame::Site);
         }
         if breaks && marks.iter().any(|mark| mark.attempts < 2) {
-            self.put_off(marks, Duration::from_secs(2))?;
+            self.put_off(marks, Duration::from_secs(2)).await?;
             return Ok(Blame::Site);
         }
         let (fields, filter) = (layout.field_names(), &layout.raw_filter);
@@ -230,10 +230,10 @@ impl Replica {
         self.step("fetch: buried")
     }
 
-    fn put_off(&self, marks: &[Mark], delay: Duration) -> Result<()> {
+    async fn put_off(&self, marks: &[Mark], delay: Duration) -> Result<()> {
         let off = |mark: &Mark| Postponed { key: mark.key.clone(), delay, add: Kinds::default() };
         let postponed: Vec<_> = marks.iter().map(off).collect();
-        Ok(self.state().postpone(&postponed, self.now())?)
+        Ok(self.state().postpone(&postponed, self.now()).await?)
     }
 
     /// Reads keys again at once and writes them in any case, even when nothing
@@ -257,7 +257,7 @@ impl Replica {
                 let said = match self.read_keys(&layout, chunk, Purpose::Validate).await {
                     Ok(said) => said,
                     Err(error) => {
-                        self.state().abandon(&ticket)?;
+                        self.state().abandon(&ticket).await?;
                         return Err(error.into());
                     }
                 };

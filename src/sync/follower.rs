@@ -56,7 +56,7 @@ impl Follower {
     /// [`crate::state::StateError::Locked`] when another process leads;
     /// [`SyncError::OtherSite`] when the directory belongs to another site.
     pub async fn start_up(replica: Replica, progress: Option<Progress>) -> Result<Self> {
-        let lock = replica.state().lead()?;
+        let lock = replica.state().lead().await?;
         replica.check_stream().await?;
         Self::lead(replica, lock, progress, true).await
     }
@@ -68,14 +68,14 @@ impl Follower {
     ///
     /// As [`Follower::start_up`].
     pub async fn take_lead(replica: Replica, progress: Option<Progress>) -> Result<Self> {
-        let lock = replica.state().lead()?;
-        replica.check_site()?;
+        let lock = replica.state().lead().await?;
+        replica.check_site().await?;
         Self::lead(replica, lock, progress, false).await
     }
 
     async fn lead(replica: Replica, lock: LeaderLock, progress: Option<Progress>, checked: bool) -> Result<Self> {
         replica.metrics().leader.active.set(1.0);
-        let epoch = replica.state().begin_epoch(replica.now())?;
+        let epoch = replica.state().begin_epoch(replica.now()).await?;
         replica.metrics().leader.epoch.set(epoch as f64);
         replica.step("start: led")?;
         replica.make_room().await?;
@@ -108,9 +108,9 @@ impl Follower {
     /// # Errors
     ///
     /// Only when the state cannot be read.
-    pub fn status(&self) -> Result<Status> {
+    pub async fn status(&self) -> Result<Status> {
         let poll = self.poll_status.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        Ok(Status { poll: Some(poll), ..self.replica.status()? })
+        Ok(Status { poll: Some(poll), ..self.replica.status().await? })
     }
 
     /// Imports everything that is not complete; returns the number of types.
@@ -119,7 +119,7 @@ impl Follower {
     ///
     /// The first error; the next call goes on where it was.
     pub async fn import_pending(&self) -> Result<usize> {
-        let pending = self.replica.pending_imports()?;
+        let pending = self.replica.pending_imports().await?;
         for entity_type in &pending {
             self.replica.import(entity_type, self.progress.clone()).await?;
         }
@@ -138,7 +138,7 @@ impl Follower {
         let mut schedule = self.stepped.lock().await;
         self.replica.maintain(&mut schedule).await?;
         let fetched = self.replica.fetch_due().await?;
-        self.replica.conclude_imports()?;
+        self.replica.conclude_imports().await?;
         Ok(Step { polled, fetched })
     }
 
@@ -244,7 +244,7 @@ impl Follower {
                 Ok(fetched) => {
                     failures = 0;
                     if fetched.read == 0 {
-                        wait(stop, self.until_next_mark(), self.marked.notified()).await;
+                        wait(stop, self.until_next_mark().await, self.marked.notified()).await;
                     }
                 }
                 Err(error) => {
@@ -258,9 +258,9 @@ impl Follower {
 
     /// Returns how long the fetch loop may sleep when nobody wakes it: other
     /// processes mark keys, too.
-    fn until_next_mark(&self) -> Duration {
+    async fn until_next_mark(&self) -> Duration {
         let longest = Duration::from_secs(1);
-        match self.replica.state().next_due() {
+        match self.replica.state().next_due().await {
             Ok(Some(due)) => due.since(self.replica.now()).clamp(Duration::from_millis(50), longest),
             _ => longest,
         }
@@ -291,7 +291,7 @@ impl Follower {
     /// Imports what is not complete. A type that fails does not stop the others.
     async fn import_side_by_side(&self) -> Result<()> {
         use futures::stream::{self, StreamExt};
-        let pending = self.replica.pending_imports()?;
+        let pending = self.replica.pending_imports().await?;
         let at_once = self.replica.settings().imports_at_once.max(1);
         let imports = stream::iter(pending).map(|entity_type| {
             let (replica, progress) = (self.replica.clone(), self.progress.clone());
@@ -309,7 +309,8 @@ impl Follower {
                 () = stop.cancelled() => return,
             };
             round += 1;
-            let shown = if round % STATUS_EVERY == 1 { self.replica.measure_status().map(|_| ()) } else { Ok(()) };
+            let shown =
+                if round % STATUS_EVERY == 1 { self.replica.measure_status().await.map(|_| ()) } else { Ok(()) };
             match done.and(shown) {
                 Ok(()) => {
                     failures = 0;

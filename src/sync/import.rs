@@ -66,10 +66,10 @@ struct Job {
 
 impl Replica {
     /// Returns the types whose rows do not fit their layout or are not complete.
-    pub fn pending_imports(&self) -> Result<Vec<EntityType>> {
+    pub async fn pending_imports(&self) -> Result<Vec<EntityType>> {
         let mut pending = Vec::new();
         for layout in self.tracked().layouts() {
-            let record = self.state().type_record(&layout.entity_type)?;
+            let record = self.state().type_record(&layout.entity_type).await?;
             let copied = record.as_ref().is_some_and(|record| {
                 let confirming = record.import.as_ref().is_some_and(|import| import.confirm_until.is_some());
                 let state = matches!(record.state, TypeState::Live | TypeState::Degraded);
@@ -92,7 +92,7 @@ impl Replica {
         let layout = self.layout(entity_type)?;
         self.store().ensure_type(&layout).await?;
         self.step("import: room made")?;
-        let record = self.state().type_record(entity_type)?;
+        let record = self.state().type_record(entity_type).await?;
         let interrupted = record
             .filter(|record| record.state == TypeState::Importing && record.layout_hash == layout.hash)
             .and_then(|record| record.import);
@@ -100,7 +100,7 @@ impl Replica {
             Some(import) => import,
             None => {
                 let import = self.plan_import(&layout).await?;
-                self.state().begin_import(entity_type, &layout.hash, &import)?;
+                self.state().begin_import(entity_type, &layout.hash, &import).await?;
                 self.step("import: begun")?;
                 import
             }
@@ -108,8 +108,8 @@ impl Replica {
         let lo_rv = import.lo_rv;
         let rows = self.copy(&layout, import, true, progress).await?;
         let unmet = self.mark_unmet(&layout, lo_rv).await?;
-        let until = self.state().stream()?.complete_as_of.unwrap_or_else(|| self.now());
-        self.state().confirm_import(entity_type, until)?;
+        let until = self.state().stream().await?.complete_as_of.unwrap_or_else(|| self.now());
+        self.state().confirm_import(entity_type, until).await?;
         self.step("import: copied")?;
         Ok(Imported { rows, unmet })
     }
@@ -134,7 +134,7 @@ impl Replica {
     /// come without an event.
     async fn plan_import(&self, layout: &TypeLayout) -> Result<ImportState> {
         // Before the questions below, so that no answer of theirs is newer.
-        let lo_rv = self.state().next_rv()?;
+        let lo_rv = self.state().next_rv().await?;
         let expected = self.count(layout).await?;
         let newest = Read {
             order: vec![RawSort { path: "id".into(), descending: true }],
@@ -217,13 +217,13 @@ impl Replica {
     async fn mark_unmet(&self, layout: &TypeLayout, lo_rv: i64) -> Result<u64> {
         let (mut after, mut unmet) = (0, 0);
         loop {
-            let ids = self.state().rows_older_than(&layout.entity_type, lo_rv, after, 5_000)?;
+            let ids = self.state().rows_older_than(&layout.entity_type, lo_rv, after, 5_000).await?;
             let Some(last) = ids.last().copied() else {
                 return Ok(unmet);
             };
             let key = |id: &i64| EntityRef::new(layout.entity_type.clone(), *id);
             let marks: Vec<_> = ids.iter().map(|id| MarkRequest::new(key(id), Kinds::IMPORT)).collect();
-            self.state().mark(&marks, self.now())?;
+            self.state().mark(&marks, self.now()).await?;
             unmet += ids.len() as u64;
             after = last;
         }
@@ -244,7 +244,7 @@ impl Job {
             last_id = page.last_id().unwrap_or(last_id).max(last_id);
             // Steps of a segment have an order, so one page waits for the other.
             if let Err(error) = written(writing.take()).await {
-                self.replica.state().abandon(&ticket)?;
+                self.replica.state().abandon(&ticket).await?;
                 break Err(error);
             }
             let step = self.resumable.then_some(SegmentStep { index, last_id, done });
@@ -265,7 +265,7 @@ impl Job {
                 Ok(page) => return Ok((ticket, page)),
                 Err(error) => error,
             };
-            self.replica.state().abandon(&ticket)?;
+            self.replica.state().abandon(&ticket).await?;
             match &error {
                 SyncError::Site(site) if site.kind() == ErrorKind::Timeout && *size > SMALLEST_PAGE => {
                     *size = (*size / 2).max(SMALLEST_PAGE);

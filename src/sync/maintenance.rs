@@ -78,15 +78,15 @@ impl Replica {
         let settings = self.settings();
         let mut outcome = Outcome::default();
         let schema_due = is_due(&mut schedule.schema, settings.schema_every, now);
-        if schema_due || self.state().stream()?.schema_due {
+        if schema_due || self.state().stream().await?.schema_due {
             outcome.note(self.check_schema().await)?;
         }
         let lacking = self.lacking();
         let stopped = |ty: &EntityType| lacking.get(ty).is_some_and(|fields| fields.contains_key(WHOLE));
-        for sweep in self.state().due_sweeps(now)?.into_iter().filter(|sweep| !stopped(&sweep.entity_type)) {
+        for sweep in self.state().due_sweeps(now).await?.into_iter().filter(|sweep| !stopped(&sweep.entity_type)) {
             outcome.note(self.sweep(&sweep).await)?;
         }
-        outcome.note(self.conclude_imports())?;
+        outcome.note(self.conclude_imports().await)?;
         if is_due(&mut schedule.untracked, UNTRACKED_EVERY, now) {
             outcome.note(self.forget_untracked().await)?;
         }
@@ -95,7 +95,7 @@ impl Replica {
         }
         if is_due(&mut schedule.time_filters, TIME_FILTERS_EVERY, now) {
             for entity_type in self.tracked().filtered_by_time() {
-                self.state().request_sweep(entity_type, now)?;
+                self.state().request_sweep(entity_type, now).await?;
             }
         }
         if is_due(&mut schedule.tombstones, TOMBSTONES_EVERY, now) {
@@ -110,7 +110,7 @@ impl Replica {
     }
 
     async fn audit_due(&self, schedule: &mut MaintenanceSchedule, now: SiteTime) -> Result<()> {
-        schedule.suspects = self.conclude_audit(std::mem::take(&mut schedule.suspects))?;
+        schedule.suspects = self.conclude_audit(std::mem::take(&mut schedule.suspects)).await?;
         if is_due(&mut schedule.audit, self.settings().audit_every, now) {
             schedule.suspects = self.audit().await?;
         }
@@ -126,7 +126,7 @@ impl Replica {
             (ScanKind::Light, settings.light_scan_every),
             (ScanKind::Retired, settings.retired_scan_every),
         ];
-        let types = self.live_types()?;
+        let types = self.live_types().await?;
         let mut outcome = Outcome::default();
         for (kind, every) in kinds {
             for (index, entity_type) in types.iter().enumerate() {
@@ -142,15 +142,15 @@ impl Replica {
 
     /// Declares types live whose import is copied and confirmed: every mark that
     /// was open at its end is cleared.
-    pub(super) fn conclude_imports(&self) -> Result<()> {
-        for record in self.state().types()? {
+    pub(super) async fn conclude_imports(&self) -> Result<()> {
+        for record in self.state().types().await? {
             let confirm = record.import.as_ref().and_then(|import| import.confirm_until);
             let Some(until) = confirm.filter(|_| record.state == TypeState::Importing) else {
                 continue;
             };
             let kinds = Kinds::TOLD | Kinds::IMPORT;
-            if !self.state().has_marks_until(&record.entity_type, kinds, until)? {
-                self.state().set_live(&record.entity_type)?;
+            if !self.state().has_marks_until(&record.entity_type, kinds, until).await? {
+                self.state().set_live(&record.entity_type).await?;
                 tracing::info!(entity_type = %record.entity_type, "live");
             }
         }
@@ -161,7 +161,7 @@ impl Replica {
         let keep = self.settings().keep_tombstones;
         let older_than = now.before(keep).timestamp();
         self.store().purge(&PurgeScope::Tombstones { older_than }).await?;
-        self.state().purge_tombstones(now, keep)?;
+        self.state().purge_tombstones(now, keep).await?;
         Ok(())
     }
 }

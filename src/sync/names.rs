@@ -29,7 +29,7 @@ impl Replica {
                 Vec::new()
             }
             Err(error) => {
-                self.state().abandon(&ticket)?;
+                self.state().abandon(&ticket).await?;
                 return Err(error);
             }
         };
@@ -98,9 +98,9 @@ impl Replica {
         let mut done = Vec::new();
         for (entity_type, ids) in by_type {
             for chunk in ids.chunks(self.client().page_size() as usize) {
-                let ticket = self.state().begin_read(entity_type, self.now())?;
+                let ticket = self.state().begin_read(entity_type, self.now()).await?;
                 let read = self.read_names(entity_type, chunk, ReadVersion(ticket.rv)).await;
-                self.state().abandon(&ticket)?;
+                self.state().abandon(&ticket).await?;
                 for target in read? {
                     if !self.store().relink(&target).await?.stale {
                         done.push(target.key);

@@ -49,7 +49,7 @@ impl Replica {
 
     async fn try_poll(&self) -> Result<Polled> {
         let started = self.now();
-        let Some(poll) = self.state().begin_poll(started, self.settings().max_gaps)? else {
+        let Some(poll) = self.state().begin_poll(started, self.settings().max_gaps).await? else {
             // A poll that has no position begins the stream.
             self.begin_stream().await?;
             return Ok(Polled { full: true, ..Polled::default() });
@@ -60,19 +60,19 @@ impl Replica {
         let full = answer.has_next_page;
         let entries = in_order(answer, full)?;
         self.step("poll: read")?;
-        let polled = self.commit(&poll, &entries, full)?;
+        let polled = self.commit(poll, &entries, full).await?;
         self.step("poll: committed")?;
         Ok(polled)
     }
 
-    fn commit(&self, poll: &PollStart, entries: &[Map<String, Value>], full: bool) -> Result<Polled> {
+    async fn commit(&self, poll: PollStart, entries: &[Map<String, Value>], full: bool) -> Result<Polled> {
         let now = self.now();
         let tracked = self.tracked();
         let ids: Vec<i64> = entries.iter().filter_map(Answer::id).collect();
-        let newest = entries.last();
+        let (number, newest) = (poll.number, entries.last());
         let mut commit = PollCommit {
             poll,
-            ids: &ids,
+            ids,
             full,
             newest: newest.and_then(fingerprint),
             event_created: entries.iter().filter_map(created_at).max(),
@@ -96,11 +96,11 @@ impl Replica {
             commit.dead.extend(found.dead);
             commit.schema_due |= found.schema_due;
         }
-        let committed = self.state().commit_poll(&commit)?;
+        let marked = commit.marks.len();
+        let committed = self.state().commit_poll(commit).await?;
         sync.polled(now.timestamp().to_chrono(), entries.len());
         self.note_gaps(&committed);
-        let marked = commit.marks.len();
-        Ok(Polled { number: poll.number, entries: entries.len(), full, marked, frontier: committed.frontier })
+        Ok(Polled { number, entries: entries.len(), full, marked, frontier: committed.frontier })
     }
 
     fn note_gaps(&self, committed: &PollCommitted) {

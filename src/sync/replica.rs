@@ -137,25 +137,12 @@ impl Replica {
 
     /// Takes the version of a read.
     pub(super) async fn begin_read(&self, entity_type: &EntityType) -> Result<Ticket> {
-        let (entity_type, now) = (entity_type.clone(), self.now());
-        self.on_disk(move |state| state.begin_read(&entity_type, now)).await
+        Ok(self.state().begin_read(entity_type, self.now()).await?)
     }
 
     /// Commits a finished read.
     pub(super) async fn finish(&self, finish: Finish) -> Result<Finished> {
-        self.on_disk(move |state| state.finish(&finish)).await
-    }
-
-    /// Waits for the disk on a thread that does not serve the network.
-    async fn on_disk<T: Send + 'static>(
-        &self,
-        change: impl FnOnce(&State) -> crate::state::Result<T> + Send + 'static,
-    ) -> Result<T> {
-        let state = self.0.state.clone();
-        match tokio::task::spawn_blocking(move || change(&state)).await {
-            Ok(made) => Ok(made?),
-            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
-        }
+        Ok(self.state().finish(finish).await?)
     }
 }
 

@@ -60,22 +60,27 @@ impl Replica {
     ///
     /// Nothing is marked then.
     pub async fn scan(&self, entity_type: &EntityType, kind: ScanKind) -> Result<Scanned> {
-        let before = self.state().generation()?;
+        let before = self.state().generation().await?;
         let (scanned, marks) = match kind {
             ScanKind::Fast => self.compare_newest(entity_type).await?,
             ScanKind::Light => self.compare_all(entity_type, RowState::Active, Kinds::SCAN).await?,
             ScanKind::Retired => self.compare_all(entity_type, RowState::Retired, Kinds::SCAN).await?,
         };
-        self.note_silent(entity_type, &marks, before)?;
-        self.state().mark(&marks, self.now())?;
+        self.note_silent(entity_type, &marks, before).await?;
+        self.state().mark(&marks, self.now()).await?;
         Ok(scanned)
     }
 
     /// Counts the keys of which no event told, neither before `generation` nor
     /// since.
-    pub(super) fn note_silent(&self, entity_type: &EntityType, marks: &[MarkRequest], generation: i64) -> Result<()> {
-        let touched: BTreeSet<i64> = self.state().touched_since(entity_type, generation)?.into_iter().collect();
-        let marked: BTreeSet<i64> = self.state().marked_ids(entity_type)?.into_iter().collect();
+    pub(super) async fn note_silent(
+        &self,
+        entity_type: &EntityType,
+        marks: &[MarkRequest],
+        generation: i64,
+    ) -> Result<()> {
+        let touched: BTreeSet<i64> = self.state().touched_since(entity_type, generation).await?.into_iter().collect();
+        let marked: BTreeSet<i64> = self.state().marked_ids(entity_type).await?.into_iter().collect();
         let silent = marks.iter().filter(|mark| !touched.contains(&mark.key.id) && !marked.contains(&mark.key.id));
         self.metrics().sync.silent_changes.add(&[entity_type.as_str()], silent.count() as u64);
         Ok(())
@@ -87,7 +92,7 @@ impl Replica {
         // An event told of it, so freshness waits for the rows.
         let (_, marks) = self.compare_all(&sweep.entity_type, RowState::Active, Kinds::SCAN | Kinds::CHANGE).await?;
         self.step("sweep: compared")?;
-        Ok(self.state().finish_sweep(sweep, &marks, self.now())?)
+        Ok(self.state().finish_sweep(sweep, &marks, self.now()).await?)
     }
 
     /// Compares every row of the active or of the retired list.
@@ -109,7 +114,7 @@ impl Replica {
             let page = self.heard(self.client().read_after(&read, last_id, Purpose::Scan).await?);
             let last = page.last_id().filter(|_| page.has_next_page);
             let range = (last_id + 1, last.unwrap_or(i64::MAX));
-            let known = self.state().rows_in(entity_type, state, range, usize::MAX >> 1)?;
+            let known = self.state().rows_in(entity_type, state, range, usize::MAX >> 1).await?;
             let differing = compare(&layout, &page, &known, Extent { complete: true, whole }, &mut scanned);
             let mark = |id| MarkRequest::new(EntityRef::new(entity_type.clone(), id), kinds);
             marks.extend(differing.into_iter().map(mark));
@@ -124,7 +129,7 @@ impl Replica {
     /// the ids above the highest known one.
     async fn compare_newest(&self, entity_type: &EntityType) -> Result<(Scanned, Vec<MarkRequest>)> {
         let layout = self.layout(entity_type)?;
-        let (max_id, newest) = self.state().newest(entity_type)?;
+        let (max_id, newest) = self.state().newest(entity_type).await?;
         let mut conditions = vec![leaf("id", "greater_than", max_id.into())];
         if let (Some(newest), Some(_)) = (newest, layout.field("updated_at")) {
             // An `updated_at` in the future, which a script may write, hides nothing.
@@ -139,7 +144,7 @@ impl Replica {
             let read = request(&layout, filter.clone(), self.client().page_size());
             let page = self.heard(self.client().read_after(&read, last_id, Purpose::Scan).await?);
             let ids: Vec<i64> = page.rows.iter().filter_map(Answer::id).collect();
-            let mut known = self.state().rows(entity_type, &ids)?;
+            let mut known = self.state().rows(entity_type, &ids).await?;
             known.retain(|_, meta| meta.state == RowState::Active);
             let differing = compare(&layout, &page, &known, Extent::default(), &mut scanned);
             let mark = |id| MarkRequest::new(EntityRef::new(entity_type.clone(), id), Kinds::SCAN);

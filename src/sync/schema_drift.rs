@@ -64,7 +64,7 @@ impl Replica {
     /// Reads the schema and fits the layouts to it.
     pub(super) async fn check_schema(&self) -> Result<()> {
         let schema = self.client().schema().await?;
-        self.state().keep_schema(self.client().site(), &schema)?;
+        self.state().keep_schema(self.client().site(), &schema).await?;
         let hidden = self.still_hidden().await?;
         let (configured, tracked) =
             self.followed(|followed| (followed.configured.clone(), Arc::clone(&followed.tracked)));
@@ -73,12 +73,12 @@ impl Replica {
             let entity_type = &layout.entity_type;
             let of_type = hidden.get(entity_type);
             let is_hidden = |field: &str| of_type.is_some_and(|fields| fields.contains_key(field));
-            let state = self.state().type_record(entity_type)?.map(|record| record.state);
+            let state = self.state().type_record(entity_type).await?.map(|record| record.state);
             match layout.fit(&schema, is_hidden) {
                 Ok(fitted) => {
                     if state == Some(TypeState::Degraded) {
                         tracing::info!(%entity_type, "the type can be followed again");
-                        self.state().set_type_state(entity_type, TypeState::Live)?;
+                        self.state().set_type_state(entity_type, TypeState::Live).await?;
                     }
                     if !fitted.lacking.is_empty() {
                         lacking.insert(entity_type.clone(), fitted.lacking);
@@ -87,7 +87,7 @@ impl Replica {
                 }
                 Err(problem) => {
                     if state == Some(TypeState::Live) {
-                        self.state().set_type_state(entity_type, TypeState::Degraded)?;
+                        self.state().set_type_state(entity_type, TypeState::Degraded).await?;
                     }
                     lacking.insert(entity_type.clone(), [(WHOLE.to_owned(), problem)].into());
                     // As it was, so that it is not imported again when it is back.
@@ -104,7 +104,7 @@ impl Replica {
                 followed.hidden = hidden;
             }
         });
-        Ok(self.state().schema_refreshed()?)
+        Ok(self.state().schema_refreshed().await?)
     }
 
     /// Returns the hidden fields that are still not shown.

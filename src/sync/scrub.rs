@@ -38,8 +38,8 @@ impl Replica {
     /// What was marked stays; the next call begins at the same place.
     pub async fn scrub(&self) -> Result<Scrubbed> {
         let mut scrubbed = Scrubbed::default();
-        let types: Vec<EntityType> = self.live_types()?;
-        let (name, mut after): (String, i64) = self.state().kept(PLACE)?.unwrap_or_default();
+        let types: Vec<EntityType> = self.live_types().await?;
+        let (name, mut after): (String, i64) = self.state().kept(PLACE).await?.unwrap_or_default();
         let mut index = types.iter().position(|ty| *ty.as_str() >= *name).unwrap_or(0);
         if types.get(index).is_none_or(|ty| *ty != *name) {
             after = 0;
@@ -53,14 +53,14 @@ impl Replica {
                 index = (index + 1) % types.len();
             }
             after = end.unwrap_or(0);
-            self.state().keep(PLACE, &(types[index].as_str(), after))?;
+            self.state().keep(PLACE, &(types[index].as_str(), after)).await?;
         }
         Ok(scrubbed)
     }
 
     /// Returns the types whose rows follow the site in their present layout.
-    pub(super) fn live_types(&self) -> Result<Vec<EntityType>> {
-        let records = self.state().types()?;
+    pub(super) async fn live_types(&self) -> Result<Vec<EntityType>> {
+        let records = self.state().types().await?;
         let live = |layout: &&Arc<TypeLayout>| {
             let record = records.iter().find(|record| record.entity_type == layout.entity_type);
             record.is_some_and(|record| record.state == TypeState::Live && record.layout_hash == layout.hash)
@@ -82,7 +82,7 @@ impl Replica {
         let size = u32::try_from(wanted).unwrap_or(u32::MAX).min(self.client().page_size());
         let read = Read::new(entity_type.clone(), layout.raw_filter.clone(), size).fields(layout.field_names());
         loop {
-            let generation = self.state().generation()?;
+            let generation = self.state().generation().await?;
             let page = self.heard(self.client().read_after(&read, after, Purpose::Scan).await?);
             let last = page.last_id().filter(|_| page.has_next_page);
             let range = (after + 1, last.unwrap_or(i64::MAX));
@@ -90,12 +90,12 @@ impl Replica {
             scrubbed.rows += page.rows.len() as u64;
             scrubbed.silent += silent.len() as u64;
             scrubbed.damaged += damaged.len() as u64;
-            self.note_silent(entity_type, &silent, generation)?;
+            self.note_silent(entity_type, &silent, generation).await?;
             self.metrics().sync.damaged.add(&[entity_type.as_str()], damaged.len() as u64);
             if !damaged.is_empty() {
                 tracing::error!(%entity_type, rows = damaged.len(), "stored rows are not what was written: they are read again");
             }
-            self.state().mark(&[silent, damaged].concat(), self.now())?;
+            self.state().mark(&[silent, damaged].concat(), self.now()).await?;
             match last {
                 Some(last) if scrubbed.rows < enough => after = last,
                 last => return Ok(last),
@@ -114,11 +114,11 @@ impl Replica {
         let entity_type = &layout.entity_type;
         let shown: BTreeMap<i64, RowHash> =
             page.rows.iter().filter_map(|row| Some((Answer::id(row)?, layout.row_hash(row)))).collect();
-        let known = self.state().active_rows(entity_type, first, last, usize::MAX >> 1)?;
+        let known = self.state().active_rows(entity_type, first, last, usize::MAX >> 1).await?;
         let stored = self.stored_hashes(layout, known.keys().copied()).await?;
         // Asked last: whatever is written in between is marked, or was before.
-        let again = self.state().rows(entity_type, &known.keys().copied().collect::<Vec<_>>())?;
-        let marked: BTreeSet<i64> = self.state().marked_ids(entity_type)?.into_iter().collect();
+        let again = self.state().rows(entity_type, &known.keys().copied().collect::<Vec<_>>()).await?;
+        let marked: BTreeSet<i64> = self.state().marked_ids(entity_type).await?.into_iter().collect();
         let (mut silent, mut damaged) = (Vec::new(), Vec::new());
         let ids: BTreeSet<i64> = shown.keys().chain(known.keys()).copied().collect();
         for id in ids.into_iter().filter(|id| !marked.contains(id)) {

@@ -16,13 +16,13 @@ impl Replica {
     /// new incarnation when the log is not the one that was followed, or no longer
     /// holds what was missed.
     pub(super) async fn check_stream(&self) -> Result<()> {
-        let stream = self.check_site()?;
+        let stream = self.check_site().await?;
         let Some(frontier) = stream.frontier else {
             return self.begin_stream().await;
         };
         if let Some(reason) = self.stream_problem(&stream, frontier).await? {
             tracing::error!(%frontier, reason, "the event log cannot be continued: every type is imported again");
-            let incarnation = self.state().new_incarnation()?;
+            let incarnation = self.state().new_incarnation().await?;
             self.metrics().sync.incarnation.set(incarnation as f64);
             self.metrics().sync.gaps_resolved.inc(&["resync"]);
             self.begin_stream().await?;
@@ -31,8 +31,8 @@ impl Replica {
     }
 
     /// Makes sure that the state is that of the configured site; returns the position.
-    pub(super) fn check_site(&self) -> Result<Stream> {
-        let stream = self.state().stream()?;
+    pub(super) async fn check_site(&self) -> Result<Stream> {
+        let stream = self.state().stream().await?;
         let configured = self.client().site();
         if !stream.site.is_empty() && stream.site != configured {
             return Err(SyncError::OtherSite { known: stream.site, configured: configured.to_owned() });
@@ -75,8 +75,8 @@ impl Replica {
         let newest = head.as_ref().and_then(fingerprint);
         let now = self.now();
         let site = self.client().site();
-        self.state().begin_stream(site, EventId(frontier), newest.as_ref(), &missing, view, now)?;
-        self.state().keep(super::audit::FOLLOWED_SINCE, &now)?;
+        self.state().begin_stream(site, EventId(frontier), newest.as_ref(), &missing, view, now).await?;
+        self.state().keep(super::audit::FOLLOWED_SINCE, &now).await?;
         self.step("start: stream begun")?;
         if view.is_some_and(|view| view < 0.9) {
             tracing::warn!(visible = view, "the script does not see every event: give it a role that does");

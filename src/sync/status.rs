@@ -81,38 +81,38 @@ impl Replica {
     /// # Errors
     ///
     /// Only when the state cannot be read.
-    pub fn status(&self) -> Result<Status> {
+    pub async fn status(&self) -> Result<Status> {
         let state = self.state();
         let now = self.now();
-        let stream = state.stream()?;
-        let gaps = state.gaps()?;
-        let lag_seconds = state.oldest_open_event()?.map_or(0.0, |created| now.since(created).as_secs_f64());
+        let stream = state.stream().await?;
+        let gaps = state.gaps().await?;
+        let lag_seconds = state.oldest_open_event().await?.map_or(0.0, |created| now.since(created).as_secs_f64());
         let mut types = Vec::new();
-        let records = state.types()?;
+        let records = state.types().await?;
         for layout in self.tracked().layouts() {
             let record = records.iter().find(|record| record.entity_type == layout.entity_type);
-            types.push(self.type_status(&layout.entity_type, record)?);
+            types.push(self.type_status(&layout.entity_type, record).await?);
         }
         for record in records.iter().filter(|record| !self.tracked().follows(&record.entity_type)) {
-            types.push(self.type_status(&record.entity_type, Some(record))?);
+            types.push(self.type_status(&record.entity_type, Some(record)).await?);
         }
         Ok(Status {
             site: self.client().site().to_owned(),
             now,
             frontier: stream.frontier,
             incarnation: stream.incarnation,
-            fresh_as_of: state.fresh_as_of()?,
+            fresh_as_of: state.fresh_as_of().await?,
             lag_seconds,
-            marks: state.mark_counts()?,
+            marks: state.mark_counts().await?,
             gaps: (gaps.len(), gaps.ids()),
-            dead: state.dead_counts()?,
+            dead: state.dead_counts().await?,
             event_view: stream.event_view,
             types,
             poll: None,
         })
     }
 
-    fn type_status(&self, entity_type: &EntityType, record: Option<&TypeRecord>) -> Result<TypeStatus> {
+    async fn type_status(&self, entity_type: &EntityType, record: Option<&TypeRecord>) -> Result<TypeStatus> {
         let lacking = self.lacking().remove(entity_type).unwrap_or_default();
         let state = match record.map_or(TypeState::Absent, |record| record.state) {
             TypeState::Live if !lacking.is_empty() => TypeState::Degraded,
@@ -122,17 +122,17 @@ impl Replica {
             entity_type: entity_type.clone(),
             state,
             lacking,
-            rows: self.state().active_count(entity_type)?,
-            fresh_as_of: self.state().fresh_as_of_type(entity_type)?,
+            rows: self.state().active_count(entity_type).await?,
+            fresh_as_of: self.state().fresh_as_of_type(entity_type).await?,
             import: record.and_then(|record| record.import.as_ref()).map(|import| (import.rows, import.expected)),
             breaker_since: record.and_then(|record| record.breaker_since),
-            quarantined: self.state().quarantined(entity_type)?.len(),
+            quarantined: self.state().quarantined(entity_type).await?.len(),
         })
     }
 
     /// Sets the gauges that show the state; returns it.
-    pub(super) fn measure_status(&self) -> Result<Status> {
-        let status = self.status()?;
+    pub(super) async fn measure_status(&self) -> Result<Status> {
+        let status = self.status().await?;
         let sync = &self.metrics().sync;
         sync.lag_current.set(status.lag_seconds);
         self.metrics().source.clock_offset.set(self.clock().ahead_of_local());

@@ -91,8 +91,8 @@ impl Replica {
     /// Marks stay as they are; the read may be repeated.
     pub(super) async fn write(&self, read: Written<'_>) -> Result<Vec<KeyChange>> {
         let ids: Vec<i64> = read.said.iter().map(|(id, _)| *id).collect();
-        let known = self.state().rows(&read.ticket.entity_type, &ids)?;
-        let mut sorted = self.sort(&read, &known)?;
+        let known = self.state().rows(&read.ticket.entity_type, &ids).await?;
+        let mut sorted = self.sort(&read, &known).await?;
         self.step("write: before the store")?;
         let outcomes = self.put(&sorted).await?;
         self.step("write: stored")?;
@@ -116,13 +116,13 @@ impl Replica {
         self.step("write: finished")?;
         let changes = changes(&read, &sorted, &stale, known);
         self.measure(&read, &changes, &finished);
-        self.watch_breaker(&read.ticket.entity_type, &sorted)?;
+        self.watch_breaker(&read.ticket.entity_type, &sorted).await?;
         Ok(changes)
     }
 
     /// Makes rows of the answers and decides which of them are written.
-    fn sort(&self, read: &Written<'_>, known: &BTreeMap<i64, RowMeta>) -> Result<Sorted> {
-        let mut sorted = Sorted { held: self.held(read, known)?, ..Sorted::default() };
+    async fn sort(&self, read: &Written<'_>, known: &BTreeMap<i64, RowMeta>) -> Result<Sorted> {
+        let mut sorted = Sorted { held: self.held(read, known).await?, ..Sorted::default() };
         let events: BTreeMap<i64, _> = read.marks.iter().map(|mark| (mark.key.id, mark.last_event)).collect();
         let fetched_at = self.now().timestamp();
         let rv = ReadVersion(read.ticket.rv);
@@ -139,28 +139,28 @@ impl Replica {
             };
             match row {
                 Ok(row) => sorted.rows.push(row),
-                Err(RowError::MissingField { key, field }) => return self.refuse_answer(read, &key, &field),
+                Err(RowError::MissingField { key, field }) => return self.refuse_answer(read, &key, &field).await,
                 Err(error @ (RowError::OtherEntity { .. } | RowError::Unreadable { .. })) => {
                     sorted.refused.insert(*id, (DeadKind::Row, error.to_string()));
                 }
             }
         }
-        self.suppress(read, &mut sorted)?;
+        self.suppress(read, &mut sorted).await?;
         Ok(sorted)
     }
 
     /// A key that was asked for is missing in the answer: a field was deleted or
     /// hidden. As null it would empty a whole column, so nothing is written.
-    fn refuse_answer<T>(&self, read: &Written<'_>, key: &EntityRef, field: &str) -> Result<T> {
+    async fn refuse_answer<T>(&self, read: &Written<'_>, key: &EntityRef, field: &str) -> Result<T> {
         self.hide(key, field);
-        self.state().request_schema()?;
-        self.state().abandon(&read.ticket)?;
+        self.state().request_schema().await?;
+        self.state().abandon(&read.ticket).await?;
         let message = format!("the site left `{field}` out of {key}");
         Err(SyncError::Schema { entity_type: key.entity_type.clone(), message })
     }
 
     /// Returns the active rows that would vanish although too many do.
-    fn held(&self, read: &Written<'_>, known: &BTreeMap<i64, RowMeta>) -> Result<Vec<i64>> {
+    async fn held(&self, read: &Written<'_>, known: &BTreeMap<i64, RowMeta>) -> Result<Vec<i64>> {
         let active = |id: &i64| known.get(id).is_some_and(|meta| meta.state == RowState::Active);
         let vanish: Vec<i64> =
             read.said.iter().filter(|(id, said)| *said == Said::Absent && active(id)).map(|(id, _)| *id).collect();
@@ -168,21 +168,21 @@ impl Replica {
             return Ok(vanish);
         }
         let entity_type = &read.ticket.entity_type;
-        let open = self.state().type_record(entity_type)?.is_some_and(|record| record.breaker_since.is_some());
-        if !open && self.state().may_vanish(entity_type, vanish.len() as u64, self.now())? {
+        let open = self.state().type_record(entity_type).await?.is_some_and(|record| record.breaker_since.is_some());
+        if !open && self.state().may_vanish(entity_type, vanish.len() as u64, self.now()).await? {
             return Ok(Vec::new());
         }
         if !open {
             tracing::error!(%entity_type, rows = vanish.len(), "too many entities vanish at once: deletions wait for an operator");
         }
-        self.state().set_breaker(entity_type, Some(self.now()))?;
+        self.state().set_breaker(entity_type, Some(self.now())).await?;
         Ok(vanish)
     }
 
     /// Leaves out the rows that the store has already, where that is safe.
-    fn suppress(&self, read: &Written<'_>, sorted: &mut Sorted) -> Result<()> {
+    async fn suppress(&self, read: &Written<'_>, sorted: &mut Sorted) -> Result<()> {
         let ids: Vec<i64> = sorted.rows.iter().map(|row| row.key().id).collect();
-        let safe = if read.suppress { self.state().may_suppress(&read.ticket, &ids)? } else { BTreeMap::new() };
+        let safe = if read.suppress { self.state().may_suppress(&read.ticket, &ids).await? } else { BTreeMap::new() };
         for (index, row) in sorted.rows.iter().enumerate() {
             let id = row.key().id;
             let same =
@@ -303,13 +303,13 @@ impl Replica {
         }
     }
 
-    fn watch_breaker(&self, entity_type: &EntityType, sorted: &Sorted) -> Result<()> {
+    async fn watch_breaker(&self, entity_type: &EntityType, sorted: &Sorted) -> Result<()> {
         if !sorted.held.is_empty() {
             return Ok(());
         }
-        let open = self.state().type_record(entity_type)?.is_some_and(|record| record.breaker_since.is_some());
-        if open && self.state().held(entity_type)? == 0 {
-            self.state().set_breaker(entity_type, None)?;
+        let open = self.state().type_record(entity_type).await?.is_some_and(|record| record.breaker_since.is_some());
+        if open && self.state().held(entity_type).await? == 0 {
+            self.state().set_breaker(entity_type, None).await?;
             tracing::info!(%entity_type, "the entities are back: deletions go on");
         }
         Ok(())

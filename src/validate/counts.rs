@@ -38,13 +38,13 @@ impl Buckets {
 
 impl Validator {
     pub(super) async fn count_type(&self, layout: &TypeLayout, repair: bool) -> Result<TypeFindings> {
-        if let Some(problem) = self.not_ready(layout)? {
+        if let Some(problem) = self.not_ready(layout).await? {
             return Ok(TypeFindings::inconclusive(problem));
         }
-        let window = Window::open(&self.state, &layout.entity_type)?;
+        let window = Window::open(&self.state, &layout.entity_type).await?;
         let buckets = self.buckets(layout).await?;
         self.past_polls(1).await?;
-        let touched = window.touched(&self.state)?;
+        let touched = window.touched(&self.state).await?;
 
         let mut findings = TypeFindings::default();
         let (site, cache) = (buckets.site.values().sum(), buckets.cache.values().sum::<u64>());
@@ -61,7 +61,7 @@ impl Validator {
     async fn buckets(&self, layout: &TypeLayout) -> Result<Buckets> {
         let (site, digest) = tokio::join!(self.site_counts(layout), self.store.digest(&layout.entity_type));
         let digest = digest?;
-        let remembered = self.state.buckets(&layout.entity_type)?;
+        let remembered = self.state.buckets(&layout.entity_type).await?;
         let remembered: BTreeMap<i64, (u64, i64)> =
             remembered.iter().map(|bucket| (bucket.bucket, (bucket.count, bucket.sum))).collect();
         // Sums of 1,000 hashes of 32 bits are far from the sign.
@@ -106,7 +106,7 @@ impl Validator {
         if buckets.is_empty() {
             return Ok(Vec::new());
         }
-        let window = Window::open(&self.state, &layout.entity_type)?;
+        let window = Window::open(&self.state, &layout.entity_type).await?;
         let mut suspects = Vec::new();
         for bucket in buckets {
             suspects.extend(self.locate_in(layout, *bucket).await?);
@@ -115,7 +115,7 @@ impl Validator {
             return Ok(suspects);
         }
         self.past_polls(1).await?;
-        let touched = window.touched(&self.state)?;
+        let touched = window.touched(&self.state).await?;
         suspects.retain(|suspect| !touched.contains(&suspect.id));
         Ok(suspects)
     }
@@ -126,7 +126,7 @@ impl Validator {
         let site = self.site_ids(layout, RawFilter::Leaf(range)).await?;
         let size = usize::try_from(BUCKET_SIZE).unwrap_or(usize::MAX);
         let stored = self.store.scan(&layout.entity_type, first - 1, size).await?;
-        let remembered = self.state.bucket_rows(&layout.entity_type, bucket)?;
+        let remembered = self.state.bucket_rows(&layout.entity_type, bucket).await?;
         let mut cache = BTreeSet::new();
         let mut suspects = Vec::new();
         for row in stored.iter().filter(|row| row.id <= last && row.state == RowState::Active) {

@@ -53,7 +53,7 @@ impl Validator {
         if let Some(fields) = &check.fields {
             check_fields(layout, fields)?;
         }
-        if let Some(problem) = self.not_ready(layout)? {
+        if let Some(problem) = self.not_ready(layout).await? {
             return Ok(TypeFindings::inconclusive(problem));
         }
         let only = check.fields_of(layout);
@@ -85,15 +85,15 @@ impl Validator {
 
     /// Compares entities once.
     async fn look(&self, layout: &TypeLayout, only: Option<&[String]>, ids: &BTreeSet<i64>) -> Result<Looked> {
-        let window = Window::open(&self.state, &layout.entity_type)?;
-        let targets = TargetWindow::open(&self.state, layout)?;
+        let window = Window::open(&self.state, &layout.entity_type).await?;
+        let targets = TargetWindow::open(&self.state, layout).await?;
         let wanted: Vec<i64> = ids.iter().copied().collect();
         let sides = self.both_sides(layout, &wanted).await?;
         self.past_polls(1).await?;
-        let touched: BTreeSet<i64> = window.touched(&self.state)?.intersection(ids).copied().collect();
+        let touched: BTreeSet<i64> = window.touched(&self.state).await?.intersection(ids).copied().collect();
         let untouched: BTreeSet<i64> = ids.difference(&touched).copied().collect();
         let mut wrong_names = sides.wrong_names(layout, only, &untouched);
-        targets.drop_touched(&self.state, &mut wrong_names)?;
+        targets.drop_touched(&self.state, &mut wrong_names).await?;
         Ok(Looked { suspects: sides.suspects(layout, only, &untouched), touched, wrong_names })
     }
 }

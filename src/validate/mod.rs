@@ -222,10 +222,10 @@ impl Validator {
 
     /// Returns why a difference would mean nothing, and what to do about it; `None`
     /// when the type is complete.
-    fn not_ready(&self, layout: &TypeLayout) -> Result<Option<String>> {
+    async fn not_ready(&self, layout: &TypeLayout) -> Result<Option<String>> {
         let ty = &layout.entity_type;
         let remedy = format!("`sgcache pipelines run` or `sgcache job import {ty}` does that");
-        let Some(record) = self.state.type_record(ty)? else {
+        let Some(record) = self.state.type_record(ty).await? else {
             return Ok(Some(format!("not imported yet: {remedy}")));
         };
         Ok(match record.state {

@@ -35,17 +35,21 @@ pub(super) type WrongNames = BTreeMap<EntityRef, WrongName>;
 pub(super) struct TargetWindow(Vec<(EntityType, Window)>);
 
 impl TargetWindow {
-    pub fn open(state: &State, layout: &TypeLayout) -> Result<Self> {
+    pub async fn open(state: &State, layout: &TypeLayout) -> Result<Self> {
         let types: BTreeSet<_> = links(layout, None).flat_map(|field| field.valid_types.iter().cloned()).collect();
-        let open = |ty: EntityType| Ok((ty.clone(), Window::open(state, &ty)?));
-        Ok(Self(types.into_iter().map(open).collect::<Result<_>>()?))
+        let mut windows = Vec::new();
+        for ty in types {
+            let window = Window::open(state, &ty).await?;
+            windows.push((ty, window));
+        }
+        Ok(Self(windows))
     }
 
     /// Leaves out the targets that were touched: they may be renamed right now.
-    pub fn drop_touched(&self, state: &State, names: &mut WrongNames) -> Result<()> {
+    pub async fn drop_touched(&self, state: &State, names: &mut WrongNames) -> Result<()> {
         for (entity_type, window) in &self.0 {
             if names.keys().any(|target| target.entity_type == *entity_type) {
-                let touched = window.touched(state)?;
+                let touched = window.touched(state).await?;
                 names.retain(|target, _| target.entity_type != *entity_type || !touched.contains(&target.id));
             }
         }
@@ -101,10 +105,10 @@ impl Validator {
         if suspects.is_empty() {
             return Ok(());
         }
-        let targets = TargetWindow::open(&self.state, layout)?;
+        let targets = TargetWindow::open(&self.state, layout).await?;
         self.confirm_pause().await?;
         let mut confirmed = self.names_again(layout, only, &suspects).await?;
-        targets.drop_touched(&self.state, &mut confirmed)?;
+        targets.drop_touched(&self.state, &mut confirmed).await?;
         findings.result.transient += suspects.len().saturating_sub(confirmed.len()) as u64;
         findings.result.names += confirmed.len() as u64;
         let mut mended = None;
@@ -131,10 +135,10 @@ impl Validator {
         suspects: &WrongNames,
     ) -> Result<WrongNames> {
         let rows: BTreeSet<i64> = suspects.values().map(|name| name.row).collect();
-        let window = Window::open(&self.state, &layout.entity_type)?;
+        let window = Window::open(&self.state, &layout.entity_type).await?;
         let sides = self.both_sides(layout, &rows.iter().copied().collect::<Vec<_>>()).await?;
         self.past_polls(1).await?;
-        let touched = window.touched(&self.state)?;
+        let touched = window.touched(&self.state).await?;
         let rows: BTreeSet<i64> = rows.difference(&touched).copied().collect();
         let mut wrong = sides.wrong_names(layout, only, &rows);
         wrong.retain(|target, _| suspects.contains_key(target));

@@ -125,13 +125,13 @@ impl Validator {
         only: Option<&[String]>,
         suspects: Vec<Suspect>,
     ) -> Result<Vec<Mismatch>> {
-        let window = Window::open(&self.state, &layout.entity_type)?;
+        let window = Window::open(&self.state, &layout.entity_type).await?;
         self.confirm_pause().await?;
         let ids: Vec<i64> = suspects.iter().map(|suspect| suspect.id).collect();
         let sides = self.both_sides(layout, &ids).await?;
         self.past_polls(1).await?;
-        let touched = window.touched(&self.state)?;
-        let versions = self.state.rows(&layout.entity_type, &ids)?;
+        let touched = window.touched(&self.state).await?;
+        let versions = self.state.rows(&layout.entity_type, &ids).await?;
         let mut confirmed = Vec::new();
         for suspect in suspects.iter().filter(|suspect| !touched.contains(&suspect.id)) {
             let found = sides.difference(layout, only, suspect.id);
@@ -157,10 +157,10 @@ impl Validator {
         let keys: Vec<_> = ids.iter().map(|id| EntityRef::new(layout.entity_type.clone(), *id)).collect();
         self.replica.refetch(&keys).await?;
         let wanted: Vec<i64> = ids.iter().copied().collect();
-        let window = Window::open(&self.state, &layout.entity_type)?;
+        let window = Window::open(&self.state, &layout.entity_type).await?;
         let sides = self.both_sides(layout, &wanted).await?;
         self.past_polls(1).await?;
-        let touched = window.touched(&self.state)?;
+        let touched = window.touched(&self.state).await?;
         for id in ids {
             // What changed meanwhile is read again by its own mark.
             let mended = touched.contains(id) || sides.difference(layout, None, *id).is_none();

@@ -167,7 +167,7 @@ impl Validator {
 
     async fn choose_next(&self, layout: &TypeLayout, rows: u32, name: &str) -> Result<BTreeSet<i64>> {
         let place = format!("{name}/{}", layout.entity_type);
-        let turn = self.state.rotation(&place)?.and_then(Turn::read).unwrap_or_default();
+        let turn = self.state.rotation(&place).await?.and_then(Turn::read).unwrap_or_default();
         let (ids, end) = self.ids_after(layout, turn.after, rows).await?;
         let now = self.replica.now();
         let began = turn.began.unwrap_or(now);
@@ -180,7 +180,7 @@ impl Validator {
                 Turn { after: 0, began: Some(now) }
             }
         };
-        self.state.set_rotation(&place, &serde_json::to_value(next).unwrap_or_default())?;
+        self.state.set_rotation(&place, &serde_json::to_value(next).unwrap_or_default()).await?;
         Ok(ids)
     }
 

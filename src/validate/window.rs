@@ -16,19 +16,19 @@ pub struct Window {
 
 impl Window {
     /// Notes what is marked now.
-    pub fn open(state: &State, entity_type: &EntityType) -> Result<Self> {
+    pub async fn open(state: &State, entity_type: &EntityType) -> Result<Self> {
         // The generation first: a mark made between the two is in both.
-        let generation = state.generation()?;
-        let marked = state.marked_ids(entity_type)?;
+        let generation = state.generation().await?;
+        let marked = state.marked_ids(entity_type).await?;
         Ok(Self { entity_type: entity_type.clone(), generation, marked })
     }
 
     /// Returns the ids that were marked when the window was opened or since, and
     /// those that the cache does not vouch for.
-    pub fn touched(&self, state: &State) -> Result<BTreeSet<i64>> {
+    pub async fn touched(&self, state: &State) -> Result<BTreeSet<i64>> {
         let mut touched: BTreeSet<i64> = self.marked.iter().copied().collect();
-        touched.extend(state.touched_since(&self.entity_type, self.generation)?);
-        touched.extend(state.quarantined(&self.entity_type)?);
+        touched.extend(state.touched_since(&self.entity_type, self.generation).await?);
+        touched.extend(state.quarantined(&self.entity_type).await?);
         Ok(touched)
     }
 }

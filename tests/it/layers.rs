@@ -108,3 +108,44 @@ fn files_stay_small_and_say_what_they_own() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
+
+/// SQLite waits for disks and for other processes, so it is used only in these
+/// places, and each of them hands its work to a thread of the blocking pool.
+const SQLITE: &[&str] = &["src/state/", "src/store/embedded/", "src/report/outbox.rs"];
+
+#[test]
+fn sqlite_is_used_only_where_it_has_threads_of_its_own() {
+    let mut files = Vec::new();
+    rust_files(Path::new("src"), &mut files);
+    let mut wrong = Vec::new();
+    for path in files {
+        let allowed = SQLITE.iter().any(|place| path.starts_with(place));
+        let text = fs::read_to_string(&path).expect("a file");
+        let uses = text.lines().any(|line| line.split("//").next().unwrap_or_default().contains("rusqlite"));
+        if uses && !allowed {
+            wrong.push(format!("{}: uses SQLite on the thread of its caller", path.display()));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_function_of_the_state_is_asynchronous() {
+    let mut files = Vec::new();
+    rust_files(Path::new("src/state"), &mut files);
+    let (mut functions, mut wrong) = (0, Vec::new());
+    for path in files.iter().filter(|path| !is_test(path)) {
+        let text = fs::read_to_string(path).expect("a file");
+        let Some((_, rest)) = text.split_once("\nimpl State {\n") else { continue };
+        let body = rest.split_once("\n}\n").map_or(rest, |(body, _)| body);
+        for line in body.lines().filter(|line| line.starts_with("    pub fn ") || line.starts_with("    pub async fn "))
+        {
+            functions += 1;
+            if !line.contains("async") && !line.contains("pub fn directory(") {
+                wrong.push(format!("{}: {}", path.display(), line.trim()));
+            }
+        }
+    }
+    assert!(functions > 50, "found only {functions} functions");
+    assert!(wrong.is_empty(), "these wait on the thread of their caller:\n{}", wrong.join("\n"));
+}

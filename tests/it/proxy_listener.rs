@@ -238,7 +238,7 @@ async fn shadow_mode_finds_what_the_cache_has_wrong() {
         rig.find("Shot", json!([]), &["code", "sg_cut_in"]).await;
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
-    let record = shadow::kept(rig.replica.state()).expect("a record");
+    let record = shadow::kept(rig.replica.state()).await.expect("a record");
     assert!(record.classes.keys().eq(["values"]), "{record:?}");
     assert_eq!(record.examples[0].argument["type"], "Shot");
     assert_eq!(rig.differences.lock().expect("a list")[0], record.examples[0]);

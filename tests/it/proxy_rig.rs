@@ -77,7 +77,7 @@ impl Rig {
         let layouts: Vec<_> = configs.iter().map(check).collect();
         let store = EmbeddedStore::open(EmbeddedSettings::new(directory.path().join("store.sqlite"))).expect("a store");
         let store: Arc<dyn Store> = Arc::new(store);
-        let state = State::open(directory.path()).expect("a state");
+        let state = State::open(directory.path()).await.expect("a state");
         let (poll_min, poll_max) = (Duration::from_millis(20), Duration::from_millis(40));
         let following = sync::Settings { poll_min, poll_max, ..sync::Settings::default() };
         let replica = Replica::new(client, store, state, layouts, metrics.clone(), following);
@@ -94,7 +94,7 @@ impl Rig {
             access_log: Some(directory.path()),
             differences: Some(Arc::new(move |one: &Difference| told.lock().expect("a list").push(one.clone()))),
         };
-        let proxy = Proxy::new(parts).expect("a proxy");
+        let proxy = Proxy::new(parts).await.expect("a proxy");
         let listener = ApiListener::bind(([127, 0, 0, 1], 0).into(), &settings).await.expect("a free port");
         let url = format!("{}://{}", if listener.is_tls() { "https" } else { "http" }, listener.address());
         let stop = CancellationToken::new();
@@ -113,7 +113,7 @@ impl Rig {
     /// Waits until every type is live.
     pub async fn followed(&self) {
         loop {
-            let types = self.replica.state().types().expect("types");
+            let types = self.replica.state().types().await.expect("types");
             if !types.is_empty() && types.iter().all(|record| record.state == TypeState::Live) {
                 break;
             }

@@ -160,7 +160,7 @@ impl Cache {
         self.stop();
         let store = self.kind.open(self.directory.path()).await;
         self.store = Some(store.clone());
-        let state = State::open(self.directory.path()).expect("a state");
+        let state = State::open(self.directory.path()).await.expect("a state");
         let (layouts, metrics) = (self.layouts.clone(), self.metrics.clone());
         let client = self.client_of(page_size);
         let replica = Replica::with_steps(client, store, state, layouts, metrics, settings, steps);
@@ -172,7 +172,7 @@ impl Cache {
     /// Starts a follower on the real clock and hands it out.
     pub async fn detached(&mut self, settings: Settings) -> Arc<Follower> {
         let store = self.kind.open(self.directory.path()).await;
-        let state = State::open(self.directory.path()).expect("a state");
+        let state = State::open(self.directory.path()).await.expect("a state");
         let (layouts, metrics) = (self.layouts.clone(), self.metrics.clone());
         let replica = Replica::new(self.client(), store, state, layouts, metrics, settings);
         Arc::new(Follower::start_up(replica, None).await.expect("a start"))
@@ -235,15 +235,15 @@ impl Cache {
     pub async fn quiesce(&self) {
         for _ in 0..200 {
             let step = self.follower().step(self.tick(Duration::from_secs(7))).await.expect("a step");
-            let marks = self.state().marks(1).expect("marks");
-            let sweeps = self.state().due_sweeps(SiteTime(i64::MAX)).expect("sweeps");
-            let types = self.state().types().expect("types");
+            let marks = self.state().marks(1).await.expect("marks");
+            let sweeps = self.state().due_sweeps(SiteTime(i64::MAX)).await.expect("sweeps");
+            let types = self.state().types().await.expect("types");
             let importing = types.iter().any(|record| record.state == TypeState::Importing);
             if marks.is_empty() && sweeps.is_empty() && !importing && !step.polled.full {
                 return;
             }
         }
-        panic!("never quiet: {:?}", self.follower().status());
+        panic!("never quiet: {:?}", self.follower().status().await);
     }
 
     /// Returns the cached rows of a type, canonical, by id.
@@ -287,17 +287,17 @@ impl Cache {
             let (cached, shown): (Vec<_>, Vec<_>) =
                 (cached.await.into_keys().collect(), shown.await.into_keys().collect());
             assert_eq!(cached, shown, "retired rows of {name}");
-            let buckets = self.state().buckets(name).expect("buckets");
+            let buckets = self.state().buckets(name).await.expect("buckets");
             let known: Vec<_> = buckets.iter().map(|one| (one.bucket, one.count, one.sum)).collect();
             let digest = self.store().digest(name).await.expect("a digest");
             let stored: Vec<_> = digest.iter().map(|one| (one.number, one.count, one.sum as i64)).collect();
             assert_eq!(known, stored, "sums of {name} in state and store");
             for row in self.store().scan(name, 0, 100_000).await.expect("versions") {
-                let meta = self.state().row(name, row.id).expect("a row").expect("a known row");
+                let meta = self.state().row(name, row.id).await.expect("a row").expect("a known row");
                 let known = (meta.hash, meta.state.as_str(), meta.updated_at);
                 assert_eq!(known, (row.hash, row.state.as_str(), row.updated_at), "{name} {}", row.id);
             }
-            let record = self.state().type_record(name).expect("a type").expect("a followed type");
+            let record = self.state().type_record(name).await.expect("a type").expect("a followed type");
             assert_eq!(record.state, TypeState::Live, "{name}");
         }
     }

@@ -47,12 +47,12 @@ async fn an_id_that_was_reserved_for_hours_is_not_lost() {
     held.update("Shot", id, json!({"description": "late"})).expect("an update");
     create(cache.site(), "Shot", json!({"code": "b"}));
     cache.quiesce().await;
-    assert!(!cache.state().gaps().expect("gaps").is_empty(), "the reserved ids are open");
+    assert!(!cache.state().gaps().await.expect("gaps").is_empty(), "the reserved ids are open");
     cache.tick(Duration::from_secs(6 * 3600));
     cache.step().await.expect("a step");
     held.commit().expect("a commit");
     cache.quiesce().await;
-    assert!(cache.state().gaps().expect("gaps").is_empty());
+    assert!(cache.state().gaps().await.expect("gaps").is_empty());
     cache.assert_equal_to_site().await;
 }
 
@@ -86,7 +86,7 @@ async fn rolled_back_ids_stay_one_gap_in_one_request() {
     held.roll_back();
     create(cache.site(), "Shot", json!({"code": "after"}));
     cache.quiesce().await;
-    let gaps = cache.state().gaps().expect("gaps");
+    let gaps = cache.state().gaps().await.expect("gaps");
     assert_eq!(gaps.len(), 1);
     cache.site().requests.reset();
     cache.step().await.expect("a step");
@@ -104,8 +104,8 @@ async fn more_entries_than_a_page_leave_no_false_gap() {
     let step = cache.step().await.expect("a step");
     assert!(step.polled.full);
     cache.quiesce().await;
-    assert!(cache.state().gaps().expect("gaps").is_empty());
-    assert_eq!(cache.state().stream().expect("a stream").frontier, Some(cache.site().last_event_id()));
+    assert!(cache.state().gaps().await.expect("gaps").is_empty());
+    assert_eq!(cache.state().stream().await.expect("a stream").frontier, Some(cache.site().last_event_id()));
     cache.assert_equal_to_site().await;
 }
 
@@ -149,7 +149,7 @@ async fn an_entity_that_came_and_went_between_two_polls_leaves_nothing() {
     cache.site().retire("Shot", id).expect("a retirement");
     cache.quiesce().await;
     assert!(cache.ids("Shot").await.is_empty());
-    assert!(cache.state().dead(10).expect("dead letters").is_empty());
+    assert!(cache.state().dead(10).await.expect("dead letters").is_empty());
     cache.assert_equal_to_site().await;
 }
 
@@ -278,7 +278,7 @@ async fn a_row_that_leaves_its_filter_leaves_the_cache_and_returns() {
         assert_eq!(cache.ids("Asset").await.len(), usize::from(present), "{status}");
         cache.assert_equal_to_site().await;
     }
-    let row = cache.state().row(&EntityType::new("Asset"), id).expect("a row").expect("a known row");
+    let row = cache.state().row(&EntityType::new("Asset"), id).await.expect("a row").expect("a known row");
     assert_eq!(row.state, RowState::Filtered);
 }
 
@@ -294,7 +294,7 @@ async fn a_change_on_the_way_of_a_deep_filter_moves_the_filtered_rows() {
     for (status, present) in [("omt", 0), ("ip", 1)] {
         cache.site().update("Sequence", sequence, json!({"sg_status_list": status})).expect("an update");
         cache.step().await.expect("a step");
-        let fresh = cache.state().fresh_as_of_type(&EntityType::new("Version")).expect("a moment");
+        let fresh = cache.state().fresh_as_of_type(&EntityType::new("Version")).await.expect("a moment");
         let now = cache.tick(Duration::ZERO);
         assert!(fresh < Some(now), "freshness waits for the comparison");
         cache.quiesce().await;
@@ -325,7 +325,7 @@ async fn an_event_for_a_phantom_ends_without_a_row() {
     let cache = Cache::live(empty_site()).await;
     let phantom = EntityRef::new("Shot", 4711);
     let mark = sgcache::state::MarkRequest::new(phantom, sgcache::state::Kinds::NEW);
-    cache.state().mark(&[mark], cache.tick(Duration::ZERO)).expect("a mark");
+    cache.state().mark(&[mark], cache.tick(Duration::ZERO)).await.expect("a mark");
     cache.quiesce().await;
     assert!(cache.ids("Shot").await.is_empty());
     cache.assert_equal_to_site().await;
@@ -376,15 +376,15 @@ async fn a_key_that_makes_every_read_fail_is_put_aside_alone_and_returns() {
         cache.site().troubles.next_of("read Shot", 1, Trouble::Slow(Duration::ZERO.into()));
     }
     cache.step().await.expect("a step");
-    assert_eq!(cache.state().quarantined(&shot()).expect("ids"), [ids[0]]);
-    let dead = cache.state().dead(10).expect("dead letters");
+    assert_eq!(cache.state().quarantined(&shot()).await.expect("ids"), [ids[0]]);
+    let dead = cache.state().dead(10).await.expect("dead letters");
     assert_eq!((dead.len(), dead[0].kind), (1, DeadKind::Read));
     let (cached, shown) = (cache.cached(cache.layout("Shot")).await, cache.shown(cache.layout("Shot")).await);
     let differ: Vec<i64> = ids.iter().copied().filter(|id| cached[id] != shown[id]).collect();
     assert_eq!(differ, [ids[0]], "everything else is as on the site");
     cache.tick(Duration::from_secs(60));
     cache.quiesce().await;
-    assert!(cache.state().dead(10).expect("dead letters").is_empty());
+    assert!(cache.state().dead(10).await.expect("dead letters").is_empty());
     cache.assert_equal_to_site().await;
 }
 
@@ -399,7 +399,7 @@ async fn a_type_that_cannot_be_read_puts_no_key_aside() {
     cache.site().troubles.next_of("read Shot", 2, Trouble::Fault(103, words.into()));
     let refused = cache.step().await.expect_err("a refused type");
     assert!(matches!(refused, SyncError::Schema { .. }), "{refused}");
-    assert!(cache.state().dead(10).expect("dead letters").is_empty());
+    assert!(cache.state().dead(10).await.expect("dead letters").is_empty());
     cache.tick(Duration::from_secs(30));
     cache.quiesce().await;
     cache.assert_equal_to_site().await;

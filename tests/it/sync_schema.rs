@@ -37,8 +37,8 @@ async fn go_on(cache: &Cache) {
 }
 
 /// What status says: the state of the type and what it lacks.
-fn said(cache: &Cache) -> (TypeState, Vec<(String, String)>) {
-    let status = cache.follower().status().expect("a status");
+async fn said(cache: &Cache) -> (TypeState, Vec<(String, String)>) {
+    let status = cache.follower().status().await.expect("a status");
     let ty = status.types.into_iter().find(|ty| ty.entity_type == shot()).expect("shots");
     (ty.state, ty.lacking.into_iter().collect())
 }
@@ -67,7 +67,7 @@ async fn a_type_whose_field_was_deleted_goes_on_with_the_others_and_heals() {
     assert_eq!(before[&ids[0]]["description"], "0");
     assert_eq!(now[&ids[0]]["description"], "0", "no null where the site told of none");
     go_on(&cache).await;
-    assert_eq!(said(&cache), lacks_description("the site does not have it any more"));
+    assert_eq!(said(&cache).await, lacks_description("the site does not have it any more"));
     assert!(layout(&cache).field("description").is_none());
     assert_equal_as_far_as_it_goes(&cache).await;
     assert_eq!(cache.cached(&layout(&cache)).await[&ids[1]]["sg_cut_in"], 7, "it is followed");
@@ -79,7 +79,7 @@ async fn a_type_whose_field_was_deleted_goes_on_with_the_others_and_heals() {
     cache.site().update("Shot", ids[2], json!({"description": "new"})).expect("an update");
     cache.tick(Duration::from_secs(600));
     go_on(&cache).await;
-    assert_eq!(said(&cache), (TypeState::Live, vec![]));
+    assert_eq!(said(&cache).await, (TypeState::Live, vec![]));
     cache.assert_equal_to_site().await;
 }
 
@@ -90,15 +90,15 @@ async fn a_field_of_another_data_type_is_taken_as_what_it_is_now() {
     cache.site().convert_to_number("Shot", "description");
     cache.site().update("Shot", ids[1], json!({"sg_cut_in": 7})).expect("an update");
     drop(cache.step().await);
-    assert_eq!(cache.state().quarantined(&shot()).expect("ids"), [ids[1]], "nothing of another kind is stored");
+    assert_eq!(cache.state().quarantined(&shot()).await.expect("ids"), [ids[1]], "nothing of another kind is stored");
     cache.tick(Duration::from_secs(600));
     go_on(&cache).await;
-    assert_eq!(said(&cache), (TypeState::Live, vec![]));
+    assert_eq!(said(&cache).await, (TypeState::Live, vec![]));
     let layout = layout(&cache);
     assert_eq!(layout.field("description").map(|field| field.data_type), Some(DataType::Number));
     assert_eq!(cache.cached(&layout).await[&ids[3]]["description"], 3);
     assert_equal_as_far_as_it_goes(&cache).await;
-    assert!(cache.state().quarantined(&shot()).expect("ids").is_empty(), "it can be stored now");
+    assert!(cache.state().quarantined(&shot()).await.expect("ids").is_empty(), "it can be stored now");
 }
 
 /// Row 31: the server drops the name of a field silently.
@@ -111,17 +111,17 @@ async fn a_field_that_answers_leave_out_is_never_stored_as_null() {
     cache.step().await.expect_err("an answer that cannot be believed");
     assert_eq!(cache.cached(cache.layout("Shot")).await[&ids[1]]["description"], "1");
     go_on(&cache).await;
-    let (state, lacking) = said(&cache);
+    let (state, lacking) = said(&cache).await;
     assert_eq!((state, lacking.len(), lacking[0].0.as_str()), (TypeState::Degraded, 1, "description"));
     assert_equal_as_far_as_it_goes(&cache).await;
     cache.tick(Duration::from_secs(600));
     go_on(&cache).await;
-    assert_eq!(said(&cache).0, TypeState::Degraded, "as long as it is hidden");
+    assert_eq!(said(&cache).await.0, TypeState::Degraded, "as long as it is hidden");
 
     happen(cache.site(), hide(json!([])));
     cache.tick(Duration::from_secs(600));
     go_on(&cache).await;
-    assert_eq!(said(&cache), (TypeState::Live, vec![]));
+    assert_eq!(said(&cache).await, (TypeState::Live, vec![]));
     cache.assert_equal_to_site().await;
 }
 
@@ -142,7 +142,7 @@ async fn a_type_whose_filter_lost_its_field_waits_while_the_others_go_on() {
         drop(cache.step().await);
         drop(cache.follower().import_pending().await);
     }
-    assert_eq!(cache.state().type_record(&ty).expect("a record").expect("a type").state, TypeState::Degraded);
+    assert_eq!(cache.state().type_record(&ty).await.expect("a record").expect("a type").state, TypeState::Degraded);
     assert!(cache.replica().lacking()[&ty][WHOLE].contains("sg_status_list"), "{:?}", cache.replica().lacking());
     assert_equal_as_far_as_it_goes(&cache).await;
     assert_eq!(cache.ids("Asset").await, [asset], "its rows stay");
@@ -164,10 +164,10 @@ async fn a_changed_entity_config_ends_what_the_type_lacked() {
     });
     cache.tick(Duration::from_secs(600));
     go_on(&cache).await;
-    assert_eq!(said(&cache).0, TypeState::Degraded);
+    assert_eq!(said(&cache).await.0, TypeState::Degraded);
     cache.configure(&[("Shot", r#"{"fields": {"code": {}, "sg_cut_in": {}}}"#)]).await;
     cache.replica().set_layouts(cache.layouts().to_vec());
     go_on(&cache).await;
-    assert_eq!(said(&cache), (TypeState::Live, vec![]));
+    assert_eq!(said(&cache).await, (TypeState::Live, vec![]));
     assert_equal_as_far_as_it_goes(&cache).await;
 }

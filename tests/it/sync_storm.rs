@@ -16,7 +16,7 @@ async fn a_page_of_entries_delivered_three_times_changes_nothing_more() {
     let site = empty_site();
     let ids: Vec<i64> = (0..5).map(|n| create(&site, "Shot", json!({"code": format!("s{n}")}))).collect();
     let cache = Cache::live(site).await;
-    let frontier = cache.state().stream().expect("a stream").frontier.expect("a position");
+    let frontier = cache.state().stream().await.expect("a stream").frontier.expect("a position");
     for id in &ids {
         cache.site().update("Shot", *id, json!({"sg_cut_in": 7})).expect("an update");
     }
@@ -24,7 +24,7 @@ async fn a_page_of_entries_delivered_three_times_changes_nothing_more() {
     cache.assert_equal_to_site().await;
     let url = cache.client().site().to_owned();
     for _ in 0..2 {
-        cache.state().begin_stream(&url, frontier, None, &[], None, SiteTime(0)).expect("a position set back");
+        cache.state().begin_stream(&url, frontier, None, &[], None, SiteTime(0)).await.expect("a position set back");
         cache.site().requests.reset();
         let step = cache.step().await.expect("a step");
         assert_eq!((step.polled.entries, step.fetched.read), (5, 5));
@@ -32,7 +32,7 @@ async fn a_page_of_entries_delivered_three_times_changes_nothing_more() {
         cache.quiesce().await;
         cache.assert_equal_to_site().await;
     }
-    assert_eq!(cache.state().stream().expect("a stream").frontier, Some(cache.site().last_event_id()));
+    assert_eq!(cache.state().stream().await.expect("a stream").frontier, Some(cache.site().last_event_id()));
 }
 
 /// Row 9: entries appear in any order, up to ten minutes late.
@@ -57,7 +57,7 @@ async fn entries_in_any_order_and_ten_minutes_late_end_with_the_site() {
         one.commit().expect("a commit");
     }
     cache.quiesce().await;
-    assert!(cache.state().gaps().expect("gaps").is_empty());
+    assert!(cache.state().gaps().await.expect("gaps").is_empty());
     cache.assert_equal_to_site().await;
 }
 
@@ -113,8 +113,8 @@ async fn entries_that_nobody_understands_are_kept_and_block_nothing() {
     site.update("Shot", id, json!({"code": "b"})).expect("an update");
     cache.quiesce().await;
     cache.assert_equal_to_site().await;
-    assert_eq!(cache.state().stream().expect("a stream").frontier, Some(site.last_event_id()));
-    let dead = cache.state().dead(20).expect("dead letters");
+    assert_eq!(cache.state().stream().await.expect("a stream").frontier, Some(site.last_event_id()));
+    let dead = cache.state().dead(20).await.expect("dead letters");
     assert!(dead.iter().all(|one| one.kind == DeadKind::Event), "{dead:?}");
     // The site's own entries about an entity, without any: kept for a person to see.
     let kept: Vec<i64> = dead.iter().map(|one| one.key.id).collect();
@@ -135,10 +135,10 @@ async fn a_row_that_the_store_refuses_is_put_aside_alone() {
         cache.site().update("Shot", *id, json!({"sg_cut_in": 7})).expect("an update");
     }
     cache.step().await.expect("a step");
-    let dead = cache.state().dead(10).expect("dead letters");
+    let dead = cache.state().dead(10).await.expect("dead letters");
     assert_eq!(dead.iter().map(|one| (one.kind, one.key.id)).collect::<Vec<_>>(), [(DeadKind::Write, ids[2])]);
     assert!(dead[0].error.contains("description"), "{}", dead[0].error);
-    assert_eq!(cache.state().quarantined(&EntityType::new("Shot")).expect("ids"), [ids[2]]);
+    assert_eq!(cache.state().quarantined(&EntityType::new("Shot")).await.expect("ids"), [ids[2]]);
     let (cached, shown) = (cache.cached(cache.layout("Shot")).await, cache.shown(cache.layout("Shot")).await);
     let differ: Vec<i64> = ids.iter().copied().filter(|id| cached[id] != shown[id]).collect();
     assert_eq!(differ, [ids[2]], "everything else is as on the site");
@@ -152,13 +152,13 @@ async fn a_fresh_change_does_not_wait_behind_a_bulk_of_old_ones() {
     let mut cache = Cache::live(site).await;
     cache.start_with(Steps::default(), Settings::default(), 10).await.expect("a start");
     let bulk: Vec<_> = ids.iter().map(|id| MarkRequest::new(EntityRef::new("Shot", *id), Kinds::CHANGE)).collect();
-    cache.state().mark(&bulk, cache.tick(Duration::ZERO)).expect("marks");
+    cache.state().mark(&bulk, cache.tick(Duration::ZERO)).await.expect("marks");
     let last = ids[ids.len() - 1];
     cache.site().update("Shot", last, json!({"description": "fresh"})).expect("an update");
     cache.step().await.expect("a step");
     let cached = cache.cached(cache.layout("Shot")).await;
     assert_eq!(cached[&last]["description"], "fresh");
-    assert!(cache.state().marks(1000).expect("marks").len() > 50, "most of the bulk still waits");
+    assert!(cache.state().marks(1000).await.expect("marks").len() > 50, "most of the bulk still waits");
     cache.quiesce().await;
     cache.assert_equal_to_site().await;
 }

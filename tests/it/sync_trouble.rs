@@ -91,7 +91,7 @@ async fn an_index_that_was_dropped_is_filled_again() {
         said = cache.step().await.map_or_else(|error| error.to_string(), |_| String::new());
     }
     cache.start(Steps::default()).await.expect("a second start");
-    assert_eq!(cache.replica().pending_imports().expect("imports"), ["Shot"]);
+    assert_eq!(cache.replica().pending_imports().await.expect("imports"), ["Shot"]);
     cache.follower().import_pending().await.expect("an import");
     cache.quiesce().await;
     cache.assert_equal_to_site().await;

@@ -29,20 +29,20 @@ async fn a_mass_disappearance_waits_for_an_operator_and_ends_when_the_rows_retur
         .into_iter()
         .map(|id| sgcache::state::MarkRequest::new(EntityRef::new("Shot", id), sgcache::state::Kinds::CHANGE))
         .collect();
-    cache.state().mark(&marks, cache.tick(Duration::ZERO)).expect("marks");
+    cache.state().mark(&marks, cache.tick(Duration::ZERO)).await.expect("marks");
     // Both lists are empty, three times: the first two are not believed.
     cache.site().troubles.next_of("read Shot", 6, Trouble::NoRows);
     for _ in 0..3 {
         cache.follower().step(cache.tick(Duration::from_secs(6))).await.expect("a step");
     }
     assert_eq!(cache.ids("Shot").await.len(), 120, "nothing is deleted");
-    let record = cache.state().type_record(&shot()).expect("a record").expect("a type");
+    let record = cache.state().type_record(&shot()).await.expect("a record").expect("a type");
     assert!(record.breaker_since.is_some(), "the breaker is open");
     for _ in 0..12 {
         cache.follower().step(cache.tick(Duration::from_secs(10))).await.expect("a step");
     }
     cache.quiesce().await;
-    let record = cache.state().type_record(&shot()).expect("a record").expect("a type");
+    let record = cache.state().type_record(&shot()).await.expect("a record").expect("a type");
     assert_eq!(record.breaker_since, None, "the rows are back");
     cache.assert_equal_to_site().await;
 }
@@ -66,7 +66,7 @@ async fn a_changed_config_imports_only_its_type_again_and_in_place() {
     cache.configure(&configs).await;
     cache.site().requests.reset();
     cache.start(Steps::default()).await.expect("a start");
-    assert_eq!(cache.replica().pending_imports().expect("types"), [shot()]);
+    assert_eq!(cache.replica().pending_imports().await.expect("types"), [shot()]);
     cache.follower().import_pending().await.expect("an import");
     cache.quiesce().await;
     assert_eq!(cache.ids("Shot").await.len(), 10);
@@ -113,11 +113,12 @@ async fn a_type_without_a_config_keeps_its_rows_for_a_day() {
     cache.start(Steps::default()).await.expect("a start");
     let task = EntityType::new("Task");
     cache.quiesce().await;
-    let state = |cache: &Cache| cache.state().type_record(&task).expect("a record").map(|record| record.state);
-    assert_eq!(state(&cache), Some(TypeState::Untracked));
+    let state =
+        async |cache: &Cache| cache.state().type_record(&task).await.expect("a record").map(|record| record.state);
+    assert_eq!(state(&cache).await, Some(TypeState::Untracked));
     cache.tick(Duration::from_secs(25 * 3600));
     cache.step().await.expect("a step");
-    assert_eq!(state(&cache), None);
+    assert_eq!(state(&cache).await, None);
     assert!(cache.store().types().await.expect("types").iter().all(|one| one.entity_type != task));
 }
 
@@ -141,9 +142,13 @@ async fn a_type_that_is_configured_again_is_imported_again() {
 #[tokio::test]
 async fn a_directory_of_another_site_is_refused() {
     let mut cache = Cache::live(empty_site()).await;
-    let position = cache.state().stream().expect("a stream");
+    let position = cache.state().stream().await.expect("a stream");
     let frontier = position.frontier.expect("a position");
-    cache.state().begin_stream("https://other.example.com", frontier, None, &[], None, SiteTime(0)).expect("a stream");
+    cache
+        .state()
+        .begin_stream("https://other.example.com", frontier, None, &[], None, SiteTime(0))
+        .await
+        .expect("a stream");
     let refused = cache.start(Steps::default()).await.expect_err("another site");
     assert!(matches!(refused, SyncError::OtherSite { .. }));
     assert!(
@@ -159,11 +164,11 @@ async fn a_site_restored_from_a_backup_is_imported_again_in_place() {
     create(&site, "Shot", json!({"code": "a"}));
     let mut cache = Cache::live(site).await;
     let url = cache.client().site().to_owned();
-    let frontier = cache.state().stream().expect("a stream").frontier.expect("a position");
+    let frontier = cache.state().stream().await.expect("a stream").frontier.expect("a position");
     let later = sgcache::entity::EventId(frontier.0 + 500);
-    cache.state().begin_stream(&url, later, None, &[], None, SiteTime(0)).expect("a stream");
+    cache.state().begin_stream(&url, later, None, &[], None, SiteTime(0)).await.expect("a stream");
     cache.start(Steps::default()).await.expect("a start");
-    assert_eq!(cache.state().stream().expect("a stream").incarnation, 2);
+    assert_eq!(cache.state().stream().await.expect("a stream").incarnation, 2);
     assert_eq!(cache.ids("Shot").await.len(), 1, "rows stay until they are read again");
     cache.follower().import_pending().await.expect("an import");
     cache.quiesce().await;
@@ -176,12 +181,12 @@ async fn a_site_that_is_away_costs_nothing_but_time() {
     let id = create(&site, "Shot", json!({"code": "a"}));
     let cache = Cache::live(site).await;
     cache.site().update("Shot", id, json!({"code": "b"})).expect("an update");
-    let fresh = cache.state().fresh_as_of().expect("a moment");
+    let fresh = cache.state().fresh_as_of().await.expect("a moment");
     for trouble in [Trouble::Status(503), Trouble::Html, Trouble::Truncated, Trouble::Dropped] {
         cache.site().troubles.next(1, trouble);
         cache.step().await.expect_err("the site is away");
     }
-    assert_eq!(cache.state().fresh_as_of().expect("a moment"), fresh, "it does not pretend");
+    assert_eq!(cache.state().fresh_as_of().await.expect("a moment"), fresh, "it does not pretend");
     cache.quiesce().await;
     cache.assert_equal_to_site().await;
     assert!(cache.metrics().value("sgcache_sync_poll_errors_total", &[("reason", "decode")]) >= Some(2.0));
@@ -251,7 +256,7 @@ async fn a_right_that_was_taken_away_deletes_nothing_and_its_return_needs_nobody
         cache.follower().step(cache.tick(Duration::from_secs(10))).await.expect("a step");
     }
     assert_eq!(cache.ids("Shot").await.len(), 81, "nothing is deleted");
-    let record = cache.state().type_record(&shot()).expect("a record").expect("a type");
+    let record = cache.state().type_record(&shot()).await.expect("a record").expect("a type");
     assert!(record.breaker_since.is_some(), "an operator is told");
 
     happen(cache.site(), limit(serde_json::Value::Null));
@@ -260,7 +265,7 @@ async fn a_right_that_was_taken_away_deletes_nothing_and_its_return_needs_nobody
         cache.follower().step(cache.tick(Duration::from_secs(10))).await.expect("a step");
     }
     cache.quiesce().await;
-    let record = cache.state().type_record(&shot()).expect("a record").expect("a type");
+    let record = cache.state().type_record(&shot()).await.expect("a record").expect("a type");
     assert_eq!(record.breaker_since, None);
     cache.assert_equal_to_site().await;
 }
@@ -280,7 +285,7 @@ async fn events_that_are_no_longer_kept_lead_to_an_import_in_place() {
     }
     happen(cache.site(), json!({"retention": {"keep": 5}}));
     cache.start(Steps::default()).await.expect("a start");
-    assert_eq!(cache.state().stream().expect("a stream").incarnation, 2);
+    assert_eq!(cache.state().stream().await.expect("a stream").incarnation, 2);
     assert_eq!(cache.ids("Shot").await, ids, "rows stay until they are read again");
     cache.follower().import_pending().await.expect("an import");
     cache.quiesce().await;
@@ -292,12 +297,12 @@ async fn events_that_are_no_longer_kept_lead_to_an_import_in_place() {
 #[tokio::test]
 async fn of_two_daemons_one_leads() {
     let mut cache = Cache::live(empty_site()).await;
-    let epoch = cache.state().stream().expect("a stream").epoch;
+    let epoch = cache.state().stream().await.expect("a stream").epoch;
     let second = sgcache::sync::Follower::start_up(cache.replica().clone(), None).await.expect_err("a second leader");
     assert!(matches!(second, SyncError::State(sgcache::state::StateError::Locked { .. })), "{second}");
     create(cache.site(), "Shot", json!({"code": "a"}));
     cache.start(Steps::default()).await.expect("a start");
-    assert!(cache.state().stream().expect("a stream").epoch > epoch);
+    assert!(cache.state().stream().await.expect("a stream").epoch > epoch);
     cache.quiesce().await;
     cache.assert_equal_to_site().await;
 }
@@ -316,18 +321,17 @@ async fn the_loop_imports_follows_and_ends_when_it_is_told_to() {
         async move { follower.run(stop).await }
     });
     let replica = follower.replica().clone();
-    let live = |name: &str| {
-        let record = replica.state().type_record(&EntityType::new(name)).expect("a record");
-        record.is_some_and(|record| record.state == TypeState::Live)
-    };
-    while !CONFIGS.iter().all(|(name, _)| live(name)) {
-        tokio::task::yield_now().await;
+    for (name, _) in CONFIGS {
+        let record = async || replica.state().type_record(&EntityType::new(*name)).await.expect("a record");
+        while !record().await.is_some_and(|record| record.state == TypeState::Live) {
+            tokio::task::yield_now().await;
+        }
     }
     cache.site().update("Shot", id, json!({"code": "b"})).expect("an update");
     replica.advance(Duration::from_secs(60)).await.expect("the loop follows");
     let rows = replica.store().get(&[EntityRef::new("Shot", id)], &sgcache::store::Fields::All).await.expect("a row");
     assert_eq!(rows[0].get("code"), Some(json!("b")));
-    let status = follower.status().expect("a status");
+    let status = follower.status().await.expect("a status");
     assert!(status.fresh_as_of.is_some() && status.poll.is_some_and(|poll| poll.polls > 0));
     stop.cancel();
     running.await.expect("a clean end");

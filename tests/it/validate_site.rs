@@ -96,14 +96,14 @@ impl Checked {
         self.replica.store().put(&[row]).await.expect("a write");
     }
 
-    fn version(&self) -> (ReadVersion, Timestamp) {
-        let rv = self.replica.state().next_rv().expect("a version");
+    async fn version(&self) -> (ReadVersion, Timestamp) {
+        let rv = self.replica.state().next_rv().await.expect("a version");
         (ReadVersion(rv), self.replica.now().timestamp())
     }
 
     /// Takes a row out of the store, unknown to everybody else.
     async fn lose(&self, key: EntityRef) {
-        let (rv, now) = self.version();
+        let (rv, now) = self.version().await;
         self.put(FetchedRow::absent(key, rv, now, None)).await;
     }
 
@@ -111,7 +111,7 @@ impl Checked {
     async fn invent(&self, like: EntityRef, id: i64) {
         let layout = self.cache.layout(like.entity_type.as_str());
         let row = self.cache.shown(layout).await.remove(&like.id).expect("a row");
-        let (rv, now) = self.version();
+        let (rv, now) = self.version().await;
         let key = EntityRef::new(like.entity_type, id);
         let row = FetchedRow::from_site(layout, key, rv, RowState::Active, row, now, None).expect("a whole row");
         self.put(row).await;
