@@ -11,6 +11,7 @@ pub mod schema;
 pub mod entity_config;
 pub mod api3;
 pub mod metrics;
+pub mod supervisor;
 pub mod yaml;
 pub mod retry;
 pub mod budget;

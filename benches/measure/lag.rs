@@ -16,6 +16,7 @@ use sgcache::filter::FieldPath;
 use sgcache::sim::{Sim, SimSettings, Site};
 use sgcache::state::State;
 use sgcache::store::{Fields, Store};
+use sgcache::supervisor::Supervisor;
 use sgcache::sync::Follower;
 use tokio_util::sync::CancellationToken;
 
@@ -48,7 +49,8 @@ pub async fn run(options: &Options) -> anyhow::Result<()> {
     rig::import(&replica).await?;
     let stop = CancellationToken::new();
     let (following, until) = (Arc::clone(&follower), stop.clone());
-    let following = tokio::spawn(async move { following.run(until).await });
+    let supervisor = Supervisor::new(parts.metrics.clone(), stop.clone());
+    let following = tokio::spawn(async move { following.run(&supervisor, until).await });
     rig::wait_until_live(&replica).await?;
 
     let (polls, begun) = (parts.metrics.sync.polls.get(), Instant::now());
@@ -58,7 +60,7 @@ pub async fn run(options: &Options) -> anyhow::Result<()> {
     changed?;
     let interval = begun.elapsed().as_secs_f64() / (parts.metrics.sync.polls.get() - polls) as f64;
     stop.cancel();
-    following.await?;
+    following.await??;
     sim.shutdown().await;
 
     let mut lags = seen?;

@@ -16,6 +16,7 @@ use sgcache::api3::Auth;
 use sgcache::proxy::{self, ApiListener, Leader, Proxy};
 use sgcache::shotgun;
 use sgcache::state::State;
+use sgcache::supervisor::Supervisor;
 use sgcache::sync::Follower;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -36,7 +37,8 @@ pub async fn run(options: &Options) -> anyhow::Result<()> {
     import(&replica).await?;
     let stop = CancellationToken::new();
     let (following, end) = (Arc::clone(&follower), stop.clone());
-    tokio::spawn(async move { following.run(end).await });
+    let supervisor = Supervisor::new(parts.metrics.clone(), stop.clone());
+    tokio::spawn(async move { following.run(&supervisor, end).await });
     wait_until_live(&replica).await?;
     let settings = proxy::Settings::default();
     let made = proxy::Parts {

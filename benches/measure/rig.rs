@@ -18,6 +18,7 @@ use sgcache::state::{State, TypeState};
 use sgcache::store::Store;
 use sgcache::store::elasticsearch::ElasticsearchStore;
 use sgcache::store::embedded::{EmbeddedSettings, EmbeddedStore};
+use sgcache::supervisor::Supervisor;
 use sgcache::sync::{Follower, Replica, Settings};
 use tokio_util::sync::CancellationToken;
 
@@ -196,7 +197,7 @@ pub async fn import(replica: &Replica) -> anyhow::Result<u64> {
 /// Imports everything and follows until every type is live; then lets go.
 pub async fn go_live(parts: &Parts, store: &Arc<dyn Store>, state: &State) -> anyhow::Result<u64> {
     let replica = parts.replica(store, state);
-    let follower = Follower::start_up(replica.clone(), None).await?;
+    let follower = Arc::new(Follower::start_up(replica.clone(), None).await?);
     let rows = import(&replica).await?;
     let stop = CancellationToken::new();
     let wait = async {
@@ -204,7 +205,9 @@ pub async fn go_live(parts: &Parts, store: &Arc<dyn Store>, state: &State) -> an
         stop.cancel();
         live
     };
-    let ((), live) = tokio::join!(follower.run(stop.clone()), wait);
+    let supervisor = Supervisor::new(parts.metrics.clone(), stop.clone());
+    let (ended, live) = tokio::join!(follower.run(&supervisor, stop.clone()), wait);
+    ended?;
     live.map(|()| rows)
 }
 

@@ -123,6 +123,9 @@ pub struct Offline {
     pub schema: Schema,
     /// The configured types.
     pub layouts: Vec<TypeLayout>,
+    /// The time of the site as far as it is known without asking: that of the last
+    /// complete poll. Windows around now are answered as of then.
+    pub now: Timestamp,
 }
 
 impl Offline {
@@ -147,13 +150,10 @@ impl Offline {
         };
         let layouts = check_layouts(&files, &schema)?;
         let store = open_store(&config, &Metrics::default()).await?;
-        Ok(Self { store, schema, layouts })
-    }
-
-    /// Returns the time of the site as far as it is known without asking: windows
-    /// around now are answered as of the last poll.
-    pub fn now(&self) -> Timestamp {
-        Timestamp::from(chrono::Utc::now())
+        // Before the first poll nothing is complete, and no window can be answered right.
+        let complete = state.stream().await?.complete_as_of;
+        let now = complete.map_or_else(|| Timestamp::from(chrono::Utc::now()), |at| at.timestamp());
+        Ok(Self { store, schema, layouts, now })
     }
 }
 

@@ -88,6 +88,7 @@ impl Daemon {
         listener: ApiListener,
     ) -> Result<Self, Failure> {
         describe(&engine);
+        engine.supervisor.guard_process().map_err(|error| Failure::internal(format!("no watchdog: {error}")))?;
         let state = engine.online.state.clone();
         let control = Control::new(bound.address());
         control.write(state.directory()).map_err(|error| Failure::internal(error.to_string()))?;
@@ -121,14 +122,18 @@ impl Daemon {
         Ok(Self { engine, snapshots, ops, api, control, tasks, loop_task })
     }
 
-    /// Runs until `stop` is done, then ends what runs, in order.
+    /// Runs until `stop` is done or a loop is given up, then ends what runs, in order.
     ///
     /// # Errors
     ///
-    /// Code 143 when something had to be broken off.
+    /// Code 143 when something had to be broken off, 1 when a loop was given up.
     pub async fn run_until(self, stop: impl Future<Output = ()>) -> Result<(), Failure> {
-        stop.await;
-        self.stop().await
+        let failed = tokio::select! {
+            () = stop => None,
+            failed = self.engine.supervisor.failed() => Some(failed),
+        };
+        let stopped = self.stop().await;
+        failed.map_or(stopped, |failed| Err(Failure::internal(failed.to_string())))
     }
 
     /// Ends what runs, in order.
@@ -376,6 +381,7 @@ fn router(
         async move { snapshots.take().await }
     })
     .with_heartbeat(heartbeat)
+    .with_supervisor(engine.supervisor.clone())
     .with_runs(move |query| {
         let state = state.clone();
         async move { runs(&state, &query).await }

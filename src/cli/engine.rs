@@ -17,6 +17,7 @@ use crate::pipeline::{
 use crate::proxy::shadow::{Difference, OnDifference};
 use crate::report::{Delivery, Notifiers, Outbox, RunReport, ShadowDifference, Sink, Wording};
 use crate::state::{RunRow, State};
+use crate::supervisor::Supervisor;
 use crate::sync::{self, Replica};
 use crate::validate::Validator;
 use crate::yaml::Templates;
@@ -32,6 +33,8 @@ pub struct Engine {
     pub replica: Replica,
     /// The follower, while this process follows the site.
     pub following: Following,
+    /// Keeps the loops of this process running.
+    pub supervisor: Supervisor,
     /// Runs pipelines.
     pub runner: Runner,
     /// Cancelled when everything is to stop.
@@ -104,11 +107,13 @@ impl Engine {
             settings,
         );
         let following = Following::default();
+        let supervisor = Supervisor::new(online.metrics.clone(), shutdown.clone());
         let config = &online.config;
         let jobs = Arc::new(Jobs {
             validator: Validator::new(replica.clone()),
             replica: replica.clone(),
             following: following.clone(),
+            supervisor: supervisor.clone(),
             layouts: online.layouts.clone(),
             schema: Arc::new(online.schema.clone()),
             exclusions: config.generate.clone(),
@@ -123,7 +128,7 @@ impl Engine {
         let runner = runner.with_tell(tell(notifiers.clone()));
         let delivery = delivery(&online)?;
         let sinks = sinks(&online, delivery.as_deref());
-        Ok(Self { online, replica, following, runner, shutdown, delivery, notifiers, sinks })
+        Ok(Self { online, replica, following, supervisor, runner, shutdown, delivery, notifiers, sinks })
     }
 
     /// Runs a pipeline, and keeps and sends its report.

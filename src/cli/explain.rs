@@ -28,7 +28,7 @@ pub async fn run(args: Args, chosen: Option<&Path>) -> Result<u8, Failure> {
     let catalogue = Catalogue {
         stored: Arc::new(proxy::catalogue::stored(&offline.layouts)),
         standing: Arc::new(state.replication_status().await?),
-        now: SiteTime::from(offline.now()),
+        now: SiteTime::from(offline.now),
         schema: Arc::new(offline.schema),
         pending_writes: PendingWrites::default(),
         settings: Arc::new(settings.api),

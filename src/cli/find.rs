@@ -121,7 +121,7 @@ fn query(args: &Args, offline: &Offline) -> Result<(Query, Vec<String>), Failure
     }
     let columns: Vec<_> = names.iter().filter(|name| !matches!(name.as_str(), "type" | "id")).cloned().collect();
     let mut query = Query::all(entity_type.clone())
-        .filter(filter.at(offline.now()))
+        .filter(filter.at(offline.now))
         .fields(schema.fields(&entity_type, &names))
         .order(schema.order(&entity_type, &order))
         .page(args.selection.page(500));

@@ -29,6 +29,7 @@ mod tasks;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
@@ -89,6 +90,9 @@ enum Command {
     },
 }
 
+/// How long work on other threads, such as a commit, may take to end with the process.
+const LAST_WORK: Duration = Duration::from_secs(5);
+
 /// Runs the program and returns its exit code.
 pub fn main() -> ExitCode {
     end_quietly_on_a_closed_pipe();
@@ -98,10 +102,13 @@ pub fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return Failure::internal(format!("cannot start the runtime: {error}")).report(),
     };
-    match runtime.block_on(run(cli)) {
+    let code = match runtime.block_on(run(cli)) {
         Ok(code) => ExitCode::from(code),
         Err(failure) => failure.report(),
-    }
+    };
+    // A thread that never comes back must not keep the process.
+    runtime.shutdown_timeout(LAST_WORK);
+    code
 }
 
 /// A reader that goes away early (`| head`) has what it wanted: no panic, and the

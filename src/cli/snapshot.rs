@@ -88,6 +88,7 @@ impl Snapshots {
         snapshot.instance = instance();
         self.engine.online.client.site().clone_into(&mut snapshot.site);
         snapshot.store = self.store().await;
+        snapshot.loops = self.engine.supervisor.status();
         if let Err(error) = self.fill(&mut snapshot).await {
             snapshot.sync.last_error = Some(error.to_string());
         }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use elasticsearch::auth::Credentials;
 use elasticsearch::cert::{Certificate, CertificateValidation};
-use elasticsearch::http::headers::{ACCEPT_ENCODING, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use elasticsearch::http::headers::{ACCEPT_ENCODING, HeaderMap, HeaderName, HeaderValue};
 use elasticsearch::http::transport::{SingleNodeConnectionPool, Transport, TransportBuilder};
 use reqwest::Url;
 
@@ -22,6 +22,7 @@ use super::endpoints::Endpoints;
 use super::error::{Error, ErrorKind, Result};
 use super::limits::BulkLimits;
 use super::settings::{Auth, RetryLimits, Settings, Timeouts};
+use crate::retry::retry_after;
 
 /// A client of one cluster. Cheap to clone; clones share what they learn about it.
 #[derive(Clone)]
@@ -247,12 +248,6 @@ fn is_connect(error: &elasticsearch::Error) -> bool {
         current = cause.source();
     }
     false
-}
-
-/// Reads `Retry-After` in seconds; its form as a date is not used by these servers.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let seconds: u64 = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
-    Some(Duration::from_secs(seconds))
 }
 
 fn node(url: &Url, auth: &Auth, settings: &Settings) -> Result<Node> {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use reqwest::Url;
 
 use super::error::{Error, ErrorKind, Result};
+use crate::retry::LONGEST_ASKED;
 
 /// Where Elasticsearch is and how to talk to it.
 #[derive(Clone, Debug)]
@@ -165,7 +166,7 @@ impl RetryLimits {
     /// not come back at the same moment. What the server asked for wins.
     pub(super) fn pause(&self, attempt: u32, asked: Option<Duration>, jitter: f64) -> Duration {
         if let Some(asked) = asked {
-            return asked.min(self.longest_pause);
+            return asked.min(LONGEST_ASKED);
         }
         let doublings = attempt.saturating_sub(1).min(16);
         let bound = self.first_pause.saturating_mul(1 << doublings).min(self.longest_pause);
@@ -220,6 +221,7 @@ mod tests {
         assert_eq!(pauses, [250, 500, 1000, 2000, 4000, 8000, 16000, 30000, 30000]);
         assert_eq!(limits.pause(3, None, 0.5).as_millis(), 500);
         assert_eq!(limits.pause(1, Some(Duration::from_secs(3)), 0.5).as_secs(), 3);
-        assert_eq!(limits.pause(1, Some(Duration::from_secs(3600)), 0.5).as_secs(), 30);
+        assert_eq!(limits.pause(1, Some(Duration::from_secs(90)), 0.5).as_secs(), 90);
+        assert_eq!(limits.pause(1, Some(Duration::from_secs(3600)), 0.5), LONGEST_ASKED);
     }
 }

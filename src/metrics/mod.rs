@@ -33,7 +33,7 @@ pub use declare::{Declared, Kind};
 pub use family::{Counters, Family, Gauges, Histograms, Labels, OTHER, Vector};
 pub use log::CountLog;
 pub use table::{
-    About, Imports, Leader, PASS_REASONS, Proxy, Reports, Scheduler, Source, Store, Sync, Tasks, Validation,
+    About, Imports, Leader, Loops, PASS_REASONS, Proxy, Reports, Scheduler, Source, Store, Sync, Tasks, Validation,
 };
 
 /// The content type of what [`Metrics::render`] returns.
@@ -65,6 +65,8 @@ pub struct All {
     pub reports: Reports,
     /// The lease on the site.
     pub leader: Leader,
+    /// The loops of this process.
+    pub loops: Loops,
     /// This process and its configuration.
     pub about: About,
     registry: Registry,
@@ -107,6 +109,7 @@ impl Metrics {
         let proxy = Proxy::declare(&mut registrar);
         let reports = Reports::declare(&mut registrar);
         let leader = Leader::declare(&mut registrar);
+        let loops = Loops::declare(&mut registrar);
         let about = About::declare(&mut registrar);
         about.build_info.set_info(&about_build());
         registrar.process();
@@ -122,6 +125,7 @@ impl Metrics {
             proxy,
             reports,
             leader,
+            loops,
             about,
             registry,
             declared,

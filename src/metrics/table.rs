@@ -106,6 +106,27 @@ pub const PASS_REASONS: &[&str] = &[
     "mode",
 ];
 const PASS_REASON: Axis = Axis::Fixed("reason", PASS_REASONS);
+/// The loops of a process; `supervisor::Loop` has the same names.
+const LOOP: Axis = Axis::Fixed(
+    "loop",
+    &[
+        "poll",
+        "fetch",
+        "backfill",
+        "maintenance",
+        "scheduler",
+        "heartbeat",
+        "recorder",
+        "reload",
+        "outbox",
+        "store_health",
+        "freshness",
+        "cluster_publisher",
+        "api_listener",
+        "ops_listener",
+    ],
+);
+const LOOP_FAILURE: Axis = Axis::Fixed("reason", &["panic", "ended", "stuck"]);
 const SERVED_BY: Axis = Axis::Fixed("served_by", &["cache", "source"]);
 const SHADOW: Axis = Axis::Fixed("result", &["equal", "different", "skipped"]);
 const LEVEL: Axis = Axis::Fixed("level", &["error", "warn", "info"]);
@@ -409,6 +430,14 @@ metrics! {
         epoch: Gauge = gauge("sgcache_leader_epoch", First::Zero);
         /// Whether this process follows the site.
         active: Gauge = gauge("sgcache_leader_active", First::Zero);
+    }
+}
+
+metrics! {
+    /// The loops of this process.
+    struct Loops {
+        /// Loops that failed and were started again, or ended the process.
+        restarts: Counters = counters("sgcache_loop_restarts_total", &[LOOP, LOOP_FAILURE]);
     }
 }
 

@@ -4,9 +4,10 @@
 //! and one of the command line come through here alike.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use serde_json::Value;
 
 use super::{
@@ -21,6 +22,7 @@ use crate::schema::Schema;
 use crate::shotgun::{self, Purpose};
 use crate::state::{StateError, TypeState};
 use crate::store::{PurgeScope, StoreError, StoreErrorKind};
+use crate::supervisor::Supervisor;
 use crate::sync::{Follower, Progress, Replica, SyncError};
 use crate::validate::{DataCheck, Sample, Selection, ValidateError, Validator};
 
@@ -35,6 +37,8 @@ pub struct Jobs {
     pub replica: Replica,
     /// The follower, while this process follows the site.
     pub following: Following,
+    /// Keeps its loops running.
+    pub supervisor: Supervisor,
     /// Compares with the site.
     pub validator: Validator,
     /// The configured types.
@@ -62,13 +66,12 @@ pub struct Following(Arc<Mutex<Option<Arc<Follower>>>>);
 impl Following {
     /// Returns the follower, if this process follows the site now.
     pub fn follower(&self) -> Option<Arc<Follower>> {
-        // A panic elsewhere cannot leave an option torn.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.lock().clone()
     }
 
     /// Shows the follower to others until the returned guard is dropped.
     fn set(&self, follower: &Arc<Follower>) -> FollowingGuard<'_> {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(follower));
+        *self.0.lock() = Some(Arc::clone(follower));
         FollowingGuard(self)
     }
 }
@@ -78,7 +81,7 @@ struct FollowingGuard<'a>(&'a Following);
 
 impl Drop for FollowingGuard<'_> {
     fn drop(&mut self) {
-        *self.0.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.0.0.lock() = None;
     }
 }
 
@@ -132,7 +135,8 @@ impl Jobs {
     async fn follow(&self, context: &JobContext) -> Result<StepResult, JobError> {
         let follower = Arc::new(Follower::take_lead(self.replica.clone(), None).await?);
         let _visible = self.following.set(&follower);
-        follower.run(context.cancel.clone()).await;
+        let ended = follower.run(&self.supervisor, context.cancel.clone()).await;
+        ended.map_err(|failed| JobError::new(ErrorClass::Internal, failed.to_string()))?;
         Ok(StepResult::default())
     }
 

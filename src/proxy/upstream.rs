@@ -17,6 +17,7 @@ use tokio::sync::Semaphore;
 use super::callers::Digest;
 use crate::entity::Timestamp;
 use crate::metrics::Metrics;
+use crate::retry::retry_after;
 use crate::shotgun;
 use crate::sync::SiteClock;
 
@@ -252,10 +253,6 @@ pub(super) fn forwarded(headers: &HeaderMap) -> HeaderMap {
         through.remove(*name);
     }
     through
-}
-
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
 }
 
 fn date(headers: &HeaderMap) -> Option<Timestamp> {

@@ -21,6 +21,7 @@ use super::control::Control;
 use super::status::StatusSnapshot;
 use crate::metrics::{CONTENT_TYPE, Metrics};
 use crate::report::{RunReport, Status};
+use crate::supervisor::{LoopState, Supervisor};
 
 /// A scheduler that has not looked at its plan for this long is not alive.
 const TICK_AGE: Duration = Duration::from_secs(5);
@@ -129,6 +130,7 @@ pub struct Ops {
     metrics: Metrics,
     control: Control,
     heartbeat: Option<Heartbeat>,
+    supervisor: Option<Supervisor>,
     status: StatusSource,
     runs: RunsSource,
     trigger: TriggerSink,
@@ -145,6 +147,7 @@ impl Ops {
             metrics,
             control,
             heartbeat: None,
+            supervisor: None,
             status: Arc::new(move || Box::pin(status())),
             runs: Arc::new(|_| Box::pin(async { Vec::new() })),
             trigger: Arc::new(move |_| Box::pin(async move { Err(TriggerRefused::Unavailable(nothing.into())) })),
@@ -155,6 +158,13 @@ impl Ops {
     #[must_use]
     pub fn with_heartbeat(mut self, heartbeat: Heartbeat) -> Self {
         self.heartbeat = Some(heartbeat);
+        self
+    }
+
+    /// Makes `/livez` know every loop of a supervisor.
+    #[must_use]
+    pub fn with_supervisor(mut self, supervisor: Supervisor) -> Self {
+        self.supervisor = Some(supervisor);
         self
     }
 
@@ -216,13 +226,13 @@ async fn metrics(State(ops): State<Ops>) -> Response {
 
 async fn livez(State(ops): State<Ops>) -> Response {
     let age = ops.heartbeat.map(|heartbeat| heartbeat.age());
-    let code = match age {
-        Some(age) if age >= TICK_AGE => StatusCode::SERVICE_UNAVAILABLE,
-        _ => StatusCode::OK,
-    };
+    let loops = ops.supervisor.map(|supervisor| supervisor.status()).unwrap_or_default();
+    let live = age.is_none_or(|age| age < TICK_AGE) && loops.iter().all(|one| one.state != LoopState::Stuck);
+    let code = if live { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let body = json!({
-        "live": code == StatusCode::OK,
+        "live": live,
         "scheduler_tick_age_seconds": age.map(|age| age.as_secs_f64()),
+        "loops": loops,
     });
     (code, Json(body)).into_response()
 }

@@ -10,6 +10,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::report::Status;
+use crate::supervisor::{LoopState, LoopStatus};
 
 /// The schema name of the status document.
 pub const SCHEMA: &str = "sgcache.status/1";
@@ -37,6 +38,9 @@ pub struct StatusSnapshot {
     pub reasons: Vec<Reason>,
     /// The event loop.
     pub sync: SyncStatus,
+    /// The loops of the process.
+    #[serde(default)]
+    pub loops: Vec<LoopStatus>,
     /// Every configured entity type.
     pub types: Vec<TypeStatus>,
     /// Every pipeline.
@@ -61,6 +65,7 @@ impl StatusSnapshot {
             ready: false,
             reasons: Vec::new(),
             sync: SyncStatus::default(),
+            loops: Vec::new(),
             types: Vec::new(),
             pipelines: Vec::new(),
             runs: Vec::new(),
@@ -273,7 +278,8 @@ pub struct StoreStatus {
 /// Why the daemon is not ready.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reason {
-    /// Stable word: `store_down`, `type_not_live`, `never_polled`, `poll_failing`, `no_types`.
+    /// Stable word: `store_down`, `type_not_live`, `never_polled`, `poll_failing`, `no_types`,
+    /// `loop_down`.
     pub code: String,
     /// What it is about, for example the entity type.
     pub subject: String,
@@ -292,6 +298,9 @@ pub fn readiness(status: &StatusSnapshot) -> Vec<Reason> {
     if !status.store.up {
         let problem = status.store.problem.as_deref().unwrap_or("it has not answered yet");
         because("store_down", &status.store.kind, format!("the store does not answer: {problem}"));
+    }
+    for one in status.loops.iter().filter(|one| one.state != LoopState::Running) {
+        because("loop_down", &one.name, loop_message(one));
     }
     if status.types.is_empty() {
         because("no_types", "entityConfig", "no entity type is configured".into());
@@ -329,6 +338,14 @@ pub fn warnings(status: &StatusSnapshot) -> Vec<Reason> {
         message: type_message(ty),
     };
     degraded.map(reason).collect()
+}
+
+fn loop_message(one: &LoopStatus) -> String {
+    let failure = one.last_failure.as_deref().unwrap_or("no failure was reported");
+    match one.state {
+        LoopState::Stuck => format!("the loop gave no sign of life for {:.0} s", one.beat_age_seconds),
+        LoopState::Restarting | LoopState::Running => format!("the loop is being started again: {failure}"),
+    }
 }
 
 fn type_message(ty: &TypeStatus) -> String {
@@ -407,6 +424,19 @@ mod tests {
         check(&status, &[("poll_failing", "the event log was last read 61 s ago: timed out")]);
         status.sync.last_poll_at = None;
         check(&status, &[("never_polled", "the event log was never read: timed out")]);
+    }
+
+    #[test]
+    fn a_loop_that_does_not_run_is_a_reason_and_says_why() {
+        let mut status = live();
+        status.loops = vec![LoopStatus { name: "fetch".into(), restarts: 3, ..LoopStatus::default() }];
+        check(&status, &[]);
+        status.loops[0].state = LoopState::Restarting;
+        status.loops[0].last_failure = Some("it panicked: index out of bounds".into());
+        check(&status, &[("loop_down", "the loop is being started again: it panicked: index out of bounds")]);
+        status.loops[0].state = LoopState::Stuck;
+        status.loops[0].beat_age_seconds = 301.2;
+        check(&status, &[("loop_down", "the loop gave no sign of life for 301 s")]);
     }
 
     #[test]

@@ -11,8 +11,14 @@ use crate::budget::Budget;
 use crate::entity::{EntityType, Timestamp};
 use crate::filter::{Only, RawFilter, RawLeaf, RawSort};
 use crate::metrics::Metrics;
-use crate::retry::RetryPolicy;
+use crate::retry::{RetryPolicy, retry_after};
 use crate::schema::Schema;
+use crate::supervisor;
+
+/// How long a request may wait for the budget before its loop counts as stuck.
+const BUDGET_WAIT: Duration = Duration::from_secs(600);
+/// What everything around one wait may take.
+const SLACK: Duration = Duration::from_secs(60);
 
 /// A client of one site with one script's credentials; clones share connections
 /// and budget.
@@ -176,6 +182,7 @@ impl Client {
             };
             tracing::warn!(method, attempt, reason = error.kind().label(), "the site failed, trying again");
             metrics.source.retries.inc(&[purpose.label()]);
+            supervisor::working(pause + SLACK);
             tokio::time::sleep(pause).await;
             attempt += 1;
         }
@@ -187,8 +194,10 @@ impl Client {
         purpose: Purpose,
         take: fn(&[u8]) -> Result<T, Error>,
     ) -> Result<Reply<T>, Error> {
-        let Inner { budget, metrics, .. } = &*self.0;
+        let Inner { budget, metrics, settings, .. } = &*self.0;
+        supervisor::working(BUDGET_WAIT);
         let permit = budget.acquire(purpose.priority()).await;
+        supervisor::working(settings.timeout + SLACK);
         metrics.source.throttle_wait.inc_by(permit.waited.as_secs_f64());
         metrics.source.in_flight.set(budget.in_flight() as f64);
         let started = Instant::now();
@@ -207,7 +216,7 @@ impl Client {
         let response = request.body(body.to_owned()).send().await.map_err(|error| Error::from_reqwest(&error))?;
         let status = response.status();
         let server_time = date_header(&response);
-        let retry_after = retry_after_header(&response);
+        let retry_after = retry_after(response.headers());
         let bytes = response.bytes().await.map_err(|error| Error::from_reqwest(&error))?;
         if !status.is_success() {
             let mut error = status_error(status, &bytes);
@@ -293,11 +302,6 @@ fn date_header(response: &reqwest::Response) -> Option<Timestamp> {
     let text = response.headers().get(reqwest::header::DATE)?.to_str().ok()?;
     let moment = chrono::DateTime::parse_from_rfc2822(text).ok()?;
     Some(Timestamp(moment.timestamp()))
-}
-
-fn retry_after_header(response: &reqwest::Response) -> Option<Duration> {
-    let text = response.headers().get(reqwest::header::RETRY_AFTER)?.to_str().ok()?;
-    text.trim().parse().ok().map(Duration::from_secs)
 }
 
 fn id_condition(relation: &str, values: Vec<Value>) -> RawFilter {

@@ -1,6 +1,7 @@
 //! Why the site gave no usable answer.
 
 use std::fmt;
+use std::time::Duration;
 
 use crate::api3::Fault;
 
@@ -16,7 +17,7 @@ pub struct Error {
     /// The script is known and may not do this.
     forbidden: bool,
     /// How long the site asked us to wait.
-    pub(super) retry_after: Option<std::time::Duration>,
+    pub(super) retry_after: Option<Duration>,
 }
 
 /// What a caller decides by.
@@ -111,6 +112,11 @@ impl Error {
     /// Returns the words of the site or of the system, without the place.
     pub fn detail(&self) -> &str {
         &self.detail
+    }
+
+    /// Returns how long the site asked to be left alone.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.retry_after
     }
 
     /// Tells whether the script lacks the right to do this; other requests of it

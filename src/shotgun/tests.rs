@@ -89,6 +89,14 @@ async fn each_failure_has_its_kind_and_its_remedy() {
 }
 
 #[tokio::test]
+async fn a_pause_that_is_too_long_for_one_request_is_left_to_the_caller() {
+    let long = vec![http("429 Too Many Requests", "retry-after: 3600\r\n", "slow down"); 2];
+    let error = read(long, 2).await.expect_err("an hour is too long for one request");
+    assert_eq!(error.retry_after(), Some(Duration::from_secs(3600)));
+    assert!(!error.to_string().contains("attempts"), "it came back at once: {error}");
+}
+
+#[tokio::test]
 async fn a_closed_port_and_a_plain_port_are_told_apart() {
     let nobody = TcpListener::bind("127.0.0.1:0").await.expect("a port").local_addr().expect("an address");
     let outcome = client(&format!("http://{nobody}"), 1).info().await.map(|_| Answer::default());

@@ -1,5 +1,7 @@
 //! Why sync stopped, by what can be done about it.
 
+use std::time::Duration;
+
 use crate::entity::EntityType;
 use crate::shotgun;
 use crate::state::StateError;
@@ -54,6 +56,14 @@ impl SyncError {
             Self::Site(error) => error.kind().label(),
             Self::State(_) => "state",
             _ => "other",
+        }
+    }
+
+    /// Returns how long the site asked to be left alone.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Site(error) => error.retry_after(),
+            _ => None,
         }
     }
 

@@ -22,6 +22,7 @@ use crate::filter::{Only, RawSort};
 use crate::shotgun::{Answer, ErrorKind, Purpose};
 use crate::state::{ImportState, Kinds, MarkRequest, Segment, SegmentStep, Ticket, TypeState};
 use crate::store::RowState;
+use crate::supervisor::inherit;
 
 /// The smallest page, however slow the site is.
 const SMALLEST_PAGE: u32 = 50;
@@ -190,7 +191,7 @@ impl Replica {
         let mut waiting = import.segments.into_iter().enumerate().filter(|(_, segment)| !segment.done);
         let mut running: JoinSet<Result<()>> = JoinSet::new();
         for (index, segment) in waiting.by_ref().take(workers) {
-            running.spawn(job.clone().copy_segment(index, segment));
+            running.spawn(inherit(job.clone().copy_segment(index, segment)));
         }
         let mut outcome = Ok(());
         while let Some(ended) = running.join_next().await {
@@ -203,7 +204,7 @@ impl Replica {
             if outcome.is_ok()
                 && let Some((index, segment)) = waiting.next()
             {
-                running.spawn(job.clone().copy_segment(index, segment));
+                running.spawn(inherit(job.clone().copy_segment(index, segment)));
             }
         }
         metrics.running.set(&[name], 0.0);
@@ -248,7 +249,7 @@ impl Job {
                 break Err(error);
             }
             let step = self.resumable.then_some(SegmentStep { index, last_id, done });
-            writing = Some(tokio::spawn(self.clone().write_page(segment.retired, ticket, page, step)));
+            writing = Some(tokio::spawn(inherit(self.clone().write_page(segment.retired, ticket, page, step))));
             if done {
                 break Ok(());
             }

@@ -21,6 +21,7 @@ mod fetch;
 mod schema_drift;
 mod follower;
 mod import;
+mod loops;
 mod names;
 mod poll;
 mod replica;

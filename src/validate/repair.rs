@@ -114,7 +114,7 @@ impl Validator {
         }
         findings.mismatches.extend(confirmed);
         if repair && !drifted.is_empty() {
-            self.repair(layout, &drifted, findings).await?;
+            self.repair(layout, only, &drifted, findings).await?;
         }
         Ok(())
     }
@@ -153,7 +153,15 @@ impl Validator {
         updated.is_some_and(|at| self.replica.now().since(at.into()) < self.settings.settle)
     }
 
-    async fn repair(&self, layout: &TypeLayout, ids: &BTreeSet<i64>, findings: &mut TypeFindings) -> Result<()> {
+    /// Reads entities again and compares what the check compared, no more: other fields
+    /// may differ for reasons of their own.
+    async fn repair(
+        &self,
+        layout: &TypeLayout,
+        only: Option<&[String]>,
+        ids: &BTreeSet<i64>,
+        findings: &mut TypeFindings,
+    ) -> Result<()> {
         let keys: Vec<_> = ids.iter().map(|id| EntityRef::new(layout.entity_type.clone(), *id)).collect();
         self.replica.refetch(&keys).await?;
         let wanted: Vec<i64> = ids.iter().copied().collect();
@@ -163,10 +171,10 @@ impl Validator {
         let touched = window.touched(&self.state).await?;
         for id in ids {
             // What changed meanwhile is read again by its own mark.
-            let mended = touched.contains(id) || sides.difference(layout, None, *id).is_none();
-            let action = if mended { Action::Repaired } else { Action::Unresolved };
-            findings.result.repaired += u64::from(mended);
-            findings.result.unresolved += u64::from(!mended);
+            let repaired = touched.contains(id) || sides.difference(layout, only, *id).is_none();
+            let action = if repaired { Action::Repaired } else { Action::Unresolved };
+            findings.result.repaired += u64::from(repaired);
+            findings.result.unresolved += u64::from(!repaired);
             for mismatch in findings.mismatches.iter_mut().filter(|mismatch| mismatch.id == *id) {
                 mismatch.action = action;
             }
@@ -219,6 +227,14 @@ fn label(layout: &TypeLayout, row: &Map<String, Value>) -> Value {
     name.cloned().unwrap_or_default()
 }
 
+/// Returns the fields in which a check found differences: of those that it agreed on or
+/// left out nothing is claimed, so nothing is verified. A row that was missing or too
+/// many is compared by being there.
+fn compared_fields(mismatches: &[Mismatch]) -> Vec<String> {
+    let fields: BTreeSet<&String> = mismatches.iter().filter_map(|mismatch| mismatch.field.as_ref()).collect();
+    fields.into_iter().cloned().collect()
+}
+
 fn last_change(site: &Map<String, Value>) -> (Option<String>, Option<String>) {
     let text = |value: Option<&Value>| value.and_then(Value::as_str).map(str::to_owned);
     (text(site.get("updated_at")), text(site.get("updated_by").and_then(|user| user.get("name"))))
@@ -250,9 +266,10 @@ impl Validator {
                 continue;
             }
             left -= ids.len();
-            let mismatches = mine.filter(|mismatch| ids.contains(&mismatch.id)).cloned().collect();
+            let mismatches: Vec<_> = mine.filter(|mismatch| ids.contains(&mismatch.id)).cloned().collect();
+            let compared = compared_fields(&mismatches);
             let mut findings = TypeFindings { mismatches, ..TypeFindings::default() };
-            self.repair(layout, &ids, &mut findings).await?;
+            self.repair(layout, Some(&compared), &ids, &mut findings).await?;
             result.by_type.insert(name.to_owned(), findings.result);
             result.mismatches.extend(findings.mismatches);
         }

@@ -124,7 +124,7 @@ impl Validator {
         let mut ids = self.site_page(layout, selection).await?;
         let mut order = schema.order(ty, &selection.order);
         order.truncate(8);
-        let now = crate::entity::Timestamp::from(chrono::Utc::now());
+        let now = self.replica.now().timestamp();
         let query = Query::all(ty.clone()).filter(filter.at(now)).order(order).page(selection.page);
         match self.store.find(&query).await {
             Ok(found) => ids.extend(found.rows.iter().map(|row| row.key.id)),

@@ -20,6 +20,7 @@ mod hostile;
 mod layers;
 mod live_dashboard;
 mod live_elasticsearch;
+mod loops;
 mod matrix;
 mod metrics_dashboard;
 mod metrics_fed;

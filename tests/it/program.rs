@@ -38,14 +38,19 @@ impl Running {
 
     /// Sends SIGTERM and waits for the end; returns the exit code and what was
     /// said on stderr.
-    pub fn terminate(mut self) -> (Option<i32>, String) {
+    pub fn terminate(self) -> (Option<i32>, String) {
         let pid = self.child.id().to_string();
         Command::new("kill").args(["-TERM", &pid]).status().expect("kill");
-        let status = self.child.wait().expect("the process ends");
+        self.wait()
+    }
+
+    /// Waits for the end, as [`Running::terminate`] does, of a process that ends by itself.
+    pub fn wait(mut self) -> (Option<i32>, String) {
         let mut said = String::new();
         if let Some(mut stderr) = self.child.stderr.take() {
             stderr.read_to_string(&mut said).expect("text");
         }
+        let status = self.child.wait().expect("the process ends");
         (status.code(), said)
     }
 }
@@ -112,7 +117,14 @@ impl Place {
 
     /// Starts the daemon and waits until it is ready.
     pub fn daemon(&self) -> Running {
-        let mut running = self.start(&["pipelines", "run"]);
+        self.daemon_with(&[])
+    }
+
+    /// Does the same with variables in its environment.
+    pub fn daemon_with(&self, variables: &[(&str, &str)]) -> Running {
+        let mut command = self.command(&["pipelines", "run"]);
+        command.envs(variables.iter().copied()).stderr(Stdio::piped());
+        let mut running = Running { child: command.spawn().expect("the program runs") };
         self.until("/readyz", |status, answer| {
             if let Some(status) = running.child.try_wait().expect("a status") {
                 let mut said = String::new();

@@ -17,6 +17,7 @@ use sgcache::sim::{Sim, SimHandle, SimSettings, Site};
 use sgcache::state::{State, TypeState};
 use sgcache::store::Store;
 use sgcache::store::embedded::{EmbeddedSettings, EmbeddedStore};
+use sgcache::supervisor::Supervisor;
 use sgcache::sync::{self, Follower, Replica};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -101,10 +102,11 @@ impl Rig {
         let (router, ends) = (proxy.router(), [stop.clone(), stop.clone(), stop.clone()]);
         let [served, kept, followed] = ends;
         let following = Arc::clone(&follower);
+        let supervisor = Supervisor::new(metrics.clone(), stop.clone());
         let tasks = vec![
             tokio::spawn(async move { listener.serve(router, served).await.expect("serving") }),
             tokio::spawn(async move { proxy.run(kept).await }),
-            tokio::spawn(async move { following.run(followed).await }),
+            tokio::spawn(async move { following.run(&supervisor, followed).await.expect("no loop fails") }),
         ];
         let site_url = sim.url();
         Self { sim, url, site_url, metrics, replica, directory, differences, stop, tasks }

@@ -7,6 +7,7 @@ use serde_json::json;
 use sgcache::entity::{EntityRef, EntityType};
 use sgcache::sim::Trouble;
 use sgcache::state::{SiteTime, TypeState};
+use sgcache::supervisor::Supervisor;
 use sgcache::sync::{KeyOutcome, Settings, Steps, SyncError};
 
 use crate::sync_cache::{CONFIGS, Cache, create, empty_site, happen};
@@ -318,7 +319,8 @@ async fn the_loop_imports_follows_and_ends_when_it_is_told_to() {
     let (follower, stop) = (cache.detached(settings).await, tokio_util::sync::CancellationToken::new());
     let running = tokio::spawn({
         let (follower, stop) = (follower.clone(), stop.clone());
-        async move { follower.run(stop).await }
+        let supervisor = Supervisor::new(follower.replica().metrics().clone(), stop.clone());
+        async move { follower.run(&supervisor, stop).await.expect("no loop fails") }
     });
     let replica = follower.replica().clone();
     for (name, _) in CONFIGS {

@@ -559,3 +559,31 @@ async fn a_field_or_filter_that_does_not_fit_is_named_with_the_nearest_one() {
     let error = checked.validator.data(&shots, &check).await.expect_err("an unknown field").to_string();
     assert!(error.contains("sg_cut_inn") && error.contains("Shot"), "{error}");
 }
+
+#[tokio::test]
+async fn a_repair_verifies_what_the_check_compared_and_no_other_field() {
+    let (mut checked, shots) = Checked::of_shots(3).await;
+    let settings = Settings { confirm_pause: Duration::ZERO, settle: Duration::ZERO, ..Settings::default() };
+    checked.validator = Validator::new(checked.replica.clone()).with_settings(settings);
+    let site = Arc::clone(checked.site());
+    // A field that is another one at each read, which is why the check leaves it out.
+    let moving = |call: u64| {
+        site.update_silently("Shot", shots[1], json!({"description": format!("{call}")})).expect("an update");
+    };
+    let check = |repair| DataCheck {
+        ignored: vec!["description".into(), "updated_at".into()],
+        repair,
+        ..checked.check(everything())
+    };
+
+    checked.corrupt(shot(shots[1]), "code", json!("spoiled")).await;
+    let result = checked.amid(checked.data(&["Shot"], &check(true)), moving).await;
+    assert_eq!((result.drift, result.repaired, result.unresolved), (1, 1, 0), "{result:?}");
+
+    checked.corrupt(shot(shots[1]), "code", json!("spoiled again")).await;
+    let found = checked.amid(checked.data(&["Shot"], &check(false)), moving).await;
+    let layouts = [checked.cache.layout("Shot").clone()];
+    let repairing = checked.validator.repair_found(&layouts, &found.mismatches, 10);
+    let result = checked.amid(repairing, moving).await.expect("a repair");
+    assert_eq!((found.drift, result.repaired, result.unresolved), (1, 1, 0), "{result:?}");
+}

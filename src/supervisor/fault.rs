@@ -1,0 +1,64 @@
+//! Fault points of loops, for tests that watch a real process lose one.
+//!
+//! Every beat is one. In a debug build, `SGCACHE_LOOP_FAULTS` may name a directory; a
+//! file there that is named like a loop holds the word of what the loop meets at its
+//! next beat, and is taken away by that. A release build has none of this.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::watched::Watched;
+
+/// Where faults are ordered.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Faults(Option<Arc<PathBuf>>);
+
+/// What a loop meets.
+enum Fault {
+    /// It panics.
+    Panic,
+    /// It waits for something that never comes.
+    Hang,
+    /// It holds its thread for ever, as a lock that is never released makes it.
+    Block,
+}
+
+impl Faults {
+    /// Returns those that the environment orders.
+    pub fn from_environment() -> Self {
+        let directory = std::env::var_os("SGCACHE_LOOP_FAULTS").filter(|_| cfg!(debug_assertions));
+        Self(directory.map(|directory| Arc::new(directory.into())))
+    }
+
+    /// Lets a loop meet what was ordered for it.
+    pub async fn meet(&self, watched: &Watched) {
+        let Some(fault) = self.take(watched.name) else { return };
+        // Soon late, so that a test does not wait for the bound.
+        watched.beat(Duration::ZERO);
+        match fault {
+            Fault::Panic => panic!("fault point of the {} loop", watched.name),
+            Fault::Hang => std::future::pending().await,
+            Fault::Block => loop {
+                std::thread::park();
+            },
+        }
+    }
+
+    /// Takes the order for a loop; one that says `always` stays.
+    fn take(&self, name: &str) -> Option<Fault> {
+        let path = self.0.as_ref()?.join(name);
+        let order = std::fs::read_to_string(&path).ok()?;
+        let mut words = order.split_whitespace();
+        let fault = match words.next()? {
+            "panic" => Fault::Panic,
+            "hang" => Fault::Hang,
+            "block" => Fault::Block,
+            _ => return None,
+        };
+        if words.next() != Some("always") {
+            std::fs::remove_file(path).ok()?;
+        }
+        Some(fault)
+    }
+}

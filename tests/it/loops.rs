@@ -1,0 +1,110 @@
+//! Loops of a real daemon that panic, hang, or keep their thread: each is started again
+//! and counted, or ends the process; nothing lives on without one of its loops.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use sgcache::sim::{Sim, SimHandle, SimSettings, Site};
+
+use crate::program::{Place, Running, get};
+
+/// The loops that can be started again.
+const RESTARTED: &[&str] = &["poll", "fetch", "backfill", "maintenance"];
+
+/// A daemon over a site, and the directory in which its loops find their faults.
+struct Rig {
+    place: Place,
+    site: Arc<Site>,
+    _sim: SimHandle,
+    daemon: Running,
+}
+
+impl Rig {
+    async fn start() -> Self {
+        let place = Place::new();
+        let site = Site::generated(1, 600);
+        let settings = SimSettings { listen: place.site.parse().expect("an address"), ..SimSettings::default() };
+        let sim = Sim::serve(Arc::clone(&site), &settings).await.expect("the port is free");
+        std::fs::create_dir(place.path("faults")).expect("a directory");
+        let daemon = place.daemon_with(&[("SGCACHE_LOOP_FAULTS", "faults")]);
+        Self { place, site, _sim: sim, daemon }
+    }
+
+    /// Orders what a loop meets at its next beat.
+    fn order(&self, name: &str, fault: &str) {
+        // Written whole before the loop can see it.
+        let (written, path) = (self.place.path("order"), self.place.path("faults").join(name));
+        std::fs::write(&written, fault).expect("a file");
+        std::fs::rename(written, path).expect("a file");
+    }
+
+    fn restarts(&self, name: &str, reason: &str) -> u64 {
+        let (_, text) = get(&format!("http://{}/metrics", self.place.ops)).expect("metrics");
+        let series = format!("sgcache_loop_restarts_total{{loop=\"{name}\",reason=\"{reason}\"}} ");
+        let line = text.lines().find_map(|line| line.strip_prefix(&series)).expect("the series");
+        line.parse().expect("a number")
+    }
+
+    fn until_restarted(&self, name: &str, reason: &str) {
+        self.place.until("/livez", |_, _| self.restarts(name, reason) > 0);
+    }
+
+    /// Changes a shot on the site and waits until the cache shows it.
+    fn until_followed(&self, code: &str) {
+        self.place.until("/readyz", |status, _| status == 200);
+        self.site.update("Shot", 1, json!({"code": code})).expect("an update");
+        let find = ["find", "Shot", "--filters", r#"[["id","is",1]]"#, "--fields", "code", "-o", "json"];
+        self.place.until("/livez", |_, _| self.place.run(&find).expect_code(0).json()[0]["code"] == code);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_loop_that_panics_once_is_started_again_and_the_rest_goes_on() {
+    let rig = Rig::start().await;
+    let (_, live) = get(&format!("http://{}/livez", rig.place.ops)).expect("an answer");
+    let live: Value = serde_json::from_str(&live).expect("JSON");
+    let names: Vec<&str> =
+        live["loops"].as_array().expect("loops").iter().filter_map(|one| one["name"].as_str()).collect();
+    for name in RESTARTED {
+        assert!(names.contains(name), "/livez does not know `{name}`: {names:?}");
+        rig.order(name, "panic");
+    }
+    for name in RESTARTED {
+        rig.until_restarted(name, "panic");
+    }
+    rig.until_followed("seen after every panic");
+    let (code, said) = rig.daemon.terminate();
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("fault point of the poll loop"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_loop_that_hangs_is_started_again() {
+    let rig = Rig::start().await;
+    rig.order("fetch", "hang");
+    rig.until_restarted("fetch", "stuck");
+    rig.until_followed("seen after the silence");
+    assert_eq!(rig.daemon.terminate().0, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_loop_that_keeps_panicking_ends_the_process() {
+    let rig = Rig::start().await;
+    rig.order("poll", "panic always");
+    let (code, said) = rig.daemon.wait();
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("the poll loop was given up") && said.contains("fault point of the poll loop"), "{said}");
+    // In order: the next one finds the lead free.
+    std::fs::remove_file(rig.place.path("faults/poll")).expect("a file");
+    let daemon = rig.place.daemon();
+    assert_eq!(daemon.terminate().0, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_loop_that_keeps_its_thread_for_ever_ends_the_process() {
+    let rig = Rig::start().await;
+    rig.order("maintenance", "block");
+    let (code, said) = rig.daemon.wait();
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("the maintenance loop"), "{said}");
+}
