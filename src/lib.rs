@@ -13,6 +13,7 @@ pub mod api3;
 pub mod metrics;
 pub mod supervisor;
 pub mod yaml;
+pub mod private_files;
 pub mod retry;
 pub mod budget;
 pub mod elastic;

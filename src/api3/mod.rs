@@ -6,6 +6,7 @@
 //! accepts them.
 
 mod auth;
+pub mod json;
 mod read;
 mod row;
 mod summarize;
@@ -91,7 +92,7 @@ impl Request {
     /// A [`Fault`] when the body is no JSON object with `method_name` and a list
     /// of `params`.
     pub fn parse(body: &[u8]) -> Result<Self, Fault> {
-        let body: Value = serde_json::from_slice(body)
+        let body: Value = json::parse(body)
             .map_err(|error| Fault::new(Fault::MALFORMED, format!("invalid JSON in the request: {error}")))?;
         let Some(method) = body.get("method_name").and_then(Value::as_str) else {
             return Err(Fault::new(Fault::MALFORMED, "'method_name' missing"));

@@ -30,6 +30,8 @@ pub struct ApiFile {
     #[serde(deserialize_with = "yaml::optional_duration")]
     pub upstream_retry_timeout: Option<Duration>,
     pub max_upstream: Option<usize>,
+    pub max_uploads: Option<usize>,
+    pub max_memory_mib: Option<usize>,
     pub max_connections: Option<usize>,
     pub max_peer_connections: Option<usize>,
     #[serde(deserialize_with = "yaml::optional_duration")]
@@ -80,6 +82,8 @@ pub const SHAPE: Shape = Shape::Object(&[
     renamed("assume", "semantics"),
     renamed("absorb", "upstream_retry_timeout"),
     optional("max_upstream", Shape::Integer(1, 4096)),
+    optional("max_uploads", Shape::Integer(1, 4096)),
+    optional("max_memory_mib", Shape::Integer(64, 1 << 20)),
     optional("max_connections", Shape::Integer(1, 65_536)),
     optional("max_peer_connections", Shape::Integer(1, 65_536)),
     optional("head_timeout", Shape::Duration),
@@ -156,6 +160,8 @@ pub(super) fn resolve(
         semantics: file.semantics.map_or(usual.semantics, readings),
         upstream_retry_timeout: file.upstream_retry_timeout.unwrap_or(usual.upstream_retry_timeout),
         max_upstream: file.max_upstream.unwrap_or(usual.max_upstream),
+        max_uploads: file.max_uploads.unwrap_or(usual.max_uploads),
+        max_memory_bytes: file.max_memory_mib.map_or(usual.max_memory_bytes, |mib| mib << 20),
         connections: ConnectionBounds {
             max_connections: file.max_connections.unwrap_or(usual.connections.max_connections),
             max_peer_connections: file.max_peer_connections.unwrap_or(usual.connections.max_peer_connections),

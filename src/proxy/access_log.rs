@@ -14,6 +14,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::private_files;
+
 /// Lines that wait for the disk at most; what is more is counted.
 const QUEUE: usize = 8192;
 /// How long a line may wait for others.
@@ -79,7 +81,7 @@ impl Drop for AccessLog {
 }
 
 fn open_file(path: &Path) -> io::Result<File> {
-    OpenOptions::new().create(true).append(true).open(path)
+    private_files::open(path, OpenOptions::new().append(true))
 }
 
 fn write(path: &PathBuf, file: File, receiver: &Receiver<Entry>) {

@@ -55,8 +55,13 @@ enum Ready {
 const TELLING: &[&str] =
     &["authorization", "cookie", "accept-encoding", "content-encoding", "accept-language", "locale"];
 
-/// Answers a call.
-pub(super) async fn json(proxy: &Arc<Inner>, outgoing: Outgoing, body: Bytes) -> Response<Body> {
+/// Answers a call; `asked` is what its body says, where that was read before.
+pub(super) async fn json(
+    proxy: &Arc<Inner>,
+    outgoing: Outgoing,
+    body: Bytes,
+    asked: Option<Result<Asked, Pass>>,
+) -> Response<Body> {
     let begun = Instant::now();
     let (pending_writes, writes) = (proxy.freshness.pending_writes().await, proxy.freshness.writes());
     let digest = (body.len() <= plan_cache::MAX_REQUEST_BYTES).then(|| proxy.callers.digest(&[&body]));
@@ -64,7 +69,7 @@ pub(super) async fn json(proxy: &Arc<Inner>, outgoing: Outgoing, body: Bytes) ->
     let (asked, caller) = match &cached {
         Some(cached) => (Ok(Arc::clone(&cached.asked)), Arc::clone(&cached.caller)),
         None => {
-            let asked = Asked::parse(&body);
+            let asked = asked.unwrap_or_else(|| Asked::parse(&body));
             let caller = proxy.callers.identify(asked.as_ref().ok().and_then(|asked| asked.request.auth.as_ref()));
             (asked.map(Arc::new), Arc::new(caller))
         }

@@ -14,46 +14,13 @@ use super::question::{self, Needs, Question, Reader};
 use super::reason::{Advice, Pass, Reason};
 use super::settings::{Limits, OnDirty};
 use super::summary::{self, Column};
-use crate::api3::{Auth, PagingInfo, Request};
+use crate::api3::PagingInfo;
 use crate::entity::{DataType, EntityRef, EntityType, Shape};
 use crate::filter::{FieldPath, Filter, Leaf, Query, Test};
 use crate::state::SiteTime;
 
+pub use super::envelope::Asked;
 pub use super::summary::SummaryPlan;
-
-/// A request as it arrived.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Asked {
-    /// The request.
-    pub request: Request,
-    /// Whether it had keys or parameters that nothing here knows.
-    pub odd: bool,
-}
-
-impl Asked {
-    /// Reads a body.
-    ///
-    /// # Errors
-    ///
-    /// A pass: whatever is wrong with it, the site says so in its own words.
-    pub fn parse(body: &[u8]) -> Result<Self, Pass> {
-        let body: Value =
-            serde_json::from_slice(body).map_err(|error| Pass::new(Reason::Malformed, error.to_string()))?;
-        let Value::Object(mut object) = body else {
-            return Err(Pass::new(Reason::Malformed, "the request is no object"));
-        };
-        let (method, params) = (object.remove("method_name"), object.remove("params"));
-        let (Some(Value::String(method)), Some(Value::Array(params))) = (method, params) else {
-            return Err(Pass::new(Reason::Malformed, "a request has `method_name` and `params`"));
-        };
-        let odd = !object.is_empty() || params.len() > 2;
-        let mut params = params.into_iter();
-        let auth = params.next().map(|auth| Auth::from_wire(&auth)).transpose();
-        let auth = auth.map_err(|words| Pass::new(Reason::Malformed, words))?;
-        let argument = params.next().unwrap_or_default();
-        Ok(Self { request: Request { method, auth, argument }, odd })
-    }
-}
 
 /// How much of the cache a caller sees.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -131,8 +98,12 @@ const READS: &[&str] = &["info", "read", "summarize", "schema_read", "schema_ent
 
 /// Tells whether a request may change something.
 pub(super) fn changes(asked: &Asked) -> bool {
-    let method = asked.request.method.as_str();
-    !READS.contains(&method) && !UNCACHEABLE.contains(&method)
+    !is_read(&asked.request.method)
+}
+
+/// Tells whether a method reads and nothing else.
+pub(super) fn is_read(method: &str) -> bool {
+    READS.contains(&method) || UNCACHEABLE.contains(&method)
 }
 
 /// Decides whether the cache answers.
@@ -146,7 +117,7 @@ pub fn decide(asked: &Asked, scope: &Scope, catalogue: &Catalogue) -> Decision {
 /// Finds out what is asked, and whether the caller may: the part of a decision that
 /// lasts as long as the schema, what is cached, and the largest page.
 pub(super) fn plan(asked: &Asked, scope: &Scope, catalogue: &Catalogue) -> Result<Planned, Pass> {
-    let Asked { request, odd } = asked;
+    let Asked { request, odd, unread } = asked;
     let method = request.method.as_str();
     if WRITES.contains(&method) {
         return Err(Pass::new(Reason::Write, format!("`{method}` changes the site")));
@@ -159,6 +130,9 @@ pub(super) fn plan(asked: &Asked, scope: &Scope, catalogue: &Catalogue) -> Resul
     }
     if *odd {
         return Err(question::unknown("the request has more parts than the client sends"));
+    }
+    if let Some(why) = unread {
+        return Err(Pass::new(Reason::Malformed, format!("the argument of `{method}` was not read: {why}")));
     }
     match (method, &request.auth) {
         ("info", None) => Ok(Planned::Info),

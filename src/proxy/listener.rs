@@ -9,26 +9,29 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::{Body, Bytes, HttpBody};
+use axum::body::{Body, BodyDataStream, Bytes, HttpBody};
 use axum::extract::State;
 use axum::http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use bytes::BytesMut;
 use futures::StreamExt;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::access_log::AccessLog;
 use super::callers::Callers;
+use super::decide::{Asked, Scope};
 use super::freshness::{FreshnessTracker, Leader};
+use super::memory::{MemoryBudget, OutOfMemory, ReceivingBody, Reservation};
 use super::plan_cache::PlanCache;
+use super::reason::Pass;
 use super::schema_cache::SchemaCache;
 use super::settings::Settings;
 use super::shadow::{OnDifference, Shadow};
-use super::upstream::{Outgoing, Upstream};
-use super::{call, passthrough};
+use super::upstream::{Limits, Outgoing, Upstream};
+use super::{call, decide, passthrough};
 use crate::api3;
 use crate::schema::Schema;
-use crate::server::BodyCut;
+use crate::server::{BodyCut, Peer};
 use crate::shotgun;
 use crate::state::{ReplicationStatus, StateError};
 use crate::sync::Replica;
@@ -40,10 +43,13 @@ pub(super) const SAID: HeaderName = HeaderName::from_static("x-sgcache");
 /// The moment up to which an answer from the cache equals the site.
 pub(super) const FRESH: HeaderName = HeaderName::from_static("x-sgcache-fresh-as-of");
 
-/// The memory that requests may take together, in KiB.
-const BODIES_KIB: usize = 256 << 10;
-/// The longest silence in the middle of a request.
-const SILENCE: Duration = Duration::from_secs(60);
+/// Longer requests are read on a thread of their own, so many at once.
+const LARGE_REQUEST_BYTES: usize = 64 << 10;
+const MAX_READING: usize = 2;
+/// How long the rest of a refused request is read and dropped.
+const LINGER: Duration = Duration::from_secs(2);
+/// How long a long request waits for its turn to be read.
+const READING_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why a proxy cannot be put together.
 #[derive(Debug, thiserror::Error)]
@@ -91,7 +97,8 @@ pub(super) struct Inner {
     pub schemas: SchemaCache,
     pub plans: PlanCache,
     pub access_log: Option<AccessLog>,
-    bodies: Semaphore,
+    memory: MemoryBudget,
+    reading: Semaphore,
 }
 
 impl Proxy {
@@ -103,9 +110,11 @@ impl Proxy {
     pub async fn new(parts: Parts<'_>) -> Result<Self, ProxyError> {
         let Parts { replica, schema, site, settings, leader, access_log, differences } = parts;
         let clock = replica.clock().clone();
+        let memory = MemoryBudget::new(settings.max_memory_bytes);
         let upstream = Upstream::new(
             site,
-            settings.max_upstream,
+            Limits { max_calls: settings.max_upstream, max_uploads: settings.max_uploads },
+            memory.clone(),
             settings.upstream_retry_timeout,
             clock,
             replica.metrics().clone(),
@@ -117,8 +126,19 @@ impl Proxy {
         let freshness = Arc::new(FreshnessTracker::new(replica, schema, Arc::clone(&settings), leader).await?);
         let access_log = access_log.map(AccessLog::open).transpose()?;
         let plans = PlanCache::default();
-        let bodies = Semaphore::new(BODIES_KIB);
-        Ok(Self(Arc::new(Inner { settings, freshness, shadow, callers, upstream, schemas, plans, access_log, bodies })))
+        let reading = Semaphore::new(MAX_READING);
+        Ok(Self(Arc::new(Inner {
+            settings,
+            freshness,
+            shadow,
+            callers,
+            upstream,
+            schemas,
+            plans,
+            access_log,
+            memory,
+            reading,
+        })))
     }
 
     /// Returns the routes.
@@ -144,17 +164,25 @@ async fn handle(State(proxy): State<Arc<Inner>>, request: Request<Body>) -> Resp
     let in_flight = &proxy.freshness.replica().metrics().proxy.in_flight;
     in_flight.inc();
     let _done = Done(in_flight.clone());
+    // `OPTIONS *` and the like name no path, and must not become a part of an address.
+    if !request.uri().path().starts_with('/') {
+        return page(StatusCode::BAD_REQUEST, "a request names a path that begins with `/`");
+    }
     let path = request.uri().path().trim_end_matches('/');
     let is_json = path.ends_with(api3::PATH) && request.method() == Method::POST && request.uri().query().is_none();
     if !is_json {
         return passthrough::pass(&proxy, request).await;
     }
     let (parts, body) = request.into_parts();
+    let peer = parts.extensions.get::<Peer>().copied();
     let outgoing = Outgoing { method: parts.method, target: api3::PATH.to_owned(), headers: parts.headers };
-    match read(&proxy, body).await {
-        Ok((body, _room)) => call::json(&proxy, outgoing, body).await,
-        Err(status) => page(status, "the request is too long, or did not arrive"),
-    }
+    let answered = async {
+        let body = read(&proxy, peer, body).await?;
+        // The memory of what was read is counted until the call has ended.
+        let (asked, _tree) = read_large(&proxy, &body).await?.unzip();
+        Ok::<_, Refusal>(call::json(&proxy, outgoing, body, asked).await)
+    };
+    answered.await.unwrap_or_else(|refusal| refusal.answer())
 }
 
 /// Ends a request in flight, also when its caller has left.
@@ -166,34 +194,99 @@ impl Drop for Done {
     }
 }
 
+/// Why a request is not taken in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+enum Refusal {
+    #[error("the request is longer than {} MiB (`api.max_request_mib`)", .0 >> 20)]
+    TooLong(usize),
+    #[error(transparent)]
+    TooSlow(BodyCut),
+    #[error("the request ended before all of it had arrived")]
+    Incomplete,
+    #[error(transparent)]
+    OutOfMemory(#[from] OutOfMemory),
+    #[error("as many long requests are being read as there may be; try again shortly")]
+    Busy,
+}
+
+impl Refusal {
+    /// The connection is closed, because the rest of the request is not read.
+    fn answer(self) -> Response<Body> {
+        let status = match self {
+            Self::TooLong(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::TooSlow(_) => StatusCode::REQUEST_TIMEOUT,
+            Self::Incomplete => StatusCode::BAD_REQUEST,
+            Self::OutOfMemory(_) | Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        let mut response = page(status, &self.to_string());
+        let headers = response.headers_mut();
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}
+
 /// Reads a body into memory, as long as there is room for it.
-async fn read(proxy: &Inner, body: Body) -> Result<(Bytes, Option<SemaphorePermit<'_>>), StatusCode> {
+async fn read(proxy: &Inner, peer: Option<Peer>, body: Body) -> Result<Bytes, Refusal> {
     let most = proxy.settings.max_request_bytes;
-    if body.size_hint().lower() > most as u64 {
-        return Err(StatusCode::PAYLOAD_TOO_LARGE);
-    }
-    let mut whole = BytesMut::new();
-    let mut room: Option<SemaphorePermit<'_>> = None;
+    let is_too_long = body.size_hint().lower() > most as u64;
     let mut frames = body.into_data_stream();
-    loop {
-        let frame = tokio::time::timeout(SILENCE, frames.next()).await.map_err(|_| StatusCode::REQUEST_TIMEOUT)?;
-        let Some(frame) = frame else { break };
-        let frame = frame.map_err(|error| match BodyCut::cause(&error) {
-            Some(_) => StatusCode::REQUEST_TIMEOUT,
-            None => StatusCode::BAD_REQUEST,
-        })?;
-        if whole.len() + frame.len() > most {
-            return Err(StatusCode::PAYLOAD_TOO_LARGE);
-        }
-        let kib = u32::try_from(frame.len() / 1024).unwrap_or(u32::MAX);
-        let more = proxy.bodies.acquire_many(kib).await.map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
-        match &mut room {
-            Some(room) => room.merge(more),
-            None => room = Some(more),
-        }
-        whole.extend_from_slice(&frame);
+    let received = if is_too_long {
+        Err(Refusal::TooLong(most))
+    } else {
+        receive(proxy.memory.receive(peer), &mut frames, most).await
+    };
+    if received.is_err() {
+        // A caller in the middle of sending would see a broken connection instead of the
+        // answer, so what it sends meanwhile is read and dropped, for a bounded time.
+        let rest = async { while frames.next().await.is_some_and(|frame| frame.is_ok()) {} };
+        let _ = tokio::time::timeout(LINGER, rest).await;
     }
-    Ok((whole.freeze(), room))
+    received
+}
+
+async fn receive(receiving: ReceivingBody, frames: &mut BodyDataStream, most: usize) -> Result<Bytes, Refusal> {
+    let mut whole = BytesMut::new();
+    loop {
+        let frame = tokio::select! {
+            frame = frames.next() => frame,
+            () = receiving.cut() => return Err(Refusal::OutOfMemory(OutOfMemory)),
+        };
+        let Some(frame) = frame else { break };
+        let frame = frame.map_err(|error| BodyCut::cause(&error).map_or(Refusal::Incomplete, Refusal::TooSlow))?;
+        if whole.len() + frame.len() > most {
+            return Err(Refusal::TooLong(most));
+        }
+        let before = whole.capacity();
+        whole.extend_from_slice(&frame);
+        receiving.grow(whole.capacity() - before)?;
+    }
+    Ok(receiving.complete().holding(whole))
+}
+
+type Parsed = (Result<Asked, Pass>, Reservation);
+
+/// Reads what a long request asks, away from the threads that serve the network; of a
+/// read by someone unknown only its envelope. `None` for a short request.
+async fn read_large(proxy: &Arc<Inner>, body: &Bytes) -> Result<Option<Parsed>, Refusal> {
+    if body.len() <= LARGE_REQUEST_BYTES {
+        return Ok(None);
+    }
+    let turn = tokio::time::timeout(READING_PATIENCE, proxy.reading.acquire()).await;
+    let _turn = turn.map_err(|_| Refusal::Busy)?.map_err(|_| Refusal::Busy)?;
+    let (shared, body) = (Arc::clone(proxy), body.clone());
+    let reading = tokio::task::spawn_blocking(move || {
+        let tree = api3::json::measure(&body).bytes.min(api3::json::MAX_TREE_BYTES);
+        let reservation = shared.memory.reserve(tree)?;
+        let asked = Asked::parse_if(&body, |method, auth| {
+            let is_unknown = matches!(shared.callers.identify(auth).scope, Scope::Nothing(_));
+            !(is_unknown && decide::is_read(method))
+        });
+        Ok((asked, reservation))
+    });
+    reading.await.map_err(|_| Refusal::Busy)?.map(Some)
 }
 
 /// An answer of our own that is no JSON: the official client shows its status.

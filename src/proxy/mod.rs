@@ -1,12 +1,13 @@
 //! The read proxy: a site as far as any program can tell, answered from the
 //! cache where that is provably what the site would say.
 //!
+//! - `envelope`: a body into a request, at a bounded cost.
 //! - `decide`: one pure function, request and catalogue in, serve or pass out;
 //!   `question` reads the request strictly, `proven` and `settings` say which
 //!   conditions may be answered, `reason` why not, `explain` says it in words.
 //! - `catalogue`: what decisions depend on besides the request; `freshness` keeps it up
 //!   to date, `write_effects` says what a write may have changed, `callers` who asks.
-//! - `tls_listener`, `listener`: requests come in; `call` answers one of the JSON API,
+//! - `tls_listener`, `listener`: requests come in, `memory` bounds what they take; `call` answers one of the JSON API,
 //!   `answer` from the store, `upstream` from the site; `passthrough` streams all the rest;
 //!   `shadow` compares the two; `schema_cache` keeps `info` and schemas; `access_log` writes one line per call.
 //!
@@ -22,8 +23,10 @@ pub mod decide;
 mod freshness;
 pub mod tls_listener;
 pub mod write_effects;
+mod envelope;
 pub mod explain;
 pub mod listener;
+mod memory;
 mod plan_cache;
 pub mod proven;
 mod question;

@@ -52,8 +52,12 @@ pub(super) async fn pass(proxy: &Arc<Inner>, request: Request<Body>) -> Response
         !matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS) && !STEPS.contains(&path.as_str());
     let outgoing = Outgoing { method: parts.method, target, headers: parts.headers };
     let beginning = Beginning::default();
-    let body = stream(body, changes.then(|| beginning.clone()));
-    let sent = proxy.upstream.send(&outgoing, body).await;
+    let sent = if body.size_hint().exact() == Some(0) {
+        proxy.upstream.send_empty(&outgoing).await
+    } else {
+        let body = stream(body, changes.then(|| beginning.clone()));
+        proxy.upstream.send_upload(&outgoing, body).await
+    };
     let refused = sent.as_ref().is_ok_and(|response| response.status().is_client_error());
     if changes && !refused {
         let effects = match beginning.target().filter(|_| path.starts_with("/upload/")) {
@@ -75,9 +79,6 @@ pub(super) async fn pass(proxy: &Arc<Inner>, request: Request<Body>) -> Response
 }
 
 fn stream(body: Body, beginning: Option<Beginning>) -> reqwest::Body {
-    if body.size_hint().exact() == Some(0) {
-        return reqwest::Body::default();
-    }
     let frames = body.into_data_stream().inspect(move |frame| {
         if let (Some(beginning), Ok(bytes)) = (&beginning, frame) {
             beginning.note(bytes);

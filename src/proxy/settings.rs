@@ -29,6 +29,10 @@ pub struct Settings {
     pub upstream_retry_timeout: Duration,
     /// Requests to the site in flight.
     pub max_upstream: usize,
+    /// Uploads to the site in flight, beside those.
+    pub max_uploads: usize,
+    /// The memory that requests and answers of the site take together, in bytes.
+    pub max_memory_bytes: usize,
     /// What is granted to connections of callers.
     pub connections: ConnectionBounds,
     /// The longest JSON request, in bytes.
@@ -55,6 +59,8 @@ impl Default for Settings {
             semantics: Semantics::USUAL.iter().copied().collect(),
             upstream_retry_timeout: Duration::from_secs(30),
             max_upstream: 64,
+            max_uploads: 64,
+            max_memory_bytes: 512 << 20,
             connections: ConnectionBounds::default(),
             max_request_bytes: 32 << 20,
             shadow_share: 0.1,

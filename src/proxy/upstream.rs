@@ -12,9 +12,11 @@ use axum::http::{HeaderMap, Method, StatusCode, header};
 use bytes::{Bytes, BytesMut};
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
+use reqwest::Url;
 use tokio::sync::Semaphore;
 
 use super::callers::Digest;
+use super::memory::{MemoryBudget, OutOfMemory};
 use crate::entity::Timestamp;
 use crate::metrics::Metrics;
 use crate::retry::retry_after;
@@ -22,11 +24,22 @@ use crate::shotgun;
 use crate::sync::SiteClock;
 
 /// The longest answer that is held in memory whole.
-const MOST_BYTES: usize = 256 << 20;
+const MAX_ANSWER_BYTES: usize = 256 << 20;
+/// How long a request waits until fewer are in flight.
+const SLOT_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often a site that is down is tried by reads that have another answer.
 const TRY_EVERY: Duration = Duration::from_secs(2);
 /// The longest silence in the middle of an answer.
 const SILENCE: Duration = Duration::from_secs(600);
+
+/// How many requests may be in flight.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// Calls, and requests without a body.
+    pub max_calls: usize,
+    /// Requests whose bodies their callers still send.
+    pub max_uploads: usize,
+}
 
 /// A request on its way to the site.
 #[derive(Clone, Debug)]
@@ -58,8 +71,11 @@ pub(super) struct Upstream(Arc<Inner>);
 
 struct Inner {
     http: reqwest::Client,
-    site: String,
+    site: Url,
+    /// Slots for calls, which are in memory, and for bodies that callers still send.
     slots: Semaphore,
+    upload_slots: Semaphore,
+    memory: MemoryBudget,
     upstream_retry_timeout: Duration,
     clock: SiteClock,
     metrics: Metrics,
@@ -76,20 +92,24 @@ impl Upstream {
     /// When the certificate authority cannot be read.
     pub fn new(
         site: &shotgun::Settings,
-        slots: usize,
+        limits: Limits,
+        memory: MemoryBudget,
         upstream_retry_timeout: Duration,
         clock: SiteClock,
         metrics: Metrics,
     ) -> Result<Self, shotgun::Error> {
         // Bytes go through as they are: nothing is unpacked, no redirect is followed.
         let http = shotgun::http_client(site, |builder| builder.no_gzip().read_timeout(SILENCE))?;
-        let address = site.site.trim_end_matches('/').to_owned();
-        let slots = Semaphore::new(slots.max(1));
+        let address = shotgun::address(site)?;
+        let slots = Semaphore::new(limits.max_calls.max(1));
+        let upload_slots = Semaphore::new(limits.max_uploads.max(1));
         let (down, in_flight) = (Mutex::default(), Mutex::default());
         Ok(Self(Arc::new(Inner {
             http,
             site: address,
             slots,
+            upload_slots,
+            memory,
             upstream_retry_timeout,
             clock,
             metrics,
@@ -142,9 +162,9 @@ impl Upstream {
     fn start(&self, key: Digest, outgoing: Outgoing, body: Bytes, patient: bool) -> InFlight {
         let upstream = self.clone();
         let task = tokio::spawn(async move {
-            let landed = upstream.send_buffered(&outgoing, body, patient).await;
-            lock(&upstream.0.in_flight).remove(&key);
-            landed.map(Arc::new)
+            // Also when this panics: the key would give its error to every later caller.
+            let _landed = Landed { upstream: &upstream, key };
+            upstream.send_buffered(&outgoing, body, patient).await.map(Arc::new)
         });
         task.map(|landed| landed.unwrap_or_else(|error| Err(Unreachable(error.to_string())))).boxed().shared()
     }
@@ -159,8 +179,7 @@ impl Upstream {
     ) -> Result<BufferedResponse, Unreachable> {
         let response = self.send_with_retry(outgoing, body, patient).await?;
         let (status, headers) = (response.status(), response.headers().clone());
-        let body = read(response).await.map_err(|error| self.failed(&error))?;
-        let body = body.ok_or_else(|| Unreachable(format!("its answer is longer than {} MiB", MOST_BYTES >> 20)))?;
+        let body = self.read(response).await?;
         Ok(BufferedResponse { status, headers, body })
     }
 
@@ -174,7 +193,7 @@ impl Upstream {
         let begun = Instant::now();
         let mut pause = Duration::from_millis(500);
         loop {
-            let response = self.send(outgoing, body.clone().into()).await?;
+            let response = self.send(outgoing, body.clone().into(), &self.0.slots).await?;
             let busy = matches!(response.status().as_u16(), 429 | 503);
             let wait = retry_after(response.headers()).unwrap_or(pause);
             if !busy || !patient || begun.elapsed() + wait > self.0.upstream_retry_timeout {
@@ -186,11 +205,33 @@ impl Upstream {
         }
     }
 
-    /// Sends a request once.
-    pub async fn send(&self, outgoing: &Outgoing, body: reqwest::Body) -> Result<reqwest::Response, Unreachable> {
+    /// Sends a request whose body its caller still sends, once.
+    pub async fn send_upload(
+        &self,
+        outgoing: &Outgoing,
+        body: reqwest::Body,
+    ) -> Result<reqwest::Response, Unreachable> {
+        self.send(outgoing, body, &self.0.upload_slots).await
+    }
+
+    /// Sends a request without a body, once.
+    pub async fn send_empty(&self, outgoing: &Outgoing) -> Result<reqwest::Response, Unreachable> {
+        self.send(outgoing, reqwest::Body::default(), &self.0.slots).await
+    }
+
+    /// The slot is given back with the head of the answer: a caller who takes its rest
+    /// slowly holds up only itself.
+    async fn send(
+        &self,
+        outgoing: &Outgoing,
+        body: reqwest::Body,
+        slots: &Semaphore,
+    ) -> Result<reqwest::Response, Unreachable> {
         let inner = &*self.0;
-        let _slot = inner.slots.acquire().await.map_err(|error| Unreachable(error.to_string()))?;
-        let url = format!("{}{}", inner.site, outgoing.target);
+        let url = address(&inner.site, &outgoing.target)?;
+        let slot = tokio::time::timeout(SLOT_TIMEOUT, slots.acquire()).await;
+        let busy = |_| Unreachable("as many requests to it are in flight as there may be".to_owned());
+        let _slot = slot.map_err(busy)?.map_err(|error| Unreachable(error.to_string()))?;
         let request = inner.http.request(outgoing.method.clone(), url).headers(forwarded(&outgoing.headers)).body(body);
         let begun = Instant::now();
         let response = request.send().await.map_err(|error| self.failed(&error))?;
@@ -204,6 +245,22 @@ impl Upstream {
             inner.metrics.source.answered("proxy", begun.elapsed(), length);
         }
         Ok(response)
+    }
+
+    /// Reads an answer into memory, as long as there is room for it.
+    async fn read(&self, mut response: reqwest::Response) -> Result<Bytes, Unreachable> {
+        let out_of_memory = |error: OutOfMemory| Unreachable(format!("there is no room for its answer: {error}"));
+        let mut reservation = self.0.memory.reserve(0).map_err(out_of_memory)?;
+        let mut body = BytesMut::new();
+        while let Some(chunk) = response.chunk().await.map_err(|error| self.failed(&error))? {
+            if body.len() + chunk.len() > MAX_ANSWER_BYTES {
+                return Err(Unreachable(format!("its answer is longer than {} MiB", MAX_ANSWER_BYTES >> 20)));
+            }
+            let before = body.capacity();
+            body.extend_from_slice(&chunk);
+            reservation.grow(body.capacity() - before).map_err(out_of_memory)?;
+        }
+        Ok(reservation.holding(body))
     }
 
     fn failed(&self, error: &reqwest::Error) -> Unreachable {
@@ -220,16 +277,36 @@ impl Upstream {
     }
 }
 
-/// Reads an answer; `None` when it is too long to be held.
-async fn read(mut response: reqwest::Response) -> Result<Option<Bytes>, reqwest::Error> {
-    let mut body = BytesMut::new();
-    while let Some(chunk) = response.chunk().await? {
-        body.extend_from_slice(&chunk);
-        if body.len() > MOST_BYTES {
-            return Ok(None);
-        }
+/// Returns the address of a target at the site.
+///
+/// A target decides on path and query, never on the host, and not on what lies above
+/// the path of the site: `*`, `@host/`, `/../..` are refused.
+fn address(site: &Url, target: &str) -> Result<Url, Unreachable> {
+    let refused = || Unreachable("the request names no path below it".to_owned());
+    if !target.starts_with('/') {
+        return Err(refused());
     }
-    Ok(Some(body.freeze()))
+    let url = Url::parse(&format!("{}{target}", site.as_str().trim_end_matches('/'))).map_err(|_| refused())?;
+    let same_place =
+        url.origin() == site.origin() && (url.username(), url.password()) == (site.username(), site.password());
+    let above = site.path().trim_end_matches('/');
+    let is_below = url.path().strip_prefix(above).is_some_and(|rest| rest.starts_with('/'));
+    if !same_place || !is_below {
+        return Err(refused());
+    }
+    Ok(url)
+}
+
+/// Takes a request out of those that others may join.
+struct Landed<'a> {
+    upstream: &'a Upstream,
+    key: Digest,
+}
+
+impl Drop for Landed<'_> {
+    fn drop(&mut self) {
+        lock(&self.upstream.0.in_flight).remove(&self.key);
+    }
 }
 
 /// Headers that belong to one connection, and the name of this host.
@@ -262,4 +339,26 @@ fn date(headers: &HeaderMap) -> Option<Timestamp> {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_target_names_another_host_or_leaves_the_site() {
+        let at = |site: &str, target: &str| {
+            let url = address(&Url::parse(site).expect("an address"), target);
+            url.map_or_else(|_| "refused".to_owned(), String::from)
+        };
+        assert_eq!(at("https://site", "/a/b?c=d"), "https://site/a/b?c=d");
+        assert_eq!(at("https://site/prefix", "/a"), "https://site/prefix/a");
+        assert_eq!(at("https://site", "//evil/a"), "https://site//evil/a");
+        for target in ["*", "@evil/", ".evil/", ":1@evil/", "", "evil", "/../../x\u{0}"] {
+            let answer = at("https://site/prefix", target);
+            assert!(answer == "refused" || answer.starts_with("https://site/prefix/"), "{target}: {answer}");
+        }
+        assert_eq!(at("https://site", "*"), "refused");
+        assert_eq!(at("https://site/prefix", "/../x"), "refused");
+    }
 }

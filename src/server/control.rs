@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 use rand::RngCore;
 use serde::{Deserialize, Serialize};
 
+use crate::private_files;
+
 const FILE: &str = "control.json";
 
 /// Where the daemon listens, and what it wants to be shown.
@@ -66,7 +68,7 @@ impl Control {
         let path = data_dir.join(FILE);
         let fresh = data_dir.join(format!("{FILE}.{}", self.pid));
         let write = || -> io::Result<()> {
-            let mut file = private_file(&fresh)?;
+            let mut file = private_files::open(&fresh, fs::OpenOptions::new().write(true).truncate(true))?;
             file.write_all(serde_json::to_string_pretty(self)?.as_bytes())?;
             file.write_all(b"\n")?;
             fs::rename(&fresh, &path)
@@ -98,14 +100,6 @@ impl Control {
         let shown = header.and_then(|header| header.strip_prefix("Bearer ")).unwrap_or_default();
         same(shown.as_bytes(), self.token.as_bytes())
     }
-}
-
-fn private_file(path: &Path) -> io::Result<fs::File> {
-    let mut options = fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path)
 }
 
 /// Compares in a time that does not tell how much of the token was right.

@@ -243,6 +243,16 @@ fn read_answer<R: AnswerRow>(body: &[u8]) -> Result<ReadAnswer<R>, Error> {
     Ok(ReadAnswer { entities, paging_info: answer.paging_info })
 }
 
+/// Returns the address of a site.
+///
+/// # Errors
+///
+/// [`ErrorKind::Settings`] when it is not one.
+pub fn address(settings: &Settings) -> Result<reqwest::Url, Error> {
+    let wrong = |words: String| Error::new(ErrorKind::Settings, words).at(&settings.site, "connect", 1);
+    reqwest::Url::parse(settings.site.trim_end_matches('/')).map_err(|error| wrong(error.to_string()))
+}
+
 /// Makes an HTTP client for a site: its certificate authority, no redirects.
 /// `change` adds what one use of it wants.
 ///

@@ -17,7 +17,7 @@ use crate::budget::Priority;
 use crate::retry::RetryPolicy;
 
 pub use answer::{Answer, Info};
-pub use client::{Client, http_client};
+pub use client::{Client, address, http_client};
 pub use error::{Error, ErrorKind};
 
 /// How a site is reached.

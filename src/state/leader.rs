@@ -8,6 +8,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use super::{Result, SiteTime, State, StateError, on_blocking_thread};
+use crate::private_files;
 
 /// The right to follow the site; given back when it is dropped.
 #[derive(Debug)]
@@ -55,7 +56,7 @@ impl State {
 
 fn lock_file(path: PathBuf) -> Result<LeaderLock> {
     let directory = |source| StateError::Directory { path: path.clone(), source };
-    let file = File::options().create(true).read(true).write(true).truncate(false).open(&path).map_err(directory)?;
+    let file = private_files::open(&path, File::options().read(true).write(true)).map_err(directory)?;
     match file.try_lock() {
         Ok(()) => {
             note_owner(&file);

@@ -52,6 +52,7 @@ pub use stream::{Fingerprint, Stream};
 pub use types::{ImportState, Segment, TypeRecord, TypeState};
 
 use crate::entity::Timestamp;
+use crate::private_files;
 
 /// The result of everything here.
 pub type Result<T, E = StateError> = std::result::Result<T, E>;
@@ -118,7 +119,7 @@ impl State {
     }
 
     fn open_files(directory: &Path) -> Result<Self> {
-        std::fs::create_dir_all(directory)
+        private_files::create_directory(directory)
             .map_err(|source| StateError::Directory { path: directory.to_owned(), source })?;
         let path = directory.join("state.sqlite");
         if path.exists() {
@@ -176,6 +177,8 @@ async fn on_blocking_thread<T: Send + 'static>(work: impl FnOnce() -> Result<T> 
 }
 
 fn connect(path: &Path) -> Result<Connection> {
+    let unusable = |source| StateError::Directory { path: path.to_owned(), source };
+    private_files::create_database(path).map_err(unusable)?;
     let connection = Connection::open(path).map_err(|source| StateError::Open { path: path.to_owned(), source })?;
     connection.busy_timeout(Duration::from_secs(20))?;
     connection.pragma_update(None, "journal_mode", "wal")?;

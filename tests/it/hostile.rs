@@ -199,3 +199,97 @@ async fn requests_sent_ahead_are_answered_in_order() {
     let (headers, _) = rig.call("read", find("Shot", json!([]), &["code"])).await;
     assert_eq!(said(&headers), "hit");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn long_bodies_that_arrive_together_and_stop_do_not_stop_the_others() {
+    let settings = Settings { max_memory_bytes: 64 << 20, ..Settings::default() };
+    let rig = Rig::start(filled(), written(CONFIGS), settings).await;
+    let mut attackers = Vec::new();
+    for _ in 0..16 {
+        let mut attacker = Raw::open(&rig.url).await;
+        attacker.send(head(32 << 20).as_bytes()).await;
+        attacker.send(&vec![b' '; 3 << 20]).await;
+        attackers.push(attacker);
+    }
+    for _ in 0..20 {
+        assert_eq!(rig.find("Shot", json!([]), &["code"]).await.0, "hit");
+    }
+    // An honest long body finds room: those that stand still are cut off.
+    let padded = body().replacen('{', &format!("{{{}", " ".repeat(8 << 20)), 1);
+    let client = reqwest::Client::new();
+    loop {
+        let sent = client.post(format!("{}/api3/json", rig.url)).body(padded.clone()).send().await.expect("an answer");
+        if sent.status() == 200 {
+            let answer: Value = sent.json().await.expect("JSON");
+            assert_eq!(answer["results"]["entities"].as_array().map(Vec::len), Some(5));
+            break;
+        }
+        assert_eq!(sent.status(), 503);
+        assert_eq!(sent.headers()["retry-after"], "1");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn uploads_that_stop_do_not_stop_calls_that_go_to_the_site() {
+    let settings = Settings { max_upstream: 4, max_uploads: 4, ..Settings::default() };
+    let rig = Rig::start(filled(), written(CONFIGS), settings).await;
+    let mut uploads = Vec::new();
+    for _ in 0..64 {
+        let mut upload = Raw::open(&rig.url).await;
+        upload.send(b"POST /upload/publish_file HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n\r\nabc").await;
+        uploads.push(upload);
+    }
+    while rig.counted("sgcache_proxy_in_flight", &[]) < 64.0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(rig.find("Task", json!([]), &["id"]).await.0, "uncached_type");
+    let page = reqwest::get(format!("{}/some/picture", rig.url)).await.expect("an answer");
+    assert_eq!(page.status(), 404, "the site has answered");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn json_that_becomes_much_more_than_its_length_is_not_built() {
+    let rig = rig(ConnectionBounds::default()).await;
+    let auth = json!({"script_name": "sgcache", "script_key": "sgcache-sim"});
+    let many = format!("[{}0]", r#"{"":0},"#.repeat(300_000));
+    let deep = "[".repeat(500_000) + &"]".repeat(500_000);
+    for argument in [many, deep] {
+        for method in ["read", "summarize", "create", "batch", "nonsense"] {
+            let body = format!(r#"{{"method_name": "{method}", "params": [{auth}, {argument}]}}"#);
+            let sent = reqwest::Client::new().post(format!("{}/api3/json", rig.url)).body(body).send().await;
+            let answer = sent.expect("an answer").text().await.expect("a body");
+            assert!(answer.contains("exception"), "{method}: {answer}");
+        }
+        assert_eq!(rig.find("Shot", json!([]), &["code"]).await.0, "hit", "and nothing waits for it");
+    }
+    let ids: Vec<i64> = (1..=1_000_000).collect();
+    let (how, found) = rig.find("Shot", json!([["id", "in", ids]]), &["code"]).await;
+    assert_eq!((how.as_str(), found.len()), ("hit", 5), "a list of a million ids is answered");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn groups_of_conditions_as_deep_as_sites_take_them_are_answered() {
+    let rig = rig(ConnectionBounds::default()).await;
+    let mut group = json!({"path": "id", "relation": "greater_than", "values": [0]});
+    for _ in 0..265 {
+        group = json!({"logical_operator": "and", "conditions": [group]});
+    }
+    let mut argument = find("Shot", json!([]), &["code"]);
+    argument["filters"] = group;
+    let (headers, answer) = rig.call("read", argument.clone()).await;
+    assert_eq!(said(&headers), "hit");
+    assert_eq!(answer["results"]["entities"].as_array().map(Vec::len), Some(5), "{answer}");
+    assert_eq!(rig.direct("read", argument).await["results"]["entities"].as_array().map(Vec::len), Some(5));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn targets_that_name_no_path_are_refused() {
+    let rig = rig(ConnectionBounds::default()).await;
+    for target in ["*", "http://other.example/", "/../../x"] {
+        let mut odd = Raw::open(&rig.url).await;
+        odd.send(format!("OPTIONS {target} HTTP/1.1\r\nhost: other.example\r\nconnection: close\r\n\r\n").as_bytes())
+            .await;
+        let (status, words) = odd.answer().await.expect("an answer");
+        assert!(matches!(status, 400 | 404 | 405), "{target}: {status} {words}");
+    }
+}

@@ -2,6 +2,8 @@
 
 use rusqlite::{Connection, OpenFlags};
 
+use crate::private_files;
+
 use super::super::{Result, StoreError, StoreErrorKind};
 use super::EmbeddedSettings;
 use super::changes;
@@ -37,6 +39,8 @@ CREATE INDEX targets_dead ON targets (type, id) WHERE dead = 1;
 
 /// Opens the connection that writes, and makes the tables of a new file.
 pub(super) fn open_writer(settings: &EmbeddedSettings) -> Result<Connection> {
+    // SQLite finds what is wrong with the path, too, and says it better.
+    let _ = private_files::create_database(&settings.path);
     let connection = Connection::open(&settings.path).map_err(|error| located(settings, wrap("open")(error)))?;
     prepare(&connection, settings).map_err(|error| located(settings, error))?;
     Ok(connection)

@@ -1,0 +1,105 @@
+//! Files that only their owner reads: whatever is written below the data directory.
+//!
+//! The directory is 0700 and its files are 0600 from their first moment, whatever the
+//! umask says; what an earlier version left open is tightened when it is opened. On
+//! systems without such modes this does nothing.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::path::Path;
+
+/// Names, or their beginnings, of the files that are tightened in the data directory.
+/// Others may share it, so the rest is left as it is.
+const OWN_FILES: &[&str] = &["state.sqlite", "store.sqlite", "audit.ndjson", "control.json", "leader.lock"];
+
+/// Makes a directory that only its owner enters, and tightens it and the files of ours
+/// that are there.
+///
+/// # Errors
+///
+/// When it cannot be made. A directory or file of another user is left as it is, with
+/// a warning.
+pub fn create_directory(path: &Path) -> io::Result<()> {
+    fs::create_dir_all(path)?;
+    tighten(path, 0o700);
+    for entry in fs::read_dir(path)?.flatten() {
+        let name = entry.file_name();
+        let is_own = name.to_str().is_some_and(|name| OWN_FILES.iter().any(|own| name.starts_with(own)));
+        if is_own && entry.file_type().is_ok_and(|kind| kind.is_file()) {
+            tighten(&entry.path(), 0o600);
+        }
+    }
+    Ok(())
+}
+
+/// Opens a file, made if need be, that only its owner reads and writes.
+///
+/// # Errors
+///
+/// When it cannot be opened.
+pub fn open(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+    options.create(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(options, 0o600);
+    let file = options.open(path)?;
+    tighten(path, 0o600);
+    Ok(file)
+}
+
+/// Makes the file of a database before SQLite does, which would ask the umask. Its
+/// `-wal` and `-shm` have the mode of the file itself.
+///
+/// # Errors
+///
+/// When it cannot be opened.
+pub fn create_database(path: &Path) -> io::Result<()> {
+    open(path, OpenOptions::new().append(true)).map(drop)
+}
+
+/// Takes from a file or directory what others may do with it.
+#[cfg(unix)]
+fn tighten(path: &Path, most: u32) {
+    use std::os::unix::fs::PermissionsExt;
+
+    let Ok(found) = fs::metadata(path) else { return };
+    let mode = found.permissions().mode() & 0o7777;
+    if mode & !most == 0 {
+        return;
+    }
+    if let Err(error) = fs::set_permissions(path, fs::Permissions::from_mode(mode & most)) {
+        tracing::warn!(path = %path.display(), %error, "others can read this and its mode could not be changed");
+    }
+}
+
+#[cfg(not(unix))]
+fn tighten(_path: &Path, _most: u32) {}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).expect("a file").permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn what_others_could_read_is_tightened_and_what_is_not_ours_is_left() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let data = directory.path().join("data");
+        fs::create_dir(&data).expect("a directory");
+        fs::set_permissions(&data, fs::Permissions::from_mode(0o755)).expect("a mode");
+        for name in ["state.sqlite", "state.sqlite-wal", "audit.ndjson.1", "config.yaml"] {
+            fs::write(data.join(name), "x").expect("a file");
+            fs::set_permissions(data.join(name), fs::Permissions::from_mode(0o644)).expect("a mode");
+        }
+        create_directory(&data).expect("a directory");
+        assert_eq!(mode(&data), 0o700);
+        assert_eq!(mode(&data.join("state.sqlite-wal")), 0o600);
+        assert_eq!(mode(&data.join("audit.ndjson.1")), 0o600);
+        assert_eq!(mode(&data.join("config.yaml")), 0o644);
+        open(&data.join("fresh"), OpenOptions::new().append(true)).expect("a file");
+        assert_eq!(mode(&data.join("fresh")), 0o600);
+    }
+}

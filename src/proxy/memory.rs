@@ -1,0 +1,297 @@
+//! The memory that requests and answers take while they are in the proxy: counted in
+//! bytes, bounded in total and for each peer.
+//!
+//! Nothing waits for memory while it holds some: what does not fit is refused at once,
+//! so callers cannot block each other. Before a body is refused, the one that stands
+//! still and holds most is cut off, so that a few callers who begin long bodies and
+//! stop sending do not keep the rest out.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+
+use crate::server::Peer;
+
+/// A body without a new byte for this long may be cut off when others need its memory.
+const MIN_STALL: Duration = Duration::from_secs(1);
+
+/// There is no memory left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("requests and answers take all the memory that they may (`api.max_memory_mib`)")]
+pub(super) struct OutOfMemory;
+
+/// Counts memory; clones share the count.
+#[derive(Clone)]
+pub(super) struct MemoryBudget(Arc<Inner>);
+
+struct Inner {
+    max_total: usize,
+    max_peer: usize,
+    used: Mutex<Used>,
+}
+
+#[derive(Default)]
+struct Used {
+    total: usize,
+    by_peer: HashMap<Peer, usize>,
+    receiving: HashMap<u64, Receiving>,
+    next_id: u64,
+}
+
+/// A body that is still arriving.
+struct Receiving {
+    peer: Option<Peer>,
+    bytes: usize,
+    progress: Instant,
+    cut: Arc<Notify>,
+}
+
+impl MemoryBudget {
+    /// Makes a budget of so many bytes; one peer beyond loopback has half of it.
+    pub fn new(max_total: usize) -> Self {
+        Self(Arc::new(Inner { max_total, max_peer: max_total / 2, used: Mutex::default() }))
+    }
+
+    /// Begins to count a body that is about to arrive.
+    pub fn receive(&self, peer: Option<Peer>) -> ReceivingBody {
+        let peer = peer.filter(|peer| !peer.is_loopback());
+        let cut = Arc::new(Notify::new());
+        let mut used = self.0.lock();
+        let id = used.next_id;
+        used.next_id += 1;
+        used.receiving.insert(id, Receiving { peer, bytes: 0, progress: Instant::now(), cut: Arc::clone(&cut) });
+        ReceivingBody { budget: self.clone(), id, cut }
+    }
+
+    /// Takes memory for something that is not received from a caller.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfMemory`], at once.
+    pub fn reserve(&self, bytes: usize) -> Result<Reservation, OutOfMemory> {
+        let mut reservation = Reservation { budget: self.clone(), peer: None, bytes: 0 };
+        reservation.grow(bytes)?;
+        Ok(reservation)
+    }
+
+    /// Returns what is in use, in bytes.
+    #[cfg(test)]
+    fn used(&self) -> usize {
+        self.0.lock().total
+    }
+}
+
+impl Inner {
+    fn take(&self, peer: Option<Peer>, bytes: usize, now: Instant) -> Result<(), OutOfMemory> {
+        let mut used = self.lock();
+        if peer.is_some_and(|peer| used.of(peer) + bytes > self.max_peer) {
+            return Err(OutOfMemory);
+        }
+        while used.total + bytes > self.max_total {
+            used.cut_stalled(now)?;
+        }
+        used.add(peer, bytes);
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Used> {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Used {
+    fn of(&self, peer: Peer) -> usize {
+        self.by_peer.get(&peer).copied().unwrap_or_default()
+    }
+
+    fn add(&mut self, peer: Option<Peer>, bytes: usize) {
+        self.total += bytes;
+        if let Some(peer) = peer {
+            *self.by_peer.entry(peer).or_default() += bytes;
+        }
+    }
+
+    fn give_back(&mut self, peer: Option<Peer>, bytes: usize) {
+        self.total -= bytes;
+        let Some(peer) = peer else { return };
+        if let Some(used) = self.by_peer.get_mut(&peer) {
+            *used -= bytes;
+            if *used == 0 {
+                self.by_peer.remove(&peer);
+            }
+        }
+    }
+
+    /// Cuts off the largest body that stands still. Its memory counts as free at once;
+    /// it is a moment later, when its reader has seen it.
+    fn cut_stalled(&mut self, now: Instant) -> Result<(), OutOfMemory> {
+        let stalled = |one: &Receiving| one.bytes > 0 && now.saturating_duration_since(one.progress) >= MIN_STALL;
+        let bodies = self.receiving.iter().filter(|(_, one)| stalled(one));
+        let id = *bodies.max_by_key(|(_, one)| one.bytes).ok_or(OutOfMemory)?.0;
+        let body = self.receiving.remove(&id).ok_or(OutOfMemory)?;
+        self.give_back(body.peer, body.bytes);
+        body.cut.notify_one();
+        Ok(())
+    }
+}
+
+/// The count of a body that is arriving.
+pub(super) struct ReceivingBody {
+    budget: MemoryBudget,
+    id: u64,
+    cut: Arc<Notify>,
+}
+
+impl ReceivingBody {
+    /// Counts bytes that have arrived.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfMemory`], at once; also when the body was cut off.
+    pub fn grow(&self, bytes: usize) -> Result<(), OutOfMemory> {
+        let inner = &*self.budget.0;
+        let now = Instant::now();
+        let peer = {
+            let mut used = inner.lock();
+            let body = used.receiving.get_mut(&self.id).ok_or(OutOfMemory)?;
+            body.progress = now;
+            body.peer
+        };
+        inner.take(peer, bytes, now)?;
+        let mut used = inner.lock();
+        match used.receiving.get_mut(&self.id) {
+            Some(body) => body.bytes += bytes,
+            None => {
+                used.give_back(peer, bytes);
+                return Err(OutOfMemory);
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until the body is cut off for others.
+    pub async fn cut(&self) {
+        self.cut.notified().await;
+    }
+
+    /// Ends the arrival: what has arrived stays counted until the reservation is
+    /// dropped.
+    pub fn complete(self) -> Reservation {
+        let removed = self.budget.0.lock().receiving.remove(&self.id);
+        let (peer, bytes) = removed.map_or((None, 0), |body| (body.peer, body.bytes));
+        Reservation { budget: self.budget.clone(), peer, bytes }
+    }
+}
+
+impl Drop for ReceivingBody {
+    fn drop(&mut self) {
+        let mut used = self.budget.0.lock();
+        if let Some(body) = used.receiving.remove(&self.id) {
+            used.give_back(body.peer, body.bytes);
+        }
+    }
+}
+
+/// Memory in use, until this is dropped.
+pub(super) struct Reservation {
+    budget: MemoryBudget,
+    peer: Option<Peer>,
+    bytes: usize,
+}
+
+impl Reservation {
+    /// Takes more.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfMemory`], at once.
+    pub fn grow(&mut self, bytes: usize) -> Result<(), OutOfMemory> {
+        self.budget.0.take(self.peer, bytes, Instant::now())?;
+        self.bytes += bytes;
+        Ok(())
+    }
+
+    /// Ties bytes to the memory that was counted for them.
+    pub fn holding(self, bytes: impl AsRef<[u8]> + Send + 'static) -> Bytes {
+        Bytes::from_owner(Held { bytes, _reservation: self })
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.budget.0.lock().give_back(self.peer, self.bytes);
+    }
+}
+
+/// Bytes and their reservation, which end together.
+struct Held<T> {
+    bytes: T,
+    _reservation: Reservation,
+}
+
+impl<T: AsRef<[u8]>> AsRef<[u8]> for Held<T> {
+    fn as_ref(&self) -> &[u8] {
+        self.bytes.as_ref()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(last: u8) -> Option<Peer> {
+        Some(Peer::of(([10, 0, 0, last], 1).into()))
+    }
+
+    #[test]
+    fn bodies_that_arrive_together_never_wait_for_each_other() {
+        let budget = MemoryBudget::new(256);
+        let bodies: Vec<_> = (0..16).map(|_| budget.receive(None)).collect();
+        for body in &bodies {
+            body.grow(16).expect("memory");
+        }
+        assert_eq!(bodies[0].grow(16), Err(OutOfMemory), "refused at once, while all hold some");
+        let first = bodies.into_iter().next().expect("a body").complete();
+        assert_eq!(budget.used(), 16, "the others were dropped");
+        let bytes = first.holding(vec![0; 16]);
+        let part = bytes.slice(0..1);
+        drop(bytes);
+        assert_eq!(budget.used(), 16, "a part of the bytes keeps all of them");
+        drop(part);
+        assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn a_body_that_stands_still_yields_and_one_that_moves_does_not() {
+        let budget = MemoryBudget::new(100);
+        let [still, moving] = [budget.receive(None), budget.receive(None)];
+        still.grow(60).expect("memory");
+        moving.grow(30).expect("memory");
+        let later = Instant::now() + 2 * MIN_STALL;
+        budget.0.lock().receiving.get_mut(&moving.id).expect("a body").progress = later;
+        budget.0.take(None, 50, later).expect("the memory of the one that stands still");
+        assert_eq!(still.grow(1), Err(OutOfMemory));
+        assert_eq!(still.complete().bytes, 0, "what was taken from it is not given back twice");
+        moving.grow(1).expect("memory");
+        assert_eq!(budget.used(), 81);
+    }
+
+    #[test]
+    fn one_peer_has_half_and_loopback_all() {
+        let budget = MemoryBudget::new(100);
+        let one = budget.receive(peer(1));
+        one.grow(50).expect("memory");
+        assert_eq!(budget.receive(peer(1)).grow(1), Err(OutOfMemory));
+        budget.receive(peer(2)).grow(50).expect("memory");
+        drop(one);
+        let local = budget.receive(Some(Peer::of(([127, 0, 0, 1], 1).into())));
+        local.grow(100).expect("memory");
+        assert!(budget.reserve(1).is_err());
+        drop(local);
+        assert_eq!(budget.used(), 0);
+        assert!(budget.0.lock().by_peer.is_empty());
+    }
+}
