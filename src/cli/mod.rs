@@ -5,6 +5,7 @@
 //! to stderr. No rule of the business is decided here.
 
 mod bars;
+mod breaker;
 mod context;
 mod corrupt;
 mod daemon;
@@ -79,6 +80,9 @@ enum Command {
     /// Show what `api.mode: shadow` has found
     #[command(subcommand)]
     Shadow(shadow::Command),
+    /// Show, confirm or judge anew deletions that wait because too many entities vanished at once
+    #[command(subcommand)]
+    Breaker(breaker::Command),
     /// Show what the daemon is doing
     Status(status::Args),
     /// Run a simulated Shotgun site
@@ -133,6 +137,7 @@ async fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Job(args) => job::run(args, config).await,
         Command::Find(args) => find::run(args, config).await,
         Command::Shadow(command) => shadow::run(&command, config).await,
+        Command::Breaker(command) => breaker::run(&command, config).await,
         Command::Explain(args) => explain::run(args, config).await,
         Command::Status(args) => status::run(args, config).await,
         Command::Sim(args) => sim::run(args).await,

@@ -157,7 +157,8 @@ impl Snapshots {
         let progress =
             import.map(|import| ImportProgress { done: import.rows, total: import.expected.unwrap_or(import.rows) });
         let breaker = record.and_then(|record| record.breaker_since);
-        let held = breaker.map(|_| "deletions are held: too many entities vanished at once".to_owned());
+        let held = breaker
+            .map(|_| "deletions are held, too many entities vanished at once: `sgcache breaker show`".to_owned());
         let lacking = self.engine.replica.lacking().remove(&layout.entity_type).unwrap_or_default();
         Ok(TypeStatus {
             entity_type: layout.entity_type.to_string(),

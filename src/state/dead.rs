@@ -126,12 +126,13 @@ impl State {
         .await
     }
 
-    /// Returns the keys of a type that cannot be read or written: the cache does
-    /// not vouch for them.
+    /// Returns the keys of a type that the cache does not vouch for: they cannot be
+    /// read or written, or the last read did not find them.
     pub async fn quarantined(&self, entity_type: &EntityType) -> Result<Vec<i64>> {
         let entity_type = entity_type.clone();
         self.read(move |connection| {
-            let sql = "SELECT DISTINCT id FROM dead WHERE type = ?1 AND kind <> 'event' ORDER BY id";
+            let sql = "SELECT id FROM dead WHERE type = ?1 AND kind <> 'event'
+                UNION SELECT id FROM suspected WHERE type = ?1 ORDER BY id";
             let mut statement = connection.prepare_cached(sql)?;
             let rows = statement.query_map([entity_type.as_str()], |row| row.get(0))?;
             Ok(rows.collect::<rusqlite::Result<_>>()?)

@@ -151,7 +151,8 @@ fn type_statuses(connection: &Connection) -> Result<BTreeMap<EntityType, TypeRep
         };
         types.insert(EntityType::new(row.get::<_, String>(0)?), standing);
     }
-    let mut statement = connection.prepare_cached("SELECT DISTINCT type, id FROM dead WHERE kind <> 'event'")?;
+    let sql = "SELECT type, id FROM dead WHERE kind <> 'event' UNION SELECT type, id FROM suspected";
+    let mut statement = connection.prepare_cached(sql)?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         if let Some(standing) = types.get_mut(row.get::<_, String>(0)?.as_str()) {

@@ -14,6 +14,7 @@
 //! made by transactions here: a read takes its version and the generation of
 //! marks that it covers in one of them ([`State::begin_read`]).
 
+mod absences;
 mod dead;
 mod error;
 mod fresh;
@@ -36,6 +37,7 @@ use std::time::Duration;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tokio::sync::Mutex;
 
+pub use absences::{OpenBreaker, SuspectedAbsence};
 pub use dead::{Dead, DeadKind, NewDead};
 pub use error::StateError;
 pub use fresh::{ReplicationStatus, TypeReplicationStatus};

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use rusqlite::{OptionalExtension, Transaction, params};
 
+use super::absences::{end_suspicions, suspect_absences};
 use super::dead::{NewDead, forget_dead, put_dead};
 use super::marks::{Kinds, MarkRequest, Marking, Postponed, next_gen, put_marks, put_off};
 use super::poll::{put_sweep, since_of_new_marks};
@@ -80,6 +81,9 @@ pub struct Finish {
     pub rows: Vec<RowDone>,
     /// Keys whose marks were answered without a row to keep.
     pub seen: Vec<i64>,
+    /// Rows that the read did not find and whose absence is not believed yet. They
+    /// stay as they are, and the cache does not vouch for them.
+    pub suspected: Vec<i64>,
     /// Marks that stay, for later.
     pub postponed: Vec<Postponed>,
     /// Marks to make, such as second looks.
@@ -101,6 +105,7 @@ impl Finish {
             ticket,
             rows: Vec::new(),
             seen: Vec::new(),
+            suspected: Vec::new(),
             postponed: Vec::new(),
             marks: Vec::new(),
             dead: Vec::new(),
@@ -209,11 +214,15 @@ impl State {
             change_buckets(transaction, &finish.ticket.entity_type, &buckets)?;
             let kept: BTreeSet<i64> = finish.postponed.iter().map(|one| one.key.id).chain(unsettled).collect();
             // An import passes thousands of rows that nobody marked.
-            let settled = finish.rows.iter().map(|row| row.id).chain(finish.seen.iter().copied());
+            let answered = finish.seen.iter().chain(&finish.suspected).copied();
+            let settled = finish.rows.iter().map(|row| row.id).chain(answered);
             for id in settled.filter(|id| marked && !kept.contains(id)) {
                 finished.cleared.extend(clear_mark(transaction, &finish.ticket, id)?);
                 forget_dead(transaction, &finish.ticket.entity_type, id)?;
             }
+            let known = finish.rows.iter().filter(|row| row.outcome != RowOutcome::Stale).map(|row| row.id);
+            end_suspicions(transaction, &finish.ticket.entity_type, known)?;
+            suspect_absences(transaction, &finish.ticket.entity_type, &finish.suspected, finish.now)?;
             put_requests(transaction, &finish, &finished)?;
             put_off(transaction, &finish.postponed, finish.now)?;
             for dead in &finish.dead {

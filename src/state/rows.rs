@@ -3,7 +3,7 @@
 //! A bucket holds the ids of one thousand: how many active rows, and the sum of
 //! their short hashes. Both change in the transaction that changes the row.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
@@ -137,6 +137,36 @@ impl State {
         .await
     }
 
+    /// Returns the ids of up to `3 * each` rows in a state that are none of `others`:
+    /// those that follow the first of `others`, and the newest and oldest of the type.
+    pub async fn neighbours(
+        &self,
+        entity_type: &EntityType,
+        state: RowState,
+        others: BTreeSet<i64>,
+        each: usize,
+    ) -> Result<BTreeSet<i64>> {
+        let first = others.first().copied().unwrap_or(0);
+        let entity_type = entity_type.clone();
+        self.read(move |connection| {
+            let sql = "SELECT id FROM rowmeta WHERE type = ?1 AND state = ?2 AND id > ?3 ORDER BY id";
+            let (upwards, downwards) = (sql.to_owned(), format!("{sql} DESC"));
+            let mut found = BTreeSet::new();
+            for (sql, after) in [(&upwards, first), (&downwards, 0), (&upwards, 0)] {
+                let enough = found.len() + each;
+                let mut statement = connection.prepare_cached(sql)?;
+                let mut rows = statement.query(params![entity_type.as_str(), code(state), after])?;
+                while found.len() < enough
+                    && let Some(row) = rows.next()?
+                {
+                    found.extend(Some(row.get(0)?).filter(|id| !others.contains(id)));
+                }
+            }
+            Ok(found)
+        })
+        .await
+    }
+
     /// Returns the ids of active and retired rows that were last read before the
     /// version `rv`, ascending, at most `limit` after `after`.
     pub async fn rows_older_than(
@@ -178,46 +208,6 @@ impl State {
         self.read(move |connection| {
             let sql = "SELECT coalesce(sum(count), 0) FROM buckets WHERE type = ?1";
             Ok(connection.query_row(sql, [entity_type.as_str()], |row| row.get::<_, i64>(0))? as u64)
-        })
-        .await
-    }
-
-    /// Asks whether so many more active rows of a type may vanish without being
-    /// retired, and notes that they do.
-    ///
-    /// Within ten minutes 50 rows or two of a hundred may; more is a fault until
-    /// an operator says otherwise ([`State::accept_deletions`]).
-    pub async fn may_vanish(&self, entity_type: &EntityType, count: u64, now: SiteTime) -> Result<bool> {
-        let entity_type = entity_type.clone();
-        self.write(move |transaction| {
-            let name = entity_type.as_str();
-            let sql = "SELECT coalesce(sum(count), 0) FROM absences WHERE type = ?1 AND at >= ?2";
-            let since = now.before(Duration::from_secs(600)).0;
-            let recent: i64 = transaction.query_row(sql, params![name, since], |row| row.get(0))?;
-            let sql = "SELECT coalesce(sum(count), 0) FROM buckets WHERE type = ?1";
-            let active: i64 = transaction.query_row(sql, [name], |row| row.get(0))?;
-            if recent + count as i64 > (active / 50).max(50) {
-                return Ok(false);
-            }
-            let sql = "INSERT INTO absences (type, at, count) VALUES (?1, ?2, ?3)";
-            transaction.execute(sql, params![name, now.0, count as i64])?;
-            Ok(true)
-        })
-        .await
-    }
-
-    /// Lets the held deletions of a type happen, and returns how many there are:
-    /// an operator has looked at them.
-    pub async fn accept_deletions(&self, entity_type: &EntityType, now: SiteTime) -> Result<u64> {
-        let entity_type = entity_type.clone();
-        self.write(move |transaction| {
-            let name = entity_type.as_str();
-            let sql = "UPDATE marks SET due_at = ?3, kinds = kinds & ~?2 WHERE type = ?1 AND kinds & ?2 <> 0";
-            let held = transaction.execute(sql, params![name, super::Kinds::HELD.0, now.0])?;
-            let sql = "INSERT INTO absences (type, at, count) VALUES (?1, ?2, ?3)";
-            transaction.execute(sql, params![name, now.0, -(held as i64)])?;
-            transaction.execute("UPDATE types SET breaker_since = NULL WHERE type = ?1", [name])?;
-            Ok(held as u64)
         })
         .await
     }

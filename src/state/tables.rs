@@ -11,7 +11,7 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use super::{Result, StateError};
 
 /// The statements that lead from one format to the next.
-const FORMATS: [&str; 1] = [FIRST];
+const FORMATS: [&str; 2] = [FIRST, SUSPECTED_ABSENCES];
 
 const FIRST: &str = "
 CREATE TABLE stream (
@@ -62,6 +62,11 @@ CREATE TABLE runs (run_id TEXT PRIMARY KEY, pipeline TEXT NOT NULL, status TEXT 
     finished_at INTEGER, report TEXT NOT NULL) STRICT;
 CREATE INDEX runs_by_pipeline ON runs (pipeline, started_at);
 CREATE INDEX runs_by_start ON runs (started_at);
+";
+
+const SUSPECTED_ABSENCES: &str = "
+CREATE TABLE suspected (type TEXT NOT NULL, id INTEGER NOT NULL, reads INTEGER NOT NULL, poll INTEGER NOT NULL,
+    first_at INTEGER NOT NULL, confirmed INTEGER NOT NULL, PRIMARY KEY (type, id)) STRICT, WITHOUT ROWID;
 ";
 
 /// Refuses a file of a newer format before anything is written to it, even the

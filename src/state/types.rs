@@ -171,6 +171,7 @@ impl State {
             transaction.execute(sql, params![entity_type.as_str(), now.0])?;
             transaction.execute("DELETE FROM marks WHERE type = ?1", [entity_type.as_str()])?;
             transaction.execute("DELETE FROM sweeps WHERE type = ?1", [entity_type.as_str()])?;
+            transaction.execute("DELETE FROM suspected WHERE type = ?1", [entity_type.as_str()])?;
             Ok(())
         })
         .await
@@ -180,33 +181,11 @@ impl State {
     pub async fn forget_type(&self, entity_type: &EntityType) -> Result<()> {
         let entity_type = entity_type.clone();
         self.write(move |transaction| {
-            for table in ["marks", "touched", "sweeps", "rowmeta", "buckets", "absences", "dead", "types"] {
+            for table in ["marks", "touched", "sweeps", "rowmeta", "buckets", "absences", "suspected", "dead", "types"]
+            {
                 transaction.execute(&format!("DELETE FROM {table} WHERE type = ?1"), [entity_type.as_str()])?;
             }
             Ok(())
-        })
-        .await
-    }
-
-    /// Opens or closes the breaker of a type; the first moment stays.
-    pub async fn set_breaker(&self, entity_type: &EntityType, open: Option<SiteTime>) -> Result<()> {
-        let entity_type = entity_type.clone();
-        self.write(move |transaction| {
-            let sql = "UPDATE types SET breaker_since = CASE WHEN ?2 IS NULL THEN NULL
-                ELSE coalesce(breaker_since, ?2) END WHERE type = ?1";
-            transaction.execute(sql, params![entity_type.as_str(), open.map(|moment| moment.0)])?;
-            Ok(())
-        })
-        .await
-    }
-
-    /// Counts the keys of a type whose deletion is held.
-    pub async fn held(&self, entity_type: &EntityType) -> Result<u64> {
-        let entity_type = entity_type.clone();
-        self.read(move |connection| {
-            let sql = "SELECT count(*) FROM marks WHERE type = ?1 AND kinds & ?2 <> 0";
-            let values = params![entity_type.as_str(), super::Kinds::HELD.0];
-            Ok(connection.query_row(sql, values, |row| row.get::<_, i64>(0))? as u64)
         })
         .await
     }

@@ -38,6 +38,16 @@ pub enum SyncError {
         /// What differs.
         message: String,
     },
+    /// The site answered a page without rows where it counts some.
+    #[error("the site showed no {entity_type} above id {after}, and counts {count}: the answer is not believed")]
+    EmptyPage {
+        /// The type.
+        entity_type: EntityType,
+        /// The page is the one after this id.
+        after: i64,
+        /// The rows that the site counts there.
+        count: u64,
+    },
     /// No entity config names the type.
     #[error("`{0}` is not cached: no entity config names it")]
     NotTracked(EntityType),

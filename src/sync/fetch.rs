@@ -1,7 +1,8 @@
 //! Marked keys become rows: one read per entity type, never one per entity.
 //!
 //! A key that the filtered read does not return is looked for among the retired
-//! rows, then without the filter; only what is nowhere is absent.
+//! rows, then without the filter; only what is nowhere is absent, and whether that
+//! is believed is decided in `absence`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -17,9 +18,6 @@ use crate::filter::{Only, RawFilter};
 use crate::shotgun::{self, Answer, ErrorKind, Purpose};
 use crate::state::{DeadKind, Finish, Kinds, Mark, Postponed, TypeState};
 use crate::store::RowState;
-
-/// An empty answer for fewer keys than this may well be true.
-const EMPTY_IS_ODD: usize = 20;
 
 /// What one round of fetching did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -130,32 +128,29 @@ impl Replica {
         let ids: Vec<i64> = marks.iter().map(|mark| mark.key.id).collect();
         let ticket = self.begin_read(&layout.entity_type).await?;
         self.step("fetch: begun")?;
-        let said = match self.read_keys(layout, &ids, Purpose::Fetch).await {
-            Ok(said) => said,
+        let findings = match self.read_surely(layout, &ids, Purpose::Fetch).await {
+            Ok(findings) => findings,
             Err(error) => {
                 self.state().abandon(&ticket).await?;
-                return Err(error.into());
+                return Err(error);
             }
         };
         self.step("fetch: read")?;
-        if self.is_odd(layout, marks, &said).await? {
-            self.state().abandon(&ticket).await?;
-            return self.put_off(marks, Duration::from_secs(5)).await;
-        }
         // A repair is asked for because the store cannot be believed.
         let suppress = !marks.iter().any(|mark| mark.kinds.any(Kinds::REPAIR));
-        self.write(Written { layout, ticket, said, marks, suppress, segment: None }).await?;
+        self.write(Written { marks, suppress, ..Written::unmarked(layout, ticket, findings) }).await?;
         self.metrics().sync.fetch_duration.observe(started.elapsed().as_secs_f64());
         Ok(())
     }
 
-    /// Asks the site for keys, in every list there is.
+    /// Asks the site for keys, in every list there is; one that is in none is
+    /// [`Said::Absent`].
     pub(super) async fn read_keys(
         &self,
         layout: &TypeLayout,
         ids: &[i64],
         purpose: Purpose,
-    ) -> Result<Vec<(i64, Said)>, shotgun::Error> {
+    ) -> Result<BTreeMap<i64, Said>, shotgun::Error> {
         let fields = layout.field_names();
         let mut said: BTreeMap<i64, Said> = BTreeMap::new();
         for (only, state) in [(Only::Active, RowState::Active), (Only::Retired, RowState::Retired)] {
@@ -178,20 +173,10 @@ impl Replica {
                 said.extend(found.into_iter().filter(|id| missing.contains(id)).map(|id| (id, Said::Filtered)));
             }
         }
-        Ok(ids.iter().map(|id| (*id, said.remove(id).unwrap_or(Said::Absent))).collect())
-    }
-
-    /// Tells whether the answer is too empty to be true: many keys that were there
-    /// and now none of them, twice.
-    async fn is_odd(&self, layout: &TypeLayout, marks: &[Mark], said: &[(i64, Said)]) -> Result<bool> {
-        let empty = said.len() >= EMPTY_IS_ODD && said.iter().all(|(_, said)| *said == Said::Absent);
-        if !empty || marks.iter().any(|mark| mark.attempts >= 2) {
-            return Ok(false);
+        for id in ids {
+            said.entry(*id).or_insert(Said::Absent);
         }
-        let ids: Vec<i64> = said.iter().map(|(id, _)| *id).collect();
-        let known = self.state().rows(&layout.entity_type, &ids).await?;
-        let active = known.values().filter(|meta| meta.state == RowState::Active).count();
-        Ok(active >= EMPTY_IS_ODD)
+        Ok(said)
     }
 
     /// Finds out whether the keys, the type or the site make a read fail, by a read
@@ -254,14 +239,14 @@ impl Replica {
             let ids: Vec<i64> = ids.into_iter().collect();
             for chunk in ids.chunks(self.client().page_size() as usize) {
                 let ticket = self.begin_read(entity_type).await?;
-                let said = match self.read_keys(&layout, chunk, Purpose::Validate).await {
-                    Ok(said) => said,
+                let findings = match self.read_surely(&layout, chunk, Purpose::Validate).await {
+                    Ok(findings) => findings,
                     Err(error) => {
                         self.state().abandon(&ticket).await?;
-                        return Err(error.into());
+                        return Err(error);
                     }
                 };
-                let read = Written { layout: &layout, ticket, said, marks: &[], suppress: false, segment: None };
+                let read = Written { compared: true, ..Written::unmarked(&layout, ticket, findings) };
                 changes.extend(self.write(read).await?);
             }
         }

@@ -13,9 +13,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde_json::Value;
 use tokio::task::{JoinHandle, JoinSet};
 
+use super::absence::Findings;
 use super::write::{Said, Written};
 use super::{Replica, Result, SyncError};
-use crate::api3::{Read, RowText, Summarize};
+use crate::api3::{Read, RowText};
 use crate::entity::{EntityRef, EntityType};
 use crate::entity_config::TypeLayout;
 use crate::filter::{Only, RawSort};
@@ -136,7 +137,7 @@ impl Replica {
     async fn plan_import(&self, layout: &TypeLayout) -> Result<ImportState> {
         // Before the questions below, so that no answer of theirs is newer.
         let lo_rv = self.state().next_rv().await?;
-        let expected = self.count(layout).await?;
+        let expected = self.count_rows(&layout.entity_type, layout.raw_filter.clone(), Purpose::Import).await?;
         let newest = Read {
             order: vec![RawSort { path: "id".into(), descending: true }],
             ..Read::new(layout.entity_type.clone(), layout.raw_filter.clone(), 1)
@@ -154,17 +155,6 @@ impl Replica {
         let retired = Segment { last_id: 0, end: None, done: false, retired: true };
         let segments = (0..count).map(segment).chain([retired]).collect();
         Ok(ImportState { lo_rv, segments, rows: 0, expected, confirm_until: None })
-    }
-
-    /// Returns how many rows the site has; `None` when it does not tell.
-    async fn count(&self, layout: &TypeLayout) -> Result<Option<u64>> {
-        let summarize = Summarize::count(layout.entity_type.clone(), layout.raw_filter.clone());
-        match self.client().summarize(&summarize, Purpose::Import).await {
-            Ok(answer) => Ok(answer.get("summaries").and_then(|sums| sums.get("id")).and_then(Value::as_u64)),
-            // The number only draws a progress bar.
-            Err(error) if matches!(error.kind(), ErrorKind::Fault | ErrorKind::Rejected) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
     }
 
     /// Copies all segments and returns the number of rows.
@@ -286,7 +276,7 @@ impl Job {
         let state = if retired { RowState::Retired } else { RowState::Active };
         let said: Vec<_> = page.rows.into_iter().map(|row| (row.id, Said::Row(state, row.text))).collect();
         let count = if retired { 0 } else { said.len() as u64 };
-        let read = Written { layout: &self.layout, ticket, said, marks: &[], suppress: false, segment };
+        let read = Written { segment, ..Written::unmarked(&self.layout, ticket, Findings::of_rows(said)) };
         self.replica.write(read).await?;
         self.rows.fetch_add(count, Ordering::Relaxed);
         self.replica.metrics().imports.entities.add(&[self.layout.entity_type.as_str()], count);
@@ -312,8 +302,7 @@ impl Job {
         }
         let read = Read::new(self.layout.entity_type.clone(), filter, size).fields(self.layout.field_names());
         let read = Read { only: if segment.retired { Only::Retired } else { Only::Active }, ..read };
-        let client = self.replica.client();
-        Ok(self.replica.heard(client.read_after(&read, after, Purpose::Import).await?))
+        self.replica.page_after(&read, after, Purpose::Import).await
     }
 
     fn tell(&self, done: bool) {

@@ -12,6 +12,7 @@
 //! listeners and schedules are not known here.
 
 mod advance;
+mod absence;
 mod audit;
 mod board;
 mod clock;
@@ -23,6 +24,7 @@ mod follower;
 mod import;
 mod loops;
 mod names;
+mod pages;
 mod poll;
 mod replica;
 mod scan;

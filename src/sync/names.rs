@@ -65,7 +65,7 @@ impl Replica {
                 let read = Read { only, ..read };
                 let mut last_id = 0;
                 loop {
-                    let page = self.heard(self.client().read_after(&read, last_id, Purpose::Fetch).await?);
+                    let page: Answer = self.page_after(&read, last_id, Purpose::Fetch).await?;
                     let ids = page.rows.iter().filter_map(Answer::id);
                     let mark = |id| MarkRequest::new(EntityRef::new(layout.entity_type.clone(), id), Kinds::CHANGE);
                     finish.marks.extend(ids.map(mark));

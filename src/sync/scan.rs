@@ -5,6 +5,7 @@
 //! retired rows: what links to those shows in no event.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use serde_json::{Map, Value};
 
@@ -22,10 +23,14 @@ use crate::store::display_name;
 /// `updated_at` is set before a transaction commits.
 const OVERLAP_SECONDS: i64 = 600;
 
+/// Rows that vanished within this time are looked for once more by every fast scan.
+const ABSENT_FOR: Duration = Duration::from_secs(3600);
+const ABSENT_AT_MOST: usize = 200;
+
 /// How much of a type a scan looks at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ScanKind {
-    /// The rows updated last and the newest ids.
+    /// The rows updated last, the newest ids, and what vanished lately.
     Fast,
     /// Every id, `updated_at` and name.
     Light,
@@ -111,7 +116,7 @@ impl Replica {
         read.only = if state == RowState::Retired { Only::Retired } else { Only::Active };
         let (mut scanned, mut marks, mut last_id) = (Scanned::default(), Vec::new(), 0);
         loop {
-            let page = self.heard(self.client().read_after(&read, last_id, Purpose::Scan).await?);
+            let page: Answer = self.page_after(&read, last_id, Purpose::Scan).await?;
             let last = page.last_id().filter(|_| page.has_next_page);
             let range = (last_id + 1, last.unwrap_or(i64::MAX));
             let known = self.state().rows_in(entity_type, state, range, usize::MAX >> 1).await?;
@@ -136,6 +141,12 @@ impl Replica {
             let newest = newest.min(self.now().timestamp());
             let since = Timestamp(newest.0 - OVERLAP_SECONDS).to_string();
             conditions.push(leaf("updated_at", "greater_than", since.into()));
+        }
+        // A row that a change of rights hid comes back without an event.
+        let absent = self.state().absent_since(entity_type, self.now().before(ABSENT_FOR), ABSENT_AT_MOST).await?;
+        if !absent.is_empty() {
+            let values = absent.into_iter().map(Value::from).collect();
+            conditions.push(RawFilter::Leaf(RawLeaf { path: "id".into(), relation: "in".into(), values }));
         }
         let either = RawFilter::Group { any: true, conditions };
         let filter = RawFilter::Group { any: false, conditions: vec![either, layout.raw_filter.clone()] };

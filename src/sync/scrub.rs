@@ -83,7 +83,7 @@ impl Replica {
         let read = Read::new(entity_type.clone(), layout.raw_filter.clone(), size).fields(layout.field_names());
         loop {
             let generation = self.state().generation().await?;
-            let page = self.heard(self.client().read_after(&read, after, Purpose::Scan).await?);
+            let page: Answer = self.page_after(&read, after, Purpose::Scan).await?;
             let last = page.last_id().filter(|_| page.has_next_page);
             let range = (after + 1, last.unwrap_or(i64::MAX));
             let (silent, damaged) = self.compare_page(&layout, &page, range).await?;

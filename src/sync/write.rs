@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use super::absence::{Evidence, Findings, Verdict, is_doubtful, is_retired_by_event, judge};
 use super::settle::{Settle, settle};
 use super::{Replica, Result, SyncError};
 use crate::entity::{EntityRef, EntityType};
@@ -41,8 +42,21 @@ pub(super) struct Written<'a> {
     pub(super) marks: &'a [Mark],
     /// Whether rows that are known to be stored already may stay unwritten.
     pub(super) suppress: bool,
+    /// Whether the answers that lack rows showed others.
+    pub(super) whole: bool,
+    /// Whether a comparison found the same before.
+    pub(super) compared: bool,
     /// The step of an import.
     pub(super) segment: Option<SegmentStep>,
+}
+
+impl<'a> Written<'a> {
+    /// Makes the record of a read that no mark led to.
+    pub(super) fn unmarked(layout: &'a TypeLayout, ticket: Ticket, findings: Findings) -> Self {
+        let Findings { said, whole } = findings;
+        let said = said.into_iter().collect();
+        Self { layout, ticket, said, marks: &[], suppress: false, whole, compared: false, segment: None }
+    }
 }
 
 /// What became of a key.
@@ -71,6 +85,8 @@ pub enum KeyOutcome {
     Refused(String),
     /// It would vanish together with too many others; an operator has to look.
     Held,
+    /// It was not found, which is not believed yet.
+    Suspected,
 }
 
 /// The rows of a read on their way, sorted by what happens to them.
@@ -80,6 +96,7 @@ struct Sorted {
     put: Vec<usize>,
     unchanged: BTreeSet<i64>,
     held: Vec<i64>,
+    suspected: BTreeMap<i64, Duration>,
     refused: BTreeMap<i64, (DeadKind, String)>,
 }
 
@@ -122,12 +139,12 @@ impl Replica {
 
     /// Makes rows of the answers and decides which of them are written.
     async fn sort(&self, read: &Written<'_>, known: &BTreeMap<i64, RowMeta>) -> Result<Sorted> {
-        let mut sorted = Sorted { held: self.held(read, known).await?, ..Sorted::default() };
+        let mut sorted = self.judge_absences(read, known).await?;
         let events: BTreeMap<i64, _> = read.marks.iter().map(|mark| (mark.key.id, mark.last_event)).collect();
         let fetched_at = self.now().timestamp();
         let rv = ReadVersion(read.ticket.rv);
         for (id, said) in &read.said {
-            if sorted.held.contains(id) {
+            if sorted.held.contains(id) || sorted.suspected.contains_key(id) {
                 continue;
             }
             let key = EntityRef::new(read.ticket.entity_type.clone(), *id);
@@ -159,24 +176,50 @@ impl Replica {
         Err(SyncError::Schema { entity_type: key.entity_type.clone(), message })
     }
 
-    /// Returns the active rows that would vanish although too many do.
-    async fn held(&self, read: &Written<'_>, known: &BTreeMap<i64, RowMeta>) -> Result<Vec<i64>> {
-        let active = |id: &i64| known.get(id).is_some_and(|meta| meta.state == RowState::Active);
-        let vanish: Vec<i64> =
-            read.said.iter().filter(|(id, said)| *said == Said::Absent && active(id)).map(|(id, _)| *id).collect();
-        if vanish.is_empty() {
-            return Ok(vanish);
-        }
+    /// Sorts out the known rows that the read did not find: those whose absence is
+    /// not believed yet, and those that would vanish although too many do.
+    async fn judge_absences(&self, read: &Written<'_>, known: &BTreeMap<i64, RowMeta>) -> Result<Sorted> {
         let entity_type = &read.ticket.entity_type;
+        let doubtful = read.said.iter().filter(|(id, said)| is_doubtful(said, known.get(id)));
+        let doubtful: BTreeMap<i64, &Said> = doubtful.map(|(id, said)| (*id, said)).collect();
+        let mut sorted = Sorted::default();
+        if doubtful.is_empty() {
+            return Ok(sorted);
+        }
+        let ids: Vec<i64> = doubtful.keys().copied().collect();
+        let before = self.state().suspected_absences(entity_type, &ids).await?;
+        let mut vanishing = Vec::new();
+        for (id, said) in doubtful {
+            let evidence = Evidence {
+                whole: read.whole,
+                filtered: *said == Said::Filtered,
+                retired_by_event: is_retired_by_event(read.marks.iter().find(|mark| mark.key.id == id)),
+                compared: read.compared,
+                before: before.get(&id).copied(),
+            };
+            match judge(&evidence) {
+                Verdict::Suspected(pause) => {
+                    sorted.suspected.insert(id, pause);
+                }
+                Verdict::Believed if *said == Said::Absent && known[&id].state == RowState::Active => {
+                    vanishing.push(id);
+                }
+                Verdict::Believed => {}
+            }
+        }
+        if self.may_not_vanish(entity_type, vanishing.len()).await? {
+            sorted.held = vanishing;
+        }
+        Ok(sorted)
+    }
+
+    /// Tells whether as many active rows may not vanish, because too many do.
+    async fn may_not_vanish(&self, entity_type: &EntityType, count: usize) -> Result<bool> {
+        if count == 0 {
+            return Ok(false);
+        }
         let open = self.state().type_record(entity_type).await?.is_some_and(|record| record.breaker_since.is_some());
-        if !open && self.state().may_vanish(entity_type, vanish.len() as u64, self.now()).await? {
-            return Ok(Vec::new());
-        }
-        if !open {
-            tracing::error!(%entity_type, rows = vanish.len(), "too many entities vanish at once: deletions wait for an operator");
-        }
-        self.state().set_breaker(entity_type, Some(self.now())).await?;
-        Ok(vanish)
+        Ok(open || !self.state().may_vanish(entity_type, count as u64, self.now()).await?)
     }
 
     /// Leaves out the rows that the store has already, where that is safe.
@@ -294,6 +337,10 @@ impl Replica {
             finish.marks.push(MarkRequest { delay: HELD_FOR, ..MarkRequest::new(key.clone(), Kinds::HELD) });
             finish.postponed.push(Postponed { key, delay: HELD_FOR, add: Kinds::HELD });
         }
+        for (id, delay) in &sorted.suspected {
+            finish.suspected.push(*id);
+            finish.marks.push(look_for_again(&read.ticket.entity_type, *id, *delay, marks.get(id).copied()));
+        }
         for (id, (kind, reason)) in &sorted.refused {
             let key = EntityRef::new(read.ticket.entity_type.clone(), *id);
             let payload =
@@ -303,14 +350,19 @@ impl Replica {
         }
     }
 
+    /// Opens the deletion circuit breaker of a type when too many rows vanish or
+    /// are about to, and closes it when the rows are back.
     async fn watch_breaker(&self, entity_type: &EntityType, sorted: &Sorted) -> Result<()> {
-        if !sorted.held.is_empty() {
-            return Ok(());
-        }
-        let open = self.state().type_record(entity_type).await?.is_some_and(|record| record.breaker_since.is_some());
-        if open && self.state().held(entity_type).await? == 0 {
-            self.state().set_breaker(entity_type, None).await?;
-            tracing::info!(%entity_type, "the entities are back: deletions go on");
+        let (state, now) = (self.state(), self.now());
+        let open = state.type_record(entity_type).await?.is_some_and(|record| record.breaker_since.is_some());
+        let suspected = !sorted.suspected.is_empty();
+        if !sorted.held.is_empty() || suspected && !state.is_within_deletion_limit(entity_type, now).await? {
+            if state.open_breaker(entity_type, now).await? {
+                let rows = sorted.held.len() + sorted.suspected.len();
+                tracing::error!(%entity_type, rows, "deletion circuit breaker opened: `sgcache breaker show` lists the rows");
+            }
+        } else if open && state.close_breaker(entity_type, now).await? {
+            tracing::info!(%entity_type, "deletion circuit breaker closed: the rows are back");
         }
         Ok(())
     }
@@ -320,7 +372,7 @@ impl Replica {
         let sync = &self.metrics().sync;
         for change in changes {
             let outcome = match (&change.outcome, change.state) {
-                (KeyOutcome::Refused(_) | KeyOutcome::Held, _) => "refused",
+                (KeyOutcome::Refused(_) | KeyOutcome::Held | KeyOutcome::Suspected, _) => "refused",
                 (KeyOutcome::Stale, _) => "stale",
                 (_, RowState::Absent) => "absent",
                 (_, RowState::Filtered) => "filtered",
@@ -360,6 +412,19 @@ fn has_come_back(before: Option<&RowMeta>, row: &FetchedRow, marks: &[Mark]) -> 
     }
 }
 
+/// Asks for the next read of a row that was not found. Only that it was to be
+/// written in any case, and what its events announced, is kept of the reasons.
+fn look_for_again(entity_type: &EntityType, id: i64, delay: Duration, mark: Option<&Mark>) -> MarkRequest {
+    let repair = mark.is_some_and(|mark| mark.kinds.any(Kinds::REPAIR));
+    let kinds = if repair { Kinds::SCAN | Kinds::REPAIR } else { Kinds::SCAN };
+    MarkRequest {
+        delay,
+        events: mark.and_then(|mark| mark.last_event).map(|event| (event, event)),
+        expected: mark.map(|mark| mark.expected.clone()).unwrap_or_default(),
+        ..MarkRequest::new(EntityRef::new(entity_type.clone(), id), kinds)
+    }
+}
+
 /// Adds a key that cannot be read or written to the dead letters; it is tried
 /// again from time to time, and nothing waits for it.
 pub(super) fn quarantine(
@@ -393,6 +458,7 @@ fn changes(
         };
         let outcome = match (rows.get(id), sorted.refused.get(id)) {
             (_, Some((_, reason))) => KeyOutcome::Refused(reason.clone()),
+            (None, None) if sorted.suspected.contains_key(id) => KeyOutcome::Suspected,
             (None, None) => KeyOutcome::Held,
             (Some(_), None) if stale.contains(id) => KeyOutcome::Stale,
             (Some(row), None) => match &before {

@@ -1,5 +1,6 @@
 //! The integration tests, one binary.
 
+mod cli_breaker;
 mod cli_elastic;
 mod cli_errors;
 mod cli_faults;
@@ -47,6 +48,7 @@ mod store_conformance;
 mod store_embedded;
 mod store_property;
 mod store_world;
+mod sync_absence;
 mod sync_cache;
 mod sync_follow;
 mod sync_random;

@@ -1,0 +1,61 @@
+//! Walks through a type page by page, in the order of ids.
+//!
+//! A walk ends with the first page that has no successor. Under faults a site answers
+//! an empty one in the middle, so an empty page counts only when the site counts
+//! nothing there either.
+
+use serde_json::Value;
+
+use super::{Replica, Result, SyncError};
+use crate::api3::{AnswerRow, Read, Summarize};
+use crate::entity::EntityType;
+use crate::filter::{Only, RawFilter, RawLeaf};
+use crate::shotgun::{Answer, ErrorKind, Purpose};
+
+impl Replica {
+    /// Reads the page that follows an id.
+    ///
+    /// # Errors
+    ///
+    /// [`SyncError::EmptyPage`] for a page without rows where the site counts some.
+    pub(super) async fn page_after<R: AnswerRow>(
+        &self,
+        read: &Read,
+        after: i64,
+        purpose: Purpose,
+    ) -> Result<Answer<R>> {
+        let page: Answer<R> = self.heard(self.client().read_after(read, after, purpose).await?);
+        if !page.rows.is_empty() {
+            return Ok(page);
+        }
+        if read.only == Only::Retired {
+            // No summary counts retired rows: the page itself is asked for again.
+            return Ok(self.heard(self.client().read_after(read, after, purpose).await?));
+        }
+        let above = RawLeaf { path: "id".into(), relation: "greater_than".into(), values: vec![after.into()] };
+        let conditions = vec![RawFilter::Leaf(above), read.filter.clone()];
+        let filter = RawFilter::Group { any: false, conditions };
+        match self.count_rows(&read.entity_type, filter, purpose).await? {
+            Some(count) if count > 0 => {
+                Err(SyncError::EmptyPage { entity_type: read.entity_type.clone(), after, count })
+            }
+            _ => Ok(page),
+        }
+    }
+
+    /// Returns how many active rows the site counts; `None` when it does not tell.
+    pub(super) async fn count_rows(
+        &self,
+        entity_type: &EntityType,
+        filter: RawFilter,
+        purpose: Purpose,
+    ) -> Result<Option<u64>> {
+        let summarize = Summarize::count(entity_type.clone(), filter);
+        match self.client().summarize(&summarize, purpose).await {
+            Ok(answer) => Ok(answer.get("summaries").and_then(|sums| sums.get("id")).and_then(Value::as_u64)),
+            // Not every type can be summarized.
+            Err(error) if matches!(error.kind(), ErrorKind::Fault | ErrorKind::Rejected) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
