@@ -1,10 +1,10 @@
 //! Everything besides polling, fetching and importing that has to happen now and
 //! then.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::audit::Suspects;
+use super::periods::Periods;
 use super::scan::ScanKind;
 use super::schema_drift::WHOLE;
 use super::{Replica, Result, SyncError};
@@ -18,31 +18,26 @@ const UNTRACKED_EVERY: Duration = Duration::from_secs(60);
 const TOMBSTONES_EVERY: Duration = Duration::from_secs(3600);
 const STREAM_EVERY: Duration = Duration::from_secs(600);
 
-/// When the regular work was done last.
+/// Where the regular work stands.
 #[derive(Clone, Debug, Default)]
 pub(super) struct MaintenanceSchedule {
-    untracked: Option<SiteTime>,
-    schema: Option<SiteTime>,
-    time_filters: Option<SiteTime>,
-    tombstones: Option<SiteTime>,
-    stream: Option<SiteTime>,
-    scrub: Option<SiteTime>,
-    audit: Option<SiteTime>,
-    scans: BTreeMap<(ScanKind, EntityType), Option<SiteTime>>,
+    /// Work that a start does in any case.
+    since_start: Periods,
+    /// Work whose periods go on over restarts.
+    kept: Periods,
     suspects: Suspects,
 }
 
-/// Tells whether a period is over, and begins the next one. The first period
-/// begins with the first question.
-fn is_due(last: &mut Option<SiteTime>, every: Duration, now: SiteTime) -> bool {
-    if every.is_zero() {
-        return false;
+impl MaintenanceSchedule {
+    /// Tells whether work that a start does in any case is due, and begins its next
+    /// period.
+    fn is_due_since_start(&mut self, work: &str, every: Duration, now: SiteTime) -> bool {
+        let due = self.since_start.is_due(work, every, now, now);
+        if due {
+            self.since_start.begin(work, now);
+        }
+        due
     }
-    let due = last.is_some_and(|last| now.since(last) >= every);
-    if due || last.is_none() {
-        *last = Some(now);
-    }
-    due
 }
 
 /// The first failure of several pieces of work that do not depend on each other.
@@ -77,7 +72,8 @@ impl Replica {
         let now = self.now();
         let settings = self.settings();
         let mut outcome = Outcome::default();
-        let schema_due = is_due(&mut schedule.schema, settings.schema_every, now);
+        schedule.kept.load(self.state()).await?;
+        let schema_due = schedule.is_due_since_start("schema", settings.schema_every, now);
         if schema_due || self.state().stream().await?.schema_due {
             outcome.note(self.check_schema().await)?;
         }
@@ -87,53 +83,71 @@ impl Replica {
             outcome.note(self.sweep(&sweep).await)?;
         }
         outcome.note(self.conclude_imports().await)?;
-        if is_due(&mut schedule.untracked, UNTRACKED_EVERY, now) {
+        if schedule.is_due_since_start("untracked", UNTRACKED_EVERY, now) {
             outcome.note(self.forget_untracked().await)?;
         }
-        if is_due(&mut schedule.stream, STREAM_EVERY, now) {
+        if schedule.is_due_since_start("stream", STREAM_EVERY, now) {
             outcome.note(self.check_stream().await)?;
         }
-        if is_due(&mut schedule.time_filters, TIME_FILTERS_EVERY, now) {
+        let kept = &mut schedule.kept;
+        if kept.is_due("time filters", TIME_FILTERS_EVERY, now, now) {
             for entity_type in self.tracked().filtered_by_time() {
                 self.state().request_sweep(entity_type, now).await?;
             }
+            kept.done("time filters", now, self.state()).await?;
         }
-        if is_due(&mut schedule.tombstones, TOMBSTONES_EVERY, now) {
-            outcome.note(self.purge_tombstones(now).await)?;
+        if kept.is_due("tombstones", TOMBSTONES_EVERY, now, now) {
+            let purged = self.purge_tombstones(now).await;
+            outcome.note(self.begin_next_period("tombstones", purged, kept, now).await)?;
         }
         outcome.note(self.audit_due(schedule, now).await)?;
         outcome.note(self.scan_due(schedule, now).await)?;
-        if is_due(&mut schedule.scrub, settings.scrub_every, now) {
-            outcome.note(self.scrub().await.map(|_| ()))?;
+        if schedule.kept.is_due("scrub", settings.scrub_every, now, now) {
+            let scrubbed = self.scrub().await.map(|_| ());
+            outcome.note(self.begin_next_period("scrub", scrubbed, &mut schedule.kept, now).await)?;
         }
         outcome.end()
     }
 
+    /// Begins the next period of work that was done.
+    async fn begin_next_period(
+        &self,
+        work: &str,
+        outcome: Result<()>,
+        kept: &mut Periods,
+        now: SiteTime,
+    ) -> Result<()> {
+        outcome?;
+        kept.done(work, now, self.state()).await
+    }
+
     async fn audit_due(&self, schedule: &mut MaintenanceSchedule, now: SiteTime) -> Result<()> {
         schedule.suspects = self.conclude_audit(std::mem::take(&mut schedule.suspects)).await?;
-        if is_due(&mut schedule.audit, self.settings().audit_every, now) {
+        if schedule.kept.is_due("audit", self.settings().audit_every, now, now) {
             schedule.suspects = self.audit().await?;
+            schedule.kept.done("audit", now, self.state()).await?;
         }
         Ok(())
     }
 
-    /// Scans the types whose turn it is. They do not all begin their periods at
+    /// Scans the types whose turn it is. They do not all begin their first periods at
     /// once, so that the requests are spread.
     async fn scan_due(&self, schedule: &mut MaintenanceSchedule, now: SiteTime) -> Result<()> {
         let settings = self.settings();
         let kinds = [
-            (ScanKind::Fast, settings.fast_scan_every),
-            (ScanKind::Light, settings.light_scan_every),
-            (ScanKind::Retired, settings.retired_scan_every),
+            (ScanKind::Fast, "fast", settings.fast_scan_every),
+            (ScanKind::Light, "light", settings.light_scan_every),
+            (ScanKind::Retired, "retired", settings.retired_scan_every),
         ];
         let types = self.live_types().await?;
         let mut outcome = Outcome::default();
-        for (kind, every) in kinds {
+        for (kind, name, every) in kinds {
             for (index, entity_type) in types.iter().enumerate() {
                 let first = now.before(every * u32::try_from(index).unwrap_or(0) / types.len().max(1) as u32);
-                let last = schedule.scans.entry((kind, entity_type.clone())).or_insert(Some(first));
-                if is_due(last, every, now) {
-                    outcome.note(self.scan(entity_type, kind).await.map(|_| ()))?;
+                let work = format!("{name} scan of {entity_type}");
+                if schedule.kept.is_due(&work, every, first, now) {
+                    let scanned = self.scan(entity_type, kind).await.map(|_| ());
+                    outcome.note(self.begin_next_period(&work, scanned, &mut schedule.kept, now).await)?;
                 }
             }
         }
@@ -163,17 +177,5 @@ impl Replica {
         self.store().purge(&PurgeScope::Tombstones { older_than }).await?;
         self.state().purge_tombstones(now, keep).await?;
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_period_begins_with_the_first_question() {
-        let (mut last, minute) = (None, Duration::from_secs(60));
-        let mut due = |at| is_due(&mut last, minute, SiteTime(at));
-        assert_eq!([due(5_000), due(64_999), due(65_000), due(65_001)], [false, false, true, false]);
     }
 }

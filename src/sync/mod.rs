@@ -25,6 +25,7 @@ mod import;
 mod loops;
 mod names;
 mod pages;
+mod periods;
 mod poll;
 mod replica;
 mod scan;

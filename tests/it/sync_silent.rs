@@ -274,3 +274,18 @@ async fn an_entry_that_polling_missed_is_found_by_the_audit() {
     cache.quiesce().await;
     cache.assert_equal_to_site().await;
 }
+
+/// A daemon that never runs for as long as the period of a scan.
+#[tokio::test]
+async fn restarts_in_every_period_keep_no_scan_from_its_turn() {
+    let (mut cache, ids) = of_shots(3).await;
+    cache.site().write(silent(cache.site()), |writer| writer.delete(&shot(), ids[1])).expect("a retirement");
+    for _ in 0..2 {
+        cache.tick(Duration::from_secs(40 * 60));
+        cache.start(Steps::default()).await.expect("a start");
+        for _ in 0..3 {
+            cache.step().await.expect("a step");
+        }
+    }
+    assert_eq!(cache.ids("Shot").await, [ids[0], ids[2]], "the light scan is due after an hour");
+}
