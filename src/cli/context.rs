@@ -231,6 +231,9 @@ impl Online {
             SiteAtStart::OptionalWithTypes | SiteAtStart::Optional => optional(&client, &state).await?,
         };
         let layouts = check_layouts(&files, &schema)?;
+        for warning in files.iter().flat_map(|file| TypeLayout::derived_fields(file, &schema)) {
+            tracing::warn!("{warning}");
+        }
         let store = open_store(&config, &metrics).await?;
         Ok(Self { config, state, store, client, schema, layouts, metrics })
     }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::layout::nearest;
 use super::{EntityConfig, EntityConfigError, EntityConfigFile, FieldConfig};
 use crate::entity::{DataType, EntityType};
-use crate::schema::Schema;
+use crate::schema::{Derivation, Schema};
 
 /// What `generateEntityConfigs` leaves out.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -57,8 +57,8 @@ impl Exclusions {
     }
 }
 
-/// Makes the config of an entity type: every field that is not excluded, no
-/// filter.
+/// Makes the config of an entity type: every field that is not excluded and that the
+/// site does not derive from other entities, no filter.
 ///
 /// # Errors
 ///
@@ -73,9 +73,19 @@ pub fn generate(schema: &Schema, entity_type: &EntityType, exclusions: &Exclusio
     let fields = entity.fields.iter().filter(|(name, _)| name.as_str() != "id");
     let fields = fields
         .filter(|(name, field)| exclusions.takes_field(entity_type, name, field.data_type))
+        .filter(|(name, _)| entity.derivation(name) != Some(Derivation::Unannounced))
         .map(|(name, _)| (name.clone(), FieldConfig::default()))
         .collect();
     Ok(EntityConfig { fields, filters: Vec::new() })
+}
+
+/// Returns the fields of a type that are never generated, because the site derives
+/// them from other entities without an event.
+pub fn derived_fields(schema: &Schema, entity_type: &EntityType) -> Vec<String> {
+    let Some(entity) = schema.entity(entity_type) else { return Vec::new() };
+    let shown = entity.fields.iter().filter(|(_, field)| !field.data_type.is_volatile());
+    let derived = shown.filter(|(name, _)| entity.derivation(name) == Some(Derivation::Unannounced));
+    derived.map(|(name, _)| format!("{entity_type}.{name}")).collect()
 }
 
 /// What happened to the file of a type.

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::{EntityConfigFile, FieldConfig};
 use crate::entity::{DataType, EntityType, RowHash, row_hash};
 use crate::filter::{FieldPath, Filter, RawFilter};
-use crate::schema::Schema;
+use crate::schema::{Derivation, Schema};
 
 /// What is cached of one entity type, and how its rows look.
 #[derive(Clone, Debug, PartialEq)]
@@ -51,7 +51,25 @@ pub struct LayoutProblem {
 }
 
 impl TypeLayout {
-    /// Checks a config against the schema.
+    /// Returns the configured fields that are left out of the layout, because the site
+    /// derives them from other entities without an event.
+    pub fn derived_fields(file: &EntityConfigFile, schema: &Schema) -> Vec<LayoutProblem> {
+        let Some(entity) = schema.entity(&file.entity_type) else { return Vec::new() };
+        let names = file.config.fields.keys().filter(|name| entity.derivation(name) == Some(Derivation::Unannounced));
+        let problem = |name: &String| LayoutProblem {
+            path: file.path.display().to_string(),
+            line: file.line_of(name),
+            message: format!(
+                "{}.{name} is not cached: the site derives it from other entities and writes no event when it changes; \
+                 requests for it go to the site",
+                file.entity_type
+            ),
+        };
+        names.map(problem).collect()
+    }
+
+    /// Checks a config against the schema. Fields that the site derives from other
+    /// entities are left out ([`TypeLayout::derived_fields`]).
     ///
     /// # Errors
     ///
@@ -114,7 +132,11 @@ impl TypeLayout {
         for always in ["updated_at", "cached_display_name"] {
             configs.entry(always.to_owned()).or_default();
         }
-        let known = configs.into_iter().filter(|(name, _)| !matches!(name.as_str(), "id" | "type"));
+        let derived = |name: &str| {
+            let entity = schema.entity(entity_type);
+            entity.is_some_and(|entity| entity.derivation(name) == Some(Derivation::Unannounced))
+        };
+        let known = configs.into_iter().filter(|(name, _)| !matches!(name.as_str(), "id" | "type") && !derived(name));
         let fields: Arc<[_]> = known
             .filter_map(|(name, config)| {
                 let field = schema.field(entity_type, &name)?;

@@ -17,7 +17,7 @@ use serde_json::Value;
 use crate::entity::EntityType;
 
 pub use fit::Fitted;
-pub use generate::{Change, Exclusions, GenerateError, generate, refresh};
+pub use generate::{Change, Exclusions, GenerateError, derived_fields, generate, refresh};
 pub use layout::{LayoutField, LayoutProblem, TypeLayout};
 
 /// The configuration of one entity type as its file holds it.

@@ -35,6 +35,23 @@ fn generation_leaves_out_what_cannot_be_kept_fresh() {
 }
 
 #[test]
+fn what_the_site_derives_from_other_entities_is_neither_generated_nor_cached() {
+    let mut schema = schema();
+    let shot = schema.types.get_mut("Shot").expect("the type");
+    shot.fields.insert("time_logs_sum".to_owned(), FieldSchema::new(DataType::Duration, "Time Logged"));
+    let config = generate(&schema, &"Shot".into(), &Exclusions::default()).expect("the type exists");
+    assert_eq!(config.fields.keys().collect::<Vec<_>>(), ["code", "updated_at"]);
+    assert_eq!(derived_fields(&schema, &"Shot".into()), ["Shot.time_logs_sum"]);
+
+    let text = "{\"fields\": {\n  \"code\": {},\n  \"time_logs_sum\": {}\n}}";
+    let file = EntityConfigFile::parse(Path::new("Shot.json"), text.to_owned()).expect("valid JSON");
+    let layout = TypeLayout::check(&file, &schema).expect("a layout without it");
+    assert_eq!(layout.field_names(), ["code", "updated_at"]);
+    let warnings = TypeLayout::derived_fields(&file, &schema);
+    assert!(warnings[0].to_string().starts_with("Shot.json:3: Shot.time_logs_sum is not cached"), "{warnings:?}");
+}
+
+#[test]
 fn every_problem_is_named_with_its_line_and_the_nearest_name() {
     let problems = check(
         "{\"fields\": {\n  \"cod\": {},\n  \"open_notes_count\": {}\n},\n\"filters\": [[\"code\", \"less_than\", \"a\"]]}",

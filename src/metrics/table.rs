@@ -81,6 +81,7 @@ pub const PASS_REASONS: &[&str] = &[
     "unknown_field",
     "per_user",
     "computed",
+    "derived_field",
     "signed_url",
     "unsupported_filter",
     "ambiguous_semantics",

@@ -15,7 +15,7 @@ use super::{
     PurgeArgs, RepairArgs, SampleMode, ValidateDataArgs,
 };
 use crate::entity::{EntityType, Timestamp};
-use crate::entity_config::{Exclusions, TypeLayout, refresh};
+use crate::entity_config::{Exclusions, TypeLayout, derived_fields, refresh};
 use crate::filter::{Page, RawFilter, RawSort};
 use crate::report::StepResult;
 use crate::schema::Schema;
@@ -243,6 +243,10 @@ impl Jobs {
             let change = refresh(&self.entity_config_dir, &self.schema, entity_type, &self.exclusions, write)
                 .map_err(|error| invalid(error.to_string()))?;
             result.outputs.insert(entity_type.to_string(), Value::from(change.to_string()));
+        }
+        let derived: Vec<String> = types.iter().flat_map(|ty| derived_fields(&self.schema, ty)).collect();
+        if !derived.is_empty() {
+            result.outputs.insert("left out, derived by the site".into(), derived.join(", ").into());
         }
         Ok(result)
     }

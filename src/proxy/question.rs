@@ -17,7 +17,7 @@ use super::settings::Semantics;
 use crate::api3::{Fault, Read};
 use crate::entity::{DataType, EntityType, Shape};
 use crate::filter::{FieldPath, Filter, Only, Page, Query, RawFilter, RawLeaf, RawSort, Relation, Sort};
-use crate::schema::{FaultKind, FilterFault};
+use crate::schema::{Derivation, FaultKind, FilterFault};
 
 /// What an answer depends on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -327,6 +327,11 @@ impl<'c> Reader<'c> {
         let cached = self.catalogue.stored.types.get(owner).and_then(|cached| cached.data_type(field));
         if cached.is_some() {
             return Ok(());
+        }
+        let derived = self.catalogue.schema.entity(owner).and_then(|entity| entity.derivation(field));
+        if derived == Some(Derivation::Unannounced) {
+            let detail = format!("the site derives `{owner}.{field}` from other entities, without an event");
+            return Err(Pass::new(Reason::DerivedField, detail));
         }
         let whole = if path.is_local() { String::new() } else { format!(" (path `{path}`)") };
         let pass = Pass::new(Reason::UncachedField, format!("`{owner}.{field}` is not cached{whole}"));

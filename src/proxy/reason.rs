@@ -38,6 +38,8 @@ reasons! {
     PerUser "per_user",
     /// The site computes the value at every read.
     Computed "computed",
+    /// The site derives the value from other entities, without an event.
+    DerivedField "derived_field",
     /// The value is an address that expires.
     SignedUrl "signed_url",
     /// No scenario proves this relation on this data type with such operands.

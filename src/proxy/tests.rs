@@ -31,6 +31,7 @@ const TYPES: &[(&str, &[Field])] = &[
             ("image", "image", ""),
             ("movie", "url", ""),
             ("open_notes_count", "summary", ""),
+            ("time_logs_sum", "duration", ""),
             ("done", "checkbox", ""),
             ("cost", "currency", ""),
             ("viewed_by_current_user", "checkbox", ""),
@@ -46,7 +47,7 @@ const TYPES: &[(&str, &[Field])] = &[
     ("HumanUser", &[("name", "text", ""), ("login", "text", "")]),
 ];
 /// What the cache lacks: types, and fields of types.
-const UNCACHED: &[&str] = &["HumanUser", "Sequence.secret"];
+const UNCACHED: &[&str] = &["HumanUser", "Sequence.secret", "Shot.time_logs_sum"];
 
 fn schema() -> Schema {
     let mut schema = Schema::default();
@@ -159,6 +160,8 @@ fn what_no_copy_can_hold_passes() {
     check(json!([["viewed_by_current_user", "is", true]]), json!([]), "per_user");
     check(json!([]), json!(["image"]), "signed_url");
     check(json!([]), json!(["open_notes_count"]), "computed");
+    check(json!([]), json!(["time_logs_sum"]), "derived_field");
+    check(json!([["time_logs_sum", "greater_than", 5]]), json!(["code"]), "derived_field");
 }
 
 #[test]

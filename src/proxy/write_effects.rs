@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::catalogue::Catalogue;
 use crate::api3::{BatchItem, Create, Delete, FieldWrite, Revive, Update, UpdateMode};
 use crate::entity::{EntityRef, EntityType, Shape};
-use crate::schema::display_name_field;
+use crate::schema::{dependencies_on, display_name_field};
 
 /// What a write may have changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -113,6 +113,11 @@ impl WriteEffects {
     fn field(&mut self, ty: &EntityType, field: &FieldWrite, takes_away: bool, catalogue: &Catalogue) {
         if field.field == "task_template" {
             self.rows.insert(EntityType::new("Task"));
+        }
+        for dependency in dependencies_on(ty, &field.field) {
+            let cached = catalogue.stored.types.iter();
+            let derived = cached.filter(|(_, cached)| cached.data_type(dependency.field).is_some());
+            self.rows.extend(derived.map(|(holder, _)| holder.clone()));
         }
         let Some(schema) = catalogue.schema.field(ty, &field.field) else { return };
         if !matches!(schema.data_type.shape(), Shape::Link | Shape::Links) {

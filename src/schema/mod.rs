@@ -3,6 +3,7 @@
 //! Parsed from `schema_read` and rendered back to it; checks filters, orders and
 //! field lists against it. How a schema is fetched is not known here.
 
+mod derived;
 mod resolve;
 mod wire;
 
@@ -12,6 +13,7 @@ use serde_json::{Map, Value};
 
 use crate::entity::{DataType, EntityType};
 
+pub use derived::{DEPENDENCIES, Dependency, Derivation, dependencies_on, dependency};
 pub use resolve::{FaultKind, FilterFault};
 pub use wire::SchemaError;
 

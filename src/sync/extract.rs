@@ -80,7 +80,7 @@ pub fn extract(entry: &Map<String, Value>, tracked: &Tracked) -> Extracted {
         if tracked.follows(&key.entity_type) {
             mark.expected = announced(meta, attribute, inverse, key, id, tracked);
             found.marks.push(mark);
-        } else if tracked.names(&key.entity_type) && (subject.lifecycle || is_name(&key.entity_type, attribute)) {
+        } else if tracked.names(&key.entity_type) && matters_uncached(key, attribute, &subject, tracked) {
             found.marks.push(mark);
         }
     }
@@ -167,6 +167,12 @@ fn is_schema(entity_type: &EntityType) -> bool {
 
 fn is_name(entity_type: &EntityType, attribute: Option<&str>) -> bool {
     attribute.is_some_and(|name| name == "cached_display_name" || name == display_name_field(entity_type))
+}
+
+/// Tells whether a change of an entity whose type is not cached shows in cached rows.
+fn matters_uncached(key: &EntityRef, attribute: Option<&str>, subject: &Subject, tracked: &Tracked) -> bool {
+    let derived = attribute.is_some_and(|field| tracked.derives_from(&key.entity_type, field));
+    subject.lifecycle || derived || is_name(&key.entity_type, attribute)
 }
 
 /// An entry that names no key. The site's own entries always should, except for

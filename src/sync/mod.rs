@@ -16,6 +16,7 @@ mod absence;
 mod audit;
 mod board;
 mod clock;
+mod dependents;
 mod error;
 mod extract;
 mod fetch;

@@ -44,6 +44,7 @@ impl Replica {
             }
         }
         self.mark_revived_links(&revived_targets, &mut finish).await?;
+        self.mark_dependents(entity_type, &ids, &mut finish).await?;
         self.step("names: linked")?;
         self.finish(finish).await?;
         Ok(ids.len())

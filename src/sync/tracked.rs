@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::entity::{EntityType, Shape};
 use crate::entity_config::TypeLayout;
 use crate::filter::{Filter, Test};
-use crate::schema::display_name_field;
+use crate::schema::{DEPENDENCIES, Dependency, display_name_field};
 
 /// The layouts of all followed types and what follows from them.
 #[derive(Clone, Debug, Default)]
@@ -80,6 +80,24 @@ impl Tracked {
     /// Tells whether links of rows of `holder` may point to `target`.
     pub fn may_link(&self, holder: &EntityType, target: &EntityType) -> bool {
         self.points_to.get(holder).is_some_and(|targets| targets.contains(target))
+    }
+
+    /// Returns the dependencies of cached derived fields on entities of a type.
+    pub fn dependencies_on(&self, source: &EntityType) -> impl Iterator<Item = &'static Dependency> {
+        DEPENDENCIES.iter().filter(move |dependency| {
+            *source == *dependency.source
+                && self.layouts.values().any(|layout| layout.field(dependency.field).is_some())
+        })
+    }
+
+    /// Tells whether rows of a type have the derived field of a dependency.
+    pub fn shows(&self, holder: &EntityType, dependency: &Dependency) -> bool {
+        self.layout(holder).is_some_and(|layout| layout.field(dependency.field).is_some())
+    }
+
+    /// Tells whether cached derived fields follow from a field of entities of a type.
+    pub fn derives_from(&self, source: &EntityType, field: &str) -> bool {
+        self.dependencies_on(source).any(|dependency| dependency.source_fields.contains(&field))
     }
 
     /// Returns the followed types whose entity filter depends on a field.

@@ -18,7 +18,7 @@ use crate::store::{FetchedRow, LinkTarget, PutOutcome, ReadVersion, RowError, Ro
 
 /// How many rows that link to a retired or revived entity are read again; with
 /// more of them their types are compared as a whole.
-const REFERRERS_LIMIT: usize = 5_000;
+pub(super) const REFERRERS_LIMIT: usize = 5_000;
 /// How long a held deletion waits before it is looked at again.
 const HELD_FOR: Duration = Duration::from_secs(60);
 
@@ -127,6 +127,7 @@ impl Replica {
             .collect();
         let mut finish = Finish { segment: read.segment, ..Finish::new(read.ticket.clone(), self.now()) };
         self.follow_links(&read, &sorted, &known, &stale, &mut finish).await?;
+        self.follow_dependencies(&read, &sorted, &known, &mut finish).await?;
         self.step("write: links follow")?;
         self.conclude(&read, &sorted, &stale, &mut finish);
         let finished = self.finish(finish).await?;
@@ -282,6 +283,29 @@ impl Replica {
             }
         }
         self.mark_revived_links(&revived, finish).await
+    }
+
+    /// Marks the rows whose derived fields follow from what was read: from rows that
+    /// changed, and from those of events, because what they follow from need not be
+    /// cached. What an import brings was there before what is derived from it.
+    async fn follow_dependencies(
+        &self,
+        read: &Written<'_>,
+        sorted: &Sorted,
+        known: &BTreeMap<i64, RowMeta>,
+        finish: &mut Finish,
+    ) -> Result<()> {
+        if read.segment.is_some() {
+            return Ok(());
+        }
+        let is_new = |row: &&FetchedRow| {
+            let before = known.get(&row.key().id);
+            before.is_none_or(|meta| meta.hash != row.hash() || meta.state != row.state())
+        };
+        let changed = sorted.put.iter().map(|index| &sorted.rows[*index]).filter(is_new).map(|row| row.key().id);
+        let told = read.marks.iter().filter(|mark| mark.kinds.any(Kinds::TOLD)).map(|mark| mark.key.id);
+        let ids: BTreeSet<i64> = changed.chain(told).collect();
+        self.mark_dependents(&read.ticket.entity_type, &Vec::from_iter(ids), finish).await
     }
 
     /// Marks the rows that link to an entity which was retired.

@@ -50,6 +50,7 @@ mod store_property;
 mod store_world;
 mod sync_absence;
 mod sync_cache;
+mod sync_derived;
 mod sync_follow;
 mod sync_random;
 mod sync_schema;
