@@ -87,6 +87,35 @@ pub fn check_layouts(files: &[EntityConfigFile], schema: &Schema) -> Result<Vec<
     if lines.is_empty() { Ok(layouts) } else { Err(Failure::config(lines.join("\n"))) }
 }
 
+/// Checks entity configs against a schema, and takes what the site has lost since the
+/// last check from memory: the rest of such a type goes on, and heals when the site has
+/// it again. What was never there is a mistake of the config.
+///
+/// # Errors
+///
+/// Every problem of every file.
+pub async fn remembered_layouts(
+    files: &[EntityConfigFile],
+    schema: &Schema,
+    state: &State,
+) -> Result<Vec<TypeLayout>, Failure> {
+    let (merged, lost) = schema.with_missing_from(&state.configured_schema().await?);
+    let layouts = check_layouts(files, &merged)?;
+    let needed: Vec<_> = layouts.iter().flat_map(TypeLayout::needed_fields).collect();
+    let is_needed =
+        |name: &&String| needed.iter().any(|(ty, field)| **name == *ty.as_str() || **name == format!("{ty}.{field}"));
+    for name in lost.iter().filter(is_needed) {
+        tracing::warn!("the site does not have `{name}` any more: it is not cached until it is back");
+    }
+    for warning in files.iter().flat_map(|file| TypeLayout::derived_fields(file, &merged)) {
+        tracing::warn!("{warning}");
+    }
+    if !layouts.is_empty() {
+        state.keep_configured_schema(&merged.restricted_to(needed)).await?;
+    }
+    Ok(layouts)
+}
+
 /// Makes the client of the configured site.
 ///
 /// # Errors
@@ -148,6 +177,7 @@ impl Offline {
         let Some(schema) = state.kept_schema(client(&config, &Metrics::default())?.site()).await? else {
             return Err(Failure::config("the site was never reached: start `sgcache pipelines run` first"));
         };
+        let (schema, _) = schema.with_missing_from(&state.configured_schema().await?);
         let layouts = check_layouts(&files, &schema)?;
         let store = open_store(&config, &Metrics::default()).await?;
         // Before the first poll nothing is complete, and no window can be answered right.
@@ -230,10 +260,7 @@ impl Online {
             SiteAtStart::Required => required(&client, &state).await?,
             SiteAtStart::OptionalWithTypes | SiteAtStart::Optional => optional(&client, &state).await?,
         };
-        let layouts = check_layouts(&files, &schema)?;
-        for warning in files.iter().flat_map(|file| TypeLayout::derived_fields(file, &schema)) {
-            tracing::warn!("{warning}");
-        }
+        let layouts = remembered_layouts(&files, &schema, &state).await?;
         let store = open_store(&config, &metrics).await?;
         Ok(Self { config, state, store, client, schema, layouts, metrics })
     }

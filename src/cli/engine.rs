@@ -114,7 +114,6 @@ impl Engine {
             replica: replica.clone(),
             following: following.clone(),
             supervisor: supervisor.clone(),
-            layouts: online.layouts.clone(),
             schema: Arc::new(online.schema.clone()),
             exclusions: config.generate.clone(),
             entity_config_dir: config.entity_config_dir(),

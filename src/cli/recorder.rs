@@ -43,7 +43,8 @@ pub(super) fn recorder(
     let record = async move {
         while let Some(event) = queued.recv().await {
             if let Event::Reloaded(pipelines) = &event {
-                let types = engine.online.layouts.iter().map(|layout| layout.entity_type.as_str());
+                let layouts = engine.replica.configured();
+                let types = layouts.iter().map(|layout| layout.entity_type.as_str());
                 engine.online.metrics.relabel(&labels(types, pipelines));
                 outputs = outputs_of(pipelines);
             }

@@ -1,5 +1,5 @@
-//! Takes over changed pipelines while the daemon runs: on SIGHUP, and soon after
-//! a file was changed.
+//! Takes over changed pipelines and entity configs while the daemon runs: on SIGHUP,
+//! and soon after a file was changed.
 //!
 //! All or nothing: with one mistake in one file the old set stays. Files are
 //! looked at every few seconds rather than watched, because that works on network
@@ -14,7 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::Failure;
-use super::context::load_config;
+use super::context::{entity_config_files, load_config, remembered_layouts};
 use super::engine::Engine;
 use super::pipelines::{load, selected};
 use crate::config::Config;
@@ -55,7 +55,7 @@ pub async fn watch(engine: Arc<Engine>, names: Vec<String>, commands: mpsc::Send
 
 async fn reload(engine: &Engine, names: &[String], commands: &mpsc::Sender<Command>) {
     let about = &engine.online.metrics.about;
-    match read(engine, names) {
+    match read(engine, names).await {
         Ok(pipelines) => {
             tracing::info!(pipelines = pipelines.len(), "took over the configuration");
             about.config_valid.set(1.0);
@@ -71,10 +71,11 @@ async fn reload(engine: &Engine, names: &[String], commands: &mpsc::Sender<Comma
     }
 }
 
-fn read(engine: &Engine, names: &[String]) -> Result<Vec<Arc<Pipeline>>, Failure> {
+async fn read(engine: &Engine, names: &[String]) -> Result<Vec<Arc<Pipeline>>, Failure> {
     let old = &engine.online.config;
     let config = load_config(Some(&old.path))?;
     let pipelines = selected(load(&config)?, names)?;
+    follow_entity_configs(engine, &config).await?;
     engine.notifiers.replace(config.notifiers.clone());
     super::daemon::show_config(engine, &config);
     let restart = needs_restart(old, &config);
@@ -82,6 +83,26 @@ fn read(engine: &Engine, names: &[String]) -> Result<Vec<Arc<Pipeline>>, Failure
         tracing::warn!(keys = restart.join(", "), "these keys of config.yaml are used after a restart");
     }
     Ok(pipelines)
+}
+
+/// Follows the types of changed entity configs: new ones are imported, changed ones
+/// imported again in place, and the rows of those without a config go after a day.
+async fn follow_entity_configs(engine: &Engine, config: &Config) -> Result<(), Failure> {
+    let files = entity_config_files(config)?;
+    let online = &engine.online;
+    let schema = match online.client.schema().await {
+        Ok(schema) => schema,
+        // While the site is away its last schema decides; it is read again soon.
+        Err(_) => online.state.kept_schema(online.client.site()).await?.unwrap_or_else(|| online.schema.clone()),
+    };
+    let layouts = remembered_layouts(&files, &schema, &online.state).await?;
+    if layouts != engine.replica.configured() {
+        let types = layouts.len();
+        let followed = engine.replica.follow_layouts(layouts, &schema).await;
+        followed.map_err(|error| Failure::internal(error.to_string()))?;
+        tracing::info!(types, "took over the entity configs");
+    }
+    Ok(())
 }
 
 fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
@@ -96,7 +117,8 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
 }
 
 fn look(config: &Config) -> Look {
-    let listing = std::fs::read_dir(config.pipelines_dir()).into_iter().flatten();
+    let folders = [config.pipelines_dir(), config.entity_config_dir()];
+    let listing = folders.into_iter().filter_map(|folder| std::fs::read_dir(folder).ok()).flatten();
     let mut paths: Vec<PathBuf> = listing.filter_map(|entry| entry.ok().map(|entry| entry.path())).collect();
     paths.push(config.path.clone());
     paths.sort();

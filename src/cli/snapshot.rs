@@ -138,7 +138,7 @@ impl Snapshots {
             epoch: stream.epoch,
         };
         let records = state.types().await?;
-        for layout in &self.engine.online.layouts {
+        for layout in &self.engine.replica.configured() {
             let record = records.iter().find(|record| record.entity_type == layout.entity_type);
             snapshot.types.push(self.type_status(layout, record).await?);
         }
@@ -200,7 +200,7 @@ impl Snapshots {
             metrics.size.set(bytes as f64);
         }
         if let Ok(stored) = self.engine.online.store.types().await {
-            for layout in &self.engine.online.layouts {
+            for layout in &self.engine.replica.configured() {
                 let other =
                     stored.iter().any(|one| one.entity_type == layout.entity_type && one.layout_hash != layout.hash);
                 let ty = layout.entity_type.as_str();

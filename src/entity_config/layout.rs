@@ -148,6 +148,22 @@ impl TypeLayout {
         Self { entity_type: entity_type.clone(), fields, filter, raw_filter, hash }
     }
 
+    /// Returns every field that the layout needs of the site: those of the rows and
+    /// those on the paths of the filter.
+    pub fn needed_fields(&self) -> Vec<(EntityType, String)> {
+        let mut needed: Vec<_> =
+            self.fields.iter().map(|field| (self.entity_type.clone(), field.name.clone())).collect();
+        for leaf in self.filter.leaves() {
+            let mut owner = self.entity_type.clone();
+            for hop in &leaf.path.hops {
+                needed.push((owner, hop.field.clone()));
+                owner = hop.entity_type.clone();
+            }
+            needed.push((owner, leaf.path.field.clone()));
+        }
+        needed
+    }
+
     /// Returns a cached field.
     pub fn field(&self, name: &str) -> Option<&LayoutField> {
         self.fields.binary_search_by(|field| field.name.as_str().cmp(name)).ok().map(|index| &self.fields[index])

@@ -41,8 +41,6 @@ pub struct Jobs {
     pub supervisor: Supervisor,
     /// Compares with the site.
     pub validator: Validator,
-    /// The configured types.
-    pub layouts: Vec<TypeLayout>,
     /// The schema of the site.
     pub schema: Arc<Schema>,
     /// What generated entity configs leave out.
@@ -116,15 +114,16 @@ impl Jobs {
     /// Finds configured types by name; none named means all.
     fn types(&self, names: &[String]) -> Result<Vec<TypeLayout>, JobError> {
         if names.is_empty() {
-            return Ok(self.layouts.clone());
+            return Ok(self.replica.configured());
         }
         names.iter().map(|name| self.layout(name)).collect()
     }
 
     fn layout(&self, name: &str) -> Result<TypeLayout, JobError> {
-        let found = self.layouts.iter().find(|layout| layout.entity_type == *name);
+        let layouts = self.replica.configured();
+        let found = layouts.iter().find(|layout| layout.entity_type == *name);
         found.cloned().ok_or_else(|| {
-            let known: Vec<_> = self.layouts.iter().map(|layout| layout.entity_type.as_str()).collect();
+            let known: Vec<_> = layouts.iter().map(|layout| layout.entity_type.as_str()).collect();
             let hint = crate::yaml::did_you_mean(name, &known).map(|hint| format!("; {hint}")).unwrap_or_default();
             invalid(format!("`{name}` is not a configured entity type{hint}"))
         })
@@ -177,7 +176,7 @@ impl Jobs {
 
     async fn rows(&self) -> Result<Vec<(String, u64)>, JobError> {
         let mut rows = Vec::new();
-        for layout in &self.layouts {
+        for layout in self.replica.configured() {
             let count = self.replica.state().active_count(&layout.entity_type).await?;
             rows.push((layout.entity_type.to_string(), count));
         }
@@ -190,7 +189,7 @@ impl Jobs {
             let found = records.iter().find(|record| record.entity_type == layout.entity_type);
             found.is_some_and(|record| record.state == TypeState::Live && record.layout_hash == layout.hash)
         };
-        Ok(self.layouts.iter().all(live))
+        Ok(self.replica.configured().iter().all(live))
     }
 
     /// Reads every entity of live types again, in place.
@@ -231,12 +230,16 @@ impl Jobs {
         let steps = context.results.iter().filter(|(step, _)| args.from.is_empty() || args.from.contains(step));
         let found: Vec<_> = steps.flat_map(|(_, result)| result.mismatches.iter().cloned()).collect();
         let most = usize::try_from(args.max_rows).unwrap_or(usize::MAX);
-        Ok(self.validator.repair_found(&self.layouts, &found, most).await?)
+        Ok(self.validator.repair_found(&self.replica.configured(), &found, most).await?)
     }
 
     fn generate(&self, args: &GenerateArgs) -> Result<StepResult, JobError> {
         let named: Vec<EntityType> = args.types.iter().map(EntityType::new).collect();
-        let types = if named.is_empty() { self.layouts.iter().map(|l| l.entity_type.clone()).collect() } else { named };
+        let types = if named.is_empty() {
+            self.replica.configured().into_iter().map(|l| l.entity_type).collect()
+        } else {
+            named
+        };
         let write = args.mode == GenerateMode::Write;
         let mut result = StepResult::default();
         for entity_type in &types {

@@ -97,6 +97,40 @@ impl Schema {
         self.types.get(entity_type)?.fields.get(field)
     }
 
+    /// Returns the schema with the types and fields of another one that it lacks, and
+    /// which these are, as `Type` or `Type.field`.
+    #[must_use]
+    pub fn with_missing_from(&self, other: &Self) -> (Self, Vec<String>) {
+        let (mut merged, mut missing) = (self.clone(), Vec::new());
+        for (name, entity) in &other.types {
+            let Some(known) = merged.types.get_mut(name) else {
+                missing.push(name.to_string());
+                merged.types.insert(name.clone(), entity.clone());
+                continue;
+            };
+            for (field, schema) in &entity.fields {
+                if !known.fields.contains_key(field) {
+                    missing.push(format!("{name}.{field}"));
+                    known.fields.insert(field.clone(), schema.clone());
+                }
+            }
+        }
+        (merged, missing)
+    }
+
+    /// Returns the schema of these fields alone.
+    #[must_use]
+    pub fn restricted_to(&self, fields: impl IntoIterator<Item = (EntityType, String)>) -> Self {
+        let mut restricted = Self::default();
+        for (entity_type, field) in fields {
+            let Some(entity) = self.types.get(&entity_type) else { continue };
+            let Some(schema) = entity.fields.get(&field) else { continue };
+            let empty = || EntitySchema { fields: BTreeMap::new(), ..entity.clone() };
+            restricted.types.entry(entity_type).or_insert_with(empty).fields.insert(field, schema.clone());
+        }
+        restricted
+    }
+
     /// Returns the names of all types, sorted.
     pub fn type_names(&self) -> impl Iterator<Item = &str> {
         self.types.keys().map(EntityType::as_str)

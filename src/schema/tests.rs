@@ -101,3 +101,18 @@ fn ends_of_a_span_of_time_may_be_given_in_either_order() {
     assert_eq!(resolve(json!(["created_at", "between", "2024-02-01", "2024-01-01"])), expected);
     check(json!(["sg_cut_in", "between", null, 5]), "sg_cut_in OneOf([])");
 }
+
+#[test]
+fn what_a_site_has_lost_is_taken_from_what_is_remembered() {
+    let before = schema();
+    let named = ["code", "sg_cut_in"].map(|field| (EntityType::new("Shot"), field.to_owned()));
+    let remembered = before.restricted_to(named.into_iter().chain([(EntityType::new("Sequence"), "code".to_owned())]));
+    let mut now = before.clone();
+    now.types.get_mut("Shot").expect("a type").fields.remove("sg_cut_in");
+    now.types.get_mut("Shot").expect("a type").fields.remove("sg_link");
+    now.types.remove("Sequence");
+    let (merged, missing) = now.with_missing_from(&remembered);
+    assert_eq!(missing, ["Sequence", "Shot.sg_cut_in"]);
+    let shot = EntityType::new("Shot");
+    assert!(merged.field(&shot, "sg_cut_in").is_some() && merged.field(&shot, "sg_link").is_none());
+}

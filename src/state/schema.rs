@@ -7,6 +7,8 @@ use crate::schema::Schema;
 
 /// The name under which it is kept.
 const KEPT: &str = "schema";
+/// The name under which the part of it is kept that entity configs were checked with.
+const CONFIGURED: &str = "configured schema";
 
 impl State {
     /// Keeps the schema of a site.
@@ -29,5 +31,22 @@ impl State {
         }
         let read = Schema::from_wire(&kept["fields"], &kept["entities"]);
         read.map(Some).map_err(|error| StateError::malformed("schema", error))
+    }
+
+    /// Keeps the part of the schema that the entity configs name.
+    pub async fn keep_configured_schema(&self, schema: &Schema) -> Result<()> {
+        self.keep(CONFIGURED, &json!({"fields": schema.to_wire(), "entities": schema.entities_to_wire()})).await
+    }
+
+    /// Returns the types and fields that entity configs named when they were last
+    /// checked; empty before.
+    ///
+    /// # Errors
+    ///
+    /// Also when what is kept is not a schema.
+    pub async fn configured_schema(&self) -> Result<Schema> {
+        let Some(kept) = self.kept::<Value>(CONFIGURED).await? else { return Ok(Schema::default()) };
+        let read = Schema::from_wire(&kept["fields"], &kept["entities"]);
+        read.map_err(|error| StateError::malformed("schema", error))
     }
 }

@@ -3,6 +3,8 @@
 //! `loops` polls, fetches, imports and maintains for as long as it leads;
 //! [`Follower::step`] does the same work once, for tests and single runs.
 
+use std::collections::BTreeMap;
+
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
@@ -66,6 +68,10 @@ impl Follower {
         let epoch = replica.state().begin_epoch(replica.now()).await?;
         replica.metrics().leader.epoch.set(epoch as f64);
         replica.step("start: led")?;
+        // What the site lost while nothing ran is left out before anything is imported.
+        if let Some(schema) = replica.state().kept_schema(replica.client().site()).await? {
+            replica.fit_layouts(&schema, BTreeMap::new()).await?;
+        }
         replica.make_room().await?;
         replica.forget_untracked().await?;
         Ok(Self {

@@ -13,6 +13,7 @@ use crate::api3::Read;
 use crate::entity::{EntityRef, EntityType};
 use crate::entity_config::TypeLayout;
 use crate::filter::{RawFilter, RawLeaf};
+use crate::schema::Schema;
 use crate::shotgun::{Answer, Purpose};
 use crate::state::TypeState;
 
@@ -66,6 +67,33 @@ impl Replica {
         let schema = self.client().schema().await?;
         self.state().keep_schema(self.client().site(), &schema).await?;
         let hidden = self.still_hidden().await?;
+        self.fit_layouts(&schema, hidden).await?;
+        Ok(self.state().schema_refreshed().await?)
+    }
+
+    /// Follows other layouts from now on, as far as the schema of the site allows it.
+    /// Types that are new are imported; types that are gone keep their rows for a time.
+    ///
+    /// # Errors
+    ///
+    /// Only when the state fails.
+    pub async fn follow_layouts(&self, layouts: Vec<TypeLayout>, schema: &Schema) -> Result<()> {
+        self.set_layouts(layouts);
+        self.fit_layouts(schema, BTreeMap::new()).await
+    }
+
+    /// Returns the layouts as they are configured.
+    pub fn configured(&self) -> Vec<TypeLayout> {
+        self.followed(|followed| followed.configured.clone())
+    }
+
+    /// Fits the configured layouts to a schema; `hidden` are fields that answers leave
+    /// out although it has them.
+    pub(super) async fn fit_layouts(
+        &self,
+        schema: &Schema,
+        hidden: BTreeMap<EntityType, BTreeMap<String, i64>>,
+    ) -> Result<()> {
         let (configured, tracked) =
             self.followed(|followed| (followed.configured.clone(), Arc::clone(&followed.tracked)));
         let (mut layouts, mut lacking) = (Vec::new(), Lacking::new());
@@ -74,7 +102,7 @@ impl Replica {
             let of_type = hidden.get(entity_type);
             let is_hidden = |field: &str| of_type.is_some_and(|fields| fields.contains_key(field));
             let state = self.state().type_record(entity_type).await?.map(|record| record.state);
-            match layout.fit(&schema, is_hidden) {
+            match layout.fit(schema, is_hidden) {
                 Ok(fitted) => {
                     if state == Some(TypeState::Degraded) {
                         tracing::info!(%entity_type, "the type can be followed again");
@@ -97,14 +125,14 @@ impl Replica {
         }
         self.tell_of(&lacking);
         self.followed_mut(|followed| {
-            // Somebody may have configured other layouts meanwhile: the next check fits those.
+            // Other layouts may have been configured meanwhile: the next check fits those.
             if followed.configured == configured {
                 followed.tracked = Arc::new(Tracked::new(layouts));
                 followed.lacking = lacking;
                 followed.hidden = hidden;
             }
         });
-        Ok(self.state().schema_refreshed().await?)
+        Ok(())
     }
 
     /// Returns the hidden fields that are still not shown.

@@ -6,6 +6,7 @@ mod cli_errors;
 mod cli_faults;
 mod cli_flow;
 mod cli_pipelines;
+mod cli_reload;
 mod cli_start;
 mod crash;
 mod elastic_agreement;

@@ -178,6 +178,11 @@ impl Cache {
         Arc::new(Follower::start_up(replica, None).await.expect("a start"))
     }
 
+    /// Opens the state beside, or without, a follower.
+    pub async fn open_state(&self) -> State {
+        State::open(self.directory.path()).await.expect("a state")
+    }
+
     /// Lets go of everything in memory.
     pub fn stop(&mut self) {
         self.follower = None;

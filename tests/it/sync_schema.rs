@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use sgcache::entity::{DataType, EntityType};
 use sgcache::entity_config::TypeLayout;
 use sgcache::state::TypeState;
-use sgcache::sync::WHOLE;
+use sgcache::sync::{Steps, WHOLE};
 
 use crate::sync_cache::{Cache, create, empty_site, happen};
 
@@ -170,4 +170,24 @@ async fn a_changed_entity_config_ends_what_the_type_lacked() {
     go_on(&cache).await;
     assert_eq!(said(&cache).await, (TypeState::Live, vec![]));
     assert_equal_as_far_as_it_goes(&cache).await;
+}
+
+/// A field that the site lost while nothing ran.
+#[tokio::test]
+async fn a_field_that_is_gone_at_the_start_is_left_out_and_the_type_goes_on() {
+    let (mut cache, ids) = of_shots().await;
+    cache.stop();
+    cache.site().edit_schema(|schema| {
+        schema.types.get_mut(&shot()).expect("shots").fields.remove("description");
+    });
+    cache.site().update("Shot", ids[1], json!({"sg_cut_in": 7})).expect("an update");
+    // As the start of the program does.
+    let (site, schema) = (cache.client().site().to_owned(), cache.client().schema().await.expect("a schema"));
+    cache.open_state().await.keep_schema(&site, &schema).await.expect("it is kept");
+    cache.start(Steps::default()).await.expect("a start");
+    assert_eq!(cache.replica().pending_imports().await.expect("imports"), ["Shot"], "in place, without the field");
+    cache.follower().import_pending().await.expect("an import");
+    go_on(&cache).await;
+    assert_eq!(said(&cache).await, lacks_description("the site does not have it any more"));
+    assert_eq!(cache.cached(&layout(&cache)).await[&ids[1]]["sg_cut_in"], 7);
 }
