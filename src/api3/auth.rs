@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
 /// Who asks. Never printed with its secrets.
@@ -37,6 +38,11 @@ impl Auth {
         self.0.get(key)?.as_str()
     }
 
+    /// Tells whether one of the values is this text.
+    pub fn holds(&self, text: &str) -> bool {
+        self.0.values().any(|value| value.as_str() == Some(text))
+    }
+
     /// Returns the name of the script, if a script asks.
     pub fn script_name(&self) -> Option<&str> {
         self.text("script_name")
@@ -70,6 +76,33 @@ impl Auth {
     /// Returns the session that the site notes in its event log.
     pub fn session_uuid(&self) -> Option<&str> {
         self.text("session_uuid")
+    }
+}
+
+/// Reads the object, and refuses one in which a key occurs twice: readers of JSON differ on
+/// which value counts, so two of them could take it for different callers.
+impl<'de> Deserialize<'de> for Auth {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Keys;
+        impl<'de> Visitor<'de> for Keys {
+            type Value = Auth;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object with the credentials")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Auth, A::Error> {
+                let mut object = Map::new();
+                while let Some((key, value)) = entries.next_entry::<String, Value>()? {
+                    if object.contains_key(&key) {
+                        return Err(serde::de::Error::custom(format!("`{key}` occurs twice in the credentials")));
+                    }
+                    object.insert(key, value);
+                }
+                Ok(Auth(object))
+            }
+        }
+        deserializer.deserialize_map(Keys)
     }
 }
 

@@ -86,7 +86,8 @@ async fn handle(State(site): State<Arc<Site>>, request: HttpRequest<Body>) -> Re
     }
     let page = request.as_ref().ok().and_then(|request| request.argument["paging"]["entities_per_page"].as_u64());
     let (entity_type, now) = (entity_type.as_deref(), site.clock.now());
-    let asked = Asked { method: &method, entity_type, page, now, answer: None };
+    let auth = request.as_ref().ok().and_then(|request| request.auth.clone());
+    let asked = Asked { method: &method, entity_type, page, now, auth: auth.as_ref(), answer: None };
     let mut response = match site.troubles.take(&asked) {
         None => untroubled(&site, request, asked).await,
         Some(trouble) => troubled(&site, request, trouble).await,
@@ -153,6 +154,10 @@ async fn troubled(site: &Arc<Site>, request: Result<Request, Fault>, trouble: Tr
             json(answer(site, request).await)
         }
         Trouble::Fault(code, words) => json(Fault::new(code, words).to_wire().to_string().into_bytes()),
+        Trouble::Answer { status, body } => {
+            let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
+            with_type(status, "application/json; charset=utf-8", body.into_bytes())
+        }
         Trouble::NoRows => json(br#"{"results":{"entities":[],"paging_info":{"has_next_page":false}}}"#.to_vec()),
     }
 }

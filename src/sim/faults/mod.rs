@@ -193,7 +193,7 @@ mod tests {
     }
 
     fn asked(method: &'static str, now: i64) -> Asked<'static> {
-        Asked { method, entity_type: Some("Shot"), page: Some(500), now: Timestamp(now), answer: None }
+        Asked { method, entity_type: Some("Shot"), page: Some(500), now: Timestamp(now), auth: None, answer: None }
     }
 
     /// Asks so many times and shows who met trouble.

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::Latency;
+use crate::api3::Auth;
 use crate::entity::{EntityRef, Timestamp};
 use crate::yaml::{duration, optional_duration};
 
@@ -41,6 +42,14 @@ pub enum Trouble {
     Fault(i64, String),
     /// A `read` that answers no rows, although there are some.
     NoRows,
+    /// Any status with any body, of the content type that answers have. Nothing was
+    /// carried out.
+    Answer {
+        /// The HTTP status.
+        status: u16,
+        /// The body.
+        body: String,
+    },
 }
 
 /// Which requests meet a trouble. Without any condition: all of them, for ever.
@@ -58,6 +67,9 @@ pub struct Rule {
     /// Only requests whose answer holds this entity.
     #[serde(default)]
     pub answers: Option<EntityRef>,
+    /// Only requests whose credentials hold this text: a script, a login, a key.
+    #[serde(default)]
+    pub credential: Option<String>,
     /// So many of the requests that fit are let through first.
     #[serde(default)]
     pub skip: u64,
@@ -87,6 +99,7 @@ impl Rule {
             method: None,
             page_above: None,
             answers: None,
+            credential: None,
             skip: 0,
             times: None,
             chance: 1.0,
@@ -107,6 +120,8 @@ pub(in crate::sim) struct Asked<'r> {
     pub page: Option<u64>,
     /// The time of the site.
     pub now: Timestamp,
+    /// The credentials that it came with.
+    pub auth: Option<&'r Auth>,
     /// The answer, when it is known already.
     pub answer: Option<&'r Value>,
 }
@@ -151,7 +166,7 @@ impl Planned {
     }
 
     fn fits(&self, asked: &Asked<'_>) -> bool {
-        let Rule { method, page_above, answers, from, .. } = &self.rule;
+        let Rule { method, page_above, answers, credential, from, .. } = &self.rule;
         let named = match method {
             None => true,
             Some(wanted) => match wanted.split_once(' ') {
@@ -166,7 +181,8 @@ impl Planned {
             (Some(wanted), Some(answer)) => holds(answer, wanted),
             _ => false,
         };
-        named && large && begun && answered
+        let credited = credential.as_ref().is_none_or(|text| asked.auth.is_some_and(|auth| auth.holds(text)));
+        named && large && begun && answered && credited
     }
 }
 
