@@ -36,6 +36,9 @@ pub struct Fault {
 impl Fault {
     /// Credentials that the site does not accept.
     pub const AUTHENTICATION: i64 = 102;
+    /// Codes that say that the credential was refused: 102 wrong or expired, 106 a second
+    /// factor is missing, 108 and 110 the site takes no passwords.
+    pub const CREDENTIAL_REFUSED: [i64; 4] = [Self::AUTHENTICATION, 106, 108, 110];
     /// A request that the site cannot read.
     pub const MALFORMED: i64 = 103;
     /// Data that the site does not accept.

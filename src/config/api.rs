@@ -12,6 +12,9 @@ use crate::entity::EntityType;
 use crate::proxy::{CallerName, CallerRule, ConnectionBounds, Limits, Mode, OnDirty, Semantics, Settings, Tls};
 use crate::yaml::{self, Document, Problems, Shape, optional, renamed, required};
 
+/// The longest `api.verify_every`.
+const LONGEST_VERIFY_EVERY: Duration = Duration::from_secs(8 * 3600);
+
 /// `api`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -29,6 +32,8 @@ pub struct ApiFile {
     pub semantics: Option<Vec<String>>,
     #[serde(deserialize_with = "yaml::optional_duration")]
     pub upstream_retry_timeout: Option<Duration>,
+    #[serde(deserialize_with = "yaml::optional_duration")]
+    pub verify_every: Option<Duration>,
     pub max_upstream: Option<usize>,
     pub max_uploads: Option<usize>,
     pub max_memory_mib: Option<usize>,
@@ -81,6 +86,7 @@ pub const SHAPE: Shape = Shape::Object(&[
     renamed("on_marked", "on_dirty"),
     renamed("assume", "semantics"),
     renamed("absorb", "upstream_retry_timeout"),
+    optional("verify_every", Shape::Duration),
     optional("max_upstream", Shape::Integer(1, 4096)),
     optional("max_uploads", Shape::Integer(1, 4096)),
     optional("max_memory_mib", Shape::Integer(64, 1 << 20)),
@@ -140,6 +146,11 @@ pub(super) fn resolve(
         };
         callers.push(CallerRule { name, limits });
     }
+    let verify_every = file.verify_every.unwrap_or(usual.verify_every);
+    if verify_every > LONGEST_VERIFY_EVERY {
+        let message = "a revoked key would be answered from the cache for more than 8 h".to_owned();
+        document.report(problems, document.at("/api/verify_every", "SG0610", message));
+    }
     let share = file.shadow_share.unwrap_or(usual.shadow_share);
     if !(0.0..=1.0).contains(&share) {
         let message = format!("`{share}` is no share: it lies between 0 and 1");
@@ -171,6 +182,7 @@ pub(super) fn resolve(
         },
         max_request_bytes: file.max_request_mib.map_or(usual.max_request_bytes, |mib| mib << 20),
         shadow_share: share,
+        verify_every,
         insecure: file.insecure,
         tls: file.tls.map(|tls| Tls { certificate: relative(tls.certificate), key: relative(tls.key) }),
         callers,

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::access_log::Entry;
 use super::answer::{self, Answered};
-use super::callers::{Caller, Digest, Known};
+use super::callers::{self, Caller, Digest, Unverified};
 use super::catalogue::{Catalogue, PendingWrites};
 use super::decide::{self, Asked, Decision, Planned, Serve, decide};
 use super::listener::{FRESH, Inner, JSON, SAID, page};
@@ -64,7 +64,7 @@ pub(super) async fn json(
 ) -> Response<Body> {
     let begun = Instant::now();
     let (pending_writes, writes) = (proxy.freshness.pending_writes().await, proxy.freshness.writes());
-    let digest = (body.len() <= plan_cache::MAX_REQUEST_BYTES).then(|| proxy.callers.digest(&[&body]));
+    let digest = (body.len() <= plan_cache::MAX_REQUEST_BYTES).then(|| proxy.callers.request_digest(&[&body]));
     let cached = digest.as_ref().and_then(|digest| proxy.plans.get(digest));
     let (asked, caller) = match &cached {
         Some(cached) => (Ok(Arc::clone(&cached.asked)), Arc::clone(&cached.caller)),
@@ -152,15 +152,22 @@ async fn shadowed(proxy: &Arc<Inner>, call: Call) -> Outcome {
 }
 
 /// Decides, and waits a moment where that may help.
-async fn consider(proxy: &Inner, call: &Call, site_is_down: bool) -> Result<Ready, Pass> {
+async fn consider(proxy: &Arc<Inner>, call: &Call, site_is_down: bool) -> Result<Ready, Pass> {
     let deadline = tokio::time::Instant::now() + proxy.settings.wait;
     let mut watch = proxy.freshness.watch();
     loop {
         // Before the decision: what comes in between is not waited for.
         watch.see();
         let catalogue = proxy.freshness.catalogue(call.pending_writes.clone(), proxy.schemas.max_page(), site_is_down);
+        // Before the plan: what the cache has and how fresh it is, is nothing to a caller
+        // whose credential is not known to be good.
+        match check_credential(proxy, call, &catalogue) {
+            Ok(()) => {}
+            Err(Unverified::Refused(answer)) => return Ok(Ready::Refuse(answer)),
+            Err(Unverified::Pass(pass)) => return Err(pass),
+        }
         match planned(proxy, call, &catalogue)?.at(&catalogue) {
-            Ok(serve) => return verified(proxy, call, Box::new(serve), site_is_down),
+            Ok(serve) => return Ok(Ready::Serve(Box::new(serve))),
             Err(pass) => {
                 let helps = match pass.reason {
                     Reason::PendingWrite => true,
@@ -191,20 +198,46 @@ fn planned(proxy: &Inner, call: &Call, catalogue: &Catalogue) -> Result<Planned,
     Ok(planned)
 }
 
-fn verified(proxy: &Inner, call: &Call, serve: Box<Serve>, site_is_down: bool) -> Result<Ready, Pass> {
-    if *serve == Serve::Info {
-        return Ok(Ready::Serve(serve));
+/// Checks the credential of a request that needs one, and has it renewed in time.
+fn check_credential(proxy: &Arc<Inner>, call: &Call, catalogue: &Catalogue) -> Result<(), Unverified> {
+    let Ok(asked) = &call.asked else { return Ok(()) };
+    if !decide::needs_login(asked) {
+        return Ok(());
     }
-    match proxy.callers.known(&call.caller.digest, site_is_down) {
-        Known::Good => Ok(Ready::Serve(serve)),
-        Known::Bad(answer) => Ok(Ready::Refuse(answer)),
-        Known::Unknown => Err(Pass::new(Reason::Unverified, "the site has not accepted these credentials lately")),
+    let outage = catalogue.site_is_down.then_some(catalogue.standing.complete_as_of);
+    proxy.callers.check(&call.caller, outage)?;
+    if !catalogue.site_is_down && proxy.callers.claim_renewal(&call.caller) {
+        let (proxy, caller, body) = (Arc::clone(proxy), Arc::clone(&call.caller), call.body.clone());
+        tokio::spawn(async move {
+            if let Some((auth, ty)) = credential_question(&body) {
+                proxy.callers.renew(&proxy.upstream, &caller, &auth, &ty).await;
+            }
+        });
+    }
+    Ok(())
+}
+
+/// Returns the credentials of a request, and a type that the caller reads.
+fn credential_question(body: &[u8]) -> Option<(api3::Auth, String)> {
+    let request = Asked::parse(body).ok()?.request;
+    let ty = request.argument.get("type").and_then(Value::as_str).unwrap_or("Project");
+    Some((request.auth?, ty.to_owned()))
+}
+
+/// Learns from an answer whether the credential of the request is good, where nothing
+/// but that credential can have led to it.
+async fn learn(proxy: &Inner, call: &Call, answer: &Arc<BufferedResponse>) {
+    if let Ok(asked) = &call.asked
+        && !asked.odd
+        && callers::is_plain(&call.outgoing.headers)
+    {
+        proxy.callers.learn(&call.caller, &asked.request.method, answer).await;
     }
 }
 
 /// Finds the older answer that is better than none when the site turns out to be
 /// down.
-async fn older_answer(proxy: &Inner, call: &Call, pass: &Pass) -> Option<Box<Serve>> {
+async fn older_answer(proxy: &Arc<Inner>, call: &Call, pass: &Pass) -> Option<Box<Serve>> {
     if !matches!(pass.reason, Reason::Stale | Reason::Unverified) || proxy.settings.mode != Mode::Serve {
         return None;
     }
@@ -214,7 +247,21 @@ async fn older_answer(proxy: &Inner, call: &Call, pass: &Pass) -> Option<Box<Ser
     }
 }
 
+/// Tells whether the site does not answer a short question with the same credential.
+async fn confirms_outage(proxy: &Inner, call: &Call) -> bool {
+    match credential_question(&call.body) {
+        Some((auth, ty)) => proxy.callers.confirms_outage(&proxy.upstream, &call.caller, &auth, &ty).await,
+        None => false,
+    }
+}
+
 async fn older_outcome(proxy: &Arc<Inner>, call: &Call, serve: &Serve, pass: &Pass) -> Outcome {
+    if pass.reason == Reason::Unverified && !confirms_outage(proxy, call).await {
+        return match proxy.callers.check(&call.caller, None) {
+            Err(Unverified::Refused(answer)) => repeat(&answer, "refused", None),
+            _ => gone(&Unreachable("it has not accepted this credential lately".into()), pass),
+        };
+    }
     match carry_out(proxy, call, serve, "stale").await {
         Ok(outcome) => Outcome { reason: Some(pass.reason), ..outcome },
         Err(pass) => gone(&Unreachable("it is down, and the cache has no answer".into()), &pass),
@@ -285,7 +332,11 @@ fn gone(why: &Unreachable, pass: &Pass) -> Outcome {
 }
 
 /// Sends a call to the site.
-async fn forward(proxy: &Arc<Inner>, call: Call, pass: Pass, older: Option<Box<Serve>>) -> Outcome {
+async fn forward(proxy: &Arc<Inner>, mut call: Call, pass: Pass, older: Option<Box<Serve>>) -> Outcome {
+    if matches!(pass.reason, Reason::Unverified | Reason::SchemaUnread) {
+        // The answer is read here, too: a compressed one would prove nothing.
+        call.outgoing.headers.remove(header::ACCEPT_ENCODING);
+    }
     match pass.reason {
         // What nothing here can read, the site may read as a write.
         Reason::Write | Reason::UnknownMethod => return write(proxy, call, pass).await,
@@ -296,12 +347,12 @@ async fn forward(proxy: &Arc<Inner>, call: Call, pass: Pass, older: Option<Box<S
     }
     let parts = [call.body.as_ref(), &call.writes.to_le_bytes()];
     let headers = TELLING.iter().map(|name| call.outgoing.headers.get(*name).map_or(&b""[..], HeaderValue::as_bytes));
-    let key = proxy.callers.digest(&parts.into_iter().chain(headers).collect::<Vec<_>>());
+    let key = proxy.callers.request_digest(&parts.into_iter().chain(headers).collect::<Vec<_>>());
     let schema = proxy.freshness.schema();
     let patient = older.is_none();
     match proxy.upstream.coalesce(key, call.outgoing.clone(), call.body.clone(), patient).await {
         Ok(whole) if whole.status.as_u16() < 500 || older.is_none() => {
-            proxy.callers.learn(&call.caller, &whole);
+            learn(proxy, &call, &whole).await;
             let unchanged = proxy.freshness.writes() == call.writes;
             let keeps = pass.reason == Reason::SchemaUnread && unchanged && !call.is_localized();
             if let Some(question) = call.schema_question().filter(|_| keeps) {
@@ -365,7 +416,7 @@ async fn write(proxy: &Arc<Inner>, call: Call, pass: Pass) -> Outcome {
         match sent {
             Ok(whole) => {
                 let whole = Arc::new(whole);
-                shared.callers.learn(&call.caller, &whole);
+                learn(&shared, &call, &whole).await;
                 repeat(&whole, "pass", Some(pass.reason))
             }
             Err(why) => gone(&why, &pass),

@@ -1,8 +1,8 @@
 //! Decides whether the cache answers a request: one pure function.
 //!
-//! What cannot change by itself comes first (what is asked, what is cached), then
-//! what the caller may see, then what a moment can change (freshness, writes on
-//! their way), so that the reason shown is the one that lasts longest.
+//! What the caller may see comes first (`visibility`), so that no reason tells of more;
+//! then what cannot change by itself (what is asked, what is cached), then what can
+//! (freshness, pending writes), so that the reason shown is the one that lasts longest.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -10,13 +10,14 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::catalogue::Catalogue;
-use super::question::{self, Needs, Question, Reader};
+use super::question::{self, Needs, Question};
 use super::reason::{Advice, Pass, Reason};
 use super::settings::{Limits, OnDirty};
 use super::summary::{self, Column};
+use super::visibility;
 use crate::api3::PagingInfo;
-use crate::entity::{DataType, EntityRef, EntityType, Shape};
-use crate::filter::{FieldPath, Filter, Leaf, Query, Test};
+use crate::entity::EntityType;
+use crate::filter::Query;
 use crate::state::SiteTime;
 
 pub use super::envelope::Asked;
@@ -106,6 +107,12 @@ pub(super) fn is_read(method: &str) -> bool {
     READS.contains(&method) || UNCACHEABLE.contains(&method)
 }
 
+/// Tells whether a request is one that the cache may answer to callers who are logged in.
+pub(super) fn needs_login(asked: &Asked) -> bool {
+    let method = asked.request.method.as_str();
+    READS.contains(&method) && method != "info"
+}
+
 /// Decides whether the cache answers.
 pub fn decide(asked: &Asked, scope: &Scope, catalogue: &Catalogue) -> Decision {
     match plan(asked, scope, catalogue).and_then(|planned| planned.at(catalogue)) {
@@ -128,6 +135,11 @@ pub(super) fn plan(asked: &Asked, scope: &Scope, catalogue: &Catalogue) -> Resul
     if !READS.contains(&method) {
         return Err(Pass::new(Reason::UnknownMethod, format!("`{method}` is not known here")));
     }
+    // Before anything that depends on what is cached: a caller without a scope learns
+    // nothing of it.
+    if let (Scope::Nothing(pass), true) = (scope, needs_login(asked)) {
+        return Err(pass.clone());
+    }
     if *odd {
         return Err(question::unknown("the request has more parts than the client sends"));
     }
@@ -139,12 +151,12 @@ pub(super) fn plan(asked: &Asked, scope: &Scope, catalogue: &Catalogue) -> Resul
         ("info", Some(_)) => Err(question::unknown("`info` has no parameters")),
         (_, None) => Err(Pass::new(Reason::UnknownCaller, "the request has no credentials")),
         ("read", Some(_)) => {
-            let (read, question) = question::read(&request.argument, catalogue)?;
-            Ok(Planned::Read(Arc::new(allowed(question, scope, catalogue)?), read.paging_info))
+            let (read, question) = question::read(&request.argument, scope, catalogue)?;
+            Ok(Planned::Read(Arc::new(visibility::limit(question, scope, catalogue)?), read.paging_info))
         }
         ("summarize", Some(_)) => {
-            let (columns, question) = summary::plan(&request.argument, catalogue)?;
-            Ok(Planned::Summarize(Arc::new(allowed(question, scope, catalogue)?), columns.into()))
+            let (columns, question) = summary::plan(&request.argument, scope, catalogue)?;
+            Ok(Planned::Summarize(Arc::new(visibility::limit(question, scope, catalogue)?), columns.into()))
         }
         _ => schema(&request.argument, scope),
     }
@@ -183,14 +195,6 @@ fn schema(argument: &Value, scope: &Scope) -> Result<Planned, Pass> {
     }
 }
 
-fn allowed(question: Question, scope: &Scope, catalogue: &Catalogue) -> Result<Question, Pass> {
-    match scope {
-        Scope::Full => Ok(question),
-        Scope::Limited(limits) => limit(question, limits, catalogue),
-        Scope::Nothing(pass) => Err(pass.clone()),
-    }
-}
-
 /// Tells whether rows that are put aside can be in an answer: not when it asks for
 /// others by their ids, and looks at no other row of their type.
 fn may_show(question: &Question, entity_type: &EntityType, aside: &BTreeSet<i64>) -> bool {
@@ -202,55 +206,6 @@ fn may_show(question: &Question, entity_type: &EntityType, aside: &BTreeSet<i64>
     let leads_back = question.needs.names.contains(root) || hops.any(|hop| hop.entity_type == *root);
     let ids = filter.only_ids().filter(|_| root == entity_type && !leads_back);
     ids.is_none_or(|ids| !ids.is_disjoint(aside))
-}
-
-/// Applies the scope of a caller before anything is looked at.
-///
-/// Types and fields outside of it may not even be asked about. A caller of some
-/// projects gets the condition added, and may not look through links at entities
-/// of other projects: only at the project itself.
-fn limit(mut question: Question, limits: &Limits, catalogue: &Catalogue) -> Result<Question, Pass> {
-    let hidden =
-        |what: &dyn std::fmt::Display| Err(Pass::new(Reason::Scope, format!("the caller does not see {what}")));
-    let root = question.query.entity_type.clone();
-    if let Some(ty) = question.needs.rows.iter().chain(&question.needs.names).find(|ty| !limits.sees_type(ty)) {
-        return hidden(&format!("`{ty}`"));
-    }
-    for path in &question.needs.paths {
-        let mut owner = &root;
-        for hop in &path.hops {
-            if !limits.sees_field(owner, &hop.field) {
-                return hidden(&format!("`{owner}.{}`", hop.field));
-            }
-            owner = &hop.entity_type;
-        }
-        if !limits.sees_field(owner, &path.field) {
-            return hidden(&format!("`{owner}.{}`", path.field));
-        }
-    }
-    let Some(projects) = &limits.projects else { return Ok(question) };
-    for path in &question.needs.paths {
-        let first = path.hops.first().map_or(&path.field, |hop| &hop.field);
-        let links = matches!(path.data_type.shape(), Shape::Link | Shape::Links) || !path.is_local();
-        if links && (first != "project" || path.hops.len() > 1) {
-            return hidden(&format!("entities of other projects, which `{path}` may show"));
-        }
-    }
-    let filter = project_filter(&root, projects, catalogue)?;
-    question.query.filter = filter.and(question.query.filter);
-    Ok(question)
-}
-
-fn project_filter(root: &EntityType, projects: &BTreeSet<i64>, catalogue: &Catalogue) -> Result<Filter, Pass> {
-    if *root == "Project" {
-        return Ok(Filter::ids(projects.iter().copied()));
-    }
-    let Some(path) = catalogue.schema.path(root, "project").filter(|path| path.data_type == DataType::Entity) else {
-        return Err(Pass::new(Reason::Scope, format!("`{root}` belongs to no project")));
-    };
-    Reader::new(root, catalogue)?.cached(&path)?;
-    let targets = projects.iter().map(|id| EntityRef::new("Project", *id)).collect();
-    Ok(Filter::Leaf(Leaf { path: FieldPath { ..path }, negated: false, test: Test::LinkTo(targets) }))
 }
 
 /// Checks that everything that an answer depends on follows the site closely

@@ -3,10 +3,14 @@
 //! The envelope itself costs no more than its length, whatever is in it; a tree is
 //! built of the argument only, within the bounds of [`api3::json`]. What those exclude
 //! is passed to the site as the method that it is, unread.
+//!
+//! A key that occurs twice, in the envelope or among the credentials, is an error: readers
+//! of JSON differ on which one counts, so the site could answer one caller and the cache
+//! take it for another.
 
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -66,8 +70,7 @@ fn auth(text: &RawValue) -> Result<Auth, String> {
     if text.get().len() > MAX_AUTH_BYTES {
         return Err(format!("the credentials are longer than {MAX_AUTH_BYTES} bytes"));
     }
-    let value = api3::json::parse(text.get().as_bytes()).map_err(|error| error.to_string())?;
-    Auth::from_wire(&value)
+    serde_json::from_str(text.get()).map_err(|error| error.to_string())
 }
 
 #[derive(Default)]
@@ -93,13 +96,20 @@ impl<'de> Visitor<'de> for EnvelopeVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Envelope<'de>, A::Error> {
-        let mut envelope = Envelope::default();
+        let (mut envelope, mut seen) = (Envelope::default(), (false, false));
         while let Some(key) = map.next_key::<String>()? {
-            // Of a key that is there twice, the last counts, as for most readers of JSON.
             // What is of another kind is as good as missing.
             match key.as_str() {
-                "method_name" => envelope.method = serde_json::from_str(map.next_value::<&RawValue>()?.get()).ok(),
-                "params" => envelope.params = serde_json::from_str(map.next_value::<&RawValue>()?.get()).ok(),
+                "method_name" if seen.0 => return Err(Error::duplicate_field("method_name")),
+                "params" if seen.1 => return Err(Error::duplicate_field("params")),
+                "method_name" => {
+                    seen.0 = true;
+                    envelope.method = serde_json::from_str(map.next_value::<&RawValue>()?.get()).ok();
+                }
+                "params" => {
+                    seen.1 = true;
+                    envelope.params = serde_json::from_str(map.next_value::<&RawValue>()?.get()).ok();
+                }
                 _ => {
                     map.next_value::<IgnoredAny>()?;
                     envelope.odd = true;
@@ -153,8 +163,16 @@ mod tests {
     }
 
     #[test]
-    fn the_last_of_two_keys_counts_and_unknown_ones_are_noted() {
-        let body = r#"{"method_name": "x", "params": 1, "method_name": "read", "params": [{}, {"a": [1]}], "z": [[]]}"#;
+    fn a_key_that_occurs_twice_is_refused_and_unknown_ones_are_noted() {
+        for body in [
+            r#"{"method_name":"read","params":[{}],"params":[{}]}"#,
+            r#"{"method_name":"info","method_name":"read","params":[]}"#,
+            r#"{"method_name":"read","params":[{"script_key":"a","script_key":"b"}]}"#,
+            r#"{"method_name":"read","params":[{"script_key":"a","script\u005fkey":"b"}]}"#,
+        ] {
+            assert_eq!(reason(body), Some(Reason::Malformed), "{body}");
+        }
+        let body = r#"{"method_name": "read", "params": [{}, {"a": [1]}], "z": [[]]}"#;
         let asked = Asked::parse(body.as_bytes()).expect("a request");
         assert_eq!((asked.request.method.as_str(), asked.odd), ("read", true));
         assert_eq!(asked.request.argument, json!({"a": [1]}));

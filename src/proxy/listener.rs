@@ -120,7 +120,8 @@ impl Proxy {
             replica.metrics().clone(),
         )?;
         let schemas = SchemaCache::new(replica.state().clone()).await;
-        let callers = Callers::new(&site.auth, settings.callers.clone());
+        let (state, clock) = (replica.state().clone(), replica.clock().clone());
+        let callers = Callers::new(&site.auth, &settings, state, clock).await;
         let settings = Arc::new(settings);
         let shadow = Arc::new(Shadow::new(replica.state(), differences).await);
         let freshness = Arc::new(FreshnessTracker::new(replica, schema, Arc::clone(&settings), leader).await?);

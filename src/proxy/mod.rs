@@ -6,7 +6,10 @@
 //!   `question` reads the request strictly, `proven` and `settings` say which
 //!   conditions may be answered, `reason` why not, `explain` says it in words.
 //! - `catalogue`: what decisions depend on besides the request; `freshness` keeps it up
-//!   to date, `write_effects` says what a write may have changed, `callers` who asks.
+//!   to date, `write_effects` says what a write may have changed.
+//! - `callers`: who asks; `credential` and `credential_key` make the digest of a credential,
+//!   `credential_proof` reads what an answer proves about it, `credential_cache` keeps that;
+//!   `visibility` says what the scope of a caller hides.
 //! - `tls_listener`, `listener`: requests come in, `memory` bounds what they take; `call` answers one of the JSON API,
 //!   `answer` from the store, `upstream` from the site; `passthrough` streams all the rest;
 //!   `shadow` compares the two; `schema_cache` keeps `info` and schemas; `access_log` writes one line per call.
@@ -19,6 +22,10 @@ mod access_log;
 mod call;
 mod callers;
 pub mod catalogue;
+mod credential;
+mod credential_cache;
+mod credential_key;
+mod credential_proof;
 pub mod decide;
 mod freshness;
 pub mod tls_listener;
@@ -37,6 +44,7 @@ pub mod settings;
 pub mod shadow;
 pub mod summary;
 mod upstream;
+mod visibility;
 
 pub use crate::server::{ConnectionBounds, Tls};
 pub use catalogue::{Catalogue, PendingWrites};
@@ -53,3 +61,5 @@ pub use tls_listener::{ApiListener, ApiListenerError};
 mod decoder_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod visibility_tests;

@@ -1,6 +1,9 @@
 //! Reads the argument of `read` or `summarize` strictly: a query, and everything
 //! that its answer depends on.
 //!
+//! The scope of the caller comes first, by names alone: whether something hidden is
+//! cached, or exists, a caller does not learn from the reason of a pass either.
+//!
 //! Strict where `api3` is lenient: a parameter, a key or a value that nothing here
 //! knows may change the answer, so it ends the attempt. The site ignores unknown
 //! return fields and sort fields without a word; as the schema here may be older
@@ -11,9 +14,11 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value};
 
 use super::catalogue::Catalogue;
+use super::decide::Scope;
 use super::proven;
 use super::reason::{Advice, Pass, Reason};
 use super::settings::Semantics;
+use super::visibility;
 use crate::api3::{Fault, Read};
 use crate::entity::{DataType, EntityType, Shape};
 use crate::filter::{FieldPath, Filter, Only, Page, Query, RawFilter, RawLeaf, RawSort, Relation, Sort};
@@ -61,7 +66,7 @@ const FLAGS: &[&str] =
     &["include_archived_projects", "api_return_image_urls", "return_paging_info", "return_paging_info_without_counts"];
 
 /// Reads the argument of `read`.
-pub(super) fn read(argument: &Value, catalogue: &Catalogue) -> Result<(Read, Question), Pass> {
+pub(super) fn read(argument: &Value, scope: &Scope, catalogue: &Catalogue) -> Result<(Read, Question), Pass> {
     let object = strict(argument, READ_KEYS)?;
     for flag in FLAGS.iter().filter_map(|flag| object.get(*flag)) {
         if !flag.is_boolean() {
@@ -73,7 +78,7 @@ pub(super) fn read(argument: &Value, catalogue: &Catalogue) -> Result<(Read, Que
     if read.presets.is_some() {
         return Err(Pass::new(Reason::Preset, "`additional_filter_presets` is the site's own logic"));
     }
-    let mut reader = Reader::new(&read.entity_type, catalogue)?;
+    let mut reader = Reader::new(&read.entity_type, scope, catalogue)?;
     if read.only == Only::Retired {
         let detail = "what retired rows link to changes without an event";
         return Err(Pass::new(Reason::Retired, detail));
@@ -149,6 +154,7 @@ pub(super) fn malformed(fault: Fault) -> Pass {
 /// Reads the parts of a question about rows of one type.
 pub(super) struct Reader<'c> {
     catalogue: &'c Catalogue,
+    scope: &'c Scope,
     entity_type: EntityType,
     needs: Needs,
     addresses: Vec<String>,
@@ -156,12 +162,13 @@ pub(super) struct Reader<'c> {
 
 impl<'c> Reader<'c> {
     /// Begins; the type must be cached, and whole.
-    pub fn new(entity_type: &EntityType, catalogue: &'c Catalogue) -> Result<Self, Pass> {
+    pub fn new(entity_type: &EntityType, scope: &'c Scope, catalogue: &'c Catalogue) -> Result<Self, Pass> {
+        visibility::check_type(scope, entity_type)?;
         if catalogue.schema.entity(entity_type).is_none() {
             return Err(Pass::new(Reason::UnknownField, format!("the site has no entity type `{entity_type}`")));
         }
         let reader =
-            Self { catalogue, entity_type: entity_type.clone(), needs: Needs::default(), addresses: Vec::new() };
+            Self { catalogue, scope, entity_type: entity_type.clone(), needs: Needs::default(), addresses: Vec::new() };
         reader.whole(entity_type)?;
         Ok(Self { needs: Needs { rows: [entity_type.clone()].into(), ..Needs::default() }, ..reader })
     }
@@ -192,6 +199,7 @@ impl<'c> Reader<'c> {
 
     /// Checks a filter and notes what it looks at.
     pub fn filter(&mut self, raw: &RawFilter) -> Result<Filter, Pass> {
+        visibility::check_filter(self.scope, &self.entity_type, raw)?;
         let filter = self.catalogue.schema.filter(&self.entity_type, raw).map_err(refused)?;
         self.conditions(raw)?;
         Ok(filter)
@@ -292,6 +300,7 @@ impl<'c> Reader<'c> {
             let detail = "whether archived projects themselves are left out is not known";
             return Err(Pass::new(Reason::UnsupportedFilter, detail));
         }
+        visibility::check_path(self.scope, &self.entity_type, "project.Project.archived")?;
         let Some(path) = self.catalogue.schema.path(&self.entity_type, "project.Project.archived") else {
             let detail = format!("`{}` has no project", self.entity_type);
             return Err(Pass::new(Reason::UnsupportedFilter, detail));
@@ -303,6 +312,7 @@ impl<'c> Reader<'c> {
 
     /// Finds a path in the schema.
     pub fn path(&self, text: &str) -> Result<FieldPath, Pass> {
+        visibility::check_path(self.scope, &self.entity_type, text)?;
         if text.contains("current_user") {
             return Err(Pass::new(Reason::PerUser, format!("`{text}` differs from user to user")));
         }

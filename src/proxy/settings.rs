@@ -43,6 +43,8 @@ pub struct Settings {
     pub insecure: bool,
     /// The certificate and the key of the listener.
     pub tls: Option<Tls>,
+    /// How long an accepted credential is believed before the site is asked again.
+    pub verify_every: Duration,
     /// Who else is answered from the cache.
     pub callers: Vec<CallerRule>,
 }
@@ -66,6 +68,7 @@ impl Default for Settings {
             shadow_share: 0.1,
             insecure: false,
             tls: None,
+            verify_every: Duration::from_secs(300),
             callers: Vec::new(),
         }
     }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::catalogue::Catalogue;
+use super::decide::Scope;
 use super::question::{self, Question, Reader};
 use super::reason::{Pass, Reason};
 use crate::api3::{Summarize, SummaryField};
@@ -55,7 +56,7 @@ pub enum Aggregate {
 }
 
 /// Reads the argument of `summarize`.
-pub(super) fn plan(argument: &Value, catalogue: &Catalogue) -> Result<(Vec<Column>, Question), Pass> {
+pub(super) fn plan(argument: &Value, scope: &Scope, catalogue: &Catalogue) -> Result<(Vec<Column>, Question), Pass> {
     let known = ["type", "filters", "summaries", "grouping", "include_archived_projects"];
     let object = question::strict(argument, &known)?;
     if object.get("include_archived_projects").is_some_and(|flag| !flag.is_boolean()) {
@@ -63,7 +64,7 @@ pub(super) fn plan(argument: &Value, catalogue: &Catalogue) -> Result<(Vec<Colum
     }
     let asked = Summarize::from_wire(argument).map_err(question::malformed)?;
     question::check_filter(object, &asked.filter)?;
-    let mut reader = Reader::new(&asked.entity_type, catalogue)?;
+    let mut reader = Reader::new(&asked.entity_type, scope, catalogue)?;
     if !asked.grouping.is_empty() {
         return Err(Pass::new(Reason::UnsupportedFilter, "the order of groups is not known"));
     }

@@ -407,6 +407,25 @@ fn a_scope_hides_before_anything_is_looked_at() {
     assert_eq!(with(&one, json!([]), json!(["code", "project", "project.Project.name"])), "serve");
     assert_eq!(with(&one, json!([]), json!(["sg_sequence"])), "scope");
     assert_eq!(with(&one, json!([["sg_sequence.Sequence.code", "is", "a"]]), json!([])), "scope");
+    // A name is the value of a field: without `Sequence.code` no link shows it, and no
+    // filter or order looks at it.
+    let mut nameless = limited(&["Shot", "Sequence"], None);
+    let Scope::Limited(limits) = &mut nameless else { panic!("limits") };
+    limits.fields.insert("Sequence".into(), ["done".to_owned()].into());
+    assert_eq!(with(&nameless, json!([]), json!(["code", "sg_sequence.Sequence.done"])), "serve");
+    assert_eq!(with(&nameless, json!([]), json!(["sg_sequence"])), "scope");
+    assert_eq!(with(&nameless, json!([["sg_sequence", "name_contains", "a"]]), json!([])), "scope");
+    assert_eq!(with(&nameless, json!([["sg_sequence", "is", {"type": "Sequence", "id": 1}]]), json!([])), "scope");
+    let mut sorted = find("Shot", json!([]), json!(["code"]));
+    sorted["sorts"] = json!([{"field_name": "sg_sequence", "direction": "asc"}]);
+    assert_eq!(outcome_with(&asked("read", sorted), &nameless, &catalogue()), "scope");
+    // Whether what is hidden is cached, or exists, shows neither.
+    for field in ["secret", "nothing"] {
+        let path = format!("sg_sequence.Sequence.{field}");
+        assert_eq!(with(&some, json!([]), json!([path])), "scope");
+        assert_eq!(with(&some, json!([[path, "is", "x"]]), json!([])), "scope");
+    }
+    assert_eq!(with(&some, json!([]), json!(["created_by.HumanUser.login"])), "scope");
     let nobody = Scope::Nothing(Pass::new(Reason::UnknownCaller, "a stranger"));
     assert_eq!(with(&nobody, json!([]), json!([])), "unknown_caller");
 }
@@ -536,5 +555,9 @@ proptest! {
 fn a_nest_that_no_parser_bears_passes() {
     let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
     let body = format!(r#"{{"method_name":"read","params":[{{}},{deep}]}}"#);
-    assert_eq!(Asked::parse(body.as_bytes()).map_err(|pass| pass.reason), Err(Reason::Malformed));
+    let asked = Asked::parse(body.as_bytes()).expect("the envelope of a request");
+    assert_eq!(
+        (asked.unread.is_some(), outcome_with(&asked, &Scope::Full, &catalogue()).as_str()),
+        (true, "malformed")
+    );
 }

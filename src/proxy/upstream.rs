@@ -56,6 +56,8 @@ pub(super) struct BufferedResponse {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub body: Bytes,
+    /// When the question was asked, or before.
+    pub asked_at: Instant,
 }
 
 /// The site gave no answer.
@@ -177,10 +179,11 @@ impl Upstream {
         body: Bytes,
         patient: bool,
     ) -> Result<BufferedResponse, Unreachable> {
+        let asked_at = Instant::now();
         let response = self.send_with_retry(outgoing, body, patient).await?;
         let (status, headers) = (response.status(), response.headers().clone());
         let body = self.read(response).await?;
-        Ok(BufferedResponse { status, headers, body })
+        Ok(BufferedResponse { status, headers, body, asked_at })
     }
 
     /// Sends a request; the answer is read by whoever gets it.

@@ -15,6 +15,7 @@
 //! marks that it covers in one of them ([`State::begin_read`]).
 
 mod absences;
+mod credentials;
 mod dead;
 mod error;
 mod fresh;
@@ -38,6 +39,7 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tokio::sync::Mutex;
 
 pub use absences::{OpenBreaker, SuspectedAbsence};
+pub use credentials::CredentialRecord;
 pub use dead::{Dead, DeadKind, NewDead};
 pub use error::StateError;
 pub use fresh::{ReplicationStatus, TypeReplicationStatus};

@@ -32,6 +32,7 @@ mod metrics_rules;
 mod ops_listener;
 mod pipelines_shipped;
 mod program;
+mod proxy_credentials;
 mod proxy_listener;
 mod proxy_outage;
 mod proxy_python;

@@ -1,0 +1,344 @@
+//! Proof of identity over real connections: whatever a site answers to whatever was sent
+//! before, no wrong credential reads a row from the cache, and the right one does.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::header::HeaderMap;
+use serde_json::{Value, json};
+use sgcache::entity::Timestamp;
+use sgcache::proxy::{ApiListener, CallerName, CallerRule, Leader, Limits, Parts, Proxy, Settings};
+use sgcache::shotgun;
+use sgcache::sim::faults::Rule;
+use sgcache::sim::{Site, Trouble};
+use tokio_util::sync::CancellationToken;
+
+use crate::proxy_rig::{Rig, call_with_status, find, said, written};
+
+const CONFIGS: &[(&str, &str)] = &[
+    ("Project", r#"{"fields": {"name": {}, "archived": {}}}"#),
+    ("Shot", r#"{"fields": {"code": {}, "project": {}}}"#),
+];
+/// What no answer to a wrong credential may hold: the name of a row.
+const ROW: &str = "secret_shot";
+
+fn site() -> Arc<Site> {
+    let site = Site::empty();
+    site.create("Project", json!({"name": "Demo"})).expect("a project");
+    let fields = json!({"code": ROW, "project": {"type": "Project", "id": 1}});
+    site.create("Shot", fields).expect("a shot");
+    let person = json!({"login": "td", "password_proxy": "td-word", "name": "T D"});
+    site.create("HumanUser", person).expect("a person");
+    site.add_script("farm", "farm-key", true);
+    site
+}
+
+fn settings() -> Settings {
+    let rule = |name| CallerRule { name, limits: Limits::default() };
+    let callers = vec![rule(CallerName::Script("farm".into())), rule(CallerName::Login("td".into()))];
+    Settings { callers, upstream_retry_timeout: Duration::ZERO, ..Settings::default() }
+}
+
+fn shots() -> Value {
+    find("Shot", json!([]), &["code"])
+}
+
+/// The kinds of credentials; a wrong one of each, and of two a right one.
+const KINDS: &[&str] = &["script", "login", "session_token", "sudo_as_login", "sso", "two_factor"];
+
+fn wrong(kind: &str, secret: &str) -> Value {
+    match kind {
+        "script" => json!({"script_name": "farm", "script_key": secret}),
+        "login" | "sso" => json!({"user_login": "td", "user_password": secret}),
+        "session_token" => json!({"session_token": secret}),
+        "sudo_as_login" => json!({"script_name": "farm", "script_key": secret, "sudo_as_login": "td"}),
+        _ => json!({"user_login": "td", "user_password": secret, "auth_token": "123456"}),
+    }
+}
+
+fn right(kind: &str) -> Option<Value> {
+    match kind {
+        "script" => Some(json!({"script_name": "farm", "script_key": "farm-key"})),
+        "login" => Some(json!({"user_login": "td", "user_password": "td-word"})),
+        _ => None,
+    }
+}
+
+/// What is sent before, and whether a successful answer to it proves the credential.
+const SENT: &[(&str, bool)] = &[
+    ("info", false),
+    ("read", true),
+    ("summarize", true),
+    ("schema_read", true),
+    ("create", true),
+    ("update", true),
+    ("delete", true),
+    ("batch", true),
+    ("no_such_method", false),
+    ("get_session_token", false),
+    ("preferences_read", false),
+    ("read with a cookie", false),
+    ("read with an authorization", false),
+    ("read with more", false),
+    ("GET /api/v1/entity/shots", false),
+    ("POST /upload/upload_file", false),
+];
+
+/// The answers of the site: its own, faults, and what no client expects.
+fn answers(proves: bool, thorough: bool) -> Vec<Option<Trouble>> {
+    let answer = |status, body: &str| Some(Trouble::Answer { status, body: body.to_owned() });
+    let mut all = vec![None, Some(Trouble::Html), Some(Trouble::Dropped), Some(Trouble::Truncated)];
+    all.extend((100..=111).map(|code| Some(Trouble::Fault(code, "no".into()))));
+    if thorough {
+        for body in ["", "{}", "[]", r#"{"results":null}"#, r#"{"results":{}}"#, r#"{"results":{"entities":[]}"#] {
+            all.push(answer(200, body));
+        }
+        all.push(answer(200, r#"{"results":{"entities":[]},"exception":true,"error_code":104}"#));
+        let rows = r#"{"results":{"entities":[],"summaries":{},"type":"Shot","id":1}}"#;
+        all.extend([301, 302, 401, 403, 404, 429, 500, 503].map(|status| answer(status, rows)));
+    }
+    if !proves {
+        all.push(answer(200, r#"{"results":{"entities":[],"summaries":{},"type":"Shot","id":1}}"#));
+        all.push(answer(200, r#"{"results":true}"#));
+    }
+    all
+}
+
+/// Makes the next request with a secret meet a trouble, or all of them.
+fn order(rig: &Rig, secret: &str, trouble: Trouble, times: Option<u64>) {
+    let rule = Rule { credential: Some(secret.to_owned()), times, ..Rule::always(trouble) };
+    rig.site().troubles.order(rule, Timestamp(0));
+}
+
+async fn send(http: &reqwest::Client, rig: &Rig, what: &str, auth: &Value) {
+    let filters = json!({"logical_operator": "and", "conditions": []});
+    let argument = match what {
+        "summarize" => json!({"type": "Shot", "filters": filters, "summaries": [{"field": "id", "type": "count"}]}),
+        "schema_read" => json!({}),
+        "create" => json!({"type": "Shot", "fields": [], "return_fields": []}),
+        "update" => json!({"type": "Shot", "id": 1, "fields": []}),
+        "delete" => json!({"type": "Shot", "id": 999}),
+        "batch" => json!([{"request_type": "delete", "type": "Shot", "id": 999}]),
+        _ => shots(),
+    };
+    let request = match what.split_once(' ') {
+        Some(("GET", path)) => http.get(format!("{}{path}", rig.url)).query(&[("key", auth.to_string())]),
+        Some(("POST", path)) => http.post(format!("{}{path}", rig.url)).body(auth.to_string()),
+        parts => {
+            let mut body = json!({"method_name": parts.map_or(what, |(method, _)| method), "params": [auth, argument]});
+            let request = http.post(format!("{}/api3/json", rig.url));
+            let request = match parts {
+                Some((_, "with a cookie")) => request.header("cookie", "_session_id=of-another"),
+                Some((_, "with an authorization")) => request.header("authorization", "Bearer of-another"),
+                Some(_) => {
+                    body["params"] = json!([auth, argument, {"script_name": "of-another"}]);
+                    request
+                }
+                None => request,
+            };
+            request.json(&body)
+        }
+    };
+    // A connection that the site breaks off is broken off here, too.
+    if let Ok(response) = request.send().await {
+        let _ = response.text().await;
+    }
+}
+
+async fn read(http: &reqwest::Client, rig: &Rig, auth: &Value) -> (String, String) {
+    let body = json!({"method_name": "read", "params": [auth, shots()]});
+    let sent = http.post(format!("{}/api3/json", rig.url)).json(&body).send().await.expect("an answer");
+    (said(sent.headers()), sent.text().await.expect("a body"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_answer_to_anything_opens_the_cache_to_a_wrong_credential() {
+    let rig = Rig::start(site(), written(CONFIGS), settings()).await;
+    let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().expect("a client");
+    let mut number = 0;
+    for kind in KINDS {
+        for (sent, proves) in SENT {
+            // Kinds that are never answered need no more than a sample.
+            // The simulated site troubles calls of the JSON API only.
+            let is_call = !sent.starts_with("GET ") && !sent.starts_with("POST ");
+            let answers = if is_call { answers(*proves, matches!(*kind, "script" | "login")) } else { vec![None] };
+            for trouble in answers {
+                number += 1;
+                let secret = format!("wrong-{number}");
+                let auth = wrong(kind, &secret);
+                let context = format!("{kind}, {sent}, {trouble:?}");
+                if let Some(trouble) = trouble {
+                    order(&rig, &secret, trouble, Some(1));
+                }
+                send(&http, &rig, sent, &auth).await;
+                // Neither while the site fails for it, nor when it answers again.
+                order(&rig, &secret, Trouble::Status(503), Some(2));
+                for _ in 0..2 {
+                    let (how, text) = read(&http, &rig, &auth).await;
+                    assert!(!text.contains(ROW), "{context}: {how} {text}");
+                }
+                rig.site().troubles.clear();
+                let (how, text) = read(&http, &rig, &auth).await;
+                assert!(!text.contains(ROW) && how != "hit" && how != "stale", "{context}: {how} {text}");
+            }
+        }
+        if let Some(auth) = right(kind) {
+            let (first, rows) = read(&http, &rig, &auth).await;
+            assert!(first == "unverified" && rows.contains(ROW), "{kind}: {first} {rows}");
+            let (second, again) = read(&http, &rig, &auth).await;
+            assert!(second == "hit" && again.contains(ROW), "{kind}: {second} {again}");
+        }
+    }
+    println!("{number} wrong credentials");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_password_is_not_good_because_the_site_takes_no_passwords() {
+    let rig = Rig::start(site(), written(CONFIGS), settings()).await;
+    order(&rig, "td", Trouble::Fault(110, "no passwords here".into()), None);
+    let auth = json!({"user_login": "td", "user_password": "anything"});
+    for _ in 0..3 {
+        let (_, headers, answer) = call_with_status(&rig.url, auth.clone(), "read", shots()).await;
+        assert_eq!(answer["error_code"], 110, "{answer}");
+        assert!(matches!(said(&headers).as_str(), "unverified" | "refused"), "{headers:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn credentials_that_two_readers_take_for_different_ones_are_not_learned() {
+    let rig = Rig::start(site(), written(CONFIGS), settings()).await;
+    rig.site().add_script("other", "other-key", true);
+    let argument = shots();
+    // A site that takes the first of two keys would answer for `other`.
+    let rows = json!({"results": {"entities": []}}).to_string();
+    order(&rig, "forged", Trouble::Answer { status: 200, body: rows }, Some(1));
+    let body = format!(
+        r#"{{"method_name":"read","params":[{{"script_name":"other","script_key":"other-key",
+            "script_name":"farm","script_key":"forged"}},{argument}]}}"#
+    );
+    let sent = reqwest::Client::new().post(format!("{}/api3/json", rig.url)).body(body).send().await;
+    assert_eq!(said(sent.expect("an answer").headers()), "malformed");
+    let forged = json!({"script_name": "farm", "script_key": "forged"});
+    rig.site().troubles.clear();
+    let (_, headers, answer) = call_with_status(&rig.url, forged, "read", argument).await;
+    assert_eq!((said(&headers).as_str(), &answer["error_code"]), ("unverified", &json!(102)));
+}
+
+/// Replaces the key of the script `farm` on the site, as revoking it does.
+fn revoke(rig: &Rig) {
+    let found = rig.site().read("ApiUser", &json!([["firstname", "is", "farm"]]), &["firstname"]).expect("a script");
+    let id = found[0]["id"].as_i64().expect("an id");
+    rig.site().update_silently("ApiUser", id, json!({"salted_password": "another-key"})).expect("a new key");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoked_key_is_refused_whatever_it_sends_meanwhile() {
+    let settings = Settings { verify_every: Duration::from_millis(500), ..settings() };
+    let rig = Rig::start(site(), written(CONFIGS), settings).await;
+    let http = reqwest::Client::new();
+    let farm = right("script").expect("a credential");
+    while read(&http, &rig, &farm).await.0 != "hit" {}
+    revoke(&rig);
+    // Hits and answers of methods that need no login go on all the time: only the refusal
+    // of a question ends the loop.
+    loop {
+        let (how, text) = read(&http, &rig, &farm).await;
+        if how == "refused" || how == "unverified" {
+            assert!(!text.contains(ROW), "{text}");
+            break;
+        }
+        assert_eq!(how, "hit");
+        for what in ["info", "no_such_method", "GET /api/v1/entity/shots"] {
+            send(&http, &rig, what, &farm).await;
+        }
+    }
+    let (how, text) = read(&http, &rig, &farm).await;
+    assert!(!text.contains(ROW), "{how} {text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_credential_in_use_is_renewed_before_its_time_is_over() {
+    let settings = Settings { verify_every: Duration::from_secs(2), ..settings() };
+    let rig = Rig::start(site(), written(CONFIGS), settings).await;
+    let (http, farm) = (reqwest::Client::new(), right("script").expect("a credential"));
+    // On a machine that stalls for the last quarter of the time, a read goes to the site
+    // after all, and it begins anew.
+    'anew: loop {
+        while read(&http, &rig, &farm).await.0 != "hit" {}
+        rig.site().requests.reset();
+        while rig.site().requests.of("read Shot") == 0 {
+            if read(&http, &rig, &farm).await.0 != "hit" {
+                continue 'anew;
+            }
+        }
+        break;
+    }
+}
+
+/// Another process over the same data directory, as after a restart.
+async fn restarted(rig: &Rig, settings: Settings) -> (String, CancellationToken) {
+    let site = shotgun::Settings::new(rig.site_url.clone(), sgcache::api3::Auth::script("sgcache", "sgcache-sim"));
+    let schema = rig.replica.client().schema().await.expect("a schema");
+    let parts = Parts {
+        replica: rig.replica.clone(),
+        schema,
+        site: &site,
+        settings: settings.clone(),
+        leader: Leader::Here(Arc::new(|| {})),
+        access_log: None,
+        differences: None,
+    };
+    let proxy = Proxy::new(parts).await.expect("a proxy");
+    let listener = ApiListener::bind(([127, 0, 0, 1], 0).into(), &settings).await.expect("a free port");
+    let (url, stop) = (format!("http://{}", listener.address()), CancellationToken::new());
+    let (router, serving, running) = (proxy.router(), stop.clone(), stop.clone());
+    tokio::spawn(async move { listener.serve(router, serving).await.expect("serving") });
+    tokio::spawn(async move { proxy.run(running).await });
+    // A poll after the start shows that no write is on its way any more.
+    let own = json!({"script_name": "sgcache", "script_key": "sgcache-sim"});
+    while stale_or_not(&url, &own).await.0 != "hit" {}
+    (url, stop)
+}
+
+async fn stale_or_not(url: &str, auth: &Value) -> (String, HeaderMap, Value) {
+    let (_, headers, answer) = call_with_status(url, auth.clone(), "read", shots()).await;
+    (said(&headers), headers, answer)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_was_good_before_a_restart_is_answered_while_the_site_is_away() {
+    let rig = Rig::start(site(), written(CONFIGS), settings()).await;
+    let http = reqwest::Client::new();
+    for kind in ["script", "login"] {
+        let auth = right(kind).expect("a credential");
+        while read(&http, &rig, &auth).await.0 != "hit" {}
+    }
+    let (url, stop) = restarted(&rig, settings()).await;
+    rig.site().troubles.next(u32::MAX, Trouble::Status(503));
+    for kind in ["script", "login"] {
+        let auth = right(kind).expect("a credential");
+        let (how, headers, answer) = stale_or_not(&url, &auth).await;
+        assert_eq!(how, "stale", "{headers:?} {answer}");
+        assert_eq!(answer["results"]["entities"][0]["code"], ROW);
+        let (how, _, answer) = stale_or_not(&url, &wrong(kind, "wrong")).await;
+        assert!(how == "unverified" && !answer.to_string().contains(ROW), "{how} {answer}");
+    }
+    stop.cancel();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_fails_does_not_make_an_outage_for_a_revoked_key() {
+    // A process that has just started knows the credential from the record of the last one.
+    for trouble in [Trouble::Status(500), Trouble::DroppedBefore] {
+        let rig = Rig::start(site(), written(CONFIGS), settings()).await;
+        let (http, farm) = (reqwest::Client::new(), right("script").expect("a credential"));
+        while read(&http, &rig, &farm).await.0 != "hit" {}
+        let (url, stop) = restarted(&rig, settings()).await;
+        revoke(&rig);
+        // The request itself fails, and every other question is answered.
+        order(&rig, "farm", trouble, Some(1));
+        let (how, _, answer) = stale_or_not(&url, &farm).await;
+        assert!(how == "refused" && !answer.to_string().contains(ROW), "{how} {answer}");
+        stop.cancel();
+    }
+}
