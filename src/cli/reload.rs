@@ -44,9 +44,9 @@ pub async fn watch(engine: Arc<Engine>, names: Vec<String>, commands: mpsc::Send
         };
         let now = look(&config);
         // A file that is still being written has changed again by the next look.
-        let settled = now == before;
+        let is_complete = now == before;
         before.clone_from(&now);
-        if asked || (settled && now != used) {
+        if asked || (is_complete && now != used) {
             used = now;
             reload(&engine, &names, &commands).await;
         }

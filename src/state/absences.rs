@@ -105,7 +105,7 @@ impl State {
         .await
     }
 
-    /// Returns the rows of a type that are absent and were read since a moment.
+    /// Returns the rows of a type that are absent and were read at `since` or later.
     pub async fn absent_since(&self, entity_type: &EntityType, since: SiteTime, limit: usize) -> Result<Vec<i64>> {
         let entity_type = entity_type.clone();
         self.read(move |connection| {
@@ -295,7 +295,7 @@ fn load_open(connection: &Connection, name: &str, since: SiteTime) -> Result<Ope
     Ok(OpenBreaker { entity_type, since, held, suspected: suspected as u64, active: active as u64 })
 }
 
-/// Marks what is absent and was read since a moment; returns how many rows.
+/// Marks what is absent and was read at `since` or later; returns how many rows.
 fn reread_absent(
     transaction: &Transaction<'_>,
     entity_type: &EntityType,

@@ -123,7 +123,7 @@ impl Replica {
                 }
             }
         }
-        self.tell_of(&lacking);
+        self.log_changes(&lacking);
         self.followed_mut(|followed| {
             // Other layouts may have been configured meanwhile: the next check fits those.
             if followed.configured == configured {
@@ -154,7 +154,7 @@ impl Replica {
         Ok(hidden)
     }
 
-    fn tell_of(&self, lacking: &Lacking) {
+    fn log_changes(&self, lacking: &Lacking) {
         let known = self.lacking();
         for (entity_type, fields) in lacking {
             let before = known.get(entity_type);

@@ -68,7 +68,7 @@ impl Replica {
         Ok(self.tracked().layouts().filter(live).map(|layout| layout.entity_type.clone()).collect())
     }
 
-    /// Compares at least so many rows above an id, if there are as many; returns
+    /// Compares at least `wanted` rows above an id, if there are as many; returns
     /// the last id, `None` at the end of the type.
     async fn scrub_type(
         &self,

@@ -5,7 +5,7 @@ use crate::store::PurgeScope;
 
 impl Replica {
     /// Makes room in the store for every followed type. One that the store has lost,
-    /// because somebody dropped its index or removed the file, is imported again.
+    /// because its index was dropped or its file removed, is imported again.
     pub(super) async fn make_room(&self) -> Result<()> {
         let known = self.state().types().await?;
         let stored = self.store().types().await?;
@@ -26,7 +26,7 @@ impl Replica {
         Ok(())
     }
 
-    /// Puts types aside that no entity config names any more: their rows go after
+    /// Notes which types no entity config names any more: their rows go after
     /// a period in which a mistake can be undone.
     pub(super) async fn forget_untracked(&self) -> Result<()> {
         let tracked = self.tracked();

@@ -8,7 +8,7 @@ use crate::program::Place;
 fn state_of(status: &str, name: &str) -> String {
     let status: Value = serde_json::from_str(status).unwrap_or_default();
     let types = status["types"].as_array().into_iter().flatten();
-    let found = types.filter(|ty| ty["entity_type"] == name).find_map(|ty| ty["state"].as_str());
+    let found = types.filter(|ty| ty["type"] == name).find_map(|ty| ty["state"].as_str());
     found.unwrap_or_default().to_owned()
 }
 
