@@ -34,14 +34,29 @@ const SOURCE_REASON: Axis = Axis::Fixed(
 );
 const POLL_REASON: Axis = Axis::Fixed(
     "reason",
-    &["timeout", "connect", "tls", "auth", "rate_limited", "http_4xx", "http_5xx", "fault", "decode", "state", "other"],
+    &[
+        "timeout",
+        "connect",
+        "tls",
+        "auth",
+        "rate_limited",
+        "http_4xx",
+        "http_5xx",
+        "fault",
+        "decode",
+        "state",
+        "history",
+        "other",
+    ],
 );
 const EVENT_OPERATION: Axis = Axis::Fixed("operation", &["create", "change", "retire", "revive", "link"]);
 const SKIP_REASON: Axis = Axis::Fixed("reason", &["not_cached_type", "duplicate", "no_entity", "other"]);
 const EVENT_FAILURE: Axis = Axis::Fixed("reason", &["malformed", "refused", "other"]);
 const ROW_OUTCOME: Axis = Axis::Fixed("outcome", &["written", "unchanged", "stale", "absent", "filtered", "refused"]);
-const MARK_KIND: Axis =
-    Axis::Fixed("kind", &["new", "change", "retire", "revive", "inverse", "scan", "repair", "settle", "import"]);
+const MARK_KIND: Axis = Axis::Fixed(
+    "kind",
+    &["new", "change", "retire", "revive", "inverse", "scan", "repair", "recheck", "unproven", "import"],
+);
 const GAP_RESOLUTION: Axis = Axis::Fixed("resolution", &["arrived", "retired", "resync"]);
 const DEAD_KIND: Axis = Axis::Fixed("kind", &["event", "row", "read", "write"]);
 const STORE_OPERATION: Axis = Axis::Fixed("operation", &["get", "search", "count", "bulk", "refresh", "scan", "other"]);
@@ -207,8 +222,10 @@ metrics! {
         /// One fetch of the loop, from the request to the committed row.
         fetch_duration: Histogram =
             histogram("sgcache_sync_fetch_duration_seconds", SOURCE_SECONDS);
-        /// Rows that did not show what their event announced, after every second look.
-        settle_unresolved: IntCounter = counter("sgcache_sync_settle_unresolved_total");
+        /// Announcements of entries that no reread of their row ever showed.
+        recheck_unresolved: IntCounter = counter("sgcache_sync_recheck_unresolved_total");
+        /// Rows that the store refused for a newer version which this process does not know.
+        version_conflicts: IntCounter = counter("sgcache_sync_version_conflicts_total");
         /// Changes found by scans that no event reported.
         silent_changes: Counters =
             counters("sgcache_sync_silent_changes_total", &[Axis::EntityType]);

@@ -1,4 +1,6 @@
 //! The clock of the site: real, shifted, or standing still until a test moves it.
+//!
+//! What the site shows has whole seconds; a replica may be behind by parts of one.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -14,10 +16,10 @@ pub struct SiteClock(Mutex<Mode>);
 /// How the clock goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mode {
-    /// The clock of the machine, so many seconds ahead.
+    /// The clock of the machine, so many milliseconds ahead.
     Real(i64),
-    /// Standing still.
-    Still(Timestamp),
+    /// Standing still, in milliseconds since 1970.
+    Still(i64),
 }
 
 impl Default for Mode {
@@ -43,29 +45,34 @@ impl SiteClock {
 
     /// Returns the time of the site.
     pub fn now(&self) -> Timestamp {
+        Timestamp(self.now_millis().div_euclid(1000))
+    }
+
+    /// Returns the time of the site in milliseconds since 1970.
+    pub fn now_millis(&self) -> i64 {
         match self.mode() {
-            Mode::Real(ahead) => Timestamp(Utc::now().timestamp() + ahead),
+            Mode::Real(ahead) => Utc::now().timestamp_millis() + ahead,
             Mode::Still(now) => now,
         }
     }
 
     /// Stops the clock at a moment.
     pub fn set(&self, now: Timestamp) {
-        self.set_mode(Mode::Still(now));
+        self.set_mode(Mode::Still(now.0.saturating_mul(1000)));
     }
 
     /// Moves the clock on, whether it runs or stands still.
     pub fn advance(&self, by: Duration) {
-        let seconds = i64::try_from(by.as_secs()).unwrap_or(0);
+        let millis = i64::try_from(by.as_millis()).unwrap_or(0);
         let mut mode = self.held();
         *mode = match *mode {
-            Mode::Real(ahead) => Mode::Real(ahead + seconds),
-            Mode::Still(now) => Mode::Still(Timestamp(now.0 + seconds)),
+            Mode::Real(ahead) => Mode::Real(ahead + millis),
+            Mode::Still(now) => Mode::Still(now + millis),
         };
     }
 
     /// Lets the clock run again, with the real time and this many seconds.
     pub fn run(&self, ahead_seconds: i64) {
-        self.set_mode(Mode::Real(ahead_seconds));
+        self.set_mode(Mode::Real(ahead_seconds.saturating_mul(1000)));
     }
 }

@@ -112,7 +112,12 @@ impl Site {
             return Err(Fault::malformed("read", words));
         }
         let world = self.view(read.entity_type.as_str());
-        let ty = type_id(&world, "read", &read.entity_type)?;
+        self.read_from(&world, read, viewer)
+    }
+
+    /// Answers `read` from these rows.
+    pub(super) fn read_from(&self, world: &World, read: Read, viewer: Option<Key>) -> Result<Vec<u8>, Fault> {
+        let ty = type_id(world, "read", &read.entity_type)?;
         let filter = world.schema.filter(&read.entity_type, &read.filter).map_err(|fault| refused("read", fault))?;
         let query = Query {
             filter: world.readings.absolute(&filter, self.clock.now()),
@@ -124,12 +129,12 @@ impl Site {
             entity_type: read.entity_type,
         };
         let query = match &read.presets {
-            Some(presets) => presets::narrow(&world, ty, presets, query)?,
+            Some(presets) => presets::narrow(world, ty, presets, query)?,
             None => query,
         };
-        let found = find(&world, ty, &query, read.paging_info == PagingInfo::WithCounts);
-        let columns = columns(&world, ty, &read.fields);
-        let encoder = Encoder::new(&world).seen_by(viewer);
+        let found = find(world, ty, &query, read.paging_info == PagingInfo::WithCounts);
+        let columns = columns(world, ty, &read.fields);
+        let encoder = Encoder::new(world).seen_by(viewer);
         let mut out = Vec::with_capacity(64 + found.rows.len() * (32 + 40 * columns.len()));
         out.extend_from_slice(b"{\"entities\":[");
         for (index, key) in found.rows.iter().enumerate() {

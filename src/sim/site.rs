@@ -27,7 +27,7 @@ use super::snapshot::{self, SnapshotError};
 use super::transaction::Transaction;
 use super::world::{FIRST_EVENT, World};
 use super::write::{Writer, plain};
-use crate::api3::{Create, Fault, FieldWrite, Update};
+use crate::api3::{Create, Fault, FieldWrite, Read, Update};
 use crate::entity::{EntityType, EventId, Timestamp};
 
 /// A simulated site.
@@ -254,7 +254,7 @@ impl Site {
         if outcome.is_ok() {
             store(&mut world, entries, &taken, &actor, now);
             let touched = world.keep();
-            self.scenario.replica.note(&world, &touched, self.clock.now());
+            self.scenario.replica.note(&world, &touched, self.clock.now_millis());
         } else {
             world.roll_back();
         }
@@ -349,7 +349,8 @@ impl Site {
     }
 
     /// Reads every active row that passes `filters`, written as the lists of the
-    /// Python client, in the order of ids.
+    /// Python client, in the order of ids: as it is committed, however far a copy of
+    /// the site is behind.
     ///
     /// # Errors
     ///
@@ -359,7 +360,7 @@ impl Site {
         let argument = json!({
             "type": entity_type, "return_fields": fields, "filters": filter.to_wire(), "return_only": "active",
             "paging": {"entities_per_page": u32::MAX, "current_page": 1}});
-        let answer = self.run_read(&argument, u32::MAX, None)?;
+        let answer = self.read_from(&self.rows(), Read::from_wire(&argument)?, None)?;
         let answer: Value = serde_json::from_slice(&answer).unwrap_or_default();
         crate::api3::ReadAnswer::from_wire(answer)
             .map(|answer| answer.entities)

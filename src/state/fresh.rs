@@ -11,14 +11,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use rusqlite::{Connection, params};
 use serde::{Deserialize, Serialize};
 
-use super::{Kinds, Result, SiteTime, State, TypeState, types};
+use super::{AsOf, Kinds, Result, SiteTime, State, TypeState};
 use crate::entity::EntityType;
 
 /// What can be said about every type at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReplicationStatus {
-    /// Everything that was visible at this moment is marked or stored.
+    /// Everything that was visible at this moment is marked or stored; only shown.
     pub complete_as_of: Option<SiteTime>,
+    /// The same as the number of a poll; 0 before the first complete one.
+    #[serde(default)]
+    pub complete_poll: i64,
+    /// The number of the poll that was started last: a higher one begins later.
+    #[serde(default)]
+    pub polls_started: i64,
     /// The followed types.
     pub types: BTreeMap<EntityType, TypeReplicationStatus>,
     /// Types with open marks that an event or a write led to: everything visible
@@ -26,6 +32,10 @@ pub struct ReplicationStatus {
     pub marked: BTreeMap<EntityType, SiteTime>,
     /// The same, with the marks of entities that are linked to a changed one.
     pub unread: BTreeMap<EntityType, SiteTime>,
+    /// By the type of `unread`: everything that polls up to this number saw is in the
+    /// rows.
+    #[serde(default)]
+    pub unread_polls: BTreeMap<EntityType, i64>,
     /// Whether an event told of a change of the schema that was not read yet.
     pub schema_due: bool,
 }
@@ -65,6 +75,13 @@ impl ReplicationStatus {
         Some(self.unread.get(entity_type).map_or(complete, |since| complete.min(*since)))
     }
 
+    /// Returns the number of the newest poll whose entries, and everything that
+    /// followed from them, are in the rows of a type. A write that was acknowledged
+    /// when `polls_started` was lower than this number is in them, too.
+    pub fn read_through(&self, entity_type: &EntityType) -> i64 {
+        self.unread_polls.get(entity_type).map_or(self.complete_poll, |poll| self.complete_poll.min(*poll))
+    }
+
     /// Tells whether an event or a write marked keys of a type that are not read
     /// again yet.
     pub fn is_marked(&self, entity_type: &EntityType) -> bool {
@@ -77,14 +94,9 @@ impl State {
     /// `None` before the first complete poll.
     pub async fn fresh_as_of(&self) -> Result<Option<SiteTime>> {
         self.read(move |connection| {
-            let live = "SELECT type FROM types WHERE state IN ('live', 'degraded')";
-            let sql = format!(
-                "SELECT min(since) FROM (
-                    SELECT since FROM marks WHERE kinds & ?1 <> 0 AND kinds & ?2 = 0 AND type IN ({live})
-                    UNION ALL SELECT since FROM sweeps WHERE type IN ({live}))"
-            );
-            let values = params![Kinds::TOLD.0, Kinds::QUARANTINED.0];
-            let oldest: Option<i64> = connection.query_row(&sql, values, |row| row.get(0))?;
+            let live = live_types(connection)?;
+            let open = marked_types(connection, Kinds::TOLD)?;
+            let oldest = open.iter().filter(|(ty, _)| live.contains(*ty)).map(|(_, since)| since.at).min();
             bounded(connection, oldest)
         })
         .await
@@ -95,16 +107,11 @@ impl State {
     pub async fn fresh_as_of_type(&self, entity_type: &EntityType) -> Result<Option<SiteTime>> {
         let entity_type = entity_type.clone();
         self.read(move |connection| {
-            let record = types::load(connection, &entity_type)?;
-            if !record.is_some_and(|record| matches!(record.state, TypeState::Live | TypeState::Degraded)) {
+            if !live_types(connection)?.contains(&entity_type) {
                 return Ok(None);
             }
-            let sql = "SELECT min(since) FROM (
-                SELECT since FROM marks WHERE type = ?3 AND kinds & ?1 <> 0 AND kinds & ?2 = 0
-                UNION ALL SELECT since FROM sweeps WHERE type = ?3)";
-            let values = params![Kinds::TOLD.0, Kinds::QUARANTINED.0, entity_type.as_str()];
-            let oldest: Option<i64> = connection.query_row(sql, values, |row| row.get(0))?;
-            bounded(connection, oldest)
+            let open = marked_types(connection, Kinds::TOLD)?;
+            bounded(connection, open.get(&entity_type).map(|since| since.at))
         })
         .await
     }
@@ -112,14 +119,19 @@ impl State {
     /// Returns what can be said about every type now.
     pub async fn replication_status(&self) -> Result<ReplicationStatus> {
         self.read(move |connection| {
-            let sql = "SELECT complete_as_of, schema_due FROM stream";
-            let (complete, schema_due): (Option<i64>, bool) =
-                connection.prepare_cached(sql)?.query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            let sql = "SELECT complete_as_of, complete_poll, polls_started, schema_due FROM stream";
+            let (complete, complete_poll, polls_started, schema_due): (Option<i64>, i64, i64, bool) = connection
+                .prepare_cached(sql)?
+                .query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?;
+            let unread = marked_types(connection, Kinds::TOLD | Kinds::INVERSE)?;
             Ok(ReplicationStatus {
                 complete_as_of: complete.map(SiteTime),
+                complete_poll,
+                polls_started,
                 types: type_statuses(connection)?,
-                marked: marked_types(connection, Kinds::TOLD)?,
-                unread: marked_types(connection, Kinds::TOLD | Kinds::INVERSE)?,
+                marked: times(&marked_types(connection, Kinds::TOLD)?),
+                unread: times(&unread),
+                unread_polls: unread.into_iter().map(|(ty, since)| (ty, since.poll)).collect(),
                 schema_due,
             })
         })
@@ -162,19 +174,35 @@ fn type_statuses(connection: &Connection) -> Result<BTreeMap<EntityType, TypeRep
     Ok(types)
 }
 
-fn marked_types(connection: &Connection, kinds: Kinds) -> Result<BTreeMap<EntityType, SiteTime>> {
-    let sql = "SELECT type, min(since) FROM (
-        SELECT type, since FROM marks WHERE kinds & ?1 <> 0 AND kinds & ?2 = 0
-        UNION ALL SELECT type, since FROM sweeps) GROUP BY type";
+fn times(types: &BTreeMap<EntityType, AsOf>) -> BTreeMap<EntityType, SiteTime> {
+    types.iter().map(|(ty, since)| (ty.clone(), since.at)).collect()
+}
+
+/// Returns since when each type has open marks of these kinds, or waits for what follows
+/// from open marks of other types.
+fn marked_types(connection: &Connection, kinds: Kinds) -> Result<BTreeMap<EntityType, AsOf>> {
+    let sql = "SELECT type, min(since), min(since_poll) FROM (
+        SELECT type, since, since_poll FROM marks WHERE kinds & ?1 <> 0 AND kinds & ?2 = 0
+        UNION ALL SELECT c.type, m.since, m.since_poll FROM consequences c
+            JOIN marks m ON m.type = c.cause_type AND m.id = c.cause_id WHERE m.kinds & ?1 <> 0 AND m.kinds & ?3 = 0
+        UNION ALL SELECT type, since, since_poll FROM sweeps) GROUP BY type";
     let mut statement = connection.prepare_cached(sql)?;
-    let rows = statement.query_map(params![kinds.0, Kinds::QUARANTINED.0], |row| {
-        Ok((EntityType::new(row.get::<_, String>(0)?), SiteTime(row.get(1)?)))
+    let stuck = Kinds::QUARANTINED | Kinds::HELD;
+    let rows = statement.query_map(params![kinds.0, Kinds::QUARANTINED.0, stuck.0], |row| {
+        let since = AsOf { at: SiteTime(row.get(1)?), poll: row.get(2)? };
+        Ok((EntityType::new(row.get::<_, String>(0)?), since))
     })?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
-fn bounded(connection: &Connection, oldest_mark: Option<i64>) -> Result<Option<SiteTime>> {
+fn live_types(connection: &Connection) -> Result<BTreeSet<EntityType>> {
+    let mut statement = connection.prepare_cached("SELECT type FROM types WHERE state IN ('live', 'degraded')")?;
+    let rows = statement.query_map([], |row| Ok(EntityType::new(row.get::<_, String>(0)?)))?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+fn bounded(connection: &Connection, oldest_mark: Option<SiteTime>) -> Result<Option<SiteTime>> {
     let sql = "SELECT complete_as_of FROM stream";
     let complete: Option<i64> = connection.query_row(sql, [], |row| row.get(0))?;
-    Ok(complete.map(|complete| SiteTime(oldest_mark.map_or(complete, |mark| mark.min(complete)))))
+    Ok(complete.map(|complete| oldest_mark.map_or(SiteTime(complete), |mark| mark.min(SiteTime(complete)))))
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use rusqlite::{Transaction, params};
 
-use super::{Result, SiteTime};
+use super::{AsOf, Result, SiteTime};
 
 const GIVE_UP_AFTER: Duration = Duration::from_secs(24 * 3600);
 const GIVE_UP_BELOW: i64 = 20_000;
@@ -26,8 +26,8 @@ pub struct Gap {
     pub hi: i64,
     /// When the range was skipped.
     pub first_seen: SiteTime,
-    /// When it was last asked for.
-    pub last_asked: SiteTime,
+    /// By which poll it was last asked for, and when.
+    pub last_asked: AsOf,
 }
 
 /// The open gaps: disjoint, sorted, all below the frontier.
@@ -61,9 +61,9 @@ impl Gaps {
     }
 
     /// Adds a range; nothing when it is empty.
-    pub fn open(&mut self, lo: i64, hi: i64, now: SiteTime) {
+    pub fn open(&mut self, lo: i64, hi: i64, poll: AsOf) {
         if lo <= hi {
-            self.0.insert(lo, Gap { lo, hi, first_seen: now, last_asked: now });
+            self.0.insert(lo, Gap { lo, hi, first_seen: poll.at, last_asked: poll });
         }
     }
 
@@ -88,26 +88,26 @@ impl Gaps {
     ///
     /// `ids` ascend and are the complete prefix of what was asked for: everything
     /// above `frontier` and every open gap.
-    pub fn advance(&mut self, frontier: i64, ids: &[i64], now: SiteTime) -> (i64, Vec<Duration>) {
+    pub fn advance(&mut self, frontier: i64, ids: &[i64], poll: AsOf) -> (i64, Vec<Duration>) {
         let mut head = frontier;
         let mut lifetimes = Vec::new();
         for &id in ids {
             if id <= head {
-                lifetimes.extend(self.fill(id, now));
+                lifetimes.extend(self.fill(id, poll.at));
                 continue;
             }
-            self.open(head + 1, id - 1, now);
+            self.open(head + 1, id - 1, poll);
             head = id;
         }
         (head, lifetimes)
     }
 
-    /// Notes that the ranges that begin at `los` were asked for.
-    pub fn asked(&mut self, los: &[i64], now: SiteTime) {
+    /// Notes that a poll asked for the ranges that begin at `los`.
+    pub fn asked(&mut self, los: &[i64], poll: AsOf) {
         for lo in los {
-            // A range that was cut keeps its moment: it is asked for again soon.
+            // A range that was cut keeps its poll: it is asked for again soon.
             if let Some(gap) = self.0.get_mut(lo) {
-                gap.last_asked = now;
+                gap.last_asked = poll;
             }
         }
     }
@@ -117,7 +117,7 @@ impl Gaps {
     pub fn turn(&self, limit: usize) -> Vec<Gap> {
         let mut all: Vec<Gap> = self.0.values().copied().collect();
         if all.len() > limit {
-            all.sort_by_key(|gap| (gap.last_asked, std::cmp::Reverse(gap.lo)));
+            all.sort_by_key(|gap| (gap.last_asked.poll, std::cmp::Reverse(gap.lo)));
             all.truncate(limit);
             all.sort_by_key(|gap| gap.lo);
         }
@@ -132,20 +132,21 @@ impl Gaps {
         before - self.0.len()
     }
 
-    /// Returns the earliest moment at which a range outside of `asked` was last
-    /// asked for: entries in it may have become visible since.
-    pub fn oldest_question(&self, asked: &[i64]) -> Option<SiteTime> {
-        self.0.values().filter(|gap| asked.binary_search(&gap.lo).is_err()).map(|gap| gap.last_asked).min()
+    /// Returns the earliest poll that was the last one to ask for a range outside of
+    /// `asked`: entries in it may have become visible since.
+    pub fn oldest_question(&self, asked: &[i64]) -> Option<AsOf> {
+        let left_out = self.0.values().filter(|gap| asked.binary_search(&gap.lo).is_err());
+        left_out.map(|gap| gap.last_asked).reduce(AsOf::min)
     }
 
     pub(super) fn load(connection: &rusqlite::Connection) -> Result<Self> {
-        let mut statement = connection.prepare_cached("SELECT lo, hi, first_seen, last_asked FROM gaps")?;
+        let mut statement = connection.prepare_cached("SELECT lo, hi, first_seen, last_asked, asked_poll FROM gaps")?;
         let rows = statement.query_map([], |row| {
             Ok(Gap {
                 lo: row.get(0)?,
                 hi: row.get(1)?,
                 first_seen: SiteTime(row.get(2)?),
-                last_asked: SiteTime(row.get(3)?),
+                last_asked: AsOf { at: SiteTime(row.get(3)?), poll: row.get(4)? },
             })
         })?;
         let gaps = rows.map(|gap| gap.map(|gap| (gap.lo, gap))).collect::<rusqlite::Result<_>>()?;
@@ -158,10 +159,12 @@ impl Gaps {
         for lo in old.0.keys().filter(|lo| !self.0.contains_key(lo)) {
             delete.execute([lo])?;
         }
-        let mut insert = transaction
-            .prepare_cached("INSERT OR REPLACE INTO gaps (lo, hi, first_seen, last_asked) VALUES (?1, ?2, ?3, ?4)")?;
+        let sql = "INSERT OR REPLACE INTO gaps (lo, hi, first_seen, last_asked, asked_poll)
+            VALUES (?1, ?2, ?3, ?4, ?5)";
+        let mut insert = transaction.prepare_cached(sql)?;
         for gap in self.0.values().filter(|gap| old.0.get(&gap.lo) != Some(gap)) {
-            insert.execute(params![gap.lo, gap.hi, gap.first_seen.0, gap.last_asked.0])?;
+            let asked = gap.last_asked;
+            insert.execute(params![gap.lo, gap.hi, gap.first_seen.0, asked.at.0, asked.poll])?;
         }
         Ok(())
     }
@@ -173,7 +176,11 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::BTreeSet;
 
-    const NOW: SiteTime = SiteTime(1_000);
+    const NOW: AsOf = asked_at(1, 1_000);
+
+    const fn asked_at(poll: i64, at: i64) -> AsOf {
+        AsOf { at: SiteTime(at), poll }
+    }
 
     #[test]
     fn a_skipped_id_is_open_until_it_appears() {
@@ -181,7 +188,7 @@ mod tests {
         let (frontier, _) = gaps.advance(40, &[42, 45], NOW);
         assert_eq!(frontier, 45);
         assert_eq!(gaps.iter().map(|gap| (gap.lo, gap.hi)).collect::<Vec<_>>(), [(41, 41), (43, 44)]);
-        let (frontier, lifetimes) = gaps.advance(45, &[41, 43, 46], SiteTime(6_000));
+        let (frontier, lifetimes) = gaps.advance(45, &[41, 43, 46], asked_at(2, 6_000));
         assert_eq!((frontier, lifetimes), (46, vec![Duration::from_secs(5); 2]));
         assert_eq!(gaps.iter().map(|gap| (gap.lo, gap.hi)).collect::<Vec<_>>(), [(44, 44)]);
     }
@@ -189,7 +196,7 @@ mod tests {
     #[test]
     fn neither_age_nor_depth_alone_ends_a_gap() {
         let mut gaps = Gaps::default();
-        gaps.open(10, 20, SiteTime(0));
+        gaps.open(10, 20, asked_at(1, 0));
         let two_days = SiteTime(2 * 24 * 3_600_000);
         assert_eq!(gaps.clone().give_up(20_019, two_days), 0);
         assert_eq!(gaps.clone().give_up(90_000, SiteTime(3_600_000)), 0);
@@ -200,12 +207,12 @@ mod tests {
     fn a_poll_asks_for_those_that_waited_longest() {
         let mut gaps = Gaps::default();
         for lo in [10, 20, 30] {
-            gaps.open(lo, lo, SiteTime(0));
+            gaps.open(lo, lo, asked_at(1, 0));
         }
-        gaps.asked(&[20], SiteTime(5));
+        gaps.asked(&[20], asked_at(2, 5));
         let turn = gaps.turn(2);
         assert_eq!(turn.iter().map(|gap| gap.lo).collect::<Vec<_>>(), [10, 30]);
-        assert_eq!(gaps.oldest_question(&[10, 30]), Some(SiteTime(5)));
+        assert_eq!(gaps.oldest_question(&[10, 30]), Some(asked_at(2, 5)));
     }
 
     proptest! {

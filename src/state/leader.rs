@@ -7,8 +7,11 @@ use std::fs::{File, TryLockError};
 use std::io::Write;
 use std::path::PathBuf;
 
-use super::{Result, SiteTime, State, StateError, on_blocking_thread};
+use super::{Result, State, StateError, on_blocking_thread};
 use crate::private_files;
+
+/// The bits of a read version below its epoch.
+const EPOCH_SHIFT: u32 = 40;
 
 /// The right to follow the site; given back when it is dropped.
 #[derive(Debug)]
@@ -40,15 +43,22 @@ impl State {
         matches!(self.lead().await, Err(StateError::Locked { .. }))
     }
 
-    /// Starts a new epoch of read versions and returns it; `now` keeps the
-    /// versions of a new state file above those of a lost one.
-    pub async fn begin_epoch(&self, now: SiteTime) -> Result<i64> {
-        // Ten minutes are one step, so 23 bits last until 2179.
-        let steps = (now.0 / 1000 - 1_577_836_800).max(0) / 600;
-        let floor = steps.clamp(0, (1 << 23) - 1);
+    /// Starts a new epoch of read versions, above that of the highest version in the
+    /// store, and returns it. The state may be older than the store, or new beside it;
+    /// its versions would be refused by the rows that it has forgotten.
+    pub async fn begin_epoch(&self, highest: i64) -> Result<i64> {
+        let floor = (highest >> EPOCH_SHIFT) + 1;
         self.write(move |transaction| {
             let sql = "UPDATE stream SET epoch = max(epoch + 1, ?1), seq = 0 RETURNING epoch";
             Ok(transaction.query_row(sql, [floor], |row| row.get(0))?)
+        })
+        .await
+    }
+
+    /// Returns the version of the newest read.
+    pub async fn newest_version(&self) -> Result<i64> {
+        self.read(move |connection| {
+            Ok(connection.query_row("SELECT (epoch << 40) | seq FROM stream", [], |row| row.get(0))?)
         })
         .await
     }

@@ -4,16 +4,14 @@
 //! generation is not newer than the one it saw when it began, and clears no
 //! others.
 
-use std::collections::BTreeMap;
 use std::ops::{BitOr, BitOrAssign};
 use std::time::Duration;
 
-use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
-use serde_json::Value;
-
+use super::expected::Expected;
 use super::poll::{merged, since_of_new_marks};
 use super::{Result, SiteTime, State, StateError};
 use crate::entity::{EntityRef, EntityType, EventId};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 /// Why a key is marked; a set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -34,8 +32,8 @@ impl Kinds {
     pub const SCAN: Self = Self(1 << 5);
     /// A validation found a difference.
     pub const REPAIR: Self = Self(1 << 6);
-    /// A second look at a row that may have been read too early.
-    pub const SETTLE: Self = Self(1 << 7);
+    /// It is read once more, although nothing says that the row is old.
+    pub const RECHECK: Self = Self(1 << 7);
     /// An import did not meet the row.
     pub const IMPORT: Self = Self(1 << 8);
     /// A write went through the proxy.
@@ -44,13 +42,16 @@ impl Kinds {
     pub const HELD: Self = Self(1 << 10);
     /// It cannot be read or written; tried again from time to time.
     pub const QUARANTINED: Self = Self(1 << 11);
-    /// The second look was in vain; this is the last one.
-    pub const LAST: Self = Self(1 << 12);
+    /// The row was read, and does not show what its entries announced: it may be
+    /// older than they are.
+    pub const UNPROVEN: Self = Self(1 << 12);
 
-    /// The kinds that stand for something that the event log or a write told.
-    pub const TOLD: Self = Self(Self::NEW.0 | Self::CHANGE.0 | Self::RETIRE.0 | Self::REVIVE.0 | Self::WRITE.0);
+    /// The reasons that stand for a change which the event log or a write told of;
+    /// freshness does not pass them.
+    pub const TOLD: Self =
+        Self(Self::NEW.0 | Self::CHANGE.0 | Self::RETIRE.0 | Self::REVIVE.0 | Self::WRITE.0 | Self::UNPROVEN.0);
 
-    const NAMES: [(Self, &'static str); 9] = [
+    const NAMES: [(Self, &'static str); 10] = [
         (Self::NEW, "new"),
         (Self::CHANGE, "change"),
         (Self::RETIRE, "retire"),
@@ -58,7 +59,8 @@ impl Kinds {
         (Self::INVERSE, "inverse"),
         (Self::SCAN, "scan"),
         (Self::REPAIR, "repair"),
-        (Self::SETTLE, "settle"),
+        (Self::RECHECK, "recheck"),
+        (Self::UNPROVEN, "unproven"),
         (Self::IMPORT, "import"),
     ];
 
@@ -88,7 +90,7 @@ impl Kinds {
         if self.any(Self::TOLD) {
             return 0;
         }
-        if self.any(Self(Self::INVERSE.0 | Self::SETTLE.0)) { 1 } else { 2 }
+        if self.any(Self(Self::INVERSE.0 | Self::RECHECK.0)) { 1 } else { 2 }
     }
 }
 
@@ -121,23 +123,31 @@ pub struct MarkRequest {
     pub event_created: Option<SiteTime>,
     /// How long to wait before the read.
     pub delay: Duration,
-    /// Values that events announced, by field, with the event: a row that does
-    /// not show them may have been read too early.
+    /// What these events announced: a row that does not show it may be older.
     pub expected: Expected,
+    /// Up to where the row is known to be complete; `None` is up to the last complete
+    /// poll. What follows from another dirty key takes it over from that key, so that
+    /// nothing counts as read before its consequences are.
+    pub since: Option<AsOf>,
+    /// Types whose rows may have to be read again in consequence, once this key was
+    /// read: until then they are no fresher than it is.
+    pub affects: Vec<EntityType>,
 }
 
-/// Announced values by field, each with the event that announced it.
-pub type Expected = BTreeMap<String, (EventId, Value)>;
+/// How far rows are known to be complete.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AsOf {
+    /// Everything that was visible at this moment is in the rows; only shown.
+    pub at: SiteTime,
+    /// So is everything that the poll of this number and earlier ones saw; 0 before
+    /// the first complete poll.
+    pub poll: i64,
+}
 
-/// More announced values than this are not remembered.
-const EXPECTED_LIMIT: usize = 8;
-
-fn merge_expected(known: &mut Expected, other: &Expected) {
-    for (field, (event, value)) in other {
-        let newer = known.get(field).is_none_or(|(known, _)| known < event);
-        if newer && (known.len() < EXPECTED_LIMIT || known.contains_key(field)) {
-            known.insert(field.clone(), (*event, value.clone()));
-        }
+impl AsOf {
+    /// Returns the earlier of both, each by itself.
+    pub fn min(self, other: Self) -> Self {
+        Self { at: self.at.min(other.at), poll: self.poll.min(other.poll) }
     }
 }
 
@@ -151,7 +161,9 @@ impl MarkRequest {
             event_count: 0,
             event_created: None,
             delay: Duration::ZERO,
-            expected: Expected::new(),
+            expected: Expected::default(),
+            since: None,
+            affects: Vec::new(),
         }
     }
 
@@ -160,7 +172,12 @@ impl MarkRequest {
         self.kinds |= other.kinds;
         self.delay = self.delay.min(other.delay);
         self.event_count += other.event_count;
-        merge_expected(&mut self.expected, &other.expected);
+        self.expected.merge(&other.expected);
+        self.affects.extend(other.affects.iter().cloned());
+        self.since = match (self.since, other.since) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
         self.events = match (self.events, other.events) {
             (Some(a), Some(b)) => Some((a.0.min(b.0), a.1.max(b.1))),
             (a, b) => a.or(b),
@@ -181,8 +198,8 @@ pub struct Mark {
     pub generation: i64,
     /// All reasons.
     pub kinds: Kinds,
-    /// Everything that was visible at this moment is in the stored row.
-    pub since: SiteTime,
+    /// Up to where the stored row is complete.
+    pub since: AsOf,
     /// The newest event that led to it.
     pub last_event: Option<EventId>,
     /// When the oldest event that led to it was created.
@@ -212,21 +229,40 @@ pub struct Postponed {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Marking {
     pub(super) generation: i64,
-    pub(super) since: SiteTime,
+    pub(super) since: AsOf,
     pub(super) poll: i64,
     pub(super) at: SiteTime,
 }
 
-const COLUMNS: &str = "type, id, gen, kinds, since, last_event, event_created, events, attempts, due_at, expected";
+const COLUMNS: &str = "type, id, gen, kinds, since, last_event, event_created, events, attempts, due_at, expected,
+    since_poll";
 
 impl State {
-    /// Marks keys outside of a poll.
-    pub async fn mark(&self, requests: &[MarkRequest], now: SiteTime) -> Result<()> {
+    /// Marks keys outside of a poll. A poll with a number above the returned one
+    /// begins after this call.
+    pub async fn mark(&self, requests: &[MarkRequest], now: SiteTime) -> Result<i64> {
         let requests = requests.to_vec();
         self.write(move |transaction| {
             let since = since_of_new_marks(transaction, now)?;
             let marking = Marking { generation: next_gen(transaction)?, since, poll: 0, at: now };
-            put_marks(transaction, &requests, marking)
+            put_marks(transaction, &requests, marking)?;
+            Ok(transaction.query_row("SELECT polls_started FROM stream", [], |row| row.get(0))?)
+        })
+        .await
+    }
+
+    /// Returns the marks of these keys of a type.
+    pub async fn marks_of(&self, entity_type: &EntityType, ids: &[i64]) -> Result<Vec<Mark>> {
+        let ids: std::collections::BTreeSet<i64> = ids.iter().copied().collect();
+        let (Some(first), Some(last)) = (ids.first().copied(), ids.last().copied()) else {
+            return Ok(Vec::new());
+        };
+        let entity_type = entity_type.clone();
+        self.read(move |connection| {
+            let sql = format!("SELECT {COLUMNS} FROM marks WHERE type = ?1 AND id BETWEEN ?2 AND ?3");
+            let mut marks = collect(connection, &sql, params![entity_type.as_str(), first, last])?;
+            marks.retain(|mark| ids.contains(&mark.key.id));
+            Ok(marks)
         })
         .await
     }
@@ -288,28 +324,30 @@ impl State {
         Ok(Kinds::all_names().map(|name| (name, count(name))).collect())
     }
 
-    /// Counts the open marks that the poll `poll`, an earlier one or a write before
-    /// the moment `before` told of; stuck keys do not count.
-    pub async fn open_marks(&self, poll: i64, before: SiteTime) -> Result<u64> {
+    /// Counts the open marks that the poll `poll` or an earlier one told of, a write
+    /// before the poll `complete` was complete, and those that followed from them;
+    /// stuck keys do not count.
+    pub async fn open_marks(&self, poll: i64, complete: i64) -> Result<u64> {
         self.read(move |connection| {
             let sql = "SELECT count(*) FROM marks WHERE kinds & ?1 <> 0 AND kinds & ?2 = 0
-                AND (since < ?4 OR poll BETWEEN 1 AND ?3)";
+                AND (since_poll < ?4 OR poll BETWEEN 1 AND ?3)";
             let stuck = Kinds::QUARANTINED | Kinds::HELD;
-            let values = params![Kinds::TOLD.0, stuck.0, poll, before.0];
+            let told = Kinds::TOLD | Kinds::INVERSE;
+            let values = params![told.0, stuck.0, poll, complete];
             Ok(connection.query_row(sql, values, |row| row.get::<_, i64>(0))? as u64)
         })
         .await
     }
 
-    /// Tells whether a type has open marks of these kinds for something that
-    /// happened up to a moment; stuck keys do not count.
-    pub async fn has_marks_until(&self, entity_type: &EntityType, kinds: Kinds, until: SiteTime) -> Result<bool> {
+    /// Tells whether a type has open marks of these kinds that were made before the
+    /// next complete poll after `poll`; stuck keys do not count.
+    pub async fn has_marks_until(&self, entity_type: &EntityType, kinds: Kinds, poll: i64) -> Result<bool> {
         let entity_type = entity_type.clone();
         self.read(move |connection| {
             let sql = "SELECT EXISTS (SELECT 1 FROM marks
-                WHERE type = ?1 AND kinds & ?2 <> 0 AND kinds & ?3 = 0 AND since <= ?4)";
+                WHERE type = ?1 AND kinds & ?2 <> 0 AND kinds & ?3 = 0 AND since_poll <= ?4)";
             let stuck = Kinds::QUARANTINED | Kinds::HELD;
-            let values = params![entity_type.as_str(), kinds.0, stuck.0, until.0];
+            let values = params![entity_type.as_str(), kinds.0, stuck.0, poll];
             Ok(connection.query_row(sql, values, |row| row.get(0))?)
         })
         .await
@@ -400,24 +438,29 @@ pub(super) fn next_gen(transaction: &Transaction<'_>) -> Result<i64> {
 /// Writes marks and their log.
 pub(super) fn put_marks(transaction: &Transaction<'_>, requests: &[MarkRequest], marking: Marking) -> Result<()> {
     let sql = "INSERT INTO marks (type, id, gen, kinds, since, poll, first_event, last_event, event_created, events,
-            attempts, due_at, prio, expected) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, 0, ?11, ?12, ?13)
+            attempts, due_at, prio, expected, since_poll)
+            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, 0, ?11, ?12, ?13, ?14)
         ON CONFLICT (type, id) DO UPDATE SET gen = ?3, kinds = (kinds | ?4), since = min(since, ?5),
             poll = max(poll, ?6), first_event = min(coalesce(first_event, ?7), coalesce(?7, first_event)),
             last_event = max(coalesce(last_event, ?8), coalesce(?8, last_event)),
             event_created = min(coalesce(event_created, ?9), coalesce(?9, event_created)), events = events + ?10,
-            due_at = min(due_at, ?11), prio = min(prio, ?12), expected = coalesce(?13, expected)";
+            due_at = min(due_at, ?11), prio = min(prio, ?12), expected = coalesce(?13, expected),
+            since_poll = min(since_poll, ?14)";
     let mut mark = transaction.prepare_cached(sql)?;
-    let sql = "INSERT INTO touched (gen, type, id, kinds, since, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+    let sql = "INSERT INTO touched (gen, type, id, kinds, since, since_poll, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
     let mut touch = transaction.prepare_cached(sql)?;
+    let sql = "INSERT OR IGNORE INTO consequences (cause_type, cause_id, type) VALUES (?1, ?2, ?3)";
+    let mut affect = transaction.prepare_cached(sql)?;
     for (key, request) in merged(requests) {
         let entity_type = key.entity_type.as_str();
-        let due = marking.at.after(request.delay);
+        let due = due_at(&request, marking.at);
+        let since = request.since.map_or(marking.since, |since| since.min(marking.since));
         mark.execute(params![
             entity_type,
             key.id,
             marking.generation,
             request.kinds.0,
-            marking.since.0,
+            since.at.0,
             marking.poll,
             request.events.map(|(first, _)| first.0),
             request.events.map(|(_, last)| last.0),
@@ -426,15 +469,28 @@ pub(super) fn put_marks(transaction: &Transaction<'_>, requests: &[MarkRequest],
             due.0,
             request.kinds.priority(),
             expected_of(transaction, &request)?,
+            since.poll,
         ])?;
-        let since = marking.since.0;
-        touch.execute(params![marking.generation, entity_type, key.id, request.kinds.0, since, marking.at.0])?;
+        let (generation, kinds) = (marking.generation, request.kinds.0);
+        touch.execute(params![generation, entity_type, key.id, kinds, since.at.0, since.poll, marking.at.0])?;
+        for affected in &request.affects {
+            affect.execute(params![entity_type, key.id, affected.as_str()])?;
+        }
     }
     Ok(())
 }
 
-/// Returns the announced values that a mark has after a request, as JSON; `None`
-/// leaves them as they are.
+/// Returns when a key is due. Rechecks are due on whole seconds, so that those of many
+/// polls share one request.
+fn due_at(request: &MarkRequest, now: SiteTime) -> SiteTime {
+    let due = now.after(request.delay);
+    match request.kinds.any(Kinds::UNPROVEN) {
+        true => SiteTime(due.0.saturating_add(999).div_euclid(1000) * 1000),
+        false => due,
+    }
+}
+
+/// Returns what a mark expects after a request, as JSON; `None` leaves it as it is.
 fn expected_of(transaction: &Transaction<'_>, request: &MarkRequest) -> Result<Option<String>> {
     if request.expected.is_empty() {
         return Ok(None);
@@ -443,7 +499,7 @@ fn expected_of(transaction: &Transaction<'_>, request: &MarkRequest) -> Result<O
     let key = params![request.key.entity_type.as_str(), request.key.id];
     let known: Option<Option<String>> = transaction.prepare_cached(sql)?.query_row(key, |row| row.get(0)).optional()?;
     let mut expected: Expected = known.flatten().and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
-    merge_expected(&mut expected, &request.expected);
+    expected.merge(&request.expected);
     serde_json::to_string(&expected).map(Some).map_err(|error| StateError::malformed("mark", error))
 }
 
@@ -458,13 +514,13 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<Mark> {
         key: EntityRef::new(row.get::<_, String>(0)?.as_str(), row.get(1)?),
         generation: row.get(2)?,
         kinds: Kinds(row.get(3)?),
-        since: SiteTime(row.get(4)?),
+        since: AsOf { at: SiteTime(row.get(4)?), poll: row.get(11)? },
         last_event: row.get::<_, Option<i64>>(5)?.map(EventId),
         event_created: row.get::<_, Option<i64>>(6)?.map(SiteTime),
         events: row.get(7)?,
         attempts: row.get(8)?,
         due_at: SiteTime(row.get(9)?),
-        // What cannot be read expects nothing: at worst a second look is missed.
+        // What cannot be read expects nothing: at worst a recheck is missed.
         expected: row
             .get::<_, Option<String>>(10)?
             .and_then(|text| serde_json::from_str(&text).ok())

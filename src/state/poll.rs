@@ -11,11 +11,13 @@ use rusqlite::{OptionalExtension, Transaction, params};
 
 use super::dead::{NewDead, put_dead};
 use super::gaps::Gaps;
-use super::marks::{MarkRequest, Marking, next_gen, put_marks};
-use super::stream::{Fingerprint, render_fingerprint};
+use super::marks::{AsOf, Kinds, MarkRequest, Marking, next_gen, put_marks};
+use super::stream::{Fingerprint, parse_fingerprint, render_fingerprint};
 use super::{Result, SiteTime, State, StateError};
 use crate::entity::{EntityType, EventId};
 
+/// How long a comparison waits for rows that may be older than their entries.
+const SWEEP_PATIENCE: Duration = Duration::from_secs(120);
 /// How long the log of marked keys is kept.
 const TOUCHED_KEPT: Duration = Duration::from_secs(3 * 3600);
 
@@ -30,6 +32,10 @@ pub struct PollStart {
     pub gaps: Vec<(i64, i64)>,
     /// When the poll was started.
     pub started: SiteTime,
+    /// When the newest entry that earlier polls brought was created, by the site.
+    pub event_created: Option<SiteTime>,
+    /// The entry at the frontier, by which the history of the site is recognised.
+    pub fingerprint: Option<Fingerprint>,
 }
 
 /// What a poll brought.
@@ -89,13 +95,19 @@ impl State {
     pub async fn begin_poll(&self, now: SiteTime, max_gaps: usize) -> Result<Option<PollStart>> {
         self.write(move |transaction| {
             let sql = "UPDATE stream SET polls_started = polls_started + 1 WHERE frontier IS NOT NULL
-                RETURNING polls_started, frontier";
-            let row = transaction.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
-            let Some((number, frontier)) = row else {
+                RETURNING polls_started, frontier, event_created, fingerprint";
+            let read = |row: &rusqlite::Row<'_>| {
+                let known: (Option<i64>, Option<String>) = (row.get(2)?, row.get(3)?);
+                Ok((row.get(0)?, row.get(1)?, known))
+            };
+            let Some((number, frontier, (created, known))) = transaction.query_row(sql, [], read).optional()? else {
                 return Ok(None);
             };
             let gaps = Gaps::load(transaction)?.turn(max_gaps).iter().map(|gap| (gap.lo, gap.hi)).collect();
-            Ok(Some(PollStart { number, frontier: EventId(frontier), gaps, started: now }))
+            let event_created = created.map(SiteTime);
+            let fingerprint = known.as_deref().map(parse_fingerprint).transpose()?;
+            let frontier = EventId(frontier);
+            Ok(Some(PollStart { number, frontier, gaps, started: now, event_created, fingerprint }))
         })
         .await
     }
@@ -114,7 +126,8 @@ impl State {
             for dead in &commit.dead {
                 put_dead(transaction, dead, commit.now)?;
             }
-            let complete = commit.poll.started.min(unasked.unwrap_or(commit.poll.started));
+            let here = AsOf { at: commit.poll.started, poll: commit.poll.number };
+            let complete = unasked.map_or(here, |unasked| here.min(unasked));
             store_position(transaction, &commit, committed.frontier, complete)?;
             let old = commit.now.before(TOUCHED_KEPT);
             transaction.prepare_cached("DELETE FROM touched WHERE at < ?1")?.execute([old.0])?;
@@ -134,12 +147,16 @@ impl State {
         .await
     }
 
-    /// Returns the comparisons that are due.
+    /// Returns the comparisons that are due. While a row may be older than its entries,
+    /// so may be the lists that are compared: then they wait, for a while.
     pub async fn due_sweeps(&self, now: SiteTime) -> Result<Vec<Sweep>> {
         self.read(move |connection| {
-            let mut statement =
-                connection.prepare_cached("SELECT type, gen FROM sweeps WHERE due_at <= ?1 ORDER BY due_at")?;
-            let rows = statement.query_map([now.0], |row| {
+            let sql = "SELECT type, gen FROM sweeps WHERE due_at <= ?1 AND (due_at <= ?2
+                OR NOT EXISTS (SELECT 1 FROM marks WHERE kinds & ?3 <> 0 AND kinds & ?4 = 0)) ORDER BY due_at";
+            let mut statement = connection.prepare_cached(sql)?;
+            let stuck = Kinds::QUARANTINED | Kinds::HELD;
+            let values = params![now.0, now.before(SWEEP_PATIENCE).0, Kinds::UNPROVEN.0, stuck.0];
+            let rows = statement.query_map(values, |row| {
                 Ok(Sweep { entity_type: EntityType::new(row.get::<_, String>(0)?), generation: row.get(1)? })
             })?;
             Ok(rows.collect::<rusqlite::Result<_>>()?)
@@ -153,10 +170,10 @@ impl State {
         let sweep = sweep.clone();
         let found = found.to_vec();
         self.write(move |transaction| {
-            let sql = "SELECT since FROM sweeps WHERE type = ?1";
-            let since: Option<i64> =
-                transaction.query_row(sql, [sweep.entity_type.as_str()], |row| row.get(0)).optional()?;
-            let since = since.map_or(since_of_new_marks(transaction, now)?, SiteTime);
+            let sql = "SELECT since, since_poll FROM sweeps WHERE type = ?1";
+            let as_of = |row: &rusqlite::Row<'_>| Ok(AsOf { at: SiteTime(row.get(0)?), poll: row.get(1)? });
+            let since = transaction.query_row(sql, [sweep.entity_type.as_str()], as_of).optional()?;
+            let since = since.map_or_else(|| since_of_new_marks(transaction, now), Ok)?;
             let marking = Marking { generation: next_gen(transaction)?, since, poll: 0, at: now };
             put_marks(transaction, &found, marking)?;
             let sql = "DELETE FROM sweeps WHERE type = ?1 AND gen <= ?2";
@@ -167,16 +184,16 @@ impl State {
     }
 }
 
-/// Everything visible at the returned moment has been seen: a change that is
-/// found now happened later.
-pub(super) fn since_of_new_marks(transaction: &Transaction<'_>, now: SiteTime) -> Result<SiteTime> {
-    let known: Option<i64> = transaction.query_row("SELECT complete_as_of FROM stream", [], |row| row.get(0))?;
-    Ok(known.map_or(now, SiteTime).min(now))
+/// Returns what has been seen: a change that is found now happened later.
+pub(super) fn since_of_new_marks(transaction: &Transaction<'_>, now: SiteTime) -> Result<AsOf> {
+    let sql = "SELECT complete_as_of, complete_poll FROM stream";
+    let (known, poll): (Option<i64>, i64) = transaction.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(AsOf { at: known.map_or(now, SiteTime).min(now), poll })
 }
 
-/// Moves gaps and frontier; the second value is since when a gap that this poll
-/// left out was not asked for.
-fn move_gaps(transaction: &Transaction<'_>, commit: &PollCommit) -> Result<(PollCommitted, Option<SiteTime>)> {
+/// Moves gaps and frontier; the second value is when a gap that this poll left out was
+/// last asked for.
+fn move_gaps(transaction: &Transaction<'_>, commit: &PollCommit) -> Result<(PollCommitted, Option<AsOf>)> {
     let frontier: Option<i64> = transaction.query_row("SELECT frontier FROM stream", [], |row| row.get(0))?;
     let Some(frontier) = frontier else {
         return Err(StateError::malformed("position", "a poll was committed before the stream began"));
@@ -185,9 +202,10 @@ fn move_gaps(transaction: &Transaction<'_>, commit: &PollCommit) -> Result<(Poll
     let mut gaps = old.clone();
     let repeated = commit.ids.iter().filter(|id| **id <= frontier && !old.contains(**id)).count();
     let asked: Vec<i64> = commit.poll.gaps.iter().map(|(lo, _)| *lo).collect();
-    gaps.asked(&asked, commit.poll.started);
+    let here = AsOf { at: commit.poll.started, poll: commit.poll.number };
+    gaps.asked(&asked, here);
     let unasked = gaps.oldest_question(&asked).filter(|_| !commit.full);
-    let (head, filled) = gaps.advance(frontier, &commit.ids, commit.poll.started);
+    let (head, filled) = gaps.advance(frontier, &commit.ids, here);
     let given_up = gaps.give_up(head, commit.now);
     gaps.store(&old, transaction)?;
     let oldest = gaps.iter().map(|gap| gap.first_seen).min();
@@ -202,12 +220,7 @@ fn move_gaps(transaction: &Transaction<'_>, commit: &PollCommit) -> Result<(Poll
     Ok((committed, unasked))
 }
 
-fn store_position(
-    transaction: &Transaction<'_>,
-    commit: &PollCommit,
-    frontier: EventId,
-    complete: SiteTime,
-) -> Result<()> {
+fn store_position(transaction: &Transaction<'_>, commit: &PollCommit, frontier: EventId, complete: AsOf) -> Result<()> {
     let newest = commit.newest.as_ref().filter(|newest| newest.id == frontier);
     let fingerprint = newest.map(render_fingerprint).transpose()?;
     let sql = "UPDATE stream SET frontier = ?1, fingerprint = coalesce(?2, fingerprint),
@@ -216,9 +229,13 @@ fn store_position(
     let created = commit.event_created.map(|moment| moment.0);
     transaction.prepare_cached(sql)?.execute(params![frontier.0, fingerprint, created, commit.schema_due])?;
     if !commit.full {
-        let sql = "UPDATE stream SET poll_done = max(poll_done, ?1),
-            complete_as_of = max(coalesce(complete_as_of, ?2), ?2)";
-        transaction.prepare_cached(sql)?.execute(params![commit.poll.number, complete.0])?;
+        let sql = "UPDATE stream SET poll_done = max(poll_done, ?1)";
+        transaction.prepare_cached(sql)?.execute([commit.poll.number])?;
+        // The number decides which poll is the newer one: its moment is only shown, and
+        // may be earlier when the clock of the site was set back.
+        let sql = "UPDATE stream SET complete_poll = ?1, complete_as_of = ?2
+            WHERE complete_as_of IS NULL OR complete_poll < ?1";
+        transaction.prepare_cached(sql)?.execute(params![complete.poll, complete.at.0])?;
     }
     Ok(())
 }
@@ -229,9 +246,11 @@ pub(super) fn put_sweep(
     marking: Marking,
     due: SiteTime,
 ) -> Result<()> {
-    let sql = "INSERT INTO sweeps (type, gen, since, due_at) VALUES (?1, ?2, ?3, ?4)
-        ON CONFLICT (type) DO UPDATE SET gen = ?2, due_at = min(due_at, ?4)";
-    let values = params![entity_type.as_str(), marking.generation, marking.since.0, due.0];
+    let sql = "INSERT INTO sweeps (type, gen, since, due_at, since_poll) VALUES (?1, ?2, ?3, ?4, ?5)
+        ON CONFLICT (type) DO UPDATE SET gen = ?2, due_at = min(due_at, ?4), since = min(since, ?3),
+            since_poll = min(since_poll, ?5)";
+    let since = marking.since;
+    let values = params![entity_type.as_str(), marking.generation, since.at.0, due.0, since.poll];
     transaction.prepare_cached(sql)?.execute(values)?;
     Ok(())
 }

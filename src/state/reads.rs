@@ -12,7 +12,7 @@ use rusqlite::{OptionalExtension, Transaction, params};
 
 use super::absences::{end_suspicions, suspect_absences};
 use super::dead::{NewDead, forget_dead, put_dead};
-use super::marks::{Kinds, MarkRequest, Marking, Postponed, next_gen, put_marks, put_off};
+use super::marks::{AsOf, Kinds, MarkRequest, Marking, Postponed, next_gen, put_marks, put_off};
 use super::poll::{put_sweep, since_of_new_marks};
 use super::rows::{BucketChange, RowMeta, change_buckets, load_meta, store_meta};
 use super::types::{self, ImportState};
@@ -92,8 +92,8 @@ pub struct Finish {
     pub dead: Vec<NewDead>,
     /// The progress of an import.
     pub segment: Option<SegmentStep>,
-    /// Types of which every id has to be compared.
-    pub sweeps: Vec<EntityType>,
+    /// Types of which every id has to be compared, and up to where they are complete.
+    pub sweeps: Vec<(EntityType, Option<AsOf>)>,
     /// The time of the site.
     pub now: SiteTime,
 }
@@ -224,6 +224,7 @@ impl State {
             end_suspicions(transaction, &finish.ticket.entity_type, known)?;
             suspect_absences(transaction, &finish.ticket.entity_type, &finish.suspected, finish.now)?;
             put_requests(transaction, &finish, &finished)?;
+            forget_consequences(transaction, &finish.ticket.entity_type)?;
             put_off(transaction, &finish.postponed, finish.now)?;
             for dead in &finish.dead {
                 put_dead(transaction, dead, finish.now)?;
@@ -310,11 +311,24 @@ fn clear_mark(transaction: &Transaction<'_>, ticket: &Ticket, id: i64) -> Result
         })
         .optional()?;
     if cleared.is_none() {
-        let sql = "UPDATE marks SET attempts = 0, since = coalesce((SELECT min(t.since) FROM touched t
-            WHERE t.type = ?1 AND t.id = ?2 AND t.gen > ?3), since) WHERE type = ?1 AND id = ?2";
+        let sql = "UPDATE marks SET attempts = 0,
+            since = coalesce((SELECT min(t.since) FROM touched t
+                WHERE t.type = ?1 AND t.id = ?2 AND t.gen > ?3), since),
+            since_poll = coalesce((SELECT min(t.since_poll) FROM touched t
+                WHERE t.type = ?1 AND t.id = ?2 AND t.gen > ?3), since_poll)
+            WHERE type = ?1 AND id = ?2";
         transaction.prepare_cached(sql)?.execute(key)?;
     }
     Ok(cleared)
+}
+
+/// Ends the wait for consequences of keys that are not marked any more: what follows
+/// from them is marked itself.
+fn forget_consequences(transaction: &Transaction<'_>, cause: &EntityType) -> Result<()> {
+    let sql = "DELETE FROM consequences WHERE cause_type = ?1 AND NOT EXISTS
+        (SELECT 1 FROM marks m WHERE m.type = cause_type AND m.id = cause_id)";
+    transaction.prepare_cached(sql)?.execute([cause.as_str()])?;
+    Ok(())
 }
 
 /// Makes the marks that the read asks for, and those for rows that were stored
@@ -330,8 +344,9 @@ fn put_requests(transaction: &Transaction<'_>, finish: &Finish, finished: &Finis
     }
     let since = since_of_new_marks(transaction, finish.now)?;
     let marking = Marking { generation: next_gen(transaction)?, since, poll: 0, at: finish.now };
-    for entity_type in &finish.sweeps {
-        put_sweep(transaction, entity_type, marking, finish.now)?;
+    for (entity_type, known) in &finish.sweeps {
+        let since = known.map_or(since, |known| known.min(since));
+        put_sweep(transaction, entity_type, Marking { since, ..marking }, finish.now)?;
     }
     put_marks(transaction, &requests, marking)
 }

@@ -4,8 +4,20 @@ use rusqlite::params;
 use serde::{Deserialize, Serialize};
 
 use super::gaps::Gaps;
-use super::{Result, SiteTime, State, StateError};
+use super::{AsOf, Result, SiteTime, State, StateError};
 use crate::entity::EventId;
+
+/// Every column with a moment of the site's clock that something waits for.
+const MOMENTS: [&str; 8] = [
+    "UPDATE stream SET complete_as_of = complete_as_of + ?1",
+    "UPDATE gaps SET first_seen = first_seen + ?1, last_asked = last_asked + ?1",
+    "UPDATE marks SET since = since + ?1, due_at = due_at + ?1",
+    "UPDATE sweeps SET since = since + ?1, due_at = due_at + ?1",
+    "UPDATE touched SET since = since + ?1, at = at + ?1",
+    "UPDATE reads SET at = at + ?1",
+    "UPDATE absences SET at = at + ?1",
+    "UPDATE dead SET first_at = first_at + ?1, last_at = last_at + ?1, next_due = next_due + ?1",
+];
 
 /// What identifies the entry at the frontier: another site, or one restored from
 /// a backup, has another entry under the same id, or none.
@@ -39,6 +51,8 @@ pub struct Stream {
     pub polls_started: i64,
     /// The number of the last poll that saw everything there was; 0 before one.
     pub poll_done: i64,
+    /// The number of the newest poll up to which everything was seen, gaps included.
+    pub complete_poll: i64,
     /// Everything that was visible on the site at this moment has been seen.
     pub complete_as_of: Option<SiteTime>,
     /// When the newest event seen was created.
@@ -54,7 +68,7 @@ impl State {
     pub async fn stream(&self) -> Result<Stream> {
         self.read(move |connection| {
             let sql = "SELECT site, incarnation, frontier, fingerprint, epoch, gen, polls_started, poll_done,
-                complete_as_of, event_created, schema_due, event_view FROM stream";
+                complete_as_of, event_created, schema_due, event_view, complete_poll FROM stream";
             let (mut stream, fingerprint) = connection.query_row(sql, [], |row| {
                 let stream = Stream {
                     site: row.get(0)?,
@@ -65,6 +79,7 @@ impl State {
                     gen_now: row.get(5)?,
                     polls_started: row.get(6)?,
                     poll_done: row.get(7)?,
+                    complete_poll: row.get(12)?,
                     complete_as_of: row.get::<_, Option<i64>>(8)?.map(SiteTime),
                     event_created: row.get::<_, Option<i64>>(9)?.map(SiteTime),
                     schema_due: row.get(10)?,
@@ -73,8 +88,7 @@ impl State {
                 Ok((stream, row.get::<_, Option<String>>(3)?))
             })?;
             if let Some(text) = fingerprint {
-                let parsed = serde_json::from_str(&text);
-                stream.fingerprint = Some(parsed.map_err(|error| StateError::malformed("fingerprint", error))?);
+                stream.fingerprint = Some(parse_fingerprint(&text)?);
             }
             Ok(stream)
         })
@@ -95,7 +109,7 @@ impl State {
         let site = site.to_owned();
         let mut gaps = Gaps::default();
         for (lo, hi) in missing {
-            gaps.open(*lo, *hi, now);
+            gaps.open(*lo, *hi, AsOf { at: now, poll: 0 });
         }
         let fingerprint = fingerprint.map(render_fingerprint).transpose()?;
         self.write(move |transaction| {
@@ -112,10 +126,24 @@ impl State {
     pub async fn new_incarnation(&self) -> Result<i64> {
         self.write(move |transaction| {
             transaction.execute("DELETE FROM gaps", [])?;
+            // What was announced belongs to another history.
+            transaction.execute("UPDATE marks SET expected = NULL", [])?;
             transaction.execute("UPDATE types SET state = 'absent', import = NULL WHERE state <> 'untracked'", [])?;
             let sql = "UPDATE stream SET incarnation = incarnation + 1, frontier = NULL, fingerprint = NULL,
-                complete_as_of = NULL, event_created = NULL, poll_done = 0 RETURNING incarnation";
+                complete_as_of = NULL, event_created = NULL, poll_done = 0, complete_poll = 0 RETURNING incarnation";
             Ok(transaction.query_row(sql, [], |row| row.get(0))?)
+        })
+        .await
+    }
+
+    /// Moves every kept moment along with the clock of the site, which was set by so many
+    /// milliseconds: pauses end when they would have, and ages stay what they were.
+    pub async fn move_moments(&self, by: i64) -> Result<()> {
+        self.write(move |transaction| {
+            for statement in MOMENTS {
+                transaction.execute(statement, [by])?;
+            }
+            Ok(())
         })
         .await
     }
@@ -146,4 +174,8 @@ impl State {
 
 pub(super) fn render_fingerprint(fingerprint: &Fingerprint) -> Result<String> {
     serde_json::to_string(fingerprint).map_err(|error| StateError::malformed("fingerprint", error))
+}
+
+pub(super) fn parse_fingerprint(text: &str) -> Result<Fingerprint> {
+    serde_json::from_str(text).map_err(|error| StateError::malformed("fingerprint", error))
 }

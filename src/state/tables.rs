@@ -11,7 +11,7 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use super::{Result, StateError};
 
 /// The statements that lead from one format to the next.
-const FORMATS: [&str; 2] = [FIRST, SUSPECTED_ABSENCES];
+const FORMATS: [&str; 3] = [FIRST, SUSPECTED_ABSENCES, POLL_NUMBERS];
 
 const FIRST: &str = "
 CREATE TABLE stream (
@@ -67,6 +67,19 @@ CREATE INDEX runs_by_start ON runs (started_at);
 const SUSPECTED_ABSENCES: &str = "
 CREATE TABLE suspected (type TEXT NOT NULL, id INTEGER NOT NULL, reads INTEGER NOT NULL, poll INTEGER NOT NULL,
     first_at INTEGER NOT NULL, confirmed INTEGER NOT NULL, PRIMARY KEY (type, id)) STRICT, WITHOUT ROWID;
+";
+
+/// What was before what is decided by numbers of polls, not by moments.
+const POLL_NUMBERS: &str = "
+ALTER TABLE stream ADD COLUMN complete_poll INTEGER NOT NULL DEFAULT 0;
+UPDATE stream SET complete_poll = poll_done;
+ALTER TABLE marks ADD COLUMN since_poll INTEGER NOT NULL DEFAULT 0;
+UPDATE marks SET expected = NULL;
+ALTER TABLE touched ADD COLUMN since_poll INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE sweeps ADD COLUMN since_poll INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE gaps ADD COLUMN asked_poll INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE consequences (cause_type TEXT NOT NULL, cause_id INTEGER NOT NULL, type TEXT NOT NULL,
+    PRIMARY KEY (cause_type, cause_id, type)) STRICT, WITHOUT ROWID;
 ";
 
 /// Refuses a file of a newer format before anything is written to it, even the

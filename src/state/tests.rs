@@ -58,7 +58,7 @@ impl Fixture {
     }
 
     async fn live(&self) {
-        let import = ImportState { lo_rv: 0, segments: Vec::new(), rows: 0, expected: None, confirm_until: None };
+        let import = ImportState { lo_rv: 0, segments: Vec::new(), rows: 0, expected: None, confirm_poll: None };
         self.state.begin_import(&shot(), "layout", &import).await.expect("an import");
         self.state.set_live(&shot()).await.expect("a live type");
     }
@@ -176,11 +176,11 @@ async fn a_gap_that_is_not_asked_for_holds_freshness_back() {
 }
 
 #[tokio::test]
-async fn a_settle_or_inverse_mark_does_not_hold_freshness_back() {
+async fn a_recheck_or_inverse_mark_does_not_hold_freshness_back() {
     let test = fixture().await;
     test.live().await;
     test.poll(1_000, &[], &[]).await;
-    test.state.mark(&[request(7, Kinds::SETTLE), request(8, Kinds::INVERSE)], SiteTime(1_500)).await.expect("marks");
+    test.state.mark(&[request(7, Kinds::RECHECK), request(8, Kinds::INVERSE)], SiteTime(1_500)).await.expect("marks");
     test.poll(2_000, &[], &[]).await;
     assert_eq!(test.state.fresh_as_of().await.expect("a moment"), Some(SiteTime(2_000)));
     assert_eq!(test.state.due_marks(SiteTime(2_000), 10).await.expect("marks").len(), 2);
@@ -259,11 +259,11 @@ async fn versions_grow_over_processes_epochs_and_lost_files() {
     let first = test.ticket().await.rv;
     let second = other.begin_read(&shot(), SiteTime(0)).await.expect("a ticket").rv;
     assert!(second > first);
-    other.begin_epoch(SiteTime(0)).await.expect("an epoch");
+    other.begin_epoch(0).await.expect("an epoch");
     assert!(test.ticket().await.rv >> 40 > second >> 40);
-    let now = SiteTime(1_790_000_000_000);
     let new = fixture().await;
-    assert!(new.state.begin_epoch(now).await.expect("an epoch") > 350_000, "a new file starts above an old one");
+    new.state.begin_epoch(second).await.expect("an epoch");
+    assert!(new.ticket().await.rv > second, "a new file starts above what the store has");
 }
 
 #[tokio::test]
@@ -296,7 +296,7 @@ async fn an_import_goes_on_where_it_was() {
         segments: vec![segment(0, Some(50)), segment(50, None)],
         rows: 0,
         expected: Some(3),
-        confirm_until: None,
+        confirm_poll: None,
     };
     test.state.begin_import(&shot(), "layout", &import).await.expect("an import");
     let ticket = test.ticket().await;
@@ -359,17 +359,72 @@ async fn a_mass_disappearance_is_held_until_an_operator_confirms_it() {
 }
 
 #[tokio::test]
-async fn announced_values_are_merged_by_the_order_of_events() {
+async fn announced_values_are_kept_with_the_mark_and_merged() {
     let test = fixture().await;
-    let announced = |event, value: &str| {
-        let expected = [("code".to_owned(), (EventId(event), serde_json::json!(value)))].into();
+    let announced = |second: i64, event: i64, value: &str| {
+        let value = Announcement::Value { value: value.into(), before: "start".into() };
+        let mut expected = Expected::default();
+        expected.announce("code", ExpectedField::new((second, EventId(event)), value));
         MarkRequest { expected, ..request(7, Kinds::CHANGE) }
     };
-    test.state.mark(&[announced(5, "new")], SiteTime(0)).await.expect("a mark");
-    test.state.mark(&[announced(4, "old")], SiteTime(0)).await.expect("a mark");
+    test.state.mark(&[announced(20, 4, "new")], SiteTime(0)).await.expect("a mark");
+    test.state.mark(&[announced(10, 5, "old")], SiteTime(0)).await.expect("a mark");
     test.state.mark(&[request(7, Kinds::CHANGE)], SiteTime(0)).await.expect("a mark");
-    let marks = test.state.marks(10).await.expect("marks");
-    assert_eq!(marks[0].expected["code"], (EventId(5), serde_json::json!("new")));
+    let marks = test.state.marks_of(&shot(), &[6, 7]).await.expect("marks");
+    let field = &marks[0].expected.fields["code"];
+    assert_eq!(field.at, (20, EventId(4)));
+    assert_eq!(field.announced, Announcement::Value { value: "new".into(), before: "start".into() });
+}
+
+#[tokio::test]
+async fn a_type_is_no_fresher_than_the_key_whose_consequences_it_waits_for() {
+    let test = fixture().await;
+    let (version, key) = (EntityType::new("Version"), EntityRef::new("Shot", 7));
+    test.live().await;
+    test.poll(1_000, &[], &[]).await;
+    let cause = MarkRequest { affects: vec![version.clone()], ..request(7, Kinds::REVIVE) };
+    let started = test.state.mark(&[cause], SiteTime(1_500)).await.expect("a mark");
+    test.poll(2_000, &[], &[]).await;
+    let through = async |ty: &EntityType| test.state.replication_status().await.expect("a status").read_through(ty);
+    assert_eq!(started, 1);
+    assert_eq!([through(&version).await, through(&shot()).await, through(&EntityType::new("Task")).await], [1, 1, 2]);
+    // The read of the cause makes its consequence in the same transaction.
+    let ticket = test.ticket().await;
+    let since = test.state.marks(1).await.expect("marks")[0].since;
+    let consequence =
+        MarkRequest { since: Some(since), ..MarkRequest::new(EntityRef::new(version.clone(), 9), Kinds::CHANGE) };
+    let finish = Finish { seen: vec![key.id], marks: vec![consequence], ..Finish::new(ticket, SiteTime(2_500)) };
+    test.state.finish(finish).await.expect("a finish");
+    test.poll(3_000, &[], &[]).await;
+    assert_eq!([through(&version).await, through(&shot()).await], [1, 3], "it was made before the second poll");
+    let ticket = test.state.begin_read(&version, SiteTime(0)).await.expect("a ticket");
+    test.state.finish(Finish { seen: vec![9], ..Finish::new(ticket, SiteTime(0)) }).await.expect("a finish");
+    assert_eq!(through(&version).await, 3);
+}
+
+#[tokio::test]
+async fn kept_moments_move_with_the_clock_of_the_site() {
+    let test = fixture().await;
+    test.live().await;
+    let noon = 43_200_000;
+    test.poll(noon, &[101], &[7]).await;
+    test.state.defer(&[EntityRef::new("Shot", 7)], Duration::from_secs(60), SiteTime(noon)).await.expect("a pause");
+    let two_hours_back = -7_200_000;
+    test.state.move_moments(two_hours_back).await.expect("a move");
+    let now = SiteTime(noon + two_hours_back);
+    assert_eq!(test.state.stream().await.expect("a stream").complete_as_of, Some(now));
+    assert!(test.state.due_marks(now.after(Duration::from_secs(59)), 9).await.expect("marks").is_empty());
+    assert_eq!(test.state.due_marks(now.after(Duration::from_secs(60)), 9).await.expect("marks").len(), 1);
+}
+
+#[tokio::test]
+async fn order_is_decided_by_the_number_of_a_poll_and_not_by_its_moment() {
+    let test = fixture().await;
+    test.live().await;
+    test.poll(9_000_000, &[], &[]).await;
+    test.poll(1_000, &[], &[]).await;
+    let stream = test.state.stream().await.expect("a stream");
+    assert_eq!((stream.complete_poll, stream.complete_as_of), (2, Some(SiteTime(1_000))), "the clock was set back");
 }
 
 #[tokio::test]

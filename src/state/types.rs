@@ -69,9 +69,10 @@ pub struct ImportState {
     /// Rows to expect.
     pub expected: Option<u64>,
     /// Set once all segments are done and the rows that the import did not meet are
-    /// marked: the type is live when every mark up to this moment is cleared.
+    /// marked, to the number of the last complete poll: the type is live when every
+    /// mark of that time is cleared.
     #[serde(default)]
-    pub confirm_until: Option<SiteTime>,
+    pub confirm_poll: Option<i64>,
 }
 
 /// A part of the range of ids.
@@ -124,14 +125,14 @@ impl State {
     }
 
     /// Ends the copying of an import: the type is live once every mark up to
-    /// `until` is cleared.
-    pub async fn confirm_import(&self, entity_type: &EntityType, until: SiteTime) -> Result<()> {
+    /// the complete poll of this number is cleared.
+    pub async fn confirm_import(&self, entity_type: &EntityType, poll: i64) -> Result<()> {
         let entity_type = entity_type.clone();
         self.write(move |transaction| {
             let Some(mut import) = load(transaction, &entity_type)?.and_then(|record| record.import) else {
                 return Ok(());
             };
-            import.confirm_until = Some(until);
+            import.confirm_poll = Some(poll);
             let sql = "UPDATE types SET import = ?2 WHERE type = ?1";
             transaction.execute(sql, params![entity_type.as_str(), render(&import)?])?;
             Ok(())

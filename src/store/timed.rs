@@ -12,8 +12,8 @@ use async_trait::async_trait;
 use serde_json::Value;
 
 use super::{
-    Bucket, FetchedRow, Fields, Found, Health, LinkTarget, PurgeScope, PutOutcome, Referrers, Relinked, Result, Row,
-    RowVersion, Store, StoreErrorKind, StoredType,
+    Bucket, FetchedRow, Fields, Found, Health, LinkTarget, PurgeScope, PutOutcome, ReadVersion, Referrers, Relinked,
+    Result, Row, RowVersion, Store, StoreErrorKind, StoredType,
 };
 use crate::entity::{EntityRef, EntityType};
 use crate::entity_config::TypeLayout;
@@ -99,6 +99,10 @@ impl Store for TimedStore {
 
     async fn scan(&self, entity_type: &EntityType, after_id: i64, limit: usize) -> Result<Vec<RowVersion>> {
         self.timed("scan", self.inner.scan(entity_type, after_id, limit)).await
+    }
+
+    async fn highest_version(&self) -> Result<ReadVersion> {
+        self.timed("scan", self.inner.highest_version()).await
     }
 
     async fn purge(&self, scope: &PurgeScope) -> Result<u64> {

@@ -159,7 +159,7 @@ pub(super) fn is_doubtful(said: &Said, known: Option<&RowMeta>) -> bool {
     let state = known.map(|meta| meta.state);
     match said {
         Said::Row(..) => false,
-        Said::Filtered => state == Some(RowState::Active),
+        Said::Filtered(..) => state == Some(RowState::Active),
         Said::Absent => matches!(state, Some(RowState::Active | RowState::Retired)),
     }
 }

@@ -67,7 +67,8 @@ impl Replica {
         if found.more {
             let tracked = self.tracked();
             let holders = tracked.layouts().map(|layout| layout.entity_type.clone());
-            finish.sweeps.extend(holders.filter(|holder| tracked.may_link(holder, &entity.entity_type)));
+            let holders = holders.filter(|holder| tracked.may_link(holder, &entity.entity_type));
+            finish.sweeps.extend(holders.map(|holder| (holder, None)));
         }
         Ok(found.keys)
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::entity::EntityType;
+use crate::entity::{EntityType, EventId};
 use crate::shotgun;
 use crate::state::StateError;
 use crate::store::StoreError;
@@ -48,6 +48,12 @@ pub enum SyncError {
         /// The rows that the site counts there.
         count: u64,
     },
+    /// The event log of the site is not the one that was followed.
+    #[error(
+        "event log entry {0}, the last one seen, is missing on the site or another one: nothing counts as fresh until \
+         the next poll shows it, or the site is found to be restored from a backup and everything is read again"
+    )]
+    History(EventId),
     /// No entity config names the type.
     #[error("`{0}` is not cached: no entity config names it")]
     NotTracked(EntityType),
@@ -65,6 +71,7 @@ impl SyncError {
         match self {
             Self::Site(error) => error.kind().label(),
             Self::State(_) => "state",
+            Self::History(_) => "history",
             _ => "other",
         }
     }

@@ -17,17 +17,19 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
+use super::announcement::Entry;
 use super::tracked::Tracked;
-use crate::entity::{EntityRef, EntityType, EventId, Shape, Timestamp};
+use crate::entity::{EntityRef, EntityType, EventId, Timestamp};
 use crate::schema::display_name_field;
-use crate::state::{DeadKind, Expected, Kinds, MarkRequest, NewDead, SiteTime};
+use crate::state::{DeadKind, Kinds, MarkRequest, NewDead, SiteTime};
 
 /// More linked keys than this in one entry become a comparison of all ids.
 const LINKED_LIMIT: usize = 50;
 /// Entries about a filter come in groups; one comparison serves them all.
 const SWEEP_DELAY: Duration = Duration::from_secs(5);
-/// A new thumbnail is a placeholder for about forty seconds.
-const TRANSIENT_DELAY: Duration = Duration::from_secs(45);
+/// A new thumbnail is a placeholder for about forty seconds: seconds until its row is
+/// read again.
+const TRANSIENT_FOR: u64 = 45;
 
 /// What an entry asks for.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -73,24 +75,29 @@ pub fn extract(entry: &Map<String, Value>, tracked: &Tracked) -> Extracted {
         return nothing_named(entry, id, &subject, found);
     }
     let inverse = meta.contains_key("actual_attribute_changed");
+    let transient = meta.get("is_transient") == Some(&Value::Bool(true));
+    let about = Entry { entry, meta, id, attribute, kinds: subject.kinds };
     for key in &direct {
         note_filters(&mut found, tracked, key, attribute, subject.lifecycle);
         let kinds = if inverse { subject.kinds | Kinds::INVERSE } else { subject.kinds };
-        let mut mark = MarkRequest::new(key.clone(), kinds);
-        if tracked.follows(&key.entity_type) {
-            mark.expected = announced(meta, attribute, inverse, key, id, tracked);
-            found.marks.push(mark);
-        } else if tracked.names(&key.entity_type) && matters_uncached(key, attribute, &subject, tracked) {
+        let follows = tracked.follows(&key.entity_type);
+        let named = tracked.names(&key.entity_type) && matters_uncached(key, attribute, &subject, tracked);
+        if follows || named {
+            let mut mark = MarkRequest::new(key.clone(), kinds);
+            mark.expected = about.announces(key, tracked);
+            if transient && follows {
+                mark.expected.read_again_after = mark.expected.read_again_after.max(Some(TRANSIENT_FOR));
+            }
+            let derives = attribute.is_some_and(|field| tracked.derives_from(&key.entity_type, field));
+            if subject.lifecycle || derives {
+                // Links to it come and go, and derived fields change, in rows that the
+                // entry does not name.
+                mark.affects = tracked.holders(&key.entity_type);
+            }
             found.marks.push(mark);
         }
     }
     mark_linked(&mut found, &direct, linked, tracked);
-    if meta.get("is_transient") == Some(&Value::Bool(true)) {
-        let followed = direct.iter().filter(|key| tracked.follows(&key.entity_type));
-        let again =
-            |key: &EntityRef| MarkRequest { delay: TRANSIENT_DELAY, ..MarkRequest::new(key.clone(), Kinds::SETTLE) };
-        found.marks.extend(followed.map(again));
-    }
     if found.marks.is_empty() && found.sweeps.is_empty() {
         found.skipped = Some("not_cached_type");
     }
@@ -213,27 +220,6 @@ fn mark_linked(found: &mut Extracted, direct: &BTreeSet<EntityRef>, linked: BTre
     }
     let types: BTreeSet<_> = others.iter().map(|key| key.entity_type.clone()).collect();
     found.sweeps.extend(types.into_iter().map(|entity_type| (entity_type, SWEEP_DELAY)));
-}
-
-/// The value that a row must show, where the two can be compared.
-fn announced(
-    meta: &Map<String, Value>,
-    attribute: Option<&str>,
-    inverse: bool,
-    key: &EntityRef,
-    id: EventId,
-    tracked: &Tracked,
-) -> Expected {
-    let mut expected = Expected::new();
-    let (Some(name), Some(value), false) = (attribute, meta.get("new_value"), inverse) else {
-        return expected;
-    };
-    let field = tracked.layout(&key.entity_type).and_then(|layout| layout.field(name));
-    let comparable = |shape| matches!(shape, Shape::Text | Shape::ExactText | Shape::Int | Shape::Bool | Shape::Date);
-    if field.is_some_and(|field| comparable(field.data_type.shape())) {
-        expected.insert(name.to_owned(), (id, value.clone()));
-    }
-    expected
 }
 
 fn with_origin(mut found: Extracted, entry: &Map<String, Value>, id: EventId) -> Extracted {

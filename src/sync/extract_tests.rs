@@ -7,6 +7,7 @@ use super::*;
 use crate::entity::DataType;
 use crate::entity_config::{LayoutField, TypeLayout};
 use crate::filter::{FieldPath, Filter, Hop, Leaf, RawFilter, Test};
+use crate::state::{Announcement, ExpectedField, ExpectedLink};
 
 fn layout(name: &str, fields: &[(&str, DataType, &[&str])], filter: Filter) -> TypeLayout {
     let field = |(name, data_type, targets): &(&str, DataType, &[&str])| LayoutField {
@@ -45,15 +46,36 @@ fn tracked() -> Tracked {
     ])
 }
 
+/// Writes down what is announced about a field; of the other side in brackets.
+fn announced(name: &str, field: &ExpectedField) -> String {
+    let words = match &field.announced {
+        Announcement::Value { value, .. } => format!("{name}={value}"),
+        Announcement::Links(links) => {
+            let one = |link: &ExpectedLink| format!("{name}{}{}", if link.present { "+" } else { "-" }, link.target);
+            links.iter().map(one).collect::<Vec<_>>().join(" ")
+        }
+        Announcement::Active(active) => format!("active={active}"),
+        Announcement::Change => format!("{name} changed"),
+        Announcement::Edit => format!("{name} edited"),
+        Announcement::NoLinkTo(target) => format!("no link to {target}"),
+    };
+    if field.own { format!(" {words}") } else { format!(" [{words}]") }
+}
+
 /// Reads an entry and writes down what it asks for.
-fn check(entry: Value, expected: &str) {
+fn check(mut entry: Value, expected: &str) {
+    if let Some(fields) = entry.as_object_mut() {
+        fields.insert("created_at".to_owned(), json!("2024-03-13T15:30:00Z"));
+    }
     let found = extract(entry.as_object().expect("an object"), &tracked());
     let mut words: Vec<String> = Vec::new();
     for mark in &found.marks {
         let kinds: Vec<_> = mark.kinds.names().collect();
         let wait = if mark.delay.is_zero() { String::new() } else { format!(" +{}s", mark.delay.as_secs()) };
-        let seen: Vec<_> = mark.expected.iter().map(|(field, (_, value))| format!(" {field}={value}")).collect();
-        words.push(format!("{} {}{wait}{}", mark.key, kinds.join("|"), seen.concat()));
+        let seen: Vec<_> = mark.expected.fields.iter().map(|(name, field)| announced(name, field)).collect();
+        let again = mark.expected.read_again_after.map(|after| format!(" again +{after}s")).unwrap_or_default();
+        let affects: Vec<_> = mark.affects.iter().map(|ty| format!(" affects {ty}")).collect();
+        words.push(format!("{} {}{wait}{}{again}{}", mark.key, kinds.join("|"), seen.concat(), affects.concat()));
     }
     words.extend(found.sweeps.iter().map(|(entity_type, _)| format!("sweep {entity_type}")));
     words.extend(found.schema_due.then(|| "schema".to_owned()));

@@ -153,7 +153,8 @@ impl Replica {
     ) -> Result<BTreeMap<i64, Said>, shotgun::Error> {
         let fields = layout.field_names();
         let mut said: BTreeMap<i64, Said> = BTreeMap::new();
-        for (only, state) in [(Only::Active, RowState::Active), (Only::Retired, RowState::Retired)] {
+        let lists = [(Only::Active, RowState::Active), (Only::Retired, RowState::Retired)];
+        for (only, state) in lists {
             let missing = without(ids, &said);
             let client = self.client();
             let answer: Answer<RowText> = client
@@ -164,13 +165,14 @@ impl Replica {
             said.extend(rows.map(|row| (row.id, Said::Row(state, row.text))));
         }
         if !layout.filter.is_everything() {
-            for only in [Only::Active, Only::Retired] {
+            for (only, state) in lists {
                 let missing = without(ids, &said);
-                let (everything, names) = (RawFilter::everything(), vec!["id".to_owned()]);
-                let answer =
-                    self.client().read_ids(&layout.entity_type, &missing, &everything, names, only, purpose).await?;
-                let found: Vec<i64> = self.heard(answer).rows.iter().filter_map(Answer::id).collect();
-                said.extend(found.into_iter().filter(|id| missing.contains(id)).map(|id| (id, Said::Filtered)));
+                let (everything, client) = (RawFilter::everything(), self.client());
+                // Not stored, but compared with what its entries announced.
+                let answer: Answer<RowText> =
+                    client.read_ids(&layout.entity_type, &missing, &everything, fields.clone(), only, purpose).await?;
+                let rows = self.heard(answer).rows.into_iter().filter(|row| missing.contains(&row.id));
+                said.extend(rows.map(|row| (row.id, Said::Filtered(state, row.text))));
             }
         }
         for id in ids {

@@ -65,7 +65,7 @@ impl Follower {
 
     async fn lead(replica: Replica, lock: LeaderLock, progress: Option<Progress>, checked: bool) -> Result<Self> {
         replica.metrics().leader.active.set(1.0);
-        let epoch = replica.state().begin_epoch(replica.now()).await?;
+        let epoch = replica.begin_epoch().await?;
         replica.metrics().leader.epoch.set(epoch as f64);
         replica.step("start: led")?;
         // What the site lost while nothing ran is left out before anything is imported.

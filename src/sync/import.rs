@@ -73,7 +73,7 @@ impl Replica {
         for layout in self.tracked().layouts() {
             let record = self.state().type_record(&layout.entity_type).await?;
             let copied = record.as_ref().is_some_and(|record| {
-                let confirming = record.import.as_ref().is_some_and(|import| import.confirm_until.is_some());
+                let confirming = record.import.as_ref().is_some_and(|import| import.confirm_poll.is_some());
                 let state = matches!(record.state, TypeState::Live | TypeState::Degraded);
                 record.layout_hash == layout.hash && (state || record.state == TypeState::Importing && confirming)
             });
@@ -110,8 +110,8 @@ impl Replica {
         let lo_rv = import.lo_rv;
         let rows = self.copy(&layout, import, true, progress).await?;
         let unmet = self.mark_unmet(&layout, lo_rv).await?;
-        let until = self.state().stream().await?.complete_as_of.unwrap_or_else(|| self.now());
-        self.state().confirm_import(entity_type, until).await?;
+        let poll = self.state().stream().await?.complete_poll;
+        self.state().confirm_import(entity_type, poll).await?;
         self.step("import: copied")?;
         Ok(Imported { rows, unmet })
     }
@@ -154,7 +154,7 @@ impl Replica {
         };
         let retired = Segment { last_id: 0, end: None, done: false, retired: true };
         let segments = (0..count).map(segment).chain([retired]).collect();
-        Ok(ImportState { lo_rv, segments, rows: 0, expected, confirm_until: None })
+        Ok(ImportState { lo_rv, segments, rows: 0, expected, confirm_poll: None })
     }
 
     /// Copies all segments and returns the number of rows.

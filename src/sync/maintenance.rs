@@ -158,7 +158,7 @@ impl Replica {
     /// was open at its end is cleared.
     pub(super) async fn conclude_imports(&self) -> Result<()> {
         for record in self.state().types().await? {
-            let confirm = record.import.as_ref().and_then(|import| import.confirm_until);
+            let confirm = record.import.as_ref().and_then(|import| import.confirm_poll);
             let Some(until) = confirm.filter(|_| record.state == TypeState::Importing) else {
                 continue;
             };

@@ -11,10 +11,11 @@
 //! the daemon. [`Follower`] is the loop of the one process that leads. Pipelines,
 //! listeners and schedules are not known here.
 
-mod advance;
 mod absence;
+mod announcement;
 mod audit;
 mod board;
+mod catch_up;
 mod clock;
 mod dependents;
 mod error;
@@ -28,11 +29,11 @@ mod names;
 mod pages;
 mod periods;
 mod poll;
+mod recheck;
 mod replica;
 mod scan;
 mod scrub;
 mod settings;
-mod settle;
 mod startup;
 mod status;
 mod steps;

@@ -3,8 +3,10 @@
 //! Their name and state are read like a row and go into the links to them; no
 //! row is kept.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use super::recheck::Shown;
+use super::write::was_revived;
 use super::{Replica, Result, SyncError};
 use crate::api3::Read;
 use crate::entity::{DataType, EntityRef, EntityType};
@@ -12,7 +14,7 @@ use crate::entity_config::{LayoutField, TypeLayout};
 use crate::filter::{Only, RawFilter, RawLeaf};
 use crate::schema::display_name_field;
 use crate::shotgun::{Answer, ErrorKind, Purpose};
-use crate::state::{Finish, Kinds, Mark, MarkRequest};
+use crate::state::{AsOf, Finish, Kinds, Mark, MarkRequest, Ticket};
 use crate::store::{LinkTarget, ReadVersion, RowState, display_name};
 
 impl Replica {
@@ -26,21 +28,25 @@ impl Replica {
             Err(SyncError::Site(error)) if matches!(error.kind(), ErrorKind::Fault | ErrorKind::Rejected) => {
                 // A type that cannot be read: links keep the names they came with.
                 tracing::debug!(%entity_type, %error, "names cannot be read");
-                Vec::new()
+                self.finish(finish).await?;
+                return Ok(ids.len());
             }
             Err(error) => {
                 self.state().abandon(&ticket).await?;
                 return Err(error);
             }
         };
+        self.compare_names(&ticket, &targets, &mut finish).await?;
         let mut revived_targets = Vec::new();
         for target in &targets {
             self.store().relink(target).await?;
-            let revived = |mark: &&Mark| mark.key == target.key && mark.kinds.any(Kinds::REVIVE);
+            let revived = |mark: &&Mark| mark.key == target.key && was_revived(mark);
             if target.state.is_dead() {
-                self.mark_referrers(&target.key, &mut finish).await?;
+                let since = marks.iter().find(|mark| mark.key == target.key).map(|mark| mark.since);
+                self.mark_referrers(&target.key, since, &mut finish).await?;
             } else if marks.iter().any(|mark| revived(&mark)) {
-                revived_targets.push(target.key.clone());
+                let since = marks.iter().find(|mark| mark.key == target.key).map(|mark| mark.since);
+                revived_targets.push((target.key.clone(), since));
             }
         }
         self.mark_revived_links(&revived_targets, &mut finish).await?;
@@ -50,17 +56,41 @@ impl Replica {
         Ok(ids.len())
     }
 
+    /// Compares names with what the entries about them announced; those that may be
+    /// older are read again.
+    async fn compare_names(&self, ticket: &Ticket, targets: &[LinkTarget], finish: &mut Finish) -> Result<()> {
+        let mut marks = self.state().marks_of(&ticket.entity_type, &finish.seen).await?;
+        marks.retain(|mark| mark.generation <= ticket.generation && !mark.expected.fields.is_empty());
+        for mark in &marks {
+            let target = targets.iter().find(|target| target.key == mark.key);
+            let name = |target: &LinkTarget| serde_json::json!(target.name);
+            let fields = [display_name_field(&ticket.entity_type), "cached_display_name"];
+            let row = target.map(|target| fields.map(|field| (field.to_owned(), name(target))).into_iter().collect());
+            let state = target.map_or(RowState::Absent, |target| target.state);
+            let shown = Shown { state, row: row.as_ref(), updated_at: None, before: None, now: self.now() };
+            let proof = shown.prove(&mark.expected, &|_| Some(DataType::Text), &BTreeSet::new());
+            self.unprovable().learn(&ticket.entity_type, &proof);
+            finish.marks.extend(self.unprovable().reread(&mark.key, Some(mark), &mark.expected, proof));
+        }
+        Ok(())
+    }
+
     /// Marks the rows, active or retired, that the site shows with a link to any of
-    /// these entities, which were revived. Rows that were read while they were
+    /// these entities, which were revived, each with the `since` of its mark. Rows that were read while they were
     /// retired do not have the link, so the store cannot name them.
-    pub(super) async fn mark_revived_links(&self, targets: &[EntityRef], finish: &mut Finish) -> Result<()> {
+    pub(super) async fn mark_revived_links(
+        &self,
+        targets: &[(EntityRef, Option<AsOf>)],
+        finish: &mut Finish,
+    ) -> Result<()> {
         let tracked = self.tracked();
         for layout in tracked.layouts() {
-            let linked: Vec<_> =
-                targets.iter().filter(|target| tracked.may_link(&layout.entity_type, &target.entity_type)).collect();
+            let linking = |(target, _): &&(EntityRef, _)| tracked.may_link(&layout.entity_type, &target.entity_type);
+            let linked: Vec<_> = targets.iter().filter(linking).map(|(target, _)| target).collect();
             if linked.is_empty() {
                 continue;
             }
+            let since = targets.iter().filter(linking).filter_map(|(_, since)| *since).reduce(AsOf::min);
             for only in [Only::Active, Only::Retired] {
                 let read = Read::new(layout.entity_type.clone(), links_to(layout, &linked), self.client().page_size());
                 let read = Read { only, ..read };
@@ -68,7 +98,8 @@ impl Replica {
                 loop {
                     let page: Answer = self.page_after(&read, last_id, Purpose::Fetch).await?;
                     let ids = page.rows.iter().filter_map(Answer::id);
-                    let mark = |id| MarkRequest::new(EntityRef::new(layout.entity_type.clone(), id), Kinds::CHANGE);
+                    let key = |id| EntityRef::new(layout.entity_type.clone(), id);
+                    let mark = |id| MarkRequest { since, ..MarkRequest::new(key(id), Kinds::CHANGE) };
                     finish.marks.extend(ids.map(mark));
                     match page.last_id() {
                         Some(last) if page.has_next_page => last_id = last,

@@ -3,6 +3,13 @@
 //! New entries and missing ids are asked for in the same request: what two
 //! requests show at two moments could hide an entry between them. The answer,
 //! ordered by id, is a complete prefix of what was asked for.
+//!
+//! The entry at the high-water mark is asked for as well. A site that was restored from a
+//! backup does not have it, or has another one under its id: then nothing is committed,
+//! so that freshness stops, and after a few such answers the history is checked.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use serde_json::{Map, Value};
 
@@ -17,6 +24,12 @@ use crate::state::{Fingerprint, PollCommit, PollCommitted, PollStart, SiteTime};
 /// The fields of an entry that mean something to us.
 pub(super) const ENTRY_FIELDS: [&str; 7] =
     ["id", "event_type", "attribute_name", "meta", "entity", "user", "created_at"];
+
+/// An entry that appears so long after others were written was in a long transaction.
+const LATE_AFTER: Duration = Duration::from_secs(5);
+
+/// So many polls in a row without the entry at the high-water mark are believed.
+const LOST_AFTER: u32 = 3;
 
 /// What a poll brought.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -48,6 +61,10 @@ impl Replica {
     }
 
     async fn try_poll(&self) -> Result<Polled> {
+        if let Some(by) = self.clock().take_correction() {
+            tracing::warn!(seconds = by / 1000, "the clock of the site was set");
+            self.state().move_moments(by).await?;
+        }
         let started = self.now();
         let Some(poll) = self.state().begin_poll(started, self.settings().max_gaps).await? else {
             // A poll that has no position begins the stream.
@@ -58,11 +75,45 @@ impl Replica {
         let size = self.client().page_size();
         let answer = self.heard(self.client().read(&request(&poll, size), Purpose::EventPoll).await?);
         let full = answer.has_next_page;
-        let entries = in_order(answer, full)?;
+        let mut entries = in_order(answer, full)?;
+        if !self.is_same_history(&poll, &mut entries, full) {
+            return self.check_history(poll.frontier).await;
+        }
         self.step("poll: read")?;
         let polled = self.commit(poll, &entries, full).await?;
         self.step("poll: committed")?;
         Ok(polled)
+    }
+
+    /// Takes the entry at the high-water mark out of an answer and tells whether it is the
+    /// known one. A full page that ends before it says nothing.
+    fn is_same_history(&self, poll: &PollStart, entries: &mut Vec<Map<String, Value>>, full: bool) -> bool {
+        let reached = !full || entries.last().and_then(Answer::id) >= Some(poll.frontier.0);
+        let at = entries.iter().position(|entry| Answer::id(entry) == Some(poll.frontier.0));
+        let found = at.map(|at| entries.remove(at));
+        let Some(known) = poll.fingerprint.as_ref().filter(|_| reached) else {
+            return true;
+        };
+        let same = found.as_ref().and_then(fingerprint).is_some_and(|found| found == *known);
+        if same {
+            self.lost_marks().store(0, Ordering::Relaxed);
+        }
+        same
+    }
+
+    /// Checks the history once several polls in a row did not show the entry at the
+    /// high-water mark: an answer may be incomplete, or of a replica that is behind.
+    async fn check_history(&self, frontier: EventId) -> Result<Polled> {
+        if self.lost_marks().fetch_add(1, Ordering::Relaxed) + 1 < LOST_AFTER {
+            return Err(SyncError::History(frontier));
+        }
+        self.lost_marks().store(0, Ordering::Relaxed);
+        let before = self.state().stream().await?.incarnation;
+        self.check_stream().await?;
+        if self.state().stream().await?.incarnation == before {
+            return Err(SyncError::History(frontier));
+        }
+        Ok(Polled { full: true, ..Polled::default() })
     }
 
     async fn commit(&self, poll: PollStart, entries: &[Map<String, Value>], full: bool) -> Result<Polled> {
@@ -84,7 +135,10 @@ impl Replica {
         };
         let sync = &self.metrics().sync;
         for entry in entries {
-            let found = extract(entry, &tracked);
+            let mut found = extract(entry, &tracked);
+            if is_late(entry, commit.poll.event_created) {
+                found.marks.iter_mut().for_each(|mark| mark.expected.set_late());
+            }
             if let Some(reason) = found.skipped {
                 sync.events_skipped.inc(&[reason]);
             }
@@ -121,12 +175,13 @@ impl Replica {
     }
 }
 
-/// Asks for everything above the frontier and for the missing ids.
+/// Asks for the entry at the frontier, everything above, and the missing ids.
 fn request(poll: &PollStart, size: u32) -> Read {
     let leaf = |relation: &str, values: Vec<Value>| {
         RawFilter::Leaf(RawLeaf { path: "id".into(), relation: relation.into(), values })
     };
-    let mut conditions = vec![leaf("greater_than", vec![poll.frontier.0.into()])];
+    // Not above the high-water mark, but from it on.
+    let mut conditions = vec![leaf("greater_than", vec![(poll.frontier.0 - 1).into()])];
     conditions.extend(poll.gaps.iter().map(|(lo, hi)| leaf("between", vec![(*lo).into(), (*hi).into()])));
     let filter = RawFilter::Group { any: true, conditions };
     let fields = ENTRY_FIELDS.map(str::to_owned).to_vec();
@@ -155,6 +210,13 @@ pub(super) fn fingerprint(entry: &Map<String, Value>) -> Option<Fingerprint> {
     let text = |key: &str| entry.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
     let id = EventId(Answer::id(entry)?);
     Some(Fingerprint { id, created_at: text("created_at"), event_type: text("event_type") })
+}
+
+/// Tells whether an entry became visible long after it was written: entries that were
+/// written later are known already.
+fn is_late(entry: &Map<String, Value>, known: Option<SiteTime>) -> bool {
+    let created = created_at(entry);
+    created.zip(known).is_some_and(|(created, known)| known.since(created) > LATE_AFTER)
 }
 
 fn created_at(entry: &Map<String, Value>) -> Option<SiteTime> {

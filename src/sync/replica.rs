@@ -1,9 +1,11 @@
 //! The site, the store and the state as one.
 
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{OnceCell, Semaphore};
 
+use super::recheck::Unprovable;
 use super::schema_drift::Followed;
 use super::steps::Steps;
 use super::{Result, Settings, SiteClock, SyncError, Tracked};
@@ -29,6 +31,10 @@ struct Inner {
     followed: RwLock<Followed>,
     import_slots: Arc<Semaphore>,
     steps: Steps,
+    unprovable: Unprovable,
+    lost_marks: AtomicU32,
+    /// Set once the versions of this process are above those in the store.
+    versions: OnceCell<()>,
 }
 
 impl Replica {
@@ -56,8 +62,22 @@ impl Replica {
     ) -> Self {
         let followed = RwLock::new(Followed::new(layouts));
         let import_slots = Arc::new(Semaphore::new(settings.imports_in_flight.max(1)));
-        let clock = SiteClock::default();
-        Self(Arc::new(Inner { client, store, state, metrics, settings, clock, followed, import_slots, steps }))
+        let (clock, unprovable) = (SiteClock::default(), Unprovable::default());
+        let lost_marks = AtomicU32::new(0);
+        Self(Arc::new(Inner {
+            client,
+            store,
+            state,
+            metrics,
+            settings,
+            clock,
+            followed,
+            import_slots,
+            steps,
+            unprovable,
+            lost_marks,
+            versions: OnceCell::new(),
+        }))
     }
 
     /// Returns the client of the site.
@@ -125,6 +145,16 @@ impl Replica {
         Ok(self.0.steps.pass(name)?)
     }
 
+    /// Returns how many polls in a row did not show the entry at the high-water mark.
+    pub(super) fn lost_marks(&self) -> &AtomicU32 {
+        &self.0.lost_marks
+    }
+
+    /// Returns the fields whose announcements do not show.
+    pub(super) fn unprovable(&self) -> &Unprovable {
+        &self.0.unprovable
+    }
+
     pub(super) fn import_slots(&self) -> Arc<Semaphore> {
         self.0.import_slots.clone()
     }
@@ -135,8 +165,26 @@ impl Replica {
         answer
     }
 
-    /// Takes the version of a read.
+    /// Starts a new epoch of versions: what another process has not written yet loses.
+    pub(super) async fn begin_epoch(&self) -> Result<i64> {
+        let highest = self.store().highest_version().await?;
+        let epoch = self.state().begin_epoch(highest.0).await?;
+        self.0.versions.get_or_init(|| async {}).await;
+        Ok(epoch)
+    }
+
+    /// Takes the version of a read. Before the first one it makes sure that the store
+    /// has none that is higher: the state may be lost, or older than the store.
     pub(super) async fn begin_read(&self, entity_type: &EntityType) -> Result<Ticket> {
+        let above = || async {
+            let highest = self.store().highest_version().await?;
+            if highest.0 > self.state().newest_version().await? {
+                tracing::warn!(highest = highest.0, "the store has newer versions than the state: a new epoch begins");
+                self.state().begin_epoch(highest.0).await?;
+            }
+            Ok::<(), SyncError>(())
+        };
+        self.0.versions.get_or_try_init(above).await?;
         Ok(self.state().begin_read(entity_type, self.now()).await?)
     }
 

@@ -100,6 +100,11 @@ impl Tracked {
         self.dependencies_on(source).any(|dependency| dependency.source_fields.contains(&field))
     }
 
+    /// Returns the followed types whose rows may link to entities of a type.
+    pub fn holders(&self, target: &EntityType) -> Vec<EntityType> {
+        self.layouts.keys().filter(|holder| self.may_link(holder, target)).cloned().collect()
+    }
+
     /// Returns the followed types whose entity filter depends on a field.
     pub fn filtered_by(&self, entity_type: &EntityType, field: &str) -> BTreeSet<EntityType> {
         let mut types = self.filters.get(&(entity_type.clone(), field.to_owned())).cloned().unwrap_or_default();

@@ -7,18 +7,25 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use serde_json::Value;
+
 use super::absence::{Evidence, Findings, Verdict, is_doubtful, is_retired_by_event, judge};
-use super::settle::{Settle, settle};
+use super::recheck::{Proof, Shown, expected_targets};
 use super::{Replica, Result, SyncError};
-use crate::entity::{EntityRef, EntityType};
+use crate::entity::{EntityRef, EntityType, EventId, Timestamp};
 use crate::entity_config::TypeLayout;
-use crate::state::{Dead, DeadKind, Finish, Finished, Kinds, Mark, MarkRequest, NewDead, Postponed, RowDone};
+use crate::state::{
+    Announcement, AsOf, Dead, DeadKind, Expected, ExpectedField, Finish, Finished, Kinds, LIFE, Mark, MarkRequest,
+    NewDead, Postponed, RowDone,
+};
 use crate::state::{RowMeta, RowOutcome, SegmentStep, Ticket};
 use crate::store::{FetchedRow, LinkTarget, PutOutcome, ReadVersion, RowError, RowState, StoreErrorKind};
 
 /// How many rows that link to a retired or revived entity are read again; with
 /// more of them their types are compared as a whole.
 pub(super) const REFERRERS_LIMIT: usize = 5_000;
+/// How long a row waits that the store refused for a newer one which nobody knows.
+const CONFLICT_PAUSE: Duration = Duration::from_secs(5);
 /// How long a held deletion waits before it is looked at again.
 const HELD_FOR: Duration = Duration::from_secs(60);
 
@@ -27,8 +34,9 @@ const HELD_FOR: Duration = Duration::from_secs(60);
 pub(super) enum Said {
     /// The row, from the list of active or of retired ones.
     Row(RowState, Box<str>),
-    /// It is there, but the filter of the entity config leaves it out.
-    Filtered,
+    /// It is in the list of active or of retired ones, but the filter of the entity
+    /// config leaves it out.
+    Filtered(RowState, Box<str>),
     /// It is in no list.
     Absent,
 }
@@ -38,7 +46,8 @@ pub(super) struct Written<'a> {
     pub(super) layout: &'a TypeLayout,
     pub(super) ticket: Ticket,
     pub(super) said: Vec<(i64, Said)>,
-    /// The marks that led to the read.
+    /// The marks that led to the read; those of the keys that it covers take their
+    /// place.
     pub(super) marks: &'a [Mark],
     /// Whether rows that are known to be stored already may stay unwritten.
     pub(super) suppress: bool,
@@ -98,6 +107,10 @@ struct Sorted {
     held: Vec<i64>,
     suspected: BTreeMap<i64, Duration>,
     refused: BTreeMap<i64, (DeadKind, String)>,
+    /// What the rows prove, for keys of which something was announced.
+    proofs: BTreeMap<i64, Proof>,
+    /// Rows that may be older than what the store has: they are not written.
+    older: BTreeSet<i64>,
 }
 
 impl Replica {
@@ -109,6 +122,11 @@ impl Replica {
     pub(super) async fn write(&self, read: Written<'_>) -> Result<Vec<KeyChange>> {
         let ids: Vec<i64> = read.said.iter().map(|(id, _)| *id).collect();
         let known = self.state().rows(&read.ticket.entity_type, &ids).await?;
+        // Also of an import or a repair: what they show clears marks, too. A mark that is
+        // newer than the read stays and is not compared.
+        let mut marks = self.state().marks_of(&read.ticket.entity_type, &ids).await?;
+        marks.retain(|mark| mark.generation <= read.ticket.generation);
+        let read = Written { marks: &marks, ..read };
         let mut sorted = self.sort(&read, &known).await?;
         self.step("write: before the store")?;
         let outcomes = self.put(&sorted).await?;
@@ -129,11 +147,13 @@ impl Replica {
         self.follow_links(&read, &sorted, &known, &stale, &mut finish).await?;
         self.follow_dependencies(&read, &sorted, &known, &mut finish).await?;
         self.step("write: links follow")?;
-        self.conclude(&read, &sorted, &stale, &mut finish);
+        self.conclude(&read, &mut sorted, (&known, &stale), &mut finish);
+        let rechecked = finish.marks.iter().filter(|mark| mark.kinds.any(Kinds::UNPROVEN));
+        let rechecked: BTreeSet<i64> = rechecked.map(|mark| mark.key.id).collect();
         let finished = self.finish(finish).await?;
         self.step("write: finished")?;
         let changes = changes(&read, &sorted, &stale, known);
-        self.measure(&read, &changes, &finished);
+        self.measure(&read, &changes, &finished, &rechecked);
         self.watch_breaker(&read.ticket.entity_type, &sorted).await?;
         Ok(changes)
     }
@@ -152,7 +172,7 @@ impl Replica {
             let event = events.get(id).copied().flatten();
             let row = match said {
                 Said::Row(state, row) => FetchedRow::from_text(read.layout, key, rv, *state, row, fetched_at, event),
-                Said::Filtered => Ok(FetchedRow::filtered(key, rv, fetched_at, event)),
+                Said::Filtered(..) => Ok(FetchedRow::filtered(key, rv, fetched_at, event)),
                 Said::Absent => Ok(FetchedRow::absent(key, rv, fetched_at, event)),
             };
             match row {
@@ -163,8 +183,72 @@ impl Replica {
                 }
             }
         }
+        self.compare_expected(read, known, &mut sorted).await?;
         self.suppress(read, &mut sorted).await?;
         Ok(sorted)
+    }
+
+    /// Compares the rows with what was announced, and takes out those that may be
+    /// older than what the store has.
+    async fn compare_expected(
+        &self,
+        read: &Written<'_>,
+        known: &BTreeMap<i64, RowMeta>,
+        sorted: &mut Sorted,
+    ) -> Result<()> {
+        let marks: BTreeMap<i64, &Mark> = read.marks.iter().map(|mark| (mark.key.id, mark)).collect();
+        let said: BTreeMap<i64, &Said> = read.said.iter().map(|(id, said)| (*id, said)).collect();
+        let targets: Vec<_> = marks.values().flat_map(|mark| expected_targets(&mark.expected)).collect();
+        let gone = self.gone_targets(targets).await?;
+        let types = |name: &str| read.layout.field(name).map(|field| field.data_type);
+        let now = self.now();
+        let (mut proofs, mut older) = (BTreeMap::new(), BTreeSet::new());
+        for row in &sorted.rows {
+            let id = row.key().id;
+            let (state, filtered) = match said.get(&id) {
+                Some(Said::Filtered(state, text)) => (*state, serde_json::from_str(text).unwrap_or_default()),
+                _ => (row.state(), serde_json::Map::new()),
+            };
+            let doc = match row.state() {
+                RowState::Absent => None,
+                RowState::Filtered => Some(&filtered),
+                RowState::Active | RowState::Retired => Some(row.doc()),
+            };
+            let stamp =
+                |row: &serde_json::Map<_, _>| row.get("updated_at").and_then(Value::as_str).and_then(Timestamp::parse);
+            let shown = Shown { state, row: doc, updated_at: doc.and_then(stamp), before: known.get(&id), now };
+            let announced = marks.get(&id).map(|mark| &mark.expected).filter(|expected| !expected.fields.is_empty());
+            let proof = match announced {
+                Some(expected) => shown.prove(expected, &types, &gone),
+                // An import may follow on a site that was restored from a backup.
+                None if read.segment.is_some() => continue,
+                None => shown.prove(&shown.not_older(), &types, &gone),
+            };
+            self.unprovable().learn(&read.layout.entity_type, &proof);
+            if shown.keeps_stored(&proof) {
+                older.insert(id);
+            }
+            proofs.insert(id, proof);
+        }
+        sorted.rows.retain(|row| !older.contains(&row.key().id));
+        (sorted.proofs, sorted.older) = (proofs, older);
+        Ok(())
+    }
+
+    /// Returns the entities of these that are known to be retired or absent: the site
+    /// shows no links to them.
+    async fn gone_targets(&self, targets: Vec<EntityRef>) -> Result<BTreeSet<EntityRef>> {
+        let mut by_type: BTreeMap<EntityType, Vec<i64>> = BTreeMap::new();
+        for target in targets {
+            by_type.entry(target.entity_type).or_default().push(target.id);
+        }
+        let mut gone = BTreeSet::new();
+        for (entity_type, ids) in by_type {
+            let known = self.state().rows(&entity_type, &ids).await?;
+            let dead = known.iter().filter(|(_, meta)| meta.state.is_dead());
+            gone.extend(dead.map(|(id, _)| EntityRef::new(entity_type.clone(), *id)));
+        }
+        Ok(gone)
     }
 
     /// A key that was asked for is missing in the answer: a field was deleted or
@@ -193,7 +277,7 @@ impl Replica {
         for (id, said) in doubtful {
             let evidence = Evidence {
                 whole: read.whole,
-                filtered: *said == Said::Filtered,
+                filtered: matches!(said, Said::Filtered(..)),
                 retired_by_event: is_retired_by_event(read.marks.iter().find(|mark| mark.key.id == id)),
                 compared: read.compared,
                 before: before.get(&id).copied(),
@@ -276,10 +360,11 @@ impl Replica {
                 let target = LinkTarget { key: row.key().clone(), name, state: row.state(), rv: row.rv() };
                 self.store().relink(&target).await?;
             }
+            let since = read.marks.iter().find(|mark| mark.key == *row.key()).map(|mark| mark.since);
             if turned && row.state().is_dead() {
-                self.mark_referrers(row.key(), finish).await?;
+                self.mark_referrers(row.key(), since, finish).await?;
             } else if has_come_back(before, row, read.marks) {
-                revived.push(row.key().clone());
+                revived.push((row.key().clone(), since));
             }
         }
         self.mark_revived_links(&revived, finish).await
@@ -305,11 +390,21 @@ impl Replica {
         let changed = sorted.put.iter().map(|index| &sorted.rows[*index]).filter(is_new).map(|row| row.key().id);
         let told = read.marks.iter().filter(|mark| mark.kinds.any(Kinds::TOLD)).map(|mark| mark.key.id);
         let ids: BTreeSet<i64> = changed.chain(told).collect();
-        self.mark_dependents(&read.ticket.entity_type, &Vec::from_iter(ids), finish).await
+        let first = finish.marks.len();
+        self.mark_dependents(&read.ticket.entity_type, &Vec::from_iter(ids), finish).await?;
+        let since = read.marks.iter().map(|mark| mark.since).reduce(AsOf::min);
+        finish.marks[first..].iter_mut().for_each(|mark| mark.since = since);
+        Ok(())
     }
 
-    /// Marks the rows that link to an entity which was retired.
-    pub(super) async fn mark_referrers(&self, target: &EntityRef, finish: &mut Finish) -> Result<()> {
+    /// Marks the rows that link to an entity which was retired; `since` is that of the
+    /// mark of the entity.
+    pub(super) async fn mark_referrers(
+        &self,
+        target: &EntityRef,
+        since: Option<AsOf>,
+        finish: &mut Finish,
+    ) -> Result<()> {
         let tracked = self.tracked();
         let found = match self.store().referrers(target, REFERRERS_LIMIT).await {
             Ok(found) => found,
@@ -319,15 +414,26 @@ impl Replica {
         };
         if found.more {
             let holders = tracked.layouts().map(|layout| &layout.entity_type);
-            finish.sweeps.extend(holders.filter(|holder| tracked.may_link(holder, &target.entity_type)).cloned());
+            let holders = holders.filter(|holder| tracked.may_link(holder, &target.entity_type));
+            finish.sweeps.extend(holders.map(|holder| (holder.clone(), since)));
         }
         let followed = found.keys.into_iter().filter(|key| tracked.follows(&key.entity_type));
-        finish.marks.extend(followed.map(|key| MarkRequest::new(key, Kinds::INVERSE)));
+        let mut expected = Expected::default();
+        let no_link = ExpectedField::new((0, EventId(0)), Announcement::NoLinkTo(target.clone()));
+        expected.announce(&target.to_string(), ExpectedField { own: false, ..no_link });
+        let mark = |key| MarkRequest { expected: expected.clone(), since, ..MarkRequest::new(key, Kinds::INVERSE) };
+        finish.marks.extend(followed.map(mark));
         Ok(())
     }
 
     /// Fills in what the final transaction has to know.
-    fn conclude(&self, read: &Written<'_>, sorted: &Sorted, stale: &BTreeSet<i64>, finish: &mut Finish) {
+    fn conclude(
+        &self,
+        read: &Written<'_>,
+        sorted: &mut Sorted,
+        (known, stale): (&BTreeMap<i64, RowMeta>, &BTreeSet<i64>),
+        finish: &mut Finish,
+    ) {
         let marks: BTreeMap<i64, &Mark> = read.marks.iter().map(|mark| (mark.key.id, mark)).collect();
         for row in &sorted.rows {
             let id = row.key().id;
@@ -346,15 +452,26 @@ impl Replica {
                 hash: row.hash(),
                 name: name_hash(row),
             });
-            let Some(mark) = marks.get(&id) else {
+        }
+        let nothing = Expected::default();
+        for (id, proof) in std::mem::take(&mut sorted.proofs) {
+            if sorted.refused.contains_key(&id) {
                 continue;
-            };
-            let doc = Some(row.doc()).filter(|_| row.state().has_document());
-            match settle(read.layout, mark, row.state(), doc) {
-                Settle::Settled => {}
-                Settle::Again(request) => finish.marks.push(*request),
-                Settle::GivenUp => self.metrics().sync.settle_unresolved.inc(),
             }
+            self.metrics().sync.recheck_unresolved.inc_by(proof.given_up as u64);
+            let key = EntityRef::new(read.ticket.entity_type.clone(), id);
+            let mark = marks.get(&id).copied();
+            let expected = mark.map_or(&nothing, |mark| &mark.expected);
+            finish.marks.extend(self.unprovable().reread(&key, mark, expected, proof));
+        }
+        finish.seen.extend(&sorted.older);
+        // The store has a row that nobody here has read: written by another process, or
+        // forgotten by the state. To take the refusal for success would keep it for good.
+        for id in stale.iter().filter(|id| known.get(id).is_none_or(|meta| meta.rv < read.ticket.rv)) {
+            let key = EntityRef::new(read.ticket.entity_type.clone(), *id);
+            finish.marks.push(MarkRequest { delay: CONFLICT_PAUSE, ..MarkRequest::new(key.clone(), Kinds::REPAIR) });
+            finish.postponed.push(Postponed { key, delay: CONFLICT_PAUSE, add: Kinds::default() });
+            self.metrics().sync.version_conflicts.inc();
         }
         for id in &sorted.held {
             let key = EntityRef::new(read.ticket.entity_type.clone(), *id);
@@ -391,7 +508,9 @@ impl Replica {
         Ok(())
     }
 
-    fn measure(&self, read: &Written<'_>, changes: &[KeyChange], finished: &Finished) {
+    /// Counts what became of the rows; events of rows that are read again, because they
+    /// may be older, are not in the cache yet.
+    fn measure(&self, read: &Written<'_>, changes: &[KeyChange], finished: &Finished, rechecked: &BTreeSet<i64>) {
         let name = read.ticket.entity_type.as_str();
         let sync = &self.metrics().sync;
         for change in changes {
@@ -415,7 +534,8 @@ impl Replica {
                 _ => "link",
             };
             sync.events_applied.add(&[name, operation], u64::from(cleared.events));
-            if let Some(created) = cleared.event_created.filter(|_| cleared.kinds.any(Kinds::TOLD)) {
+            let applied = cleared.kinds.any(Kinds::TOLD) && !rechecked.contains(&cleared.id);
+            if let Some(created) = cleared.event_created.filter(|_| applied) {
                 sync.lag.observe(now.since(created).as_secs_f64());
                 sync.last_event_created.set(created.timestamp().0 as f64);
             }
@@ -423,28 +543,39 @@ impl Replica {
     }
 }
 
-/// Tells whether an active row was retired before. One that was retired before
-/// its type was imported is not known at all: then only a creation explains it
-/// in another way.
+/// Tells whether an active row was retired before: as it was known, as an event says
+/// although no read ever saw it retired, or, for one that is not known at all, because
+/// no creation explains it. Rows that were read meanwhile have lost their links to it.
 fn has_come_back(before: Option<&RowMeta>, row: &FetchedRow, marks: &[Mark]) -> bool {
     if row.state() != RowState::Active {
         return false;
     }
+    let mark = marks.iter().find(|mark| mark.key == *row.key());
     match before {
-        Some(meta) => meta.state == RowState::Retired,
-        None => marks.iter().any(|mark| mark.key == *row.key() && !mark.kinds.any(Kinds::NEW)),
+        Some(meta) => meta.state == RowState::Retired || mark.is_some_and(was_revived),
+        None => mark.is_some_and(|mark| !mark.kinds.any(Kinds::NEW) || was_revived(mark)),
     }
+}
+
+/// Tells whether an event told of a revival, with or without an entry of its own.
+pub(super) fn was_revived(mark: &Mark) -> bool {
+    let revived = |field: &ExpectedField| field.announced == Announcement::Active(true);
+    mark.kinds.any(Kinds::REVIVE) || !mark.kinds.any(Kinds::NEW) && mark.expected.fields.get(LIFE).is_some_and(revived)
 }
 
 /// Asks for the next read of a row that was not found. Only that it was to be
 /// written in any case, and what its events announced, is kept of the reasons.
 fn look_for_again(entity_type: &EntityType, id: i64, delay: Duration, mark: Option<&Mark>) -> MarkRequest {
     let repair = mark.is_some_and(|mark| mark.kinds.any(Kinds::REPAIR));
-    let kinds = if repair { Kinds::SCAN | Kinds::REPAIR } else { Kinds::SCAN };
+    let mut kinds = if repair { Kinds::SCAN | Kinds::REPAIR } else { Kinds::SCAN };
+    if mark.is_some_and(|mark| !mark.expected.fields.is_empty()) {
+        kinds |= Kinds::UNPROVEN;
+    }
     MarkRequest {
         delay,
         events: mark.and_then(|mark| mark.last_event).map(|event| (event, event)),
         expected: mark.map(|mark| mark.expected.clone()).unwrap_or_default(),
+        since: mark.map(|mark| mark.since),
         ..MarkRequest::new(EntityRef::new(entity_type.clone(), id), kinds)
     }
 }
@@ -477,12 +608,13 @@ fn changes(
         let before = known.remove(id);
         let state = match said {
             Said::Row(state, _) => *state,
-            Said::Filtered => RowState::Filtered,
+            Said::Filtered(..) => RowState::Filtered,
             Said::Absent => RowState::Absent,
         };
         let outcome = match (rows.get(id), sorted.refused.get(id)) {
             (_, Some((_, reason))) => KeyOutcome::Refused(reason.clone()),
             (None, None) if sorted.suspected.contains_key(id) => KeyOutcome::Suspected,
+            (None, None) if sorted.older.contains(id) => KeyOutcome::Stale,
             (None, None) => KeyOutcome::Held,
             (Some(_), None) if stale.contains(id) => KeyOutcome::Stale,
             (Some(row), None) => match &before {
@@ -498,7 +630,7 @@ fn changes(
 fn payload(said: &Said) -> String {
     match said {
         Said::Row(_, row) => row.to_string(),
-        Said::Filtered | Said::Absent => String::new(),
+        Said::Filtered(..) | Said::Absent => String::new(),
     }
 }
 

@@ -11,7 +11,7 @@ async fn held_deletions_are_shown_and_an_operator_decides() {
     let place = Place::new();
     let shot = EntityType::new("Shot");
     let state = State::open(&place.path("data")).await.expect("a state");
-    let import = ImportState { lo_rv: 0, segments: Vec::new(), rows: 0, expected: None, confirm_until: None };
+    let import = ImportState { lo_rv: 0, segments: Vec::new(), rows: 0, expected: None, confirm_poll: None };
     state.begin_import(&shot, "layout", &import).await.expect("a type");
     let ended = place.run(&["breaker", "confirm", "Shot"]).expect_code(2);
     assert!(ended.stderr.contains("no deletion of `Shot` waits"), "{}", ended.stderr);

@@ -55,6 +55,7 @@ mod sync_cache;
 mod sync_derived;
 mod sync_follow;
 mod sync_random;
+mod sync_replica_lag;
 mod sync_schema;
 mod sync_silent;
 mod sync_storm;

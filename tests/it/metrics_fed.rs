@@ -107,7 +107,7 @@ async fn a_run_without_errors_moves_every_metric_that_is_about_no_error() {
         let values: Vec<f64> = series.filter_map(|(_, value)| value.parse().ok()).collect();
         assert!(values.iter().any(|value| *value > 0.0), "{name} never moved: {values:?}");
     }
-    for name in ["sgcache_sync_audit_missed_events_total", "sgcache_sync_settle_unresolved_total"] {
+    for name in ["sgcache_sync_audit_missed_events_total", "sgcache_sync_recheck_unresolved_total"] {
         assert_eq!(cache.metrics().value(name, &[]), Some(0.0), "{name}");
     }
 }

@@ -189,12 +189,21 @@ impl Cache {
         self.store = None;
     }
 
-    /// Removes the files of the embedded store, as somebody may who wants room.
+    /// Removes the files of the embedded store.
     pub fn remove_store(&mut self) {
+        self.remove_files("store.sqlite");
+    }
+
+    /// Removes the files of the state.
+    pub fn remove_state(&mut self) {
+        self.remove_files("state.sqlite");
+    }
+
+    fn remove_files(&mut self, prefix: &str) {
         self.stop();
         for entry in std::fs::read_dir(self.directory.path()).expect("a directory") {
             let path = entry.expect("an entry").path();
-            if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("store.sqlite")) {
+            if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(prefix)) {
                 std::fs::remove_file(path).expect("a removal");
             }
         }

@@ -171,6 +171,25 @@ async fn a_life_of_ups_and_downs_within_a_tick_ends_right() {
     cache.assert_equal_to_site().await;
 }
 
+/// Row 11 again: no read ever saw the target retired, but one of a row that links to it
+/// was made meanwhile, and lost the link.
+#[tokio::test]
+async fn a_link_comes_back_with_a_target_that_no_read_saw_retired() {
+    let site = empty_site();
+    let asset = create(&site, "Asset", json!({"code": "tree"}));
+    let shot = create(&site, "Shot", json!({"code": "a", "assets": [to("Asset", asset)]}));
+    let cache = Cache::live(site).await;
+    cache.site().retire("Asset", asset).expect("a retirement");
+    cache.site().update("Shot", shot, json!({"description": "read meanwhile"})).expect("an update");
+    cache.site().troubles.next_of("read Asset", 1, sgcache::sim::Trouble::Dropped);
+    cache.step().await.expect_err("the target is not read");
+    let state = cache.state().row(&"Asset".into(), asset).await.expect("a row").expect("a known row").state;
+    assert_eq!(state, sgcache::state::RowState::Active, "its retirement was never seen");
+    cache.site().revive("Asset", asset).expect("a revival");
+    cache.quiesce().await;
+    cache.assert_equal_to_site().await;
+}
+
 /// Rows 12 to 14: what a Shot takes along, and what comes back with it.
 #[tokio::test]
 async fn cascades_of_a_retirement_and_of_a_revival_are_followed() {

@@ -109,3 +109,61 @@ async fn a_store_that_was_removed_is_filled_again() {
     cache.quiesce().await;
     cache.assert_equal_to_site().await;
 }
+
+/// A version far above those of a new state.
+const OLD_EPOCH: i64 = 400_000 << 40;
+
+async fn outlive_the_state(store: TestStore) {
+    let site = empty_site();
+    let id = create(&site, "Shot", json!({"code": "a"}));
+    let mut cache = Cache::live_on(site, store).await;
+    cache.state().begin_epoch(OLD_EPOCH).await.expect("an epoch");
+    cache.site().update("Shot", id, json!({"code": "b"})).expect("an update");
+    cache.quiesce().await;
+    cache.remove_state();
+    cache.site().update("Shot", id, json!({"code": "c"})).expect("an update");
+    cache.start(Steps::default()).await.expect("a second start");
+    cache.follower().import_pending().await.expect("an import");
+    cache.quiesce().await;
+    cache.assert_equal_to_site().await;
+}
+
+// The state is lost, the store is not: new versions begin above the stored ones.
+#[tokio::test]
+async fn a_new_state_starts_above_the_versions_in_the_store() {
+    outlive_the_state(TestStore::Embedded).await;
+    let Some(url) = elasticsearch("sync_trouble") else { return };
+    let indices = TestIndices::new(url);
+    outlive_the_state(TestStore::Elasticsearch(url.to_owned(), indices.prefix().to_owned())).await;
+}
+
+// Another process writes with higher versions: what the store refuses is not done.
+#[tokio::test]
+async fn a_row_that_the_store_refuses_as_stale_stays_dirty_and_costs_few_reads() {
+    let site = empty_site();
+    let id = create(&site, "Shot", json!({"code": "a"}));
+    let mut cache = Cache::live(site).await;
+    let (client, everything) = (cache.client(), sgcache::filter::RawFilter::everything());
+    let (fields, only) = (cache.layout("Shot").field_names(), sgcache::filter::Only::Active);
+    let purpose = sgcache::shotgun::Purpose::Fetch;
+    let answer: sgcache::shotgun::Answer =
+        client.read_ids(&"Shot".into(), &[id], &everything, fields, only, purpose).await.expect("an answer");
+    let row = answer.rows.into_iter().next().expect("a row");
+    let key = sgcache::entity::EntityRef::new("Shot", id);
+    let now = cache.site().clock.now();
+    let version = sgcache::store::ReadVersion(OLD_EPOCH);
+    let state = sgcache::state::RowState::Active;
+    let row = sgcache::store::FetchedRow::from_site(cache.layout("Shot"), key, version, state, row, now, None);
+    cache.store().put(&[row.expect("a row")]).await.expect("a row of another process");
+    cache.site().update("Shot", id, json!({"code": "b"})).expect("an update");
+    cache.site().requests.reset();
+    for _ in 0..10 {
+        cache.step().await.expect("a step");
+    }
+    assert_eq!(cache.state().marked_ids(&"Shot".into()).await.expect("ids"), [id], "it is not taken for done");
+    assert!(cache.metrics().value("sgcache_sync_version_conflicts_total", &[]) >= Some(1.0));
+    assert!(cache.site().requests.of("read Shot") <= 6, "{}", cache.site().requests.of("read Shot"));
+    cache.start(Steps::default()).await.expect("a second start");
+    cache.quiesce().await;
+    cache.assert_equal_to_site().await;
+}

@@ -176,6 +176,52 @@ async fn a_site_restored_from_a_backup_is_imported_again_in_place() {
     cache.assert_equal_to_site().await;
 }
 
+/// Row 50 at work: the site is restored under a running follower.
+#[tokio::test]
+async fn a_restored_site_is_noticed_by_the_next_poll_and_read_again_in_place() {
+    for edits_after in [0, 1, 40] {
+        let site = empty_site();
+        let id = create(&site, "Shot", json!({"code": "a"}));
+        let cache = Cache::live(site).await;
+        happen(cache.site(), json!({"backup": "before"}));
+        cache.site().update("Shot", id, json!({"code": "lost"})).expect("an update");
+        let lost = create(cache.site(), "Shot", json!({"code": "lost"}));
+        cache.quiesce().await;
+        happen(cache.site(), json!({"restore": "before"}));
+        for number in 0..edits_after {
+            // Ids are used again, up to the high-water mark and beyond.
+            cache.site().update("Shot", id, json!({"description": format!("{number}")})).expect("an update");
+        }
+        let fresh = cache.state().fresh_as_of().await.expect("a moment");
+        for _ in 0..2 {
+            let error = cache.step().await.expect_err("another history");
+            assert!(matches!(error, SyncError::History(_)), "{error}");
+            assert_eq!(cache.state().fresh_as_of().await.expect("a moment"), fresh, "nothing is fresher than before");
+        }
+        cache.step().await.expect("the third poll decides");
+        assert_eq!(cache.state().stream().await.expect("a stream").incarnation, 2);
+        assert_eq!(cache.state().fresh_as_of_type(&shot()).await.expect("a moment"), None, "nothing counts as fresh");
+        assert_eq!(cache.ids("Shot").await, [id, lost], "rows stay until they are read again");
+        cache.follower().import_pending().await.expect("an import");
+        cache.quiesce().await;
+        cache.assert_equal_to_site().await;
+    }
+}
+
+/// One answer without the entry at the high-water mark is not believed.
+#[tokio::test]
+async fn an_incomplete_answer_is_no_other_history() {
+    let site = empty_site();
+    let id = create(&site, "Shot", json!({"code": "a"}));
+    let cache = Cache::live(site).await;
+    cache.site().troubles.next_of("read EventLogEntry", 1, Trouble::NoRows);
+    cache.step().await.expect_err("an empty answer");
+    cache.site().update("Shot", id, json!({"code": "b"})).expect("an update");
+    cache.quiesce().await;
+    assert_eq!(cache.state().stream().await.expect("a stream").incarnation, 1);
+    cache.assert_equal_to_site().await;
+}
+
 #[tokio::test]
 async fn a_site_that_is_away_costs_nothing_but_time() {
     let site = empty_site();

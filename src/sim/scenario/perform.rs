@@ -128,13 +128,15 @@ impl Site {
     fn advance(self: &Arc<Self>, by: Duration) {
         let seconds = |from: Timestamp, to: Timestamp| Duration::from_secs(u64::try_from(to.0 - from.0).unwrap_or(0));
         let mut now = self.clock.now();
-        let end = Timestamp(now.0.saturating_add(i64::try_from(by.as_secs()).unwrap_or(0)));
+        let end_millis = self.clock.now_millis().saturating_add(i64::try_from(by.as_millis()).unwrap_or(0));
+        let end = Timestamp(end_millis.div_euclid(1000));
         while let Some(next) = self.scenario.agenda.next_until(end) {
             self.clock.advance(seconds(now, next));
             now = Timestamp(now.0.max(next.0));
             self.catch_up();
         }
-        self.clock.advance(seconds(now, end));
+        let rest = end_millis.saturating_sub(self.clock.now_millis());
+        self.clock.advance(Duration::from_millis(u64::try_from(rest).unwrap_or(0)));
     }
 
     fn actor(&self, writes: &Writes) -> Result<Actor, ActionError> {
@@ -215,7 +217,7 @@ impl Site {
         gone.iter().for_each(|key| drop(world.remove(*key)));
         let ids: HashSet<u32> = gone.iter().map(|key| key.id).collect();
         world.kept.committed.retain(|id| !ids.contains(id));
-        self.scenario.replica.note(&world, &gone, now);
+        self.scenario.replica.note(&world, &gone, self.clock.now_millis());
         gone.len()
     }
 
@@ -224,7 +226,7 @@ impl Site {
         let key = world.key(target).filter(|key| world.row(*key).is_some());
         let key = key.ok_or_else(|| missing("entity", target.to_string()))?;
         world.remove(key);
-        self.scenario.replica.note(&world, &[key], self.clock.now());
+        self.scenario.replica.note(&world, &[key], self.clock.now_millis());
         Ok(())
     }
 
@@ -259,7 +261,7 @@ impl Site {
         }
         world.insert(Key { ty, id }, row);
         world.kept.committed.push(id);
-        self.scenario.replica.note(&world, &[Key { ty, id }], now);
+        self.scenario.replica.note(&world, &[Key { ty, id }], self.clock.now_millis());
         id
     }
 

@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::entity::Timestamp;
 use crate::sim::cell::Key;
 use crate::sim::site::Site;
 use crate::sim::table::Row;
@@ -53,14 +52,14 @@ pub(in crate::sim) struct Replica {
 pub(in crate::sim) struct Behind {
     lag: Lag,
     world: World,
-    /// Transactions that the copy does not know yet, with their time.
-    waiting: VecDeque<(Timestamp, Vec<Copied>)>,
+    /// Transactions that the copy does not know yet, with their time in milliseconds.
+    waiting: VecDeque<(i64, Vec<Copied>)>,
 }
 
 impl Behind {
-    fn catch_up(&mut self, now: Timestamp) {
-        let by = i64::try_from(self.lag.by.as_secs()).unwrap_or(i64::MAX);
-        while self.waiting.front().is_some_and(|(at, _)| at.0.saturating_add(by) <= now.0) {
+    fn catch_up(&mut self, now: i64) {
+        let by = i64::try_from(self.lag.by.as_millis()).unwrap_or(i64::MAX);
+        while self.waiting.front().is_some_and(|(at, _)| at.saturating_add(by) <= now) {
             for (key, row, parent) in self.waiting.pop_front().map(|(_, rows)| rows).unwrap_or_default() {
                 self.world.replace(key, row, parent);
             }
@@ -92,8 +91,8 @@ impl Replica {
         }
     }
 
-    /// Takes note of a transaction.
-    pub fn note(&self, world: &World, keys: &[Key], at: Timestamp) {
+    /// Takes note of a transaction that was committed at a moment in milliseconds.
+    pub fn note(&self, world: &World, keys: &[Key], at: i64) {
         if !self.active.load(Ordering::Relaxed) {
             return;
         }
@@ -129,7 +128,7 @@ impl Site {
         let replica = &self.scenario.replica;
         if replica.active.load(Ordering::Relaxed) {
             if let Some(behind) = &mut *replica.behind.write().unwrap_or_else(PoisonError::into_inner) {
-                behind.catch_up(self.clock.now());
+                behind.catch_up(self.clock.now_millis());
             }
             let behind = replica.behind.read().unwrap_or_else(PoisonError::into_inner);
             let log = entity_type == "EventLogEntry";

@@ -109,6 +109,24 @@ impl Inner {
         Ok(purged)
     }
 
+    /// The greatest number of an aggregation is a double; a version that is a little too
+    /// high does no harm.
+    pub(super) async fn highest_version(&self) -> Result<ReadVersion> {
+        let mut highest = 0.0_f64;
+        for (index, field) in [(self.names.any_entity_index(), "_sg.rv"), (self.names.display_names(), "rv")] {
+            let refresh = Call::post(format!("/{index}/_refresh")).param("ignore_unavailable", true).accept(&[404]);
+            self.client.send(&refresh).await?;
+            let call = Call::post(format!("/{index}/_search"))
+                .param("ignore_unavailable", true)
+                .param("allow_partial_search_results", false)
+                .json(&json!({"size": 0, "aggs": {"rv": {"max": {"field": field}}}}))
+                .search();
+            let found: Value = self.client.send(&call).await?.value()?;
+            highest = highest.max(found.pointer("/aggregations/rv/value").and_then(Value::as_f64).unwrap_or(0.0));
+        }
+        Ok(ReadVersion(highest.ceil() as i64))
+    }
+
     pub(super) async fn stored_types(&self) -> Result<Vec<StoredType>> {
         self.load_types().await?;
         let stored = |open: &Arc<OpenType>| StoredType {

@@ -48,8 +48,8 @@ use futures::future::BoxFuture;
 use serde_json::Value;
 
 use super::{
-    Bucket, FetchedRow, Fields, Found, Health, LinkTarget, PurgeScope, PutOutcome, Referrers, Relinked, Result, Row,
-    RowVersion, Store, StoreErrorKind, StoredType,
+    Bucket, FetchedRow, Fields, Found, Health, LinkTarget, PurgeScope, PutOutcome, ReadVersion, Referrers, Relinked,
+    Result, Row, RowVersion, Store, StoreErrorKind, StoredType,
 };
 use crate::elastic::{Client, Settings};
 use crate::entity::{EntityRef, EntityType};
@@ -164,6 +164,10 @@ impl Store for ElasticsearchStore {
 
     async fn scan(&self, entity_type: &EntityType, after_id: i64, limit: usize) -> Result<Vec<RowVersion>> {
         self.ask(&[entity_type], |inner| Box::pin(inner.scan(entity_type, after_id, limit))).await
+    }
+
+    async fn highest_version(&self) -> Result<ReadVersion> {
+        self.inner.highest_version().await
     }
 
     async fn purge(&self, scope: &PurgeScope) -> Result<u64> {

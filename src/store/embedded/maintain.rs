@@ -50,6 +50,18 @@ pub(super) fn scan(reader: &Connection, tables: &Tables, after_id: i64, limit: u
     Ok(versions)
 }
 
+/// See [`super::super::Store::highest_version`].
+pub(super) fn highest_version(reader: &Connection, layouts: &Layouts) -> Result<ReadVersion> {
+    let of_names = "SELECT coalesce(max(max(name_rv, state_rv)), 0) FROM targets";
+    let mut highest: i64 = reader.query_row(of_names, [], |row| row.get(0))?;
+    for stored in layouts.stored() {
+        let rows = layouts.tables(&stored.entity_type)?.rows();
+        let sql = format!("SELECT coalesce(max(rv), 0) FROM {rows}");
+        highest = highest.max(reader.query_row(&sql, [], |row| row.get(0))?);
+    }
+    Ok(ReadVersion(highest))
+}
+
 fn hash_of(bytes: [u8; 16]) -> RowHash {
     RowHash(u128::from_be_bytes(bytes))
 }

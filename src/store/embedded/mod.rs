@@ -45,8 +45,8 @@ use serde_json::Value;
 use tokio::sync::Semaphore;
 
 use super::{
-    Bucket, FetchedRow, Fields, Found, Health, LinkTarget, PurgeScope, PutOutcome, Referrers, Relinked, Result, Row,
-    RowVersion, Store, StoreError, StoreErrorKind, StoredType,
+    Bucket, FetchedRow, Fields, Found, Health, LinkTarget, PurgeScope, PutOutcome, ReadVersion, Referrers, Relinked,
+    Result, Row, RowVersion, Store, StoreError, StoreErrorKind, StoredType,
 };
 use crate::entity::{EntityRef, EntityType};
 use crate::entity_config::TypeLayout;
@@ -307,6 +307,10 @@ impl Store for EmbeddedStore {
     async fn scan(&self, entity_type: &EntityType, after_id: i64, limit: usize) -> Result<Vec<RowVersion>> {
         let entity_type = entity_type.clone();
         self.read(move |reader, layouts| maintain::scan(reader, layouts.tables(&entity_type)?, after_id, limit)).await
+    }
+
+    async fn highest_version(&self) -> Result<ReadVersion> {
+        self.read(maintain::highest_version).await
     }
 
     async fn purge(&self, scope: &PurgeScope) -> Result<u64> {

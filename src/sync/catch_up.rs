@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::{Replica, Result, SyncError};
-use crate::state::{SiteTime, StateError};
+use crate::state::StateError;
 
 /// How often the state is looked at while another process does the work.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -66,15 +66,17 @@ impl Replica {
         }
     }
 
-    /// Tells whether the first complete poll after `started`, kept in `target` with
-    /// its moment, left nothing to read.
-    async fn has_reached(&self, started: i64, target: &mut Option<(i64, SiteTime)>) -> Result<bool> {
+    /// Tells whether the first poll after `started` that saw everything there was left
+    /// nothing to read. It is kept in `target`, with the one up to which gaps were asked
+    /// for, too.
+    async fn has_reached(&self, started: i64, target: &mut Option<(i64, i64)>) -> Result<bool> {
         if target.is_none() {
             let stream = self.state().stream().await?;
-            *target = stream.complete_as_of.filter(|_| stream.poll_done > started).map(|at| (stream.poll_done, at));
+            let complete = stream.complete_as_of.is_some() && stream.poll_done > started;
+            *target = complete.then_some((stream.poll_done, stream.complete_poll));
         }
         match *target {
-            Some((poll, at)) => Ok(self.state().open_marks(poll, at).await? == 0),
+            Some((poll, complete)) => Ok(self.state().open_marks(poll, complete).await? == 0),
             None => Ok(false),
         }
     }

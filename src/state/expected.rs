@@ -1,0 +1,259 @@
+//! What event log entries announced about the row of a dirty key.
+//!
+//! A read of the site may be answered from a replica that is behind the event log.
+//! What the entries announced is therefore kept with the dirty key, and a read that
+//! does not show it is no proof that the row is newer than the entries. Here the
+//! announcements are only kept and merged; `sync::recheck` compares them with rows.
+//!
+//! Entries are ordered by `created_at` and then by id: ids are reserved early and used
+//! late, so that their order alone says nothing. `created_at` has whole seconds; two
+//! entries of one second that contradict each other are therefore both kept open
+//! ([`ExpectedField::ambiguous`]).
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::entity::{EntityRef, EventId};
+
+/// More announced fields than this share one entry, [`OTHER_FIELDS`].
+const MAX_FIELDS: usize = 16;
+/// More announced elements of one list than this are not compared one by one.
+const MAX_LINKS: usize = 100;
+/// The name under which fields beyond [`MAX_FIELDS`] are announced together.
+const OTHER_FIELDS: &str = "*";
+/// The name under which retirement and revival are announced, and whether the entity
+/// exists at all.
+pub const LIFE: &str = "retirement_date";
+
+/// When the site wrote an entry, in seconds since 1970, and the id of the entry.
+pub type EntryTime = (i64, EventId);
+
+/// What the entries that made a key dirty announced.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Expected {
+    /// By field.
+    pub fields: BTreeMap<String, ExpectedField>,
+    /// The newest second in which the row itself was edited, and how many entries say so.
+    pub newest_edit: Option<(i64, u32)>,
+    /// Seconds after which the row is read once more in any case.
+    pub read_again_after: Option<u64>,
+}
+
+/// What is announced about one field.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExpectedField {
+    /// The newest entry about the field.
+    pub at: EntryTime,
+    /// What it announced.
+    pub announced: Announcement,
+    /// Whether the row itself was edited, so that its `updated_at` moves. The other
+    /// side of a link keeps its `updated_at`.
+    pub own: bool,
+    /// Whether an entry became visible long after it was written: its transaction was
+    /// long, and `updated_at` may be older than changes that were seen before.
+    pub late: bool,
+    /// Whether two entries of the same second contradict each other.
+    pub ambiguous: bool,
+    /// How many reads did not show it so far.
+    pub rechecks: u32,
+}
+
+/// What an entry announced about a field.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Announcement {
+    /// A change of a cached field whose value cannot be compared.
+    Change,
+    /// An edit of which nothing is cached but its moment.
+    Edit,
+    /// A new value, and the one before the first of the merged entries.
+    Value {
+        /// The value that the row must show.
+        value: Value,
+        /// The value before; equal to `value` when the field was changed and changed
+        /// back, so that `value` proves nothing.
+        before: Value,
+    },
+    /// Elements of a list of links: which must be there and which must not.
+    Links(Vec<ExpectedLink>),
+    /// No link of the row may show this entity any more: it was retired.
+    NoLinkTo(EntityRef),
+    /// Whether the entity is active.
+    Active(bool),
+}
+
+/// One element of a list of links.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExpectedLink {
+    /// The element.
+    pub target: EntityRef,
+    /// Whether it must be there.
+    pub present: bool,
+    /// The newest entry about it.
+    pub at: EntryTime,
+}
+
+impl ExpectedField {
+    /// Makes an announcement of one entry about the row that it edits.
+    pub fn new(at: EntryTime, announced: Announcement) -> Self {
+        Self { at, announced, own: true, late: false, ambiguous: false, rechecks: 0 }
+    }
+
+    /// Takes in another announcement about the same field. The number of rechecks
+    /// stays that of the older one: a field that changes all the time has an end, too.
+    fn merge(&mut self, other: &Self) {
+        let newer = other.at > self.at;
+        self.ambiguous |= other.ambiguous;
+        self.late |= other.late;
+        self.own &= other.own;
+        self.rechecks = self.rechecks.max(other.rechecks);
+        let same_second = self.at.0 == other.at.0 && self.at.1 != other.at.1;
+        let known = std::mem::replace(&mut self.announced, Announcement::Change);
+        self.announced = match (known, other.announced.clone()) {
+            (Announcement::Value { value, before }, Announcement::Value { value: next, before: prior }) => {
+                match newer {
+                    true => Announcement::Value { value: next, before },
+                    false => Announcement::Value { value, before: prior },
+                }
+            }
+            (Announcement::Links(known), Announcement::Links(links)) => {
+                let (merged, ambiguous) = merge_links(known, links);
+                self.ambiguous |= ambiguous;
+                merged
+            }
+            (Announcement::Active(known), Announcement::Active(active)) => {
+                self.ambiguous |= same_second && known != active;
+                Announcement::Active(if newer { active } else { known })
+            }
+            (known, announced) => match newer {
+                true => announced,
+                false => known,
+            },
+        };
+        self.at = self.at.max(other.at);
+    }
+}
+
+/// Merges elements of one list; the second value tells whether two entries of the
+/// same second contradict each other.
+fn merge_links(mut known: Vec<ExpectedLink>, links: Vec<ExpectedLink>) -> (Announcement, bool) {
+    let mut ambiguous = false;
+    for link in links {
+        let Some(same) = known.iter_mut().find(|one| one.target == link.target) else {
+            known.push(link);
+            continue;
+        };
+        ambiguous |= same.at.0 == link.at.0 && same.present != link.present;
+        if link.at > same.at {
+            *same = link;
+        }
+    }
+    match known.len() > MAX_LINKS {
+        true => (Announcement::Change, ambiguous),
+        false => (Announcement::Links(known), ambiguous),
+    }
+}
+
+impl Expected {
+    /// Tells whether nothing was announced.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Adds what one entry announced about a field.
+    pub fn announce(&mut self, name: &str, field: ExpectedField) {
+        let full = self.fields.len() >= MAX_FIELDS && !self.fields.contains_key(name);
+        let (name, field) = match full {
+            true => (OTHER_FIELDS, ExpectedField { announced: Announcement::Change, ..field }),
+            false => (name, field),
+        };
+        match self.fields.get_mut(name) {
+            Some(known) => known.merge(&field),
+            None => drop(self.fields.insert(name.to_owned(), field)),
+        }
+    }
+
+    /// Notes an entry that edits the row itself.
+    pub fn note_edit(&mut self, second: i64) {
+        self.merge_newest(Some((second, 1)));
+    }
+
+    fn merge_newest(&mut self, other: Option<(i64, u32)>) {
+        self.newest_edit = match (self.newest_edit, other) {
+            (Some((known, count)), Some((second, more))) if known == second => Some((known, count + more)),
+            (known, other) => known.max(other),
+        };
+    }
+
+    /// Notes that the entries became visible long after they were written.
+    pub fn set_late(&mut self) {
+        self.fields.values_mut().for_each(|field| field.late = true);
+    }
+
+    /// Takes in what other entries announced.
+    pub fn merge(&mut self, other: &Self) {
+        for (name, field) in &other.fields {
+            self.announce(name, field.clone());
+        }
+        self.merge_newest(other.newest_edit);
+        self.read_again_after = self.read_again_after.max(other.read_again_after);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn value(at: i64, id: i64, before: Value, value: Value) -> ExpectedField {
+        ExpectedField::new((at, EventId(id)), Announcement::Value { value, before })
+    }
+
+    fn link(at: i64, id: i64, present: bool) -> ExpectedField {
+        let target = EntityRef::new("Asset", 7);
+        let at = (at, EventId(id));
+        ExpectedField::new(at, Announcement::Links(vec![ExpectedLink { target, present, at }]))
+    }
+
+    fn merged(fields: &[ExpectedField]) -> ExpectedField {
+        let mut expected = Expected::default();
+        fields.iter().for_each(|field| expected.announce("code", field.clone()));
+        expected.fields.remove("code").expect("a field")
+    }
+
+    #[test]
+    fn the_entry_that_was_written_last_decides_whatever_its_id() {
+        let field = merged(&[value(20, 5, json!("a"), json!("c")), value(10, 9, json!("x"), json!("a"))]);
+        assert_eq!(field.announced, Announcement::Value { value: json!("c"), before: json!("x") });
+        assert_eq!(field.at, (20, EventId(5)));
+    }
+
+    #[test]
+    fn elements_of_one_second_that_contradict_each_other_are_ambiguous() {
+        assert!(merged(&[link(10, 5, true), link(10, 6, false)]).ambiguous);
+        let field = merged(&[link(10, 5, true), link(11, 3, false)]);
+        assert!(!field.ambiguous);
+        assert!(matches!(&field.announced, Announcement::Links(links) if !links[0].present));
+    }
+
+    #[test]
+    fn edits_of_the_newest_second_are_counted() {
+        let mut expected = Expected::default();
+        [10, 12, 11, 12].into_iter().for_each(|second| expected.note_edit(second));
+        assert_eq!(expected.newest_edit, Some((12, 2)));
+    }
+
+    #[test]
+    fn many_fields_share_one_announcement() {
+        let mut expected = Expected::default();
+        for number in 0..40 {
+            expected.announce(&format!("field_{number}"), value(number, 1, json!(0), json!(1)));
+        }
+        assert_eq!(expected.fields.len(), MAX_FIELDS + 1);
+        let other = &expected.fields[OTHER_FIELDS];
+        assert_eq!((other.at, &other.announced), ((39, EventId(1)), &Announcement::Change));
+    }
+}

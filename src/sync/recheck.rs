@@ -1,0 +1,300 @@
+//! Whether a row that was read is newer than the entries that made its key dirty.
+//!
+//! A site may answer reads from a replica that is seconds behind its event log, and may
+//! show an event before the row that it is about. A read counts as newer than an entry
+//! only with proof; without it the key is read again, with growing pauses
+//! ([`PAUSES`]), and the freshness of its type does not pass the entry before. After
+//! the last pause the row is taken as it is, counted, and left to the scans.
+//!
+//! What proves that a row is newer than an entry:
+//!
+//! - it shows what the entry announced: a value that is not the one before, elements
+//!   that were added or removed, on either side of a link, or that the entity is
+//!   active or retired;
+//! - its `updated_at` is later than the entry's `created_at`; both are of the site's
+//!   clock and have whole seconds. The same second is a proof for the only known edit of
+//!   that second, or when an earlier read, two seconds before, showed that second: a
+//!   replica that had reached it then has passed it now. The other side of a link keeps
+//!   its `updated_at`, and an entry of a long transaction is older than it looks.
+//!
+//! Links to retired entities are not shown by the site, so their absence proves nothing
+//! and contradicts nothing.
+//!
+//! Pure, except for what is learned: a field of a type whose announcements never show
+//! (a script with authored stamps, values in another form) does not hold freshness up
+//! for ever ([`Unprovable`]).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+use crate::entity::{DataType, EntityRef, EntityType, EventId, Timestamp, canonical_json};
+use crate::state::{
+    Announcement, Expected, ExpectedField, ExpectedLink, Kinds, Mark, MarkRequest, RowMeta, RowState, SiteTime,
+};
+
+/// The pauses before the rereads of a row without proof; two minutes together.
+const PAUSES: [u64; 7] = [1, 2, 4, 8, 15, 30, 60];
+/// After so many rereads (seven seconds) weaker evidence will do: an `updated_at` that
+/// fits although the value was never seen, or that the row is in no list.
+const WEAK_EVIDENCE_AFTER: u32 = 3;
+/// After so many rereads (three seconds) either of two entries of one second will do.
+const AMBIGUOUS_AFTER: u32 = 2;
+/// A replica that showed a second has passed it after this time.
+const SECOND_HAS_PASSED: Duration = Duration::from_secs(2);
+/// After so many announcements in a row that never showed, a field does not hold
+/// freshness up.
+const UNPROVABLE_AFTER: u32 = 3;
+
+/// What a read showed of a key.
+pub(super) struct Shown<'a> {
+    /// In which list it is.
+    pub(super) state: RowState,
+    /// Its fields; `None` without a row.
+    pub(super) row: Option<&'a Map<String, Value>>,
+    /// Its `updated_at`, where the type has it.
+    pub(super) updated_at: Option<Timestamp>,
+    /// What was known of it before the read.
+    pub(super) before: Option<&'a RowMeta>,
+    /// When it was read.
+    pub(super) now: SiteTime,
+}
+
+/// The fields of a type by which a row is compared.
+pub(super) type DataTypes<'a> = dyn Fn(&str) -> Option<DataType> + 'a;
+
+/// What a read proves.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Proof {
+    /// What was announced and not proven.
+    pub(super) unproven: Expected,
+    /// Whether anything that was announced shows: then the row is newer than what was
+    /// known before, if not as new as it must be.
+    advanced: bool,
+    /// Fields whose announcement was proven.
+    proven: Vec<String>,
+    /// Fields that are believed after a while, with weak evidence or none.
+    slow: Vec<String>,
+    /// Fields that are not waited for any longer.
+    pub(super) given_up: usize,
+}
+
+impl Shown<'_> {
+    /// Compares the row with what was announced. `gone` are link targets that are
+    /// known to be retired or absent.
+    pub(super) fn prove(&self, expected: &Expected, types: &DataTypes<'_>, gone: &BTreeSet<EntityRef>) -> Proof {
+        let mut proof = Proof::default();
+        for (name, field) in &expected.fields {
+            proof.advanced |= self.shows(name, field, types, gone) && !returned(name, field, types);
+            if self.proves(name, field, expected, types, gone) {
+                proof.proven.push(name.clone());
+            } else if field.rechecks >= WEAK_EVIDENCE_AFTER && self.suggests(name, field, types, gone) {
+                proof.slow.push(name.clone());
+            } else if field.rechecks as usize >= PAUSES.len() {
+                proof.given_up += 1;
+                proof.slow.push(name.clone());
+            } else {
+                let field = ExpectedField { rechecks: field.rechecks + 1, ..field.clone() };
+                proof.unproven.fields.insert(name.clone(), field);
+            }
+        }
+        if !proof.unproven.fields.is_empty() {
+            proof.unproven.newest_edit = expected.newest_edit;
+        }
+        proof
+    }
+
+    fn proves(
+        &self,
+        name: &str,
+        field: &ExpectedField,
+        expected: &Expected,
+        types: &DataTypes<'_>,
+        gone: &BTreeSet<EntityRef>,
+    ) -> bool {
+        let shows = self.shows(name, field, types, gone);
+        if shows && !returned(name, field, types) {
+            return !field.ambiguous || field.rechecks >= AMBIGUOUS_AFTER;
+        }
+        if field.ambiguous || matches!(field.announced, Announcement::NoLinkTo(_)) {
+            // A target may have been revived since, or be in the second half of a swap.
+            return field.rechecks >= AMBIGUOUS_AFTER.max(WEAK_EVIDENCE_AFTER);
+        }
+        let stamped = field.own && (!field.late || field.rechecks >= WEAK_EVIDENCE_AFTER);
+        let without_stamp = self.row.is_some() && self.updated_at.is_none();
+        stamped && self.is_newer(field, shows, expected)
+            || without_stamp && field.announced == Announcement::Change && field.rechecks >= AMBIGUOUS_AFTER
+    }
+
+    /// Tells whether there is weak evidence: an `updated_at` that fits, no row at all, or
+    /// a value that cannot be told from the one before. A value that returned shows in
+    /// any row; where there is an `updated_at`, it tells them apart.
+    fn suggests(&self, name: &str, field: &ExpectedField, types: &DataTypes<'_>, gone: &BTreeSet<EntityRef>) -> bool {
+        let reached = self.updated_at.is_some_and(|at| at.0 >= field.at.0);
+        let told_apart = field.own && self.updated_at.is_some();
+        field.own && reached || self.state == RowState::Absent || !told_apart && self.shows(name, field, types, gone)
+    }
+
+    /// Tells whether `updated_at` proves that the row is newer than the entry.
+    fn is_newer(&self, field: &ExpectedField, shows: bool, expected: &Expected) -> bool {
+        let Some(updated_at) = self.updated_at else {
+            return false;
+        };
+        if updated_at.0 != field.at.0 {
+            return updated_at.0 > field.at.0;
+        }
+        let known = self.before.and_then(|before| before.updated_at);
+        let comparable = matches!(field.announced, Announcement::Value { .. } | Announcement::Links(_));
+        let only_edit = expected.newest_edit == Some((updated_at.0, 1)) && known < Some(updated_at);
+        let passed = self.before.is_some_and(|before| self.now.since(before.read_at) >= SECOND_HAS_PASSED);
+        only_edit && (shows || !comparable) || known == Some(updated_at) && passed
+    }
+
+    fn shows(&self, name: &str, field: &ExpectedField, types: &DataTypes<'_>, gone: &BTreeSet<EntityRef>) -> bool {
+        if let Announcement::Active(active) = field.announced {
+            return match self.state {
+                RowState::Active | RowState::Filtered => active,
+                RowState::Retired => !active,
+                RowState::Absent => false,
+            };
+        }
+        let Some(row) = self.row else {
+            return false;
+        };
+        let value = row.get(name).unwrap_or(&Value::Null);
+        match &field.announced {
+            Announcement::Value { value: announced, .. } => {
+                let Some(data_type) = types(name) else { return true };
+                let target = EntityRef::from_json(announced);
+                let hidden = self.hides_links() || target.is_some_and(|target| gone.contains(&target));
+                let link = matches!(data_type, DataType::Entity);
+                link && value.is_null() && hidden
+                    || canonical_json(data_type, value) == canonical_json(data_type, announced)
+            }
+            Announcement::Links(links) => {
+                let shown: BTreeSet<EntityRef> = listed(value).collect();
+                let right = |link: &ExpectedLink| {
+                    link.present == shown.contains(&link.target) || link.present && gone.contains(&link.target)
+                };
+                self.hides_links() || types(name).is_none() || links.iter().all(right)
+            }
+            Announcement::NoLinkTo(target) => !row.values().flat_map(listed).any(|link| link == *target),
+            Announcement::Edit => self.updated_at.is_some_and(|at| at.0 >= field.at.0),
+            Announcement::Change | Announcement::Active(_) => false,
+        }
+    }
+
+    /// A retired row may show its links or not.
+    fn hides_links(&self) -> bool {
+        self.state == RowState::Retired
+    }
+
+    /// Returns what a read without any announcement must show: no `updated_at` before
+    /// the one that is stored. A replica that is far behind would take the row back.
+    pub(super) fn not_older(&self) -> Expected {
+        let mut expected = Expected::default();
+        let known = self.before.and_then(|before| before.updated_at);
+        if let (Some(known), Some(shown)) = (known, self.updated_at)
+            && shown < known
+        {
+            let field = ExpectedField::new((known.0, EventId(0)), Announcement::Change);
+            expected.announce("updated_at", field);
+        }
+        expected
+    }
+
+    /// Tells whether the stored row should stay, because this one may be older.
+    pub(super) fn keeps_stored(&self, proof: &Proof) -> bool {
+        let known = self.before.and_then(|before| before.updated_at);
+        !proof.unproven.fields.is_empty()
+            && !proof.advanced
+            && (self.state == RowState::Absent || self.before.is_some() && self.updated_at <= known)
+    }
+}
+
+/// Tells whether a field was changed and changed back, so that its value is no proof.
+fn returned(name: &str, field: &ExpectedField, types: &DataTypes<'_>) -> bool {
+    match (&field.announced, types(name)) {
+        (Announcement::Value { value, before }, Some(data_type)) => {
+            canonical_json(data_type, value) == canonical_json(data_type, before)
+        }
+        _ => false,
+    }
+}
+
+/// The entities in a link or a list of links.
+fn listed(value: &Value) -> impl Iterator<Item = EntityRef> {
+    let one = std::slice::from_ref(value);
+    value.as_array().map_or(one, Vec::as_slice).iter().filter_map(EntityRef::from_json)
+}
+
+/// Returns the targets that must be in links; some of them may be gone.
+pub(super) fn expected_targets(expected: &Expected) -> Vec<EntityRef> {
+    let mut targets = Vec::new();
+    for field in expected.fields.values() {
+        match &field.announced {
+            Announcement::Value { value, .. } => targets.extend(EntityRef::from_json(value)),
+            Announcement::Links(links) => {
+                targets.extend(links.iter().filter(|link| link.present).map(|link| link.target.clone()));
+            }
+            Announcement::Change | Announcement::Edit | Announcement::NoLinkTo(_) | Announcement::Active(_) => {}
+        }
+    }
+    targets
+}
+
+/// Fields whose announcements do not show, by type and name.
+#[derive(Debug, Default)]
+pub(super) struct Unprovable(Mutex<BTreeMap<(EntityType, String), u32>>);
+
+impl Unprovable {
+    /// Takes note of what a read proved.
+    pub(super) fn learn(&self, entity_type: &EntityType, proof: &Proof) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for name in &proof.slow {
+            *known.entry((entity_type.clone(), name.clone())).or_default() += 1;
+        }
+        for name in proof.proven.iter().filter(|_| !known.is_empty()).cloned().collect::<Vec<_>>() {
+            known.remove(&(entity_type.clone(), name));
+        }
+    }
+
+    /// Tells whether freshness waits for the proof.
+    fn holds(&self, entity_type: &EntityType, unproven: &Expected) -> bool {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = |name: &String| known.get(&(entity_type.clone(), name.clone())).copied().unwrap_or(0);
+        unproven.fields.keys().any(|name| count(name) < UNPROVABLE_AFTER)
+    }
+
+    /// Returns how a key is read again, if it is.
+    pub(super) fn reread(
+        &self,
+        key: &EntityRef,
+        mark: Option<&Mark>,
+        expected: &Expected,
+        proof: Proof,
+    ) -> Option<MarkRequest> {
+        let since = mark.map(|mark| mark.since);
+        if let Some(rechecks) = proof.unproven.fields.values().map(|field| field.rechecks).min() {
+            let holds = self.holds(&key.entity_type, &proof.unproven);
+            let pause = PAUSES[(rechecks.saturating_sub(1) as usize).min(PAUSES.len() - 1)];
+            let unproven = Expected { read_again_after: expected.read_again_after, ..proof.unproven };
+            return Some(MarkRequest {
+                delay: Duration::from_secs(pause),
+                expected: unproven,
+                since,
+                events: mark.and_then(|mark| mark.last_event).map(|event| (event, event)),
+                event_created: mark.and_then(|mark| mark.event_created),
+                ..MarkRequest::new(key.clone(), if holds { Kinds::UNPROVEN } else { Kinds::RECHECK })
+            });
+        }
+        let after = expected.read_again_after?;
+        Some(MarkRequest { delay: Duration::from_secs(after), ..MarkRequest::new(key.clone(), Kinds::RECHECK) })
+    }
+}
+
+#[cfg(test)]
+#[path = "recheck_tests.rs"]
+mod tests;

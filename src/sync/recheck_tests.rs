@@ -1,0 +1,212 @@
+//! Tests of what proves that a row is newer than an entry, and of the rereads without
+//! proof.
+
+use serde_json::json;
+
+use super::*;
+use crate::entity::RowHash;
+use crate::state::{AsOf, LIFE};
+
+/// The second in which the entry of the tests was written.
+const WRITTEN: i64 = 1_000;
+
+fn at(id: i64) -> (i64, EventId) {
+    (WRITTEN, EventId(id))
+}
+
+fn value(before: Value, value: Value) -> ExpectedField {
+    ExpectedField::new(at(1), Announcement::Value { value, before })
+}
+
+fn link(present: bool) -> ExpectedField {
+    let link = ExpectedLink { target: EntityRef::new("Asset", 7), present, at: at(1) };
+    ExpectedField { own: false, ..ExpectedField::new(at(1), Announcement::Links(vec![link])) }
+}
+
+fn expected(name: &str, field: ExpectedField) -> Expected {
+    let mut expected = Expected::default();
+    if field.own {
+        expected.note_edit(field.at.0);
+    }
+    expected.announce(name, field);
+    expected
+}
+
+fn meta(updated_at: i64, read_at: i64) -> RowMeta {
+    RowMeta {
+        rv: 1,
+        state: RowState::Active,
+        updated_at: Some(Timestamp(updated_at)),
+        hash: RowHash(0),
+        name: 0,
+        last_event: None,
+        read_at: SiteTime(read_at * 1000),
+    }
+}
+
+fn types(name: &str) -> Option<DataType> {
+    match name {
+        "code" => Some(DataType::Text),
+        "image" => Some(DataType::Image),
+        "sg_sequence" => Some(DataType::Entity),
+        "assets" => Some(DataType::MultiEntity),
+        _ => None,
+    }
+}
+
+/// A read ten seconds after the entry, of a row that was known as of an hour before.
+struct Read {
+    state: RowState,
+    row: Value,
+    updated_at: i64,
+    before: Option<RowMeta>,
+    gone: BTreeSet<EntityRef>,
+}
+
+impl Read {
+    fn of(row: Value, updated_at: i64) -> Self {
+        let before = Some(meta(WRITTEN - 3600, WRITTEN - 3600));
+        Self { state: RowState::Active, row, updated_at, before, gone: BTreeSet::new() }
+    }
+
+    fn prove(&self, expected: &Expected) -> Proof {
+        let shown = Shown {
+            state: self.state,
+            row: self.row.as_object(),
+            updated_at: self.row.is_object().then_some(Timestamp(self.updated_at)),
+            before: self.before.as_ref(),
+            now: SiteTime((WRITTEN + 10) * 1000),
+        };
+        shown.prove(expected, &types, &self.gone)
+    }
+
+    fn proves(&self, expected: &Expected) -> bool {
+        self.prove(expected).unproven.fields.is_empty()
+    }
+}
+
+#[test]
+fn a_row_that_shows_the_new_value_is_newer() {
+    let renamed = expected("code", value(json!("a"), json!("b")));
+    assert!(Read::of(json!({"code": "b"}), 1).proves(&renamed));
+    assert!(!Read::of(json!({"code": "a"}), 1).proves(&renamed));
+    assert!(Read::of(json!({"code": "c"}), WRITTEN + 1).proves(&renamed), "it was edited again");
+    assert!(!Read::of(json!({"code": "c"}), WRITTEN).proves(&renamed), "something else was edited in that second");
+}
+
+#[test]
+fn a_value_that_was_changed_back_proves_nothing() {
+    let returned = expected("code", value(json!("b"), json!("b")));
+    assert!(!Read::of(json!({"code": "b"}), 1).proves(&returned));
+    assert!(Read::of(json!({"code": "b"}), WRITTEN).proves(&returned));
+}
+
+#[test]
+fn the_second_of_the_entry_proves_only_its_only_edit() {
+    let mut changed = expected("image", ExpectedField::new(at(1), Announcement::Change));
+    assert!(Read::of(json!({"image": null}), WRITTEN).proves(&changed));
+    assert!(!Read::of(json!({"image": null}), WRITTEN - 1).proves(&changed));
+    changed.note_edit(WRITTEN);
+    assert!(!Read::of(json!({"image": null}), WRITTEN).proves(&changed), "there were two");
+    let known = |read_at| Read { before: Some(meta(WRITTEN, read_at)), ..Read::of(json!({"image": null}), WRITTEN) };
+    assert!(!known(WRITTEN + 9).proves(&changed), "a read a second ago showed that second");
+    assert!(known(WRITTEN + 8).proves(&changed), "a read two seconds ago did");
+}
+
+#[test]
+fn an_edit_of_a_field_that_is_not_cached_shows_in_its_second() {
+    let mut edited = expected("color", ExpectedField::new(at(1), Announcement::Edit));
+    edited.note_edit(WRITTEN);
+    assert!(Read::of(json!({}), WRITTEN).proves(&edited));
+    assert!(!Read::of(json!({}), WRITTEN - 1).proves(&edited));
+}
+
+#[test]
+fn the_other_side_of_a_link_must_show_it() {
+    let with = json!({"assets": [{"type": "Asset", "id": 7}]});
+    let without = json!({"assets": []});
+    assert!(Read::of(with.clone(), 1).proves(&expected("assets", link(true))));
+    assert!(!Read::of(without.clone(), WRITTEN + 5).proves(&expected("assets", link(true))));
+    assert!(Read::of(without.clone(), 1).proves(&expected("assets", link(false))));
+    assert!(!Read::of(with, WRITTEN + 5).proves(&expected("assets", link(false))));
+    let retired = Read { gone: [EntityRef::new("Asset", 7)].into(), ..Read::of(without, 1) };
+    assert!(retired.proves(&expected("assets", link(true))), "links to retired entities are not shown");
+}
+
+#[test]
+fn an_entry_of_a_long_transaction_is_not_proven_by_a_later_edit() {
+    let late = ExpectedField { late: true, ..value(json!("a"), json!("b")) };
+    assert!(!Read::of(json!({"code": "c"}), WRITTEN + 30).proves(&expected("code", late.clone())));
+    let again = ExpectedField { rechecks: WEAK_EVIDENCE_AFTER, ..late };
+    assert!(Read::of(json!({"code": "c"}), WRITTEN + 30).proves(&expected("code", again)));
+}
+
+#[test]
+fn the_lists_prove_retirement_and_revival() {
+    let life = |active| {
+        let field = ExpectedField::new(at(1), Announcement::Active(active));
+        expected(LIFE, ExpectedField { own: false, ..field })
+    };
+    let in_list = |state| Read { state, ..Read::of(json!({}), 1) };
+    assert!(in_list(RowState::Retired).proves(&life(false)) && !in_list(RowState::Active).proves(&life(false)));
+    assert!(in_list(RowState::Active).proves(&life(true)) && !in_list(RowState::Retired).proves(&life(true)));
+    let absent = Read { state: RowState::Absent, ..Read::of(Value::Null, 1) };
+    assert!(!absent.proves(&life(true)) && !absent.proves(&life(false)));
+}
+
+#[test]
+fn rereads_end_after_two_minutes_and_are_counted() {
+    assert_eq!(PAUSES.iter().sum::<u64>(), 120);
+    let unprovable = Unprovable::default();
+    let key = EntityRef::new("Shot", 1);
+    let mark = Mark {
+        key: key.clone(),
+        generation: 1,
+        kinds: Kinds::CHANGE,
+        since: AsOf { at: SiteTime(5), poll: 3 },
+        last_event: None,
+        event_created: None,
+        events: 1,
+        expected: Expected::default(),
+        attempts: 0,
+        due_at: SiteTime(0),
+    };
+    let stale = Read::of(json!({"assets": []}), 1);
+    for round in 0..4 {
+        let mut announced = expected("assets", link(true));
+        let mut pauses = Vec::new();
+        loop {
+            let proof = stale.prove(&announced);
+            unprovable.learn(&key.entity_type, &proof);
+            let given_up = proof.given_up;
+            let Some(request) = unprovable.reread(&key, Some(&mark), &announced, proof) else {
+                assert_eq!((given_up, pauses.as_slice()), (1, PAUSES.as_slice()));
+                break;
+            };
+            // What never shows holds freshness up three times, and then no more.
+            assert_eq!(request.kinds, if round < 3 { Kinds::UNPROVEN } else { Kinds::RECHECK });
+            assert_eq!(request.since, Some(mark.since), "freshness does not pass the entry");
+            pauses.push(request.delay.as_secs());
+            announced = request.expected;
+        }
+    }
+    let proof = Read::of(json!({"assets": [{"type": "Asset", "id": 7}]}), 1).prove(&expected("assets", link(true)));
+    unprovable.learn(&key.entity_type, &proof);
+    assert!(unprovable.holds(&key.entity_type, &expected("assets", link(true))), "it can be proven after all");
+}
+
+#[test]
+fn a_row_that_may_be_older_does_not_replace_the_stored_one() {
+    let stale = Read { before: Some(meta(WRITTEN, WRITTEN)), ..Read::of(json!({"code": "a"}), WRITTEN - 5) };
+    let shown = Shown {
+        state: RowState::Active,
+        row: stale.row.as_object(),
+        updated_at: Some(Timestamp(WRITTEN - 5)),
+        before: stale.before.as_ref(),
+        now: SiteTime(0),
+    };
+    let proof = shown.prove(&shown.not_older(), &types, &BTreeSet::new());
+    assert!(shown.keeps_stored(&proof));
+    let newer = Shown { updated_at: Some(Timestamp(WRITTEN)), ..shown };
+    assert!(newer.not_older().is_empty());
+}
