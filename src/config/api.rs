@@ -148,7 +148,7 @@ pub(super) fn resolve(
     }
     let verify_every = file.verify_every.unwrap_or(usual.verify_every);
     if verify_every > LONGEST_VERIFY_EVERY {
-        let message = "a revoked key would be answered from the cache for more than 8 h".to_owned();
+        let message = "it is at most 8h: for so long a revoked key is answered from the cache".to_owned();
         document.report(problems, document.at("/api/verify_every", "SG0610", message));
     }
     let share = file.shadow_share.unwrap_or(usual.shadow_share);

@@ -127,6 +127,7 @@ fn no_duration_or_rate_is_beyond_what_time_can_hold() {
         ("pipelines: { defaults: { catch_up_window: 999d } }", "999d is more than the most allowed, 366d"),
         ("reports: { elasticsearch: { url: 'http://a:1', timeout: 99999999999d } }", "longer than 3650d"),
         ("api: { max_age: 99999999999d }", "longer than 3650d"),
+        ("api: { verify_every: 9h }", "it is at most 8h"),
     ] {
         let said = problems(&format!("{MINIMAL}{text}\n"));
         assert!(said[0].starts_with("config.yaml:2:") && said[0].contains(reason), "{text}: {said:?}");

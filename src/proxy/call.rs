@@ -356,7 +356,7 @@ async fn forward(proxy: &Arc<Inner>, mut call: Call, pass: Pass, older: Option<B
             let unchanged = proxy.freshness.writes() == call.writes;
             let keeps = pass.reason == Reason::SchemaUnread && unchanged && !call.is_localized();
             if let Some(question) = call.schema_question().filter(|_| keeps) {
-                proxy.schemas.insert(question, Arc::clone(&whole), schema);
+                proxy.schemas.insert(question, call.method(), Arc::clone(&whole), schema);
             }
             repeat(&whole, "pass", Some(pass.reason))
         }

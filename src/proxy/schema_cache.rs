@@ -1,15 +1,17 @@
 //! Answers that are not rows, kept as the bytes of the site: `info`, and schemas by
 //! the question that was asked.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::http::{HeaderMap, Method};
 use bytes::Bytes;
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
 use serde_json::Value;
 
+use super::credential_proof::Proof;
 use super::upstream::{BufferedResponse, Outgoing, Upstream};
 use crate::api3;
 use crate::schema::Schema;
@@ -19,8 +21,10 @@ use crate::state::State;
 const INFO_FOR: Duration = Duration::from_secs(180);
 /// How long a schema is not asked for again.
 const SCHEMA_FOR: Duration = Duration::from_secs(60);
-/// More schemas than this are not kept.
-const MOST_SCHEMAS: usize = 500;
+/// The memory that schema answers may take; what is used least gives way.
+const MAX_SCHEMA_BYTES: u64 = 64 << 20;
+/// The number of schema answers that the cache is sized for at its start.
+const EXPECTED_SCHEMAS: usize = 256;
 /// The name of `info` in the state.
 const KEPT: &str = "proxy/info";
 /// The largest page of a site that does not say.
@@ -34,13 +38,23 @@ struct Kept {
     schema: Arc<Schema>,
 }
 
+/// Weighs an entry by the bytes of its question and its answer.
+#[derive(Clone)]
+struct Weight;
+
+impl Weighter<String, Arc<Kept>> for Weight {
+    fn weight(&self, question: &String, kept: &Arc<Kept>) -> u64 {
+        (question.len() + kept.answer.body.len()) as u64
+    }
+}
+
 /// The answers of the site that are not rows.
 pub(super) struct SchemaCache {
     state: State,
     info: Mutex<Option<(String, Instant)>>,
     most_rows: AtomicU32,
     asking: tokio::sync::Mutex<()>,
-    schemas: Mutex<HashMap<String, Kept>>,
+    schemas: Cache<String, Arc<Kept>, Weight>,
 }
 
 impl SchemaCache {
@@ -52,7 +66,7 @@ impl SchemaCache {
             most_rows: AtomicU32::new(max_page(&state).await),
             info: Mutex::new(kept),
             asking: tokio::sync::Mutex::default(),
-            schemas: Mutex::default(),
+            schemas: Cache::with_weighter(EXPECTED_SCHEMAS, MAX_SCHEMA_BYTES, Weight),
             state,
         }
     }
@@ -101,28 +115,22 @@ impl SchemaCache {
     /// Returns the answer that the site gave to the same question about its schema,
     /// if that was a moment ago and nothing is known to have changed since.
     pub fn schema(&self, question: &str, schema: &Arc<Schema>, schema_due: bool) -> Option<Arc<BufferedResponse>> {
-        let schemas = lock(&self.schemas);
-        let kept = schemas.get(question)?;
+        let kept = self.schemas.get(question)?;
         let fresh = kept.at.elapsed() < SCHEMA_FOR && Arc::ptr_eq(&kept.schema, schema) && !schema_due;
         fresh.then(|| Arc::clone(&kept.answer))
     }
 
-    /// Keeps an answer about the schema. `schema` is the one that held before the
+    /// Keeps a successful answer about the schema. `schema` is the one that held before the
     /// question was sent.
-    pub fn insert(&self, question: String, answer: Arc<BufferedResponse>, schema: Arc<Schema>) {
-        let good = answer.status.is_success() && answer.body.starts_with(b"{\"results\"");
-        let mut schemas = lock(&self.schemas);
-        if schemas.len() >= MOST_SCHEMAS {
-            schemas.clear();
-        }
-        if good {
-            schemas.insert(question, Kept { answer, at: Instant::now(), schema });
+    pub fn insert(&self, question: String, method: &str, answer: Arc<BufferedResponse>, schema: Arc<Schema>) {
+        if Proof::of(method, answer.status, &answer.body) == Proof::Accepted {
+            self.schemas.insert(question, Arc::new(Kept { answer, at: Instant::now(), schema }));
         }
     }
 
     /// Forgets every schema: one was written.
     pub fn clear(&self) {
-        lock(&self.schemas).clear();
+        self.schemas.clear();
     }
 }
 
