@@ -79,7 +79,8 @@ async fn hosts_show_their_own_writes_at_once_and_those_of_others_soon() {
     let [leader, one, two] = [(); 3].map(|()| host(url, indices.prefix(), &address));
     let (one_running, two_running) = (one.serving(), two.serving());
     let (id, first) = some_shot(&sim.url()).await;
-    // Before a leader has said anything, the site answers.
+    // Before a leader has said anything, the site answers; first of all for the credential.
+    assert_eq!(code(&one, id).await, ("unverified".into(), json!(first)));
     assert_eq!(code(&one, id).await, ("not_live".into(), json!(first)));
     let daemon = leader.daemon();
     until(&one, id, ("hit", &first), &[]).await;
