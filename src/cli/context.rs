@@ -19,7 +19,8 @@ use crate::shotgun::Client;
 use crate::state::{State, TypeState};
 use crate::store::elasticsearch::{ElasticsearchStore, IndexShape};
 use crate::store::embedded::{EmbeddedSettings, EmbeddedStore};
-use crate::store::{Store, TimedStore};
+use crate::store::{Store, StoreErrorKind, TimedStore};
+use crate::sync::{SiteClock, WatchedStore};
 
 use super::Failure;
 
@@ -134,7 +135,7 @@ pub async fn open_store(config: &Config, metrics: &Metrics) -> Result<Arc<dyn St
     let store: Arc<dyn Store> = match &config.store {
         StoreSettings::Embedded { memory } => {
             let file = config.data_dir.join("store.sqlite");
-            Arc::new(EmbeddedStore::open(EmbeddedSettings { memory: *memory, ..EmbeddedSettings::new(file) })?)
+            Arc::new(open_embedded(EmbeddedSettings { memory: *memory, ..EmbeddedSettings::new(file) })?)
         }
         StoreSettings::Elasticsearch(settings) => {
             let shape = IndexShape { shards: settings.shards, replicas: settings.replicas };
@@ -142,6 +143,18 @@ pub async fn open_store(config: &Config, metrics: &Metrics) -> Result<Arc<dyn St
         }
     };
     Ok(Arc::new(TimedStore::new(store, metrics.clone())))
+}
+
+/// Opens the embedded store. A file that SQLite cannot open is put aside: everything
+/// in it is on the site, and the daemon reads it again.
+fn open_embedded(settings: EmbeddedSettings) -> Result<EmbeddedStore, Failure> {
+    match EmbeddedStore::open(settings.clone()) {
+        Err(error) if error.kind() == StoreErrorKind::Corrupt => {
+            tracing::error!(%error, "the store begins anew, and everything is read again from the site");
+            Ok(EmbeddedStore::open_anew(settings)?)
+        }
+        opened => Ok(opened?),
+    }
 }
 
 /// What can be had without the site.
@@ -180,6 +193,8 @@ impl Offline {
         let (schema, _) = schema.with_missing_from(&state.configured_schema().await?);
         let layouts = check_layouts(&files, &schema)?;
         let store = open_store(&config, &Metrics::default()).await?;
+        // A damaged row that a command meets is read again by the daemon.
+        let store = Arc::new(WatchedStore::new(store, state.clone(), SiteClock::default()));
         // Before the first poll nothing is complete, and no window can be answered right.
         let complete = state.stream().await?.complete_as_of;
         let now = complete.map_or_else(|| Timestamp::from(chrono::Utc::now()), |at| at.timestamp());

@@ -22,6 +22,7 @@ pub use canonical::{RowHash, RowHasher, canonical_json, row_hash};
 pub use data_type::{DataType, Shape};
 pub use pick::pick;
 pub use row_state::RowState;
+pub use text::read_json;
 pub use time::{Day, Timestamp};
 pub use value::{FieldValue, Link, ValueError};
 

@@ -6,10 +6,12 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::value::ValueError;
+use super::value::{ValueError, mismatch};
 use super::{DataType, EntityRef, EntityType, FieldValue, Link, Shape};
 
+/// A link without anything beside these, which would go unread.
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct LinkText {
     #[serde(rename = "type")]
     entity_type: EntityType,
@@ -33,14 +35,61 @@ impl FieldValue {
     pub fn from_text(data_type: DataType, text: &str) -> Result<Self, ValueError> {
         match quickly(data_type.shape(), text) {
             Some(value) => Ok(value),
-            None => Self::from_json(data_type, &value(text)),
+            None => match read_json(text) {
+                Ok(value) => Self::from_json(data_type, &value),
+                Err(_) => Err(mismatch(data_type, &Value::from(text))),
+            },
         }
     }
 }
 
-/// Returns the JSON value of a text; what is no JSON is the text itself.
-pub(crate) fn value(text: &str) -> Value {
-    serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned()))
+/// How deep the value of a field may be nested: every reader of whole rows and
+/// answers gets through it, whatever stands around it.
+const MAX_DEPTH: usize = 64;
+
+/// Reads a JSON text that was cut out of a row, or says why it would not be the same
+/// value to every reader.
+///
+/// Cutting checks no more than brackets and quotes. Refused here are half surrogate
+/// pairs, which no UTF-8 text can hold, numbers that are not finite, whole numbers
+/// beyond 64 bits, which some readers would round, and values nested too deep.
+pub fn read_json(text: &str) -> Result<Value, String> {
+    let value = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    let depth = depth_of(text)?;
+    if depth > MAX_DEPTH {
+        return Err(format!("it is nested {depth} levels deep, up to {MAX_DEPTH} are kept"));
+    }
+    Ok(value)
+}
+
+/// Returns how deep a valid JSON text is nested.
+fn depth_of(text: &str) -> Result<usize, String> {
+    let (mut depth, mut deepest, mut quoted) = (0_usize, 0, false);
+    let bytes = text.as_bytes();
+    let mut at = 0;
+    while let Some(byte) = bytes.get(at) {
+        match byte {
+            b'\\' if quoted => at += 1,
+            b'"' => quoted = !quoted,
+            b'[' | b'{' if !quoted => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b']' | b'}' if !quoted => depth -= 1,
+            b'-' | b'0'..=b'9' if !quoted => {
+                let rest = &text[at..];
+                let number = &rest[..rest.find(|c: char| !"+-.eE0123456789".contains(c)).unwrap_or(rest.len())];
+                let whole = !number.contains(['.', 'e', 'E']);
+                if whole && number.parse::<i64>().is_err() && number.parse::<u64>().is_err() {
+                    return Err(format!("the number {number} is beyond 64 bits"));
+                }
+                at += number.len() - 1;
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    Ok(deepest)
 }
 
 /// Reads the usual form of a value; `None` leaves the others to the long way.

@@ -177,7 +177,7 @@ fn float(value: &Value) -> Option<f64> {
     }
 }
 
-fn mismatch(data_type: DataType, value: &Value) -> ValueError {
+pub(super) fn mismatch(data_type: DataType, value: &Value) -> ValueError {
     let mut found = value.to_string();
     if found.chars().count() > 80 {
         found = found.chars().take(79).chain(['…']).collect();

@@ -58,7 +58,7 @@ const MARK_KIND: Axis = Axis::Fixed(
     &["new", "change", "retire", "revive", "inverse", "scan", "repair", "recheck", "unproven", "import"],
 );
 const GAP_RESOLUTION: Axis = Axis::Fixed("resolution", &["arrived", "retired", "resync"]);
-const DEAD_KIND: Axis = Axis::Fixed("kind", &["event", "row", "read", "write"]);
+const DEAD_KIND: Axis = Axis::Fixed("kind", &["event", "row", "read", "write", "stored"]);
 const STORE_OPERATION: Axis = Axis::Fixed("operation", &["get", "search", "count", "bulk", "refresh", "scan", "other"]);
 const STORE_REASON: Axis = Axis::Fixed("reason", &["unavailable", "full", "refused", "other"]);
 const BULK_RESULT: Axis = Axis::Fixed("result", &["written", "stale", "refused"]);

@@ -158,8 +158,22 @@ async fn troubled(site: &Arc<Site>, request: Result<Request, Fault>, trouble: Tr
             let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
             with_type(status, "application/json; charset=utf-8", body.into_bytes())
         }
+        Trouble::Replaced { from, to } => json(replaced(&answer(site, request).await, from.as_bytes(), &to)),
         Trouble::NoRows => json(br#"{"results":{"entities":[],"paging_info":{"has_next_page":false}}}"#.to_vec()),
     }
+}
+
+/// Returns the bytes with every occurrence of `from` replaced.
+fn replaced(body: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(body.len());
+    let mut last = 0;
+    for at in memchr::memmem::find_iter(body, from) {
+        out.extend_from_slice(&body[last..at]);
+        out.extend_from_slice(to);
+        last = at + from.len();
+    }
+    out.extend_from_slice(&body[last..]);
+    out
 }
 
 /// A connection that is closed before the whole of an answer was sent.

@@ -5,6 +5,8 @@ use std::time::Duration;
 use rusqlite::{Transaction, params};
 use serde::{Deserialize, Serialize};
 
+use super::marks::{Kinds, MarkRequest, Marking, next_gen, put_marks};
+use super::poll::since_of_new_marks;
 use super::{Result, SiteTime, State};
 use crate::entity::{EntityRef, EntityType};
 
@@ -23,11 +25,13 @@ pub enum DeadKind {
     Read,
     /// A row that the store refuses.
     Write,
+    /// A stored row that is not as it was written.
+    Stored,
 }
 
 impl DeadKind {
     /// Every kind.
-    pub const ALL: [Self; 4] = [Self::Event, Self::Row, Self::Read, Self::Write];
+    pub const ALL: [Self; 5] = [Self::Event, Self::Row, Self::Read, Self::Write, Self::Stored];
 
     /// Returns the word used in the file, in metrics and in status.
     pub fn as_str(self) -> &'static str {
@@ -36,6 +40,7 @@ impl DeadKind {
             Self::Row => "row",
             Self::Read => "read",
             Self::Write => "write",
+            Self::Stored => "stored",
         }
     }
 }
@@ -136,6 +141,36 @@ impl State {
             let mut statement = connection.prepare_cached(sql)?;
             let rows = statement.query_map([entity_type.as_str()], |row| row.get(0))?;
             Ok(rows.collect::<rusqlite::Result<_>>()?)
+        })
+        .await
+    }
+
+    /// Quarantines rows that are damaged in the store, each with what is wrong, and has
+    /// them read again from the site; returns the rows that were not quarantined
+    /// before.
+    pub async fn quarantine_stored(&self, rows: &[(EntityRef, String)], now: SiteTime) -> Result<Vec<EntityRef>> {
+        let rows = rows.to_vec();
+        self.write(move |transaction| {
+            let since = since_of_new_marks(transaction, now)?;
+            let mut fresh = Vec::new();
+            for (key, error) in rows {
+                let sql = "SELECT EXISTS (SELECT 1 FROM dead WHERE kind = 'stored' AND type = ?1 AND id = ?2)";
+                let known: bool = transaction
+                    .prepare_cached(sql)?
+                    .query_row(params![key.entity_type.as_str(), key.id], |row| row.get(0))?;
+                if !known {
+                    let dead = NewDead { kind: DeadKind::Stored, key: key.clone(), payload: String::new(), error };
+                    put_dead(transaction, &dead, now)?;
+                    fresh.push(key);
+                }
+            }
+            if !fresh.is_empty() {
+                let request = |key: &EntityRef| MarkRequest::new(key.clone(), Kinds::REPAIR | Kinds::QUARANTINED);
+                let requests: Vec<_> = fresh.iter().map(request).collect();
+                let marking = Marking { generation: next_gen(transaction)?, since, poll: 0, at: now };
+                put_marks(transaction, &requests, marking)?;
+            }
+            Ok(fresh)
         })
         .await
     }

@@ -55,6 +55,27 @@ impl Bucket {
     }
 }
 
+/// What [`super::Store::verify`] found in a range of rows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Verified {
+    /// The last id that was looked at; `None` when there was no row.
+    pub last: Option<i64>,
+    /// How many rows were looked at.
+    pub rows: u64,
+    /// The ids of rows that are not as they were written, with what is wrong.
+    pub damaged: Vec<(i64, String)>,
+}
+
+/// The moment of a store that an answer belongs to: two answers of one moment are
+/// of the same rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoreMoment {
+    /// Grows with every write of rows.
+    pub writes: i64,
+    /// Grows with every change of a layout.
+    pub layouts: i64,
+}
+
 /// What a store knows of a row without opening it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RowVersion {

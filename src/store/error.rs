@@ -2,7 +2,7 @@
 
 use std::error::Error as StdError;
 
-use crate::entity::EntityType;
+use crate::entity::{EntityRef, EntityType};
 
 /// The result of a call to a store.
 pub type Result<T> = std::result::Result<T, StoreError>;
@@ -13,6 +13,7 @@ pub type Result<T> = std::result::Result<T, StoreError>;
 pub struct StoreError {
     kind: StoreErrorKind,
     message: String,
+    row: Option<EntityRef>,
     #[source]
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
@@ -65,7 +66,7 @@ impl StoreErrorKind {
 impl StoreError {
     /// Makes an error.
     pub fn new(kind: StoreErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), source: None }
+        Self { kind, message: message.into(), row: None, source: None }
     }
 
     /// Makes the answer that the site must be asked instead.
@@ -76,6 +77,17 @@ impl StoreError {
     /// Makes the error for a type that the store does not have.
     pub fn unknown_type(entity_type: &EntityType) -> Self {
         Self::new(StoreErrorKind::UnknownType, format!("the store has no entity type `{entity_type}`"))
+    }
+
+    /// Makes the error for a stored row that cannot be read as it was written.
+    pub fn damaged(row: &EntityRef, reason: impl std::fmt::Display) -> Self {
+        let message = format!("the stored row of {row} is damaged ({reason}); it has to be read again from the site");
+        Self { row: Some(row.clone()), ..Self::new(StoreErrorKind::Corrupt, message) }
+    }
+
+    /// Returns the damaged row, where the failure is one row's and not the store's.
+    pub fn row(&self) -> Option<&EntityRef> {
+        self.row.as_ref()
     }
 
     /// Adds the error behind this one.

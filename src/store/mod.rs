@@ -34,7 +34,7 @@ use crate::filter::Query;
 
 pub use answer::{
     BUCKET_SIZE, Bucket, Fields, Found, Health, LinkTarget, PurgeScope, PutOutcome, Referrers, Relinked, RowVersion,
-    StoredType,
+    StoreMoment, StoredType, Verified,
 };
 pub use catalogue::{CachedType, Catalogue};
 pub use error::{Result, StoreError, StoreErrorKind};
@@ -114,9 +114,63 @@ pub trait Store: Send + Sync {
     /// Tells whether the store works. Never fails: a failure is the answer.
     async fn health(&self) -> Health;
 
+    /// Compares rows, from the first id above `after_id`, with what was written, by
+    /// what the store holds of them twice or with a checksum.
+    ///
+    /// A server that checks its own files has nothing to compare.
+    async fn verify(&self, _entity_type: &EntityType, _after_id: i64, _limit: usize) -> Result<Verified> {
+        Ok(Verified::default())
+    }
+
+    /// Checks that the files are those that were opened, and if asked for, their whole
+    /// structure, which reads all of them.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreErrorKind::Corrupt`] when they are damaged, or not those that were
+    /// opened. [`Store::reset`] is the remedy.
+    async fn check(&self, _whole: bool) -> Result<()> {
+        Ok(())
+    }
+
+    /// Puts damaged files aside and begins with an empty store: no type is known
+    /// afterwards. Does nothing where a server keeps the files.
+    async fn reset(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Returns the present moment, where the store counts its writes.
+    async fn moment(&self) -> Result<Option<StoreMoment>> {
+        Ok(None)
+    }
+
     /// Changes a stored value behind the back of versions and hashes.
     ///
     /// For tests and the demo only: this is how a replica goes wrong that nothing
     /// but a validation finds. `value` must fit the data type of the field.
     async fn corrupt(&self, key: &EntityRef, field: &str, value: Value) -> Result<()>;
+}
+
+/// Returns the active ones of these rows that can be read, whole, in the order of
+/// `keys`; damaged ones are left out.
+///
+/// For comparisons: one damaged row must not keep the others from being compared.
+///
+/// # Errors
+///
+/// Every failure that is not one row's.
+pub async fn get_undamaged(store: &dyn Store, keys: &[EntityRef]) -> Result<Vec<Row>> {
+    let mut keys = keys.to_vec();
+    loop {
+        let error = match store.get(&keys, &Fields::All).await {
+            Ok(rows) => return Ok(rows),
+            Err(error) => error,
+        };
+        let before = keys.len();
+        keys.retain(|key| Some(key) != error.row());
+        // Also a damaged target of a link fails a read.
+        if keys.len() == before {
+            return Err(error);
+        }
+    }
 }

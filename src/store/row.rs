@@ -14,6 +14,7 @@ use serde_json::{Map, Value};
 
 use crate::entity::{
     DataType, EntityRef, EntityType, EventId, FieldValue, RowHash, RowHasher, RowState, Timestamp, ValueError, pick,
+    read_json,
 };
 use crate::entity_config::{LayoutField, TypeLayout};
 use crate::schema;
@@ -193,8 +194,10 @@ impl FetchedRow {
     /// Returns the fields of the layout as the site answered them, without `type`
     /// and `id`; empty unless the state has a document.
     pub fn doc(&self) -> &Map<String, Value> {
-        // The text was read before; without a document it is empty.
-        self.body.doc.get_or_init(|| serde_json::from_str(&self.body.text).unwrap_or_default())
+        self.body.doc.get_or_init(|| match self.body.text.as_str() {
+            "" => Map::new(),
+            text => serde_json::from_str(text).expect("every value was read when the row was made"),
+        })
     }
 
     /// Returns the same as a JSON text, the fields in the order of their names;
@@ -290,15 +293,34 @@ fn body(layout: &TypeLayout, key: &EntityRef, row: &str) -> Result<(Body, RowHas
         }
         // Names of fields are words; the site has no others.
         text.extend(["\"", &field.name, "\":", raw]);
-        let value = FieldValue::from_text(field.data_type, raw);
+        let value = read_value(field, raw).map_err(|reason| RowError::Unreadable {
+            key: key.clone(),
+            reason: format!("`{}`: {reason}", field.name),
+        })?;
         match &value {
             Ok(value) => hasher.field(&field.name, field.data_type, value),
-            Err(_) => hasher.odd(&field.name, field.data_type, &serde_json::from_str(raw).unwrap_or_default()),
+            Err(odd) => hasher.odd(&field.name, field.data_type, &odd.json),
         }
+        let value = value.map_err(|odd| odd.error);
         values.push(value);
     }
     text.push('}');
     Ok((Body { text, fields: fields.clone(), values, doc: OnceLock::new() }, hasher.finish()))
+}
+
+/// A value that its data type does not allow.
+struct OddValue {
+    json: Value,
+    error: ValueError,
+}
+
+/// Reads a value that was cut out of a row; the error says why it would not be the
+/// same to every reader.
+fn read_value(field: &LayoutField, raw: &str) -> Result<Result<FieldValue, OddValue>, String> {
+    match FieldValue::from_text(field.data_type, raw) {
+        Ok(value) => Ok(Ok(value)),
+        Err(error) => Ok(Err(OddValue { json: read_json(raw)?, error })),
+    }
 }
 
 fn check_key(key: &EntityRef, id: Option<&str>, name: Option<&str>) -> Result<(), RowError> {
@@ -360,8 +382,13 @@ impl Row {
     }
 
     /// Returns the fields, without `type` and `id`.
+    ///
+    /// # Panics
+    ///
+    /// When a store made the row of a text that is not an object: it checks what it
+    /// reads.
     pub fn fields(&self) -> Map<String, Value> {
-        let mut fields: Map<String, Value> = serde_json::from_str(&self.json).unwrap_or_default();
+        let mut fields: Map<String, Value> = serde_json::from_str(&self.json).expect("a row of a store is an object");
         fields.remove("type");
         fields.remove("id");
         fields

@@ -1,5 +1,6 @@
 //! Tests of rows on their way in and out.
 
+use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
@@ -24,6 +25,84 @@ fn fetch(row: Value) -> Result<FetchedRow, RowError> {
     let row = row.as_object().expect("an object").clone();
     let (key, rv) = (EntityRef::new("Shot", 7), ReadVersion::new(2, 5));
     FetchedRow::from_site(&layout(), key, rv, RowState::Active, row, Timestamp(0), None)
+}
+
+/// Returns what becomes of a row whose `code`, and whose `sg_data`, a value of any
+/// shape, are these texts.
+fn fetch_text(code: &str, data: &str) -> Result<FetchedRow, RowError> {
+    let mut layout = layout();
+    let field =
+        |name: &str, data_type| LayoutField { name: name.into(), data_type, valid_types: vec![], mapping: None };
+    layout.fields = [field("code", DataType::Text), field("sg_data", DataType::Serializable)].into();
+    let text = format!(r#"{{"type":"Shot","id":7,"code":{code},"sg_data":{data}}}"#);
+    let (key, rv) = (EntityRef::new("Shot", 7), ReadVersion::new(2, 5));
+    FetchedRow::from_text(&layout, key, rv, RowState::Active, &text, Timestamp(0), None)
+}
+
+#[test]
+fn what_not_every_reader_could_read_is_refused_with_the_field() {
+    let deep = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+    let refused = [
+        (r#""a\ud83d""#, "null"),
+        ("null", r#"{"x":"\udc00"}"#),
+        ("null", "1e999"),
+        ("null", "[123456789012345678901234567890]"),
+        ("null", deep(65).as_str()),
+    ]
+    .map(|(code, data)| (code.to_owned(), data.to_owned()));
+    for (code, data) in refused {
+        let error = fetch_text(&code, &data).expect_err("it is refused");
+        assert!(matches!(error, RowError::Unreadable { .. }), "{code} {data}: {error}");
+        let field = if data == "null" { "`code`" } else { "`sg_data`" };
+        assert!(error.to_string().contains(field), "{error}");
+    }
+    let kept = [
+        (r#""\ud83d\ude00 \u0000 \n""#, "null"),
+        ("null", r#"{"x":1,"x":2}"#),
+        ("null", "[18446744073709551615,-9223372036854775808,9007199254740993,0.1e-7]"),
+        ("null", "{\"a\":\n [1,\r\n 2]}"),
+    ];
+    for (code, data) in kept {
+        let row = fetch_text(code, data).expect("it is kept");
+        let whole: Value = serde_json::from_str(row.text()).expect("JSON");
+        assert_eq!(Value::Object(row.doc().clone()), whole, "{code} {data}");
+    }
+    assert!(fetch_text("null", &deep(64)).is_ok());
+}
+
+proptest! {
+    /// Whatever is taken in is the same to whoever reads the text, the tree, or the
+    /// single value.
+    #[test]
+    fn what_is_taken_in_is_read_alike_by_everybody(code in value_text(), data in value_text()) {
+        if let Ok(row) = fetch_text(&code, &data) {
+            let whole: Value = serde_json::from_str(row.text()).expect("JSON");
+            prop_assert_eq!(&Value::Object(row.doc().clone()), &whole);
+            let answered = Row::from_text(row.key().clone(), row.text());
+            prop_assert_eq!(&Value::Object(answered.fields()), &whole);
+            let data: Value = serde_json::from_str(&data).expect("JSON");
+            prop_assert_eq!(&whole["sg_data"], &data);
+        }
+    }
+}
+
+/// Texts that are JSON values, or nearly.
+fn value_text() -> impl Strategy<Value = String> {
+    let string = r#"("[a-z]{0,3}(\\\\u(d83d|dc00|0000|00e9)|\\\\n|\\\\\\\\)?[a-z]?")"#;
+    let leaf = prop_oneof![
+        Just("null".to_owned()),
+        string.prop_map(|text: String| text.replace("\\\\", "\\")),
+        "-?[0-9]{1,25}(\\.[0-9]{1,20})?(e[+-]?[0-9]{1,4})?".prop_map(String::from),
+    ];
+    leaf.prop_recursive(4, 30, 4, |inner| {
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 0..4).prop_map(|items| format!("[{}]", items.join(","))),
+            proptest::collection::vec(("[ab]", inner), 0..4).prop_map(|items| {
+                let items: Vec<_> = items.into_iter().map(|(key, value)| format!("\"{key}\":{value}")).collect();
+                format!("{{{}}}", items.join(", "))
+            }),
+        ]
+    })
 }
 
 #[test]

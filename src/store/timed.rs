@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::{
     Bucket, FetchedRow, Fields, Found, Health, LinkTarget, PurgeScope, PutOutcome, ReadVersion, Referrers, Relinked,
-    Result, Row, RowVersion, Store, StoreErrorKind, StoredType,
+    Result, Row, RowVersion, Store, StoreErrorKind, StoreMoment, StoredType, Verified,
 };
 use crate::entity::{EntityRef, EntityType};
 use crate::entity_config::TypeLayout;
@@ -111,6 +111,22 @@ impl Store for TimedStore {
 
     async fn types(&self) -> Result<Vec<StoredType>> {
         self.timed("other", self.inner.types()).await
+    }
+
+    async fn verify(&self, entity_type: &EntityType, after_id: i64, limit: usize) -> Result<Verified> {
+        self.timed("scan", self.inner.verify(entity_type, after_id, limit)).await
+    }
+
+    async fn check(&self, whole: bool) -> Result<()> {
+        self.timed("other", self.inner.check(whole)).await
+    }
+
+    async fn reset(&self) -> Result<()> {
+        self.timed("other", self.inner.reset()).await
+    }
+
+    async fn moment(&self) -> Result<Option<StoreMoment>> {
+        self.inner.moment().await
     }
 
     // Not counted: it is we who ask, every few seconds.

@@ -65,6 +65,8 @@ impl Follower {
 
     async fn lead(replica: Replica, lock: LeaderLock, progress: Option<Progress>, checked: bool) -> Result<Self> {
         replica.metrics().leader.active.set(1.0);
+        // Before the versions in the store count for anything.
+        replica.check_store(true).await?;
         let epoch = replica.begin_epoch().await?;
         replica.metrics().leader.epoch.set(epoch as f64);
         replica.step("start: led")?;

@@ -17,6 +17,8 @@ const TIME_FILTERS_EVERY: Duration = Duration::from_secs(3600);
 const UNTRACKED_EVERY: Duration = Duration::from_secs(60);
 const TOMBSTONES_EVERY: Duration = Duration::from_secs(3600);
 const STREAM_EVERY: Duration = Duration::from_secs(600);
+/// The structure of the store's files is read whole, a gigabyte in a second.
+const FILES_EVERY: Duration = Duration::from_secs(3600);
 
 /// Where the regular work stands.
 #[derive(Clone, Debug, Default)]
@@ -103,6 +105,9 @@ impl Replica {
         outcome.note(self.audit_due(schedule, now).await)?;
         outcome.note(self.scan_due(schedule, now).await)?;
         if schedule.kept.is_due("scrub", settings.scrub_every, now, now) {
+            let whole = schedule.is_due_since_start("files", FILES_EVERY, now);
+            outcome.note(self.check_store(whole).await.map(|_| ()))?;
+            outcome.note(self.verify_rows(u64::from(settings.verify_rows)).await.map(|_| ()))?;
             let scrubbed = self.scrub().await.map(|_| ());
             outcome.note(self.begin_next_period("scrub", scrubbed, &mut schedule.kept, now).await)?;
         }

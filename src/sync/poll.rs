@@ -13,12 +13,13 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
+use super::event_page::EventPage;
 use super::extract::extract;
 use super::{Replica, Result, SyncError};
 use crate::api3::{PagingInfo, Read};
 use crate::entity::{EventId, Timestamp};
 use crate::filter::{RawFilter, RawLeaf, RawSort};
-use crate::shotgun::{Answer, Purpose};
+use crate::shotgun::Answer;
 use crate::state::{Fingerprint, PollCommit, PollCommitted, PollStart, SiteTime};
 
 /// The fields of an entry that mean something to us.
@@ -72,15 +73,12 @@ impl Replica {
             return Ok(Polled { full: true, ..Polled::default() });
         };
         self.step("poll: begun")?;
-        let size = self.client().page_size();
-        let answer = self.heard(self.client().read(&request(&poll, size), Purpose::EventPoll).await?);
-        let full = answer.has_next_page;
-        let mut entries = in_order(answer, full)?;
-        if !self.is_same_history(&poll, &mut entries, full) {
+        let mut page = self.read_event_page(&poll).await?;
+        if page.from_frontier && !self.is_same_history(&poll, &mut page.entries, page.full) {
             return self.check_history(poll.frontier).await;
         }
         self.step("poll: read")?;
-        let polled = self.commit(poll, &entries, full).await?;
+        let polled = self.commit(poll, page).await?;
         self.step("poll: committed")?;
         Ok(polled)
     }
@@ -91,7 +89,9 @@ impl Replica {
         let reached = !full || entries.last().and_then(Answer::id) >= Some(poll.frontier.0);
         let at = entries.iter().position(|entry| Answer::id(entry) == Some(poll.frontier.0));
         let found = at.map(|at| entries.remove(at));
-        let Some(known) = poll.fingerprint.as_ref().filter(|_| reached) else {
+        // Of an entry that could not be read there is no fingerprint.
+        let of_frontier = |known: &&Fingerprint| reached && known.id == poll.frontier;
+        let Some(known) = poll.fingerprint.as_ref().filter(of_frontier) else {
             return true;
         };
         let same = found.as_ref().and_then(fingerprint).is_some_and(|found| found == *known);
@@ -116,10 +116,12 @@ impl Replica {
         Ok(Polled { full: true, ..Polled::default() })
     }
 
-    async fn commit(&self, poll: PollStart, entries: &[Map<String, Value>], full: bool) -> Result<Polled> {
+    async fn commit(&self, poll: PollStart, page: EventPage) -> Result<Polled> {
+        let EventPage { entries, full, unreadable, .. } = page;
         let now = self.now();
         let tracked = self.tracked();
-        let ids: Vec<i64> = entries.iter().filter_map(Answer::id).collect();
+        let unread = unreadable.iter().map(|dead| dead.key.id);
+        let ids: Vec<i64> = entries.iter().filter_map(Answer::id).chain(unread).collect();
         let (number, newest) = (poll.number, entries.last());
         let mut commit = PollCommit {
             poll,
@@ -128,13 +130,14 @@ impl Replica {
             newest: newest.and_then(fingerprint),
             event_created: entries.iter().filter_map(created_at).max(),
             marks: Vec::new(),
-            dead: Vec::new(),
+            dead: unreadable.into_iter().collect(),
             sweeps: Vec::new(),
             schema_due: false,
             now,
         };
         let sync = &self.metrics().sync;
-        for entry in entries {
+        sync.events_failed.add(&["malformed"], commit.dead.len() as u64);
+        for entry in &entries {
             let mut found = extract(entry, &tracked);
             if is_late(entry, commit.poll.event_created) {
                 found.marks.iter_mut().for_each(|mark| mark.expected.set_late());
@@ -175,23 +178,22 @@ impl Replica {
     }
 }
 
-/// Asks for the entry at the frontier, everything above, and the missing ids.
-fn request(poll: &PollStart, size: u32) -> Read {
+/// Asks for everything above an id and for the missing ids.
+pub(super) fn request(poll: &PollStart, above: i64, size: u32, fields: &[&str]) -> Read {
     let leaf = |relation: &str, values: Vec<Value>| {
         RawFilter::Leaf(RawLeaf { path: "id".into(), relation: relation.into(), values })
     };
-    // Not above the high-water mark, but from it on.
-    let mut conditions = vec![leaf("greater_than", vec![(poll.frontier.0 - 1).into()])];
+    let mut conditions = vec![leaf("greater_than", vec![above.into()])];
     conditions.extend(poll.gaps.iter().map(|(lo, hi)| leaf("between", vec![(*lo).into(), (*hi).into()])));
     let filter = RawFilter::Group { any: true, conditions };
-    let fields = ENTRY_FIELDS.map(str::to_owned).to_vec();
+    let fields = fields.iter().map(|field| (*field).to_owned()).collect();
     let order = vec![RawSort { path: "id".into(), descending: false }];
     Read { order, paging_info: PagingInfo::None, ..Read::new("EventLogEntry", filter, size).fields(fields) }
 }
 
 /// Returns the entries by id. A full page in another order would hide entries
 /// behind its end.
-fn in_order(answer: Answer, full: bool) -> Result<Vec<Map<String, Value>>> {
+pub(super) fn in_order(answer: Answer, full: bool) -> Result<Vec<Map<String, Value>>> {
     let mut entries = answer.rows;
     let ordered = entries.windows(2).all(|pair| Answer::id(&pair[0]) < Answer::id(&pair[1]));
     if ordered {

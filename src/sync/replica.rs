@@ -8,7 +8,7 @@ use tokio::sync::{OnceCell, Semaphore};
 use super::recheck::Unprovable;
 use super::schema_drift::Followed;
 use super::steps::Steps;
-use super::{Result, Settings, SiteClock, SyncError, Tracked};
+use super::{Result, Settings, SiteClock, SyncError, Tracked, WatchedStore};
 use crate::entity::EntityType;
 use crate::entity_config::TypeLayout;
 use crate::metrics::Metrics;
@@ -63,6 +63,7 @@ impl Replica {
         let followed = RwLock::new(Followed::new(layouts));
         let import_slots = Arc::new(Semaphore::new(settings.imports_in_flight.max(1)));
         let (clock, unprovable) = (SiteClock::default(), Unprovable::default());
+        let store: Arc<dyn Store> = Arc::new(WatchedStore::new(store, state.clone(), clock.clone()));
         let lost_marks = AtomicU32::new(0);
         Self(Arc::new(Inner {
             client,

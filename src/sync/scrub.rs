@@ -14,7 +14,7 @@ use crate::entity::{EntityRef, EntityType, RowHash};
 use crate::entity_config::TypeLayout;
 use crate::shotgun::{Answer, Purpose};
 use crate::state::{Kinds, MarkRequest, TypeState};
-use crate::store::Fields;
+use crate::store::get_undamaged;
 
 /// Where the scrub stands, under this name in the state.
 const PLACE: &str = "scrub";
@@ -143,7 +143,7 @@ impl Replica {
         let keys: Vec<EntityRef> = ids.map(|id| EntityRef::new(layout.entity_type.clone(), id)).collect();
         let mut hashes = BTreeMap::new();
         for chunk in keys.chunks(500) {
-            let rows = self.store().get(chunk, &Fields::All).await?;
+            let rows = get_undamaged(self.store().as_ref(), chunk).await?;
             hashes.extend(rows.iter().map(|row| (row.key.id, layout.row_hash(&row.fields()))));
         }
         Ok(hashes)

@@ -35,6 +35,9 @@ pub struct Settings {
     pub scrub_every: Duration,
     /// How many rows that is each time, all types together.
     pub scrub_rows: u32,
+    /// How many rows of the store are compared with themselves each time, without the
+    /// site, all types together: 10 minutes for 100,000 rows.
+    pub verify_rows: u32,
     /// How often the latest part of the event log is read once more, to prove that
     /// nothing in it was missed; zero is never.
     pub audit_every: Duration,
@@ -61,6 +64,7 @@ impl Default for Settings {
             retired_scan_every: Duration::from_secs(6 * 3600),
             scrub_every: Duration::from_secs(600),
             scrub_rows: 1_000,
+            verify_rows: 100_000,
             audit_every: Duration::from_secs(300),
             schema_every: Duration::from_secs(600),
             keep_tombstones: Duration::from_secs(7 * 24 * 3600),

@@ -12,6 +12,7 @@ impl Replica {
         for layout in self.tracked().layouts() {
             let mut record = known.iter().find(|record| record.entity_type == layout.entity_type);
             let entity_type = &layout.entity_type;
+            // Also a type that is being imported; the others were compared before.
             if record.is_some() && !stored.iter().any(|one| one.entity_type == *entity_type) {
                 tracing::error!(%entity_type, "the store has lost the type: it is imported again");
                 self.state().forget_type(entity_type).await?;

@@ -93,7 +93,7 @@ async fn files_that_are_not_ours_are_refused_with_the_reason() {
     Connection::open(&file).and_then(|c| c.pragma_update(None, "user_version", 99)).expect("a newer file");
     let error = EmbeddedStore::open(settings(dir.path())).err().expect("too new");
     assert_eq!(error.kind(), StoreErrorKind::Newer);
-    assert!(error.to_string().contains("newer sgcache (format 99, this one knows 2)"), "{error}");
+    assert!(error.to_string().contains("newer sgcache (format 99, this one knows 3)"), "{error}");
 
     std::fs::write(&file, b"this is no database, and it is long enough to be read as one".repeat(100)).expect("a file");
     let error = EmbeddedStore::open(settings(dir.path())).err().expect("no database");

@@ -189,6 +189,11 @@ impl Cache {
         self.store = None;
     }
 
+    /// Returns the data directory.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
     /// Removes the files of the embedded store.
     pub fn remove_store(&mut self) {
         self.remove_files("store.sqlite");

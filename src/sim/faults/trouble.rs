@@ -50,6 +50,14 @@ pub enum Trouble {
         /// The body.
         body: String,
     },
+    /// The right answer, with every occurrence of a text replaced by bytes, which need
+    /// not be JSON or UTF-8.
+    Replaced {
+        /// The text.
+        from: String,
+        /// The bytes in its place.
+        to: Vec<u8>,
+    },
 }
 
 /// Which requests meet a trouble. Without any condition: all of them, for ever.

@@ -24,7 +24,10 @@ pub(super) type Document = Map<String, Value>;
 /// Returns the document of a row as JSON text; `values` are those of the cached fields in their order.
 pub(super) fn of_row(row: &FetchedRow, cached: &CachedType, values: &[Cow<'_, FieldValue>]) -> String {
     // What is not changed on the way in stays as the site wrote it.
-    let written: BTreeMap<&str, &RawValue> = serde_json::from_str(row.text()).unwrap_or_default();
+    let written: BTreeMap<&str, &RawValue> = match row.text() {
+        "" => BTreeMap::new(),
+        text => serde_json::from_str(text).expect("every value was read when the row was made"),
+    };
     let (mut unindexed, mut has) = (Vec::new(), Vec::new());
     let mut text = String::with_capacity(row.text().len() + 512);
     text.push('{');
@@ -71,7 +74,8 @@ fn push_value(text: &mut String, data_type: DataType, value: &FieldValue, raw: &
         (Shape::Text | Shape::ExactText, FieldValue::Null) => text.push_str("null"),
         // A document is one line of a request, however the site wrote it.
         _ if raw.contains(['\n', '\r']) => {
-            text.push_str(&serde_json::from_str::<Value>(raw).unwrap_or_default().to_string());
+            let value: Value = serde_json::from_str(raw).expect("every value was read when the row was made");
+            text.push_str(&value.to_string());
         }
         _ => text.push_str(raw),
     }

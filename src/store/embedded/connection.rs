@@ -1,5 +1,8 @@
 //! Opening the file: pragmas, the format version, refusals that say why.
 
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
 use rusqlite::{Connection, OpenFlags};
 
 use crate::private_files;
@@ -11,8 +14,9 @@ use super::error::wrap;
 
 /// The version of the tables, in `user_version`.
 ///
-/// 1: indexes on the narrow tables. 2: none, and `changes`.
-const FORMAT: i64 = 2;
+/// 1: indexes on the narrow tables. 2: none, and `changes`. 3: documents may have a
+/// checksum, which earlier versions cannot read.
+const FORMAT: i64 = 3;
 
 /// The bytes `sgca`, in `application_id`: this file is ours.
 const APPLICATION: i64 = 0x7367_6361;
@@ -44,6 +48,37 @@ pub(super) fn open_writer(settings: &EmbeddedSettings) -> Result<Connection> {
     let connection = Connection::open(&settings.path).map_err(|error| located(settings, wrap("open")(error)))?;
     prepare(&connection, settings).map_err(|error| located(settings, error))?;
     Ok(connection)
+}
+
+/// What tells one file from another under the same name: device and number.
+pub(super) type FileIdentity = (u64, u64);
+
+/// Returns the file that a path leads to.
+pub(super) fn identity(path: &Path) -> Option<FileIdentity> {
+    std::fs::metadata(path).ok().map(|found| (found.dev(), found.ino()))
+}
+
+/// Puts the files aside, over those that were put aside before, and makes an empty
+/// one. Nobody may have them open.
+pub(super) fn replace(settings: &EmbeddedSettings) -> Result<(Connection, Option<FileIdentity>)> {
+    for suffix in ["", "-wal", "-shm"] {
+        let named = |name: &str| {
+            let mut path = settings.path.clone().into_os_string();
+            path.push(name);
+            PathBuf::from(path)
+        };
+        let (from, to) = (named(suffix), named(&format!(".damaged{suffix}")));
+        match std::fs::rename(&from, &to) {
+            Ok(()) => tracing::error!(from = %from.display(), to = %to.display(), "a damaged file was put aside"),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => {
+                let words = format!("cannot move {} to {}: {error}", from.display(), to.display());
+                return Err(StoreError::new(StoreErrorKind::Refused, words).because(error));
+            }
+        }
+    }
+    let connection = open_writer(settings)?;
+    Ok((connection, identity(&settings.path)))
 }
 
 /// Opens a connection that only reads.
@@ -109,9 +144,12 @@ fn create(connection: &Connection) -> Result<()> {
     match format {
         0 => transaction.execute_batch(TABLES)?,
         1 => drop_indexes(&transaction)?,
+        2 => {}
         _ => return Ok(()),
     }
-    transaction.execute_batch(changes::TABLE)?;
+    if format < 2 {
+        transaction.execute_batch(changes::TABLE)?;
+    }
     transaction.pragma_update(None, "application_id", APPLICATION)?;
     transaction.pragma_update(None, "user_version", FORMAT)?;
     Ok(transaction.commit()?)

@@ -31,8 +31,10 @@ pub(super) fn page(finder: &Finder<'_>, query: &Query, page: Page) -> Result<(Fo
     let mut fetcher = Fetcher { names: Some(finder.names()), ..Fetcher::new(finder.reader, finder.layouts) };
     let mut rows = Vec::with_capacity(page.ids.len());
     for id in page.ids {
-        let missing = || StoreError::new(StoreErrorKind::Corrupt, format!("{} lacks {id}", tables.docs()));
-        let body = fetcher.body(tables, id)?.ok_or_else(missing)?;
+        let body = fetcher.body(tables, id)?.ok_or_else(|| {
+            let key = EntityRef { entity_type: tables.entity_type().clone(), id };
+            StoreError::damaged(&key, "its document is missing")
+        })?;
         rows.push(fetcher.row(tables, id, &body, &projection)?);
     }
     Ok((Found { rows, has_next_page: page.has_next }, fetcher.new_names))
@@ -110,23 +112,23 @@ impl Projection {
 }
 
 /// Returns the text of fields of a document; `wanted` is sorted.
-fn picked<'a>(body: &'a [u8], wanted: &[String], usual: &Usual) -> Result<Vec<Option<&'a str>>> {
-    let damaged = |error| StoreError::new(StoreErrorKind::Corrupt, "a document of the store is damaged").because(error);
+fn picked<'a>(key: &EntityRef, body: &'a [u8], wanted: &[String], usual: &Usual) -> Result<Vec<Option<&'a str>>> {
+    let text = put::decode(key, body)?;
+    let mut nth = 0;
     let mut usual = usual.borrow_mut();
-    let mut key = 0;
     let place = |name: &str| {
-        key += 1;
-        if let Some((known, place)) = usual.get(key - 1)
+        nth += 1;
+        if let Some((known, place)) = usual.get(nth - 1)
             && **known == *name
         {
             return *place;
         }
         let place = wanted.binary_search_by(|wanted| wanted.as_str().cmp(name)).ok();
-        usual.truncate(key - 1);
+        usual.truncate(nth - 1);
         usual.push((name.into(), place));
         place
     };
-    pick(put::decode(body)?, wanted.len(), place).map_err(damaged)
+    pick(text, wanted.len(), place).map_err(|error| StoreError::damaged(key, error))
 }
 
 /// The keys of the document before, with their places among the wanted ones: those
@@ -175,12 +177,22 @@ impl<'a> Fetcher<'a> {
     /// Returns the document of an active row.
     fn document(&self, tables: &Tables, id: i64) -> Result<Option<Vec<u8>>> {
         let (rows, docs) = (tables.rows(), tables.docs());
-        let sql = format!("SELECT d.body FROM {rows} r JOIN {docs} d ON d.id = r.id WHERE r.id = ?1 AND r.state = 0");
-        Ok(self.reader.prepare_cached(&sql)?.query_row([id], |row| row.get(0)).optional()?)
+        let sql =
+            format!("SELECT d.body FROM {rows} r LEFT JOIN {docs} d ON d.id = r.id WHERE r.id = ?1 AND r.state = 0");
+        let found: Option<Option<Vec<u8>>> =
+            self.reader.prepare_cached(&sql)?.query_row([id], |row| row.get(0)).optional()?;
+        match found {
+            Some(None) => {
+                let key = EntityRef { entity_type: tables.entity_type().clone(), id };
+                Err(StoreError::damaged(&key, "its document is missing"))
+            }
+            found => Ok(found.flatten()),
+        }
     }
 
     fn row(&mut self, tables: &Tables, id: i64, body: &[u8], projection: &Projection) -> Result<Row> {
-        let picked = picked(body, &projection.wanted, &projection.usual)?;
+        let key = EntityRef { entity_type: tables.entity_type().clone(), id };
+        let picked = picked(&key, body, &projection.wanted, &projection.usual)?;
         let mut text = String::with_capacity(256);
         text.push('{');
         for output in &projection.outputs {
@@ -192,7 +204,7 @@ impl<'a> Fetcher<'a> {
         }
         let name = Value::from(tables.entity_type().as_str());
         text.push_str(&format!("\"id\":{id},\"type\":{name}}}"));
-        Ok(Row::from_text(EntityRef { entity_type: tables.entity_type().clone(), id }, text))
+        Ok(Row::from_text(key, text))
     }
 
     /// Writes the value that a path leads to. `raw` is the value of the first
@@ -215,7 +227,7 @@ impl<'a> Fetcher<'a> {
             text.push_str(&target.id.to_string());
             return Ok(());
         }
-        let picked = picked(&body, std::slice::from_ref(next), &Usual::default())?;
+        let picked = picked(&target, &body, std::slice::from_ref(next), &Usual::default())?;
         self.value(text, picked.first().copied().flatten().unwrap_or("null"), rest, path)
     }
 
@@ -303,7 +315,10 @@ impl<'a> Fetcher<'a> {
         };
         match self.target(&target)? {
             Some(known) if known.dead => return Ok(Value::Null),
-            Some(known) => link["name"] = known.name.as_deref().map_or(Value::Null, json),
+            Some(known) => {
+                link["name"] =
+                    known.name.as_deref().map_or(Ok(Value::Null), serde_json::from_str).map_err(unreadable_name)?
+            }
             None => {}
         }
         Ok(link)
@@ -337,6 +352,6 @@ impl<'a> Fetcher<'a> {
     }
 }
 
-fn json(text: &str) -> Value {
-    serde_json::from_str(text).unwrap_or_default()
+fn unreadable_name(error: serde_json::Error) -> StoreError {
+    StoreError::new(StoreErrorKind::Corrupt, "the name of a link cannot be read").because(error)
 }

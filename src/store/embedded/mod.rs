@@ -32,11 +32,12 @@ mod passes;
 mod plan;
 mod put;
 mod targets;
+mod verify;
 mod writer;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -46,14 +47,15 @@ use tokio::sync::Semaphore;
 
 use super::{
     Bucket, FetchedRow, Fields, Found, Health, LinkTarget, PurgeScope, PutOutcome, ReadVersion, Referrers, Relinked,
-    Result, Row, RowVersion, Store, StoreError, StoreErrorKind, StoredType,
+    Result, Row, RowVersion, Store, StoreError, StoreErrorKind, StoreMoment, StoredType, Verified,
 };
 use crate::entity::{EntityRef, EntityType};
 use crate::entity_config::TypeLayout;
 use crate::filter::Query;
+use connection::FileIdentity;
 use error::wrap;
 use layouts::{Layouts, Shared};
-use memory::{Held, Memory, Needs, NewNames, Snapshot};
+use memory::{Memory, Needs, NewNames, Snapshot};
 use plan::Finder;
 use result_cache::{AsOf, ResultCache};
 use writer::Writer;
@@ -96,6 +98,8 @@ pub struct EmbeddedStore {
     shared: Arc<Shared>,
     memory: Arc<Memory>,
     results: Arc<ResultCache>,
+    /// The file that is open, `None` while it is being replaced.
+    opened: Mutex<Option<FileIdentity>>,
 }
 
 impl EmbeddedStore {
@@ -108,6 +112,20 @@ impl EmbeddedStore {
     /// [`StoreErrorKind::Corrupt`] when the file cannot be used.
     pub fn open(settings: EmbeddedSettings) -> Result<Self> {
         let connection = connection::open_writer(&settings)?;
+        Self::with(connection, settings)
+    }
+
+    /// Puts the files aside, which cannot be opened, and makes an empty store.
+    ///
+    /// # Errors
+    ///
+    /// As [`EmbeddedStore::open`].
+    pub fn open_anew(settings: EmbeddedSettings) -> Result<Self> {
+        let (connection, _) = connection::replace(&settings)?;
+        Self::with(connection, settings)
+    }
+
+    fn with(connection: Connection, settings: EmbeddedSettings) -> Result<Self> {
         let shared = Arc::new(Shared::default());
         shared.current(&connection).map_err(wrap("read the layouts of"))?;
         Ok(Self {
@@ -116,6 +134,7 @@ impl EmbeddedStore {
             permits: Arc::new(Semaphore::new(settings.readers.max(1))),
             memory: Arc::new(Memory::new(settings.memory)),
             results: Arc::new(ResultCache::new(settings.memory / 8)),
+            opened: Mutex::new(connection::identity(&settings.path)),
             shared,
             settings,
         })
@@ -155,29 +174,23 @@ impl EmbeddedStore {
         .await
     }
 
-    /// Answers without another thread what takes less time than the way there: what
-    /// was asked at this moment before, and a few rows by their ids.
-    fn find_at_once(&self, query: &Query) -> Result<Option<Arc<Found>>> {
-        let Ok(_permit) = self.permits.try_acquire() else { return Ok(None) };
-        let Some(reader) = self.idle.take() else { return Ok(None) };
-        let found = self.find_quickly(&reader, query);
-        self.idle.give_back(reader);
-        found
+    /// Answers on the thread of the caller what was asked at this moment before: it is
+    /// in memory. Only the moment is asked of SQLite, one look at pages that every
+    /// write touches, without ever waiting for a lock. Whatever may need the disk
+    /// runs on a thread of its own.
+    fn find_known(&self, query: &Query) -> Option<Arc<Found>> {
+        let _permit = self.permits.try_acquire().ok()?;
+        let reader = self.idle.take()?;
+        let as_of = reader.busy_timeout(Duration::ZERO).map_err(StoreError::from).and_then(|()| AsOf::now(&reader));
+        // A reader that would not wait from now on is given up.
+        if reader.busy_timeout(self.settings.busy_timeout).is_ok() {
+            self.idle.give_back(reader);
+        }
+        self.results.get(as_of.ok()?, query)
     }
 
-    fn find_quickly(&self, reader: &Connection, query: &Query) -> Result<Option<Arc<Found>>> {
-        if let Some(found) = self.results.get(AsOf::now(reader)?, query) {
-            return Ok(Some(found));
-        }
-        if !plan::is_quick(query) {
-            return Ok(None);
-        }
-        let begin = || Moment::begin(reader, &self.shared);
-        let needs = |moment: &Moment<'_>| plan::needs(&moment.layouts, query);
-        let answer = |moment: &Moment<'_>, held: &Held| {
-            find(&Finder::new(&moment.transaction, &moment.layouts, held), query, &self.results)
-        };
-        self.memory.at_once(begin, needs, answer)
+    fn opened(&self) -> MutexGuard<'_, Option<FileIdentity>> {
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Runs a closure on a reader of the pool.
@@ -225,6 +238,10 @@ impl Idle {
     fn give_back(&self, reader: Connection) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(reader);
     }
+
+    fn clear(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
 }
 
 /// One moment of the file: a read transaction, and the tables in it.
@@ -269,7 +286,7 @@ impl Store for EmbeddedStore {
     }
 
     async fn find(&self, query: &Query) -> Result<Found> {
-        if let Some(found) = self.find_at_once(query)? {
+        if let Some(found) = self.find_known(query) {
             return Ok(Arc::unwrap_or_clone(found));
         }
         let (query, asked, answers) = (query.clone(), query.clone(), Arc::clone(&self.results));
@@ -327,6 +344,46 @@ impl Store for EmbeddedStore {
             Ok(health) => health,
             Err(error) => Health { ok: false, message: error.to_string(), bytes: None },
         }
+    }
+
+    async fn verify(&self, entity_type: &EntityType, after_id: i64, limit: usize) -> Result<Verified> {
+        let entity_type = entity_type.clone();
+        let verify = move |reader: &Connection, layouts: &Layouts| {
+            verify::verify(reader, layouts, layouts.tables(&entity_type)?, after_id, limit)
+        };
+        self.read(verify).await
+    }
+
+    async fn check(&self, whole: bool) -> Result<()> {
+        let opened = *self.opened();
+        let path = self.settings.path.clone();
+        let found = tokio::task::spawn_blocking(move || connection::identity(&path)).await.ok().flatten();
+        if found.is_none() || found != opened {
+            let path = self.settings.path.display();
+            let words = format!("{path} is not the file that was opened: it was removed or replaced");
+            return Err(StoreError::new(StoreErrorKind::Corrupt, words));
+        }
+        if whole { self.on_reader(verify::quick_check).await } else { Ok(()) }
+    }
+
+    async fn reset(&self) -> Result<()> {
+        // A reader of the old file must not bring anything of it into what is shared.
+        let readers = u32::try_from(self.settings.readers.max(1)).unwrap_or(u32::MAX);
+        let closed = |_| StoreError::new(StoreErrorKind::Unavailable, "the store is closed");
+        let _all = self.permits.acquire_many(readers).await.map_err(closed)?;
+        self.idle.clear();
+        *self.opened() = None;
+        let settings = self.settings.clone();
+        let opened = self.writer.replace(move || connection::replace(&settings)).await?;
+        self.memory.forget();
+        self.results.forget();
+        *self.opened() = opened;
+        Ok(())
+    }
+
+    async fn moment(&self) -> Result<Option<StoreMoment>> {
+        let as_of = self.on_reader(AsOf::now).await?;
+        Ok(Some(StoreMoment { writes: as_of.seq, layouts: as_of.generation }))
     }
 
     async fn corrupt(&self, key: &EntityRef, field: &str, value: Value) -> Result<()> {

@@ -22,20 +22,6 @@ use crate::filter::{FieldPath, Filter, Hop, Leaf, Only, Query, Test};
 
 /// Up to so many targets are looked up one by one; beyond, their type is walked through.
 const FEW: usize = 64;
-/// Up to so many rows are quick.
-const QUICK: usize = 8;
-
-/// Tells whether a query is answered within microseconds however many rows there are:
-/// it asks for a few by their ids, and looks at nothing else but their own columns.
-pub(super) fn is_quick(query: &Query) -> bool {
-    let own = |leaf: &Leaf| {
-        let looked_up = matches!(leaf.test, Test::OneOf(_) | Test::LinkTo(_));
-        looked_up && leaf.path.is_local() && leaf.path.data_type.shape() != Shape::Links
-    };
-    query.include_archived_projects
-        && query.filter.only_ids().is_some_and(|ids| ids.len() <= QUICK)
-        && query.filter.leaves().into_iter().all(own)
-}
 
 /// Returns the columns that a query looks at to filter and to order.
 pub(super) fn needs(layouts: &Layouts, query: &Query) -> Result<Needs> {

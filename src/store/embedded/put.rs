@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rusqlite::types::Value as Sql;
 use rusqlite::{OptionalExtension, Transaction, params, params_from_iter};
 use serde_json::{Map, Value};
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::super::{FetchedRow, PutOutcome, ReadVersion, Result, RowState, StoreError, StoreErrorKind};
 use super::changes;
@@ -20,9 +21,12 @@ use crate::entity::{EntityRef, EntityType, FieldValue, Shape};
 
 /// The first byte of a document: what follows is JSON text.
 const PLAIN_JSON: u8 = 1;
+/// The first byte of a document: eight bytes of XXH3 of the text follow, then the
+/// text. A flipped bit in a value still is JSON; only a checksum shows it.
+const CHECKED_JSON: u8 = 2;
 
 /// The elements of lists of links: number of the field, number of the type, id.
-type Elements = BTreeSet<(i64, i64, i64)>;
+pub(super) type Elements = BTreeSet<(i64, i64, i64)>;
 
 /// Writes rows.
 pub(super) fn put(transaction: &Transaction<'_>, layouts: &Layouts, rows: &[FetchedRow]) -> Result<Vec<PutOutcome>> {
@@ -45,10 +49,10 @@ pub(super) fn put(transaction: &Transaction<'_>, layouts: &Layouts, rows: &[Fetc
 
 /// What a row becomes in the tables.
 #[derive(Default)]
-struct Cells {
+pub(super) struct Cells {
     /// What stands in the columns of the fields, in their order.
-    values: Vec<Sql>,
-    elements: Elements,
+    pub(super) values: Vec<Sql>,
+    pub(super) elements: Elements,
 }
 
 struct Batch<'a> {
@@ -213,23 +217,37 @@ fn write_document(transaction: &Transaction<'_>, tables: &Tables, id: i64, row: 
 
 /// Returns the bytes of a document.
 fn encode(text: &str) -> Vec<u8> {
-    let mut body = Vec::with_capacity(text.len() + 1);
-    body.push(PLAIN_JSON);
+    let mut body = Vec::with_capacity(text.len() + 9);
+    body.push(CHECKED_JSON);
+    body.extend(xxh3_64(text.as_bytes()).to_le_bytes());
     body.extend(text.as_bytes());
     body
 }
 
-/// Returns the JSON text of a document.
-pub(super) fn decode(body: &[u8]) -> Result<&[u8]> {
+/// Returns the JSON text of the document of a row.
+///
+/// # Errors
+///
+/// [`StoreError::damaged`] when it is not the text that was written. Documents of
+/// earlier versions have no checksum.
+pub(super) fn decode<'a>(key: &EntityRef, body: &'a [u8]) -> Result<&'a [u8]> {
     match body.split_first() {
-        Some((&PLAIN_JSON, text)) => Ok(text),
-        _ => Err(StoreError::new(StoreErrorKind::Corrupt, "a document of the store has an unknown encoding")),
+        // Such a text was not read value by value when it was taken in.
+        Some((&PLAIN_JSON, text)) => match serde_json::from_slice::<Map<String, Value>>(text) {
+            Ok(_) => Ok(text),
+            Err(error) => Err(StoreError::damaged(key, error)),
+        },
+        Some((&CHECKED_JSON, rest)) => match rest.split_first_chunk::<8>() {
+            Some((sum, text)) if u64::from_le_bytes(*sum) == xxh3_64(text) => Ok(text),
+            _ => Err(StoreError::damaged(key, "its checksum differs")),
+        },
+        _ => Err(StoreError::damaged(key, "its encoding is unknown")),
     }
 }
 
-fn parse(body: &[u8]) -> Result<Map<String, Value>> {
-    serde_json::from_slice(decode(body)?)
-        .map_err(|error| StoreError::new(StoreErrorKind::Corrupt, "a document of the store is damaged").because(error))
+/// Returns the fields of the document of a row.
+pub(super) fn parse(key: &EntityRef, body: &[u8]) -> Result<Map<String, Value>> {
+    serde_json::from_slice(decode(key, body)?).map_err(|error| StoreError::damaged(key, error))
 }
 
 /// Fills new columns from the documents that have their fields.
@@ -246,7 +264,17 @@ pub(super) fn fill(
     let mut statement = transaction.prepare(&format!("SELECT id, body FROM {}", tables.docs()))?;
     let mut found = statement.query([])?;
     while let Some(row) = found.next()? {
-        let (id, doc) = (row.get(0)?, parse(row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?)?);
+        let id = row.get(0)?;
+        let key = EntityRef { entity_type: tables.entity_type().clone(), id };
+        let doc = match parse(&key, row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?) {
+            Ok(doc) => doc,
+            // A layout that changed leads to a read of every row: this one has its
+            // values then, and until then the type is not served.
+            Err(error) => {
+                tracing::error!(%error, "new columns stay empty for a row");
+                continue;
+            }
+        };
         let mut cells = Cells::default();
         let mut names = Vec::new();
         for column in columns.iter().filter(|column| doc.contains_key(&column.field)) {
@@ -281,7 +309,7 @@ pub(super) fn corrupt(
     FieldValue::from_json(data_type, &value).map_err(|error| refuse(format!("{key}.{field}: {error}")))?;
     let sql = format!("SELECT body FROM {} WHERE id = ?1", tables.docs());
     let body: Option<Vec<u8>> = transaction.query_row(&sql, [key.id], |row| row.get(0)).optional()?;
-    let mut doc = parse(&body.ok_or_else(|| refuse(format!("{key} is not stored")))?)?;
+    let mut doc = parse(key, &body.ok_or_else(|| refuse(format!("{key} is not stored")))?)?;
     doc.insert(field.to_owned(), value);
     let mut cells = Cells::default();
     let mut numbers = Numbers::new(transaction, layouts);

@@ -66,6 +66,11 @@ impl ResultCache {
         (asked == query).then(|| Arc::clone(found))
     }
 
+    /// Forgets everything: another file has moments of its own.
+    pub(super) fn forget(&self) {
+        *self.lock() = Known::default();
+    }
+
     /// Keeps the answer that a query has at a moment, unless a later one was seen.
     pub(super) fn keep(&self, as_of: AsOf, query: &Query, found: &Arc<Found>) {
         let bytes = found.rows.iter().map(|row| row.json().len() + PER_ROW).sum::<usize>() + PER_ANSWER;

@@ -130,6 +130,28 @@ impl Writer {
         self.wait(Job::Part(Box::new(PartOf { work: Some(work), made: None, reply })), answer).await
     }
 
+    /// Closes the connection and goes on with the one that `open` makes; returns what
+    /// `open` adds to it.
+    pub(super) async fn replace<T, F>(&self, open: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> Result<(Connection, T)> + Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        let job = Job::Alone(Box::new(move |connection, shared| {
+            let replaced = Connection::open_in_memory().map_err(wrap("open")).and_then(|empty| {
+                drop(std::mem::replace(connection, empty));
+                let (opened, made) = open()?;
+                *connection = opened;
+                Ok(made)
+            });
+            shared.forget();
+            // Nobody waits any more when this fails.
+            let _ = reply.send(replaced);
+        }));
+        self.wait(job, answer).await
+    }
+
     async fn wait<T>(&self, job: Job, answer: oneshot::Receiver<Result<T>>) -> Result<T> {
         let closed = || StoreError::new(StoreErrorKind::Unavailable, "the thread that writes the store has ended");
         self.jobs.as_ref().ok_or_else(closed)?.send(job).map_err(|_| closed())?;

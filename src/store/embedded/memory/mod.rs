@@ -90,21 +90,6 @@ impl Memory {
         Ok(answer)
     }
 
-    /// Does what [`Self::over`] does when memory is as new as the file, has what is
-    /// needed, and nobody is changing it; otherwise nothing.
-    pub(super) fn at_once<S, T>(
-        &self,
-        begin: impl Fn() -> Result<S>,
-        needs: impl Fn(&S) -> Result<Needs>,
-        answer: impl Fn(&S, &Held) -> Result<(T, NewNames)>,
-    ) -> Result<Option<T>>
-    where
-        S: Snapshot,
-    {
-        let Ok(held) = self.held.try_read() else { return Ok(None) };
-        self.as_it_is(held, self.moments.fetch_add(1, Ordering::Relaxed) + 1, &begin, &needs, &answer)
-    }
-
     fn as_it_is<S, T>(
         &self,
         held: RwLockReadGuard<'_, Held>,
@@ -125,6 +110,11 @@ impl Memory {
         drop(held);
         self.keep(seq, names);
         Ok(Some(answer))
+    }
+
+    /// Forgets everything: another file has moments of its own.
+    pub(super) fn forget(&self) {
+        *self.held.write().unwrap_or_else(PoisonError::into_inner) = Held::default();
     }
 
     /// Keeps names of a moment, unless memory has moved on or somebody looks into it.

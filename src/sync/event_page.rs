@@ -1,0 +1,93 @@
+//! Reads a page of the event log, also around an entry that cannot be read.
+//!
+//! One entry can make a whole answer unreadable: a text that was cut in the middle of
+//! a character, a byte that is not UTF-8, a bare line end. The page is narrowed until
+//! that entry stands alone; what comes before it is an ordinary page. Alone it is
+//! asked for once more without `meta`, which holds the values that users type, and
+//! still names its entity then. Only where that fails, too, is it a dead letter.
+
+use serde_json::{Map, Value};
+
+use super::poll::{ENTRY_FIELDS, in_order, request};
+use super::{Replica, Result};
+use crate::api3::Read;
+use crate::entity::EntityRef;
+use crate::shotgun::{Answer, Error, ErrorKind, Purpose};
+use crate::state::{DeadKind, NewDead, PollStart};
+
+/// One page of the event log.
+pub(super) struct EventPage {
+    /// The entries, by id.
+    pub(super) entries: Vec<Map<String, Value>>,
+    /// Whether there may be more, so that the page proves nothing about the present.
+    pub(super) full: bool,
+    /// The entry that could not be read; nothing but its id is known.
+    pub(super) unreadable: Option<NewDead>,
+    /// Whether the entry at the high-water mark was asked for as well. A page around an
+    /// unreadable entry leaves it out: it may be that entry itself.
+    pub(super) from_frontier: bool,
+}
+
+impl Replica {
+    /// Reads what a poll asks for.
+    ///
+    /// # Errors
+    ///
+    /// When the site fails, or answers nothing that can be read, ids included.
+    pub(super) async fn read_event_page(&self, poll: &PollStart) -> Result<EventPage> {
+        let (whole, frontier) = (self.client().page_size(), poll.frontier.0);
+        // Not above the high-water mark, but from it on.
+        let first = match self.entries(&request(poll, frontier - 1, whole, &ENTRY_FIELDS)).await {
+            Ok(answer) => return Ok(EventPage { from_frontier: true, ..page(answer)? }),
+            Err(error) if error.kind() == ErrorKind::Malformed => error,
+            Err(error) => return Err(error.into()),
+        };
+        // The same question without anything that a user has typed: does it fail, too, it
+        // is not an entry that is to blame.
+        let Ok(ids) = self.entries(&request(poll, frontier, 1, &["id"])).await else { return Err(first.into()) };
+        let mut size = whole;
+        loop {
+            match self.entries(&request(poll, frontier, size, &ENTRY_FIELDS)).await {
+                Ok(answer) => return page(answer),
+                Err(error) if error.kind() == ErrorKind::Malformed && size > 1 => size = size.div_ceil(2),
+                Err(error) if error.kind() == ErrorKind::Malformed => break,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let Some(id) = ids.last_id() else { return Err(first.into()) };
+        self.read_alone(poll, id, &first).await
+    }
+
+    /// Reads the first entry of a poll, which cannot be read whole, without `meta`.
+    async fn read_alone(&self, poll: &PollStart, id: i64, error: &Error) -> Result<EventPage> {
+        let fields: Vec<&str> = ENTRY_FIELDS.into_iter().filter(|field| *field != "meta").collect();
+        match self.entries(&request(poll, poll.frontier.0, 1, &fields)).await {
+            Ok(answer) if answer.last_id() == Some(id) => {
+                tracing::warn!(event_id = id, %error, "an entry of the event log was read without its `meta`");
+                Ok(EventPage { full: true, ..page(answer)? })
+            }
+            // Another entry has become visible before it: the next poll begins there.
+            Ok(answer) => page(answer),
+            Err(again) if again.kind() == ErrorKind::Malformed => {
+                tracing::error!(event_id = id, %error, "an entry of the event log cannot be read");
+                let unreadable = NewDead {
+                    kind: DeadKind::Event,
+                    key: EntityRef::new("EventLogEntry", id),
+                    payload: String::new(),
+                    error: format!("the entry cannot be read: {}", again.detail()),
+                };
+                Ok(EventPage { entries: Vec::new(), full: true, unreadable: Some(unreadable), from_frontier: false })
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn entries(&self, read: &Read) -> Result<Answer, Error> {
+        Ok(self.heard(self.client().read(read, Purpose::EventPoll).await?))
+    }
+}
+
+fn page(answer: Answer) -> Result<EventPage> {
+    let full = answer.has_next_page;
+    Ok(EventPage { entries: in_order(answer, full)?, full, unreadable: None, from_frontier: false })
+}

@@ -1,0 +1,185 @@
+//! Compares the store with what the state knows of it, without the site.
+//!
+//! The two are different files, or one is a cluster: an older copy may be put back,
+//! a file removed, an index dropped, a bit flipped. What is found is quarantined and
+//! read again from the site; a type that lacks much or everything is imported again
+//! in place.
+//!
+//! At the start every type is compared by the sums of its buckets. A running scrub
+//! repeats that, and verifies rows one by one.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Replica, Result};
+use crate::entity::{EntityRef, EntityType, RowState};
+use crate::state::{RowMeta, TypeState};
+use crate::store::{BUCKET_SIZE, RowVersion, StoreErrorKind};
+
+/// Where the verification of rows stands, under this name in the state.
+const PLACE: &str = "verify";
+/// Rows that are verified in one piece; readers wait for nothing meanwhile.
+const PIECE: usize = 1_000;
+/// With more damaged rows than this, and than one in twenty, a type is imported
+/// again.
+const MOST_READ_ALONE: usize = 500;
+
+/// What a check of the store found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Integrity {
+    /// Rows that were quarantined, to be read again.
+    pub quarantined: u64,
+    /// Types that are imported again.
+    pub imported_again: Vec<EntityType>,
+}
+
+impl Replica {
+    /// Compares the files of the store with those that were opened, `whole` their
+    /// structure too, then every type by the sums of its buckets.
+    ///
+    /// # Errors
+    ///
+    /// When the store or the state fails; what was found before stays.
+    pub async fn check_store(&self, whole: bool) -> Result<Integrity> {
+        if let Err(error) = self.store().check(whole).await {
+            if error.kind() != StoreErrorKind::Corrupt {
+                return Err(error.into());
+            }
+            tracing::error!(%error, "the store begins anew, and everything is read again from the site");
+            self.store().reset().await?;
+        }
+        let stored: BTreeSet<EntityType> = self.store().types().await?.into_iter().map(|one| one.entity_type).collect();
+        let mut found = Integrity::default();
+        for record in self.state().types().await? {
+            let complete = matches!(record.state, TypeState::Live | TypeState::Degraded);
+            if !complete || !self.tracked().follows(&record.entity_type) {
+                continue;
+            }
+            if !stored.contains(&record.entity_type) {
+                tracing::error!(entity_type = %record.entity_type, "the store has lost the type: it is imported again");
+                self.state().forget_type(&record.entity_type).await?;
+                self.step("types: forgotten")?;
+                found.imported_again.push(record.entity_type);
+                continue;
+            }
+            let differing = self.differing_rows(&record.entity_type).await?;
+            self.quarantine_rows(&record.entity_type, differing, &mut found).await?;
+        }
+        Ok(found)
+    }
+
+    /// Verifies the next rows, where the last call ended.
+    ///
+    /// # Errors
+    ///
+    /// As [`Replica::check_store`].
+    pub async fn verify_rows(&self, rows: u64) -> Result<Integrity> {
+        let mut found = Integrity::default();
+        let types = self.live_types().await?;
+        let (name, mut after): (String, i64) = self.state().kept(PLACE).await?.unwrap_or_default();
+        let mut index = types.iter().position(|ty| *ty.as_str() >= *name).unwrap_or(0);
+        if types.get(index).is_none_or(|ty| *ty != *name) {
+            after = 0;
+        }
+        let (mut left, mut ends) = (rows, 0);
+        while let Some(entity_type) = types.get(index).filter(|_| left > 0 && ends <= types.len()) {
+            let verified = self.store().verify(entity_type, after, PIECE).await?;
+            left = left.saturating_sub(verified.rows);
+            self.quarantine_rows(entity_type, verified.damaged.into_iter().collect(), &mut found).await?;
+            match verified.last {
+                Some(last) => after = last,
+                None => (index, after, ends) = ((index + 1) % types.len(), 0, ends + 1),
+            }
+            self.state().keep(PLACE, &(types[index].as_str(), after)).await?;
+        }
+        Ok(found)
+    }
+
+    /// Returns the rows of a type that are not in the store as the state knows them,
+    /// with what is wrong. Rows that are being written are left out.
+    async fn differing_rows(&self, entity_type: &EntityType) -> Result<BTreeMap<i64, String>> {
+        let stored = self.store().digest(entity_type).await?;
+        let known = self.state().buckets(entity_type).await?;
+        let stored: BTreeSet<_> = stored.iter().map(|one| (one.number, one.count, one.sum)).collect();
+        let known: BTreeSet<_> = known.iter().map(|one| (one.bucket, one.count, one.sum.unsigned_abs())).collect();
+        let buckets: BTreeSet<i64> = stored.symmetric_difference(&known).map(|(number, ..)| *number).collect();
+        let mut differing = BTreeMap::new();
+        for bucket in buckets {
+            let first = self.differing_in(entity_type, bucket).await?;
+            if first.is_empty() {
+                continue;
+            }
+            // A row is written to the store first and to the state afterwards: what a
+            // write was about to make known is known at the second look, or is marked.
+            let second = self.differing_in(entity_type, bucket).await?;
+            let marked: BTreeSet<i64> = self.state().marked_ids(entity_type).await?.into_iter().collect();
+            let both = first.into_iter().filter(|(id, seen)| second.get(id) == Some(seen) && !marked.contains(id));
+            differing.extend(both.map(|(id, (_, reason))| (id, reason)));
+        }
+        Ok(differing)
+    }
+
+    /// Returns the rows of a bucket that differ, each with the version in the store.
+    async fn differing_in(
+        &self,
+        entity_type: &EntityType,
+        bucket: i64,
+    ) -> Result<BTreeMap<i64, (Option<i64>, String)>> {
+        let (first, last) = (bucket * BUCKET_SIZE, bucket * BUCKET_SIZE + BUCKET_SIZE - 1);
+        let known = self.state().bucket_rows(entity_type, bucket).await?;
+        let stored = self.store().scan(entity_type, first - 1, BUCKET_SIZE as usize).await?;
+        let stored: BTreeMap<i64, RowVersion> =
+            stored.into_iter().filter(|row| row.id <= last).map(|row| (row.id, row)).collect();
+        let ids: BTreeSet<i64> = known.keys().chain(stored.keys()).copied().collect();
+        let differs = |id: i64| {
+            let reason = difference(known.get(&id), stored.get(&id))?;
+            Some((id, (stored.get(&id).map(|row| row.rv.0), reason.to_owned())))
+        };
+        Ok(ids.into_iter().filter_map(differs).collect())
+    }
+
+    async fn quarantine_rows(
+        &self,
+        entity_type: &EntityType,
+        rows: BTreeMap<i64, String>,
+        found: &mut Integrity,
+    ) -> Result<()> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let active = usize::try_from(self.state().active_count(entity_type).await?).unwrap_or(usize::MAX);
+        if rows.len() > MOST_READ_ALONE.max(active / 20) {
+            let reason = format!("{} of its stored rows are not as they were written", rows.len());
+            return self.import_again(entity_type, &reason, found).await;
+        }
+        let key = |(id, reason)| (EntityRef::new(entity_type.clone(), id), reason);
+        let rows: Vec<_> = rows.into_iter().map(key).collect();
+        let fresh = self.state().quarantine_stored(&rows, self.now()).await?;
+        if let Some(first) = fresh.first() {
+            let reason = rows.iter().find(|(key, _)| key == first).map(|(_, reason)| reason.as_str());
+            tracing::error!(%entity_type, rows = fresh.len(), %first, reason, "damaged rows were quarantined");
+        }
+        self.metrics().sync.damaged.add(&[entity_type.as_str()], fresh.len() as u64);
+        found.quarantined += fresh.len() as u64;
+        Ok(())
+    }
+
+    /// Has a type imported again: it is not served until that is complete.
+    async fn import_again(&self, entity_type: &EntityType, reason: &str, found: &mut Integrity) -> Result<()> {
+        tracing::error!(%entity_type, reason, "the type is imported again");
+        self.state().set_type_state(entity_type, TypeState::Absent).await?;
+        found.imported_again.push(entity_type.clone());
+        Ok(())
+    }
+}
+
+/// Returns why an active row in the store is not the one that is known; `None` when
+/// it is, and for rows that neither side has as active.
+fn difference(known: Option<&RowMeta>, stored: Option<&RowVersion>) -> Option<&'static str> {
+    let stored = stored.filter(|row| row.state == RowState::Active);
+    match (known, stored) {
+        (Some(_), None) => Some("the store has lost it"),
+        (None, Some(_)) => Some("the store has it, and nothing is known of it"),
+        (Some(known), Some(stored)) if known.hash != stored.hash => Some("the store has another version of it"),
+        _ => None,
+    }
+}

@@ -1,0 +1,108 @@
+//! Entries and rows of the site that are no JSON, or none that can be kept: each
+//! stands alone, and what is beside it is followed.
+
+use serde_json::json;
+use sgcache::entity::{EntityRef, EntityType};
+use sgcache::sim::{Rule, Trouble};
+use sgcache::state::DeadKind;
+use sgcache::store::Fields;
+
+use crate::sync_cache::{Cache, create, empty_site};
+
+/// What stands in the place of a marker: half a surrogate pair, a byte that is not
+/// UTF-8, a bare line end, a number too large.
+const UNREADABLE: &[&[u8]] = &[b"a\\ud83d", b"\xff", b"\n", b"\",\"x\":1e999,\"y\":\""];
+
+fn shot() -> EntityType {
+    EntityType::new("Shot")
+}
+
+/// Puts bytes in the place of a text in what the site answers to a method.
+fn spoil(cache: &Cache, method: &str, from: &str, to: &[u8]) {
+    let trouble = Trouble::Replaced { from: from.to_owned(), to: to.to_vec() };
+    let rule = Rule { method: Some(method.to_owned()), ..Rule::always(trouble) };
+    cache.site().troubles.order(rule, cache.site().clock.now());
+}
+
+async fn followed(count: usize) -> (Cache, Vec<i64>) {
+    let site = empty_site();
+    let ids = (0..count).map(|n| create(&site, "Shot", json!({"code": format!("shot{n}")}))).collect();
+    (Cache::live(site).await, ids)
+}
+
+#[tokio::test]
+async fn an_entry_that_cannot_be_read_is_read_without_its_values_and_stops_nothing() {
+    for spoiled in UNREADABLE {
+        let (cache, ids) = followed(6).await;
+        spoil(&cache, "read EventLogEntry", "MARKED", spoiled);
+        for (n, id) in ids.iter().enumerate() {
+            let text = if n == 3 { "MARKED".to_owned() } else { format!("clean {n}") };
+            cache.site().update("Shot", *id, json!({"description": text})).expect("an update");
+        }
+        for _ in 0..4 {
+            cache.step().await.expect("a step");
+        }
+        cache.quiesce().await;
+        cache.assert_equal_to_site().await;
+        assert!(cache.state().dead(10).await.expect("dead letters").is_empty(), "{spoiled:?}");
+        let seen = cache.state().stream().await.expect("a stream").frontier;
+        assert_eq!(seen, Some(cache.site().last_event_id()), "{spoiled:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_entry_of_which_only_the_id_can_be_read_is_a_dead_letter_with_that_id() {
+    let (cache, ids) = followed(3).await;
+    spoil(&cache, "read EventLogEntry", "sg_cut_in", b"\xff");
+    cache.site().update("Shot", ids[0], json!({"description": "before"})).expect("an update");
+    cache.site().update("Shot", ids[1], json!({"sg_cut_in": 7})).expect("an update");
+    let unreadable = cache.site().last_event_id();
+    cache.site().update("Shot", ids[2], json!({"description": "after"})).expect("an update");
+    for _ in 0..4 {
+        cache.step().await.expect("a step");
+    }
+    cache.quiesce().await;
+    let rows = cache.cached(cache.replica().tracked().layout(&shot()).expect("shots")).await;
+    assert_eq!((&rows[&ids[0]]["description"], &rows[&ids[2]]["description"]), (&json!("before"), &json!("after")));
+    let dead = cache.state().dead(10).await.expect("dead letters");
+    let dead: Vec<_> = dead.into_iter().map(|dead| (dead.kind, dead.key)).collect();
+    assert_eq!(dead, [(DeadKind::Event, EntityRef::new("EventLogEntry", unreadable.0))]);
+}
+
+#[tokio::test]
+async fn a_site_of_which_nothing_can_be_read_is_not_asked_for_ever_smaller_pages() {
+    let (cache, ids) = followed(1).await;
+    cache.site().update("Shot", ids[0], json!({"description": "x"})).expect("an update");
+    let trouble = Rule { method: Some("read EventLogEntry".into()), ..Rule::always(Trouble::Html) };
+    cache.site().troubles.order(trouble, cache.site().clock.now());
+    let polls = || {
+        let labels = [("method", "event_poll")];
+        cache.metrics().value("sgcache_source_requests_total", &labels).expect("a counter")
+    };
+    let before = polls();
+    cache.step().await.expect_err("the site answers HTML");
+    assert!(polls() - before <= 2.0, "{} requests", polls() - before);
+}
+
+#[tokio::test]
+async fn a_row_that_cannot_be_kept_is_quarantined_and_never_stored_without_its_fields() {
+    for spoiled in &UNREADABLE[..3] {
+        let (cache, ids) = followed(3).await;
+        cache.site().update("Shot", ids[1], json!({"description": "MARKED"})).expect("an update");
+        cache.site().update("Shot", ids[2], json!({"description": "clean"})).expect("an update");
+        spoil(&cache, "read Shot", "MARKED", spoiled);
+        for _ in 0..8 {
+            // Reads that break are tried again before one row is blamed.
+            drop(cache.step().await);
+        }
+        let keys = [EntityRef::new("Shot", ids[1]), EntityRef::new("Shot", ids[2])];
+        let rows = cache.replica().store().get(&keys, &Fields::All).await.expect("rows");
+        assert_eq!(rows[0].get("code"), Some(json!("shot1")), "{spoiled:?}: as it was before");
+        assert_eq!(rows[1].get("description"), Some(json!("clean")), "{spoiled:?}");
+        assert_eq!(cache.state().quarantined(&shot()).await.expect("ids"), [ids[1]], "{spoiled:?}");
+        cache.site().troubles.clear();
+        cache.tick(std::time::Duration::from_secs(24 * 3600));
+        cache.quiesce().await;
+        cache.assert_equal_to_site().await;
+    }
+}
