@@ -25,8 +25,36 @@ pub(super) struct Answered {
     pub rows: usize,
 }
 
+/// How often an answer of several parts is begun again because rows were written
+/// between them.
+const ATTEMPTS: u32 = 5;
+
+/// Makes an answer of several reads of the store, all of them of one moment. Where the
+/// store does not count its moments, as on a cluster, the parts may differ by what was
+/// written between them, as they may on a site.
+async fn at_one_moment<F>(store: &dyn Store, answer: impl Fn() -> F) -> Result<Answered, Pass>
+where
+    F: Future<Output = Result<Answered, Pass>>,
+{
+    for _ in 0..ATTEMPTS {
+        let before = store.moment().await.map_err(|error| passed(&error))?;
+        let answered = answer().await?;
+        if before.is_none() || before == store.moment().await.map_err(|error| passed(&error))? {
+            return Ok(answered);
+        }
+    }
+    Err(Pass::new(Reason::Store, format!("rows were written between the parts of the answer, {ATTEMPTS} times")))
+}
+
 /// Answers a `read`.
 pub(super) async fn read(store: &dyn Store, plan: &ReadPlan) -> Result<Answered, Pass> {
+    match plan.paging_info {
+        PagingInfo::WithCounts => at_one_moment(store, || read_parts(store, plan)).await,
+        PagingInfo::None | PagingInfo::WithoutCounts => read_parts(store, plan).await,
+    }
+}
+
+async fn read_parts(store: &dyn Store, plan: &ReadPlan) -> Result<Answered, Pass> {
     let found = store.find(&plan.question.query).await.map_err(|error| passed(&error))?;
     check_addresses(&found, &plan.question.addresses)?;
     let info = match plan.paging_info {
@@ -76,6 +104,13 @@ fn check_addresses(found: &Found, addresses: &[String]) -> Result<(), Pass> {
 
 /// Answers a `summarize`.
 pub(super) async fn summarize(store: &dyn Store, plan: &SummaryPlan) -> Result<Answered, Pass> {
+    match plan.columns.len() {
+        0 | 1 => summarize_parts(store, plan).await,
+        _ => at_one_moment(store, || summarize_parts(store, plan)).await,
+    }
+}
+
+async fn summarize_parts(store: &dyn Store, plan: &SummaryPlan) -> Result<Answered, Pass> {
     let mut values = Map::new();
     for column in plan.columns.iter() {
         values.insert(column.name.clone(), value(store, &plan.question.query, column).await?);

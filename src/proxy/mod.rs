@@ -3,7 +3,7 @@
 //!
 //! - `envelope`: a body into a request, at a bounded cost.
 //! - `decide`: one pure function, request and catalogue in, serve or pass out;
-//!   `question` reads the request strictly, `proven` and `settings` say which
+//!   `question` reads the request strictly, `supported_filters` and `settings` say which
 //!   conditions may be answered, `reason` why not, `explain` says it in words.
 //! - `catalogue`: what decisions depend on besides the request; `freshness` keeps it up
 //!   to date, `write_effects` says what a write may have changed.
@@ -35,7 +35,7 @@ pub mod explain;
 pub mod listener;
 mod memory;
 mod plan_cache;
-pub mod proven;
+pub mod supported_filters;
 mod question;
 mod passthrough;
 pub mod reason;

@@ -15,9 +15,9 @@ use serde_json::{Map, Value};
 
 use super::catalogue::Catalogue;
 use super::decide::Scope;
-use super::proven;
 use super::reason::{Advice, Pass, Reason};
 use super::settings::Semantics;
+use super::supported_filters;
 use super::visibility;
 use crate::api3::{Fault, Read};
 use crate::entity::{DataType, EntityType, Shape};
@@ -218,10 +218,13 @@ impl<'c> Reader<'c> {
         let shown = || format!("`{} {}` ({})", leaf.path, leaf.relation, path.data_type);
         let relation: Relation =
             leaf.relation.parse().map_err(|_| Pass::new(Reason::Malformed, format!("{} is no relation", shown())))?;
-        if !proven::is_proven(path.data_type, relation, &leaf.values) {
-            return Err(Pass::new(Reason::UnsupportedFilter, format!("{} with these operands is not proven", shown())));
+        if !supported_filters::is_supported(path.data_type, relation, &leaf.values) {
+            return Err(Pass::new(
+                Reason::UnsupportedFilter,
+                format!("{} with these operands is not supported", shown()),
+            ));
         }
-        self.assumed(proven::reading(&path, relation, &leaf.values), shown)?;
+        self.assumed(supported_filters::semantics(&path, relation, &leaf.values), shown)?;
         if matches!(path.data_type.shape(), Shape::Link | Shape::Links) {
             self.sees_targets(&path);
         }
@@ -248,7 +251,7 @@ impl<'c> Reader<'c> {
                 continue;
             }
             self.cached(&path)?;
-            self.assumed(proven::order_reading(path.data_type), || format!("an order by `{path}`"))?;
+            self.assumed(supported_filters::order_semantics(path.data_type), || format!("an order by `{path}`"))?;
             if path.data_type.shape() == Shape::Link {
                 self.sees_targets(&path);
             }

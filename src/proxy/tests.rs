@@ -191,6 +191,19 @@ fn what_is_not_settled_passes_until_a_reading_is_chosen() {
 }
 
 #[test]
+fn operands_that_a_site_may_refuse_pass() {
+    for relation in ["is", "is_not", "less_than", "greater_than"] {
+        check(json!([["cut_in", relation, 2_147_483_648_i64]]), json!([]), "unsupported_filter");
+        check(json!([["cut_in", relation, 1001.0]]), json!([]), "unsupported_filter");
+        check(json!([["created_at", relation, "2016-12-31T23:59:60Z"]]), json!([]), "unsupported_filter");
+        check(json!([["cut_in", relation, -2_147_483_648_i64]]), json!([]), "serve");
+        check(json!([["created_at", relation, "2016-12-31T23:59:59Z"]]), json!([]), "serve");
+    }
+    check(json!([["cut_in", "between", 1.0, 2]]), json!([]), "unsupported_filter");
+    check(json!([["cut_in", "in", [1, 2_147_483_648_i64]]]), json!([]), "unsupported_filter");
+}
+
+#[test]
 fn what_no_scenario_proves_passes() {
     check(json!([["cost", "is", 1.0]]), json!([]), "unsupported_filter");
     check(json!([["code", "starts_with", ""]]), json!([]), "unsupported_filter");

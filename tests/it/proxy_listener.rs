@@ -1,12 +1,14 @@
 //! The api listener over real connections: what it answers, what it hands through.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use serde_json::{Value, json};
-use sgcache::entity::EntityRef;
+use serde_json::{Map, Value, json};
+use sgcache::entity::{EntityRef, Timestamp};
 use sgcache::proxy::{ApiListener, CallerName, CallerRule, Limits, Mode, Settings, Tls, shadow};
 use sgcache::sim::{Site, Trouble};
+use sgcache::store::{FetchedRow, ReadVersion};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
@@ -93,6 +95,43 @@ async fn info_and_any_prefix_are_answered_as_by_the_site() {
     let (how, through) = ask(format!("{}/some/prefix/api3/json", rig.url)).await;
     assert_eq!(how, "hit");
     assert_eq!(through, ask(format!("{}/api3/json", rig.site_url)).await.1);
+}
+
+/// A row comes and goes while its type is read: a page and its count are of one
+/// moment all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_and_its_count_are_of_one_moment() {
+    let rig = rig(Settings::default()).await;
+    let (replica, stop) = (rig.replica.clone(), Arc::new(AtomicBool::new(false)));
+    let stopped = Arc::clone(&stop);
+    let writer = tokio::spawn(async move {
+        let (key, layout) =
+            (EntityRef::new("Shot", 6), replica.tracked().layout(&"Shot".into()).expect("shots").clone());
+        let mut fields: Map<String, Value> = layout.field_names().into_iter().map(|name| (name, Value::Null)).collect();
+        fields.insert("assets".into(), json!([]));
+        while !stopped.load(Ordering::Relaxed) {
+            let rv = async || ReadVersion(replica.state().next_rv().await.expect("a version"));
+            let (fields, active) = (fields.clone(), sgcache::store::RowState::Active);
+            let row = FetchedRow::from_site(&layout, key.clone(), rv().await, active, fields, Timestamp(0), None);
+            replica.store().put(&[row.expect("a row")]).await.expect("a write");
+            let gone = FetchedRow::absent(key.clone(), rv().await, Timestamp(0), None);
+            replica.store().put(&[gone]).await.expect("a write");
+        }
+    });
+    let mut asked = find("Shot", json!([]), &["code"]);
+    asked["return_paging_info"] = true.into();
+    asked["return_paging_info_without_counts"] = false.into();
+    let mut hits = 0;
+    for _ in 0..400 {
+        let (headers, answer) = rig.call("read", asked.clone()).await;
+        hits += usize::from(said(&headers) == "hit");
+        let results = &answer["results"];
+        let rows = results["entities"].as_array().expect("rows").len();
+        assert_eq!(results["paging_info"]["entity_count"], rows, "{}", said(&headers));
+    }
+    stop.store(true, Ordering::Relaxed);
+    writer.await.expect("a writer");
+    assert!(hits > 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -335,7 +335,7 @@ fn every_relation_that_a_site_accepts_has_a_scenario() {
 
 #[test]
 fn the_proxy_answers_nothing_that_no_scenario_proves() {
-    use sgcache::proxy::proven::{Column, Form, is_proven_form};
+    use sgcache::proxy::supported_filters::{Column, Form, is_supported_form};
     let mut shown = BTreeSet::new();
     for path in paths() {
         let file = read(&path);
@@ -355,7 +355,7 @@ fn the_proxy_answers_nothing_that_no_scenario_proves() {
     let mut missing = BTreeSet::new();
     for column in columns {
         for relation in Relation::EVERY {
-            let claimed = forms.iter().filter(|form| is_proven_form(column, *relation, **form));
+            let claimed = forms.iter().filter(|form| is_supported_form(column, *relation, **form));
             let unshown = claimed.filter(|form| !shown.contains(&(Some(column), *relation, **form)));
             missing.extend(unshown.map(|form| format!("{relation} on {column:?} with {form:?}")));
         }

@@ -1,7 +1,7 @@
 //! Which conditions the cache may answer: those that the scenarios prove on both
 //! stores, by data type, relation and form of the operands.
 //!
-//! `tests/it/proxy_proven.rs` holds this table against the scenario files. What
+//! `tests/it/scenarios.rs` holds this table against the scenario files. What
 //! a site does beyond it (`starts_with ""`, `not_in [""]`, a null among links)
 //! no source tells, so it is not here.
 
@@ -81,13 +81,28 @@ impl Form {
 }
 
 /// Tells whether scenarios prove a condition.
-pub fn is_proven(data_type: DataType, relation: Relation, values: &[Value]) -> bool {
+pub fn is_supported(data_type: DataType, relation: Relation, values: &[Value]) -> bool {
     let Some(column) = Column::of(data_type) else { return false };
-    values.iter().all(|value| is_proven_form(column, relation, Form::of(value)))
+    values.iter().all(|value| is_accepted(column, value) && is_supported_form(column, relation, Form::of(value)))
+}
+
+/// Tells whether every site accepts an operand of its form.
+///
+/// Whole numbers of a site have 32 bits: some refuse others, and some refuse a fraction
+/// even where it is zero. A leap second is a moment to some parsers and refused by
+/// others.
+fn is_accepted(column: Column, value: &Value) -> bool {
+    match (column, value) {
+        (Column::Whole, Value::Number(number)) => number.as_i64().is_some_and(|number| i32::try_from(number).is_ok()),
+        (Column::DateTime, Value::String(text)) => {
+            !text.split(':').nth(2).is_some_and(|seconds| seconds.starts_with("60"))
+        }
+        _ => true,
+    }
 }
 
 /// Tells whether scenarios prove a relation with operands of this form.
-pub fn is_proven_form(column: Column, relation: Relation, form: Form) -> bool {
+pub fn is_supported_form(column: Column, relation: Relation, form: Form) -> bool {
     use Column as C;
     use Form as F;
     use Relation as R;
@@ -128,7 +143,7 @@ pub fn is_proven_form(column: Column, relation: Relation, form: Form) -> bool {
 }
 
 /// Returns the reading that a condition depends on, where sources disagree.
-pub fn reading(path: &FieldPath, relation: Relation, values: &[Value]) -> Option<Semantics> {
+pub fn semantics(path: &FieldPath, relation: Relation, values: &[Value]) -> Option<Semantics> {
     let deep = !path.is_local();
     let null = values.first().is_some_and(Value::is_null);
     let ambiguous_negation = relation.is_negative() != (relation == Relation::IsNot && null);
@@ -157,7 +172,7 @@ fn is_surely_true(relation: Relation, values: &[Value]) -> bool {
 }
 
 /// Returns the reading that an order by a field depends on.
-pub fn order_reading(data_type: DataType) -> Option<Semantics> {
+pub fn order_semantics(data_type: DataType) -> Option<Semantics> {
     match data_type {
         DataType::Text => Some(Semantics::TextOrder),
         DataType::List | DataType::StatusList | DataType::Color | DataType::Entity => Some(Semantics::LinkOrder),
