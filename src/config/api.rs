@@ -31,6 +31,8 @@ pub struct ApiFile {
     pub stale_if_error_of: BTreeMap<String, Value>,
     pub semantics: Option<Vec<String>>,
     #[serde(deserialize_with = "yaml::optional_duration")]
+    pub patience: Option<Duration>,
+    #[serde(deserialize_with = "yaml::optional_duration")]
     pub upstream_retry_timeout: Option<Duration>,
     #[serde(deserialize_with = "yaml::optional_duration")]
     pub verify_every: Option<Duration>,
@@ -82,6 +84,7 @@ pub const SHAPE: Shape = Shape::Object(&[
     optional("stale_if_error", Shape::Duration),
     optional("stale_if_error_of", Shape::Map(&Shape::Duration)),
     optional("semantics", Shape::List(&Shape::Choice(Semantics::NAMES))),
+    optional("patience", Shape::Duration),
     optional("upstream_retry_timeout", Shape::Duration),
     renamed("on_marked", "on_dirty"),
     renamed("assume", "semantics"),
@@ -169,6 +172,7 @@ pub(super) fn resolve(
         stale_if_error: file.stale_if_error.unwrap_or(usual.stale_if_error),
         stale_if_error_of: of.collect(),
         semantics: file.semantics.map_or(usual.semantics, readings),
+        patience: file.patience.unwrap_or(usual.patience),
         upstream_retry_timeout: file.upstream_retry_timeout.unwrap_or(usual.upstream_retry_timeout),
         max_upstream: file.max_upstream.unwrap_or(usual.max_upstream),
         max_uploads: file.max_uploads.unwrap_or(usual.max_uploads),

@@ -82,6 +82,19 @@ async fn read_parts(store: &dyn Store, plan: &ReadPlan) -> Result<Answered, Pass
     Ok(Answered { body, rows: found.rows.len() })
 }
 
+/// Tells whether any row of a query passes one more filter. A store that cannot tell
+/// counts as one that has such a row.
+pub(super) async fn has_any(store: &dyn Store, query: &Query, filter: &Filter) -> bool {
+    let query = Query {
+        filter: query.filter.clone().and(filter.clone()),
+        fields: Vec::new(),
+        order: Vec::new(),
+        page: Page::first(1),
+        ..query.clone()
+    };
+    store.find(&query).await.map_or(true, |found| !found.rows.is_empty())
+}
+
 async fn counted(store: &dyn Store, query: &Query) -> Result<Value, Pass> {
     let total = store.count(query).await.map_err(|error| passed(&error))?;
     let current = if total == 0 { 0 } else { query.page.number };

@@ -10,24 +10,26 @@ use serde_json::Value;
 use super::access_log::Entry;
 use super::answer::{self, Answered};
 use super::callers::{self, Caller, Digest, Unverified};
-use super::catalogue::{Catalogue, PendingWrites};
-use super::decide::{self, Asked, Decision, Planned, Serve, decide};
+use super::catalogue::Catalogue;
+use super::decide::{self, Asked, Decision, Planned, Serve, Writes, decide};
 use super::listener::{FRESH, Inner, JSON, SAID, page};
+use super::pending_writes::PendingWrites;
 use super::plan_cache::{self, CachedPlan};
 use super::reason::{Pass, Reason};
 use super::settings::{Mode, OnDirty};
 use super::shadow::Comparison;
 use super::upstream::{BufferedResponse, Outgoing, Unreachable, forwarded};
-use super::write_effects::WriteEffects;
-use crate::api3;
+use super::write_call;
+use crate::filter::Query;
 use crate::state::SiteTime;
 
 /// A call and what is known of it when it arrives.
-struct Call {
-    outgoing: Outgoing,
-    body: Bytes,
-    asked: Result<Arc<Asked>, Pass>,
-    caller: Arc<Caller>,
+#[derive(Clone)]
+pub(super) struct Call {
+    pub outgoing: Outgoing,
+    pub body: Bytes,
+    pub asked: Result<Arc<Asked>, Pass>,
+    pub caller: Arc<Caller>,
     /// The hash of the body, unless it is too long to be remembered.
     digest: Option<Digest>,
     /// The same request from before.
@@ -38,11 +40,11 @@ struct Call {
 }
 
 /// What became of a call.
-struct Outcome {
-    response: Response<Body>,
-    decision: &'static str,
-    reason: Option<Reason>,
-    rows: Option<usize>,
+pub(super) struct Outcome {
+    pub response: Response<Body>,
+    pub decision: &'static str,
+    pub reason: Option<Reason>,
+    pub rows: Option<usize>,
 }
 
 /// What the cache is about to answer.
@@ -63,7 +65,7 @@ pub(super) async fn json(
     asked: Option<Result<Asked, Pass>>,
 ) -> Response<Body> {
     let begun = Instant::now();
-    let (pending_writes, writes) = (proxy.freshness.pending_writes().await, proxy.freshness.writes());
+    let (pending_writes, writes) = (proxy.freshness.pending_writes(), proxy.freshness.writes());
     let digest = (body.len() <= plan_cache::MAX_REQUEST_BYTES).then(|| proxy.callers.request_digest(&[&body]));
     let cached = digest.as_ref().and_then(|digest| proxy.plans.get(digest));
     let (asked, caller) = match &cached {
@@ -116,10 +118,46 @@ async fn answer_to(proxy: &Arc<Inner>, call: Call) -> Outcome {
         Mode::Pass => Pass::new(Reason::Mode, "`api.mode` is `pass`"),
     };
     let older = older_answer(proxy, &call, &pass).await;
-    if let Some(outcome) = older.as_ref().filter(|_| !proxy.upstream.is_worth_trying()) {
+    // One failure of the site does not make an acknowledged write unseen: then it is asked.
+    let gives_older = match pass.reason {
+        Reason::PendingWrite => proxy.upstream.is_down_for(proxy.settings.patience),
+        _ => proxy.upstream.is_down(),
+    };
+    if let Some(outcome) = older.as_ref().filter(|_| gives_older) {
         return older_outcome(proxy, &call, outcome, &pass).await;
     }
-    forward(proxy, call, pass, older).await
+    if pass.reason != Reason::PendingWrite {
+        return forward(proxy, &call, pass, older).await;
+    }
+    // The site has the write, the cache will: whoever has it first answers, so that a
+    // read that waits costs no more than the site itself.
+    tokio::select! {
+        biased;
+        outcome = when_visible(proxy, &call) => outcome,
+        outcome = forward(proxy, &call, pass, older) => outcome,
+    }
+}
+
+/// Answers from the cache as soon as the writes that the answer depends on are visible
+/// there; never when something else is in the way.
+async fn when_visible(proxy: &Arc<Inner>, call: &Call) -> Outcome {
+    let mut watch = proxy.freshness.watch();
+    loop {
+        // Before the decision: what comes in between is not waited for.
+        watch.see();
+        let reason = match consider(proxy, call, false).await {
+            Ok(Ready::Refuse(whole)) => return repeat(&whole, "refused", None),
+            Ok(Ready::Serve(serve)) => match carry_out(proxy, call, &serve, "hit").await {
+                Ok(outcome) => return outcome,
+                Err(pass) => pass.reason,
+            },
+            Err(pass) => pass.reason,
+        };
+        if reason != Reason::PendingWrite {
+            return std::future::pending().await;
+        }
+        watch.write_visible().await;
+    }
 }
 
 /// Lets the site answer, and compares a share of its answers with the cache.
@@ -135,10 +173,10 @@ async fn shadowed(proxy: &Arc<Inner>, call: Call) -> Outcome {
         }
         _ => None,
     };
-    let Some((serve, request)) = serve else { return forward(proxy, call, pass, None).await };
+    let Some((serve, request)) = serve else { return forward(proxy, &call, pass, None).await };
     let generation = proxy.freshness.replica().state().generation().await;
     let (outgoing, body) = (call.outgoing.clone(), call.body.clone());
-    let Ok(generation) = generation else { return forward(proxy, call, pass, None).await };
+    let Ok(generation) = generation else { return forward(proxy, &call, pass, None).await };
     match proxy.upstream.send_buffered(&outgoing, body, true).await {
         Ok(whole) => {
             let (whole, answered) = (Arc::new(whole), proxy.freshness.replica().now());
@@ -170,7 +208,6 @@ async fn consider(proxy: &Arc<Inner>, call: &Call, site_is_down: bool) -> Result
             Ok(serve) => return Ok(Ready::Serve(Box::new(serve))),
             Err(pass) => {
                 let helps = match pass.reason {
-                    Reason::PendingWrite => true,
                     Reason::Dirty => proxy.settings.on_dirty == OnDirty::Wait,
                     _ => false,
                 };
@@ -226,7 +263,7 @@ fn credential_question(body: &[u8]) -> Option<(api3::Auth, String)> {
 
 /// Learns from an answer whether the credential of the request is good, where nothing
 /// but that credential can have led to it.
-async fn learn(proxy: &Inner, call: &Call, answer: &Arc<BufferedResponse>) {
+pub(super) async fn learn(proxy: &Inner, call: &Call, answer: &Arc<BufferedResponse>) {
     if let Ok(asked) = &call.asked
         && !asked.odd
         && callers::is_plain(&call.outgoing.headers)
@@ -238,7 +275,9 @@ async fn learn(proxy: &Inner, call: &Call, answer: &Arc<BufferedResponse>) {
 /// Finds the older answer that is better than none when the site turns out to be
 /// down.
 async fn older_answer(proxy: &Arc<Inner>, call: &Call, pass: &Pass) -> Option<Box<Serve>> {
-    if !matches!(pass.reason, Reason::Stale | Reason::Unverified) || proxy.settings.mode != Mode::Serve {
+    if !matches!(pass.reason, Reason::Stale | Reason::Unverified | Reason::PendingWrite)
+        || proxy.settings.mode != Mode::Serve
+    {
         return None;
     }
     match consider(proxy, call, true).await {
@@ -259,12 +298,12 @@ async fn older_outcome(proxy: &Arc<Inner>, call: &Call, serve: &Serve, pass: &Pa
     if pass.reason == Reason::Unverified && !confirms_outage(proxy, call).await {
         return match proxy.callers.check(&call.caller, None) {
             Err(Unverified::Refused(answer)) => repeat(&answer, "refused", None),
-            _ => gone(&Unreachable("it has not accepted this credential lately".into()), pass),
+            _ => gone(&Unreachable::unknown("it has not accepted this credential lately"), pass),
         };
     }
     match carry_out(proxy, call, serve, "stale").await {
         Ok(outcome) => Outcome { reason: Some(pass.reason), ..outcome },
-        Err(pass) => gone(&Unreachable("it is down, and the cache has no answer".into()), &pass),
+        Err(pass) => gone(&Unreachable::unknown("it is down, and the cache has no answer"), &pass),
     }
 }
 
@@ -276,12 +315,14 @@ async fn carry_out(proxy: &Arc<Inner>, call: &Call, serve: &Serve, how: &'static
             None => Err(Pass::new(Reason::NotLive, "the site has not said yet what it is")),
         },
         Serve::Read(plan) => {
+            check_writes(proxy, &plan.question.query, &plan.writes).await?;
             let answered = answer::read(store.as_ref(), plan).await?;
-            Ok(served(answered, Some(plan.fresh_as_of), proxy, how))
+            Ok(served(answered, Some((plan.fresh_as_of, &plan.writes)), proxy, how))
         }
         Serve::Summarize(plan) => {
+            check_writes(proxy, &plan.question.query, &plan.writes).await?;
             let answered = answer::summarize(store.as_ref(), plan).await?;
-            Ok(served(answered, Some(plan.fresh_as_of), proxy, how))
+            Ok(served(answered, Some((plan.fresh_as_of, &plan.writes)), proxy, how))
         }
         Serve::Schema => {
             let catalogue = proxy.freshness.catalogue(PendingWrites::default(), 0, false);
@@ -296,17 +337,27 @@ async fn carry_out(proxy: &Arc<Inner>, call: &Call, serve: &Serve, how: &'static
     }
 }
 
-fn served(answered: Answered, fresh: Option<SiteTime>, proxy: &Inner, how: &'static str) -> Outcome {
+/// Passes when a row of the answer was changed by a write that is not visible yet.
+async fn check_writes(proxy: &Inner, query: &Query, writes: &Writes) -> Result<(), Pass> {
+    let Some(filter) = &writes.unless_any else { return Ok(()) };
+    match answer::has_any(proxy.freshness.replica().store().as_ref(), query, filter).await {
+        true => Err(Pass::new(Reason::PendingWrite, "a row of the answer has a pending write")),
+        false => Ok(()),
+    }
+}
+
+fn served(answered: Answered, fresh: Option<(SiteTime, &Writes)>, proxy: &Inner, how: &'static str) -> Outcome {
     let mut response = Response::new(Body::from(answered.body));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, JSON);
     let said = match fresh {
-        Some(fresh) => {
+        Some((fresh, writes)) => {
             if let Ok(moment) = HeaderValue::from_str(&fresh.timestamp().to_string()) {
                 headers.insert(FRESH, moment);
             }
             let age = proxy.freshness.replica().now().since(fresh);
-            format!("{how}; age={:.1}", age.as_secs_f64())
+            let lacks = if writes.is_unconfirmed { "; unconfirmed-write" } else { "" };
+            format!("{how}; age={:.1}{lacks}", age.as_secs_f64())
         }
         None => how.to_owned(),
     };
@@ -315,7 +366,7 @@ fn served(answered: Answered, fresh: Option<SiteTime>, proxy: &Inner, how: &'sta
 }
 
 /// Gives an answer of the site, byte for byte.
-fn repeat(whole: &BufferedResponse, how: &'static str, reason: Option<Reason>) -> Outcome {
+pub(super) fn repeat(whole: &BufferedResponse, how: &'static str, reason: Option<Reason>) -> Outcome {
     let mut response = Response::new(Body::from(whole.body.clone()));
     *response.status_mut() = whole.status;
     *response.headers_mut() = forwarded(&whole.headers);
@@ -324,7 +375,7 @@ fn repeat(whole: &BufferedResponse, how: &'static str, reason: Option<Reason>) -
     Outcome { response, decision: how, reason, rows: None }
 }
 
-fn gone(why: &Unreachable, pass: &Pass) -> Outcome {
+pub(super) fn gone(why: &Unreachable, pass: &Pass) -> Outcome {
     let mut response = page(StatusCode::SERVICE_UNAVAILABLE, &format!("the site cannot be reached: {why}"));
     let said = format!("pass; reason={}", pass.reason);
     response.headers_mut().insert(SAID, HeaderValue::from_str(&said).unwrap_or(HeaderValue::from_static("pass")));
@@ -332,27 +383,39 @@ fn gone(why: &Unreachable, pass: &Pass) -> Outcome {
 }
 
 /// Sends a call to the site.
-async fn forward(proxy: &Arc<Inner>, mut call: Call, pass: Pass, older: Option<Box<Serve>>) -> Outcome {
-    if matches!(pass.reason, Reason::Unverified | Reason::SchemaUnread) {
-        // The answer is read here, too: a compressed one would prove nothing.
-        call.outgoing.headers.remove(header::ACCEPT_ENCODING);
-    }
+async fn forward(proxy: &Arc<Inner>, call: &Call, pass: Pass, older: Option<Box<Serve>>) -> Outcome {
     match pass.reason {
         // What nothing here can read, the site may read as a write.
-        Reason::Write | Reason::UnknownMethod => return write(proxy, call, pass).await,
-        Reason::Malformed if call.asked.is_err() => return write(proxy, call, pass).await,
-        Reason::Mode if changes(&call) => return write(proxy, call, pass).await,
-        Reason::Uncacheable => return stream(proxy, &call, &pass).await,
+        Reason::Write | Reason::UnknownMethod => return write_call::send(proxy, call, pass).await,
+        Reason::Malformed if call.asked.is_err() => return write_call::send(proxy, call, pass).await,
+        Reason::Mode if changes(call) => return write_call::send(proxy, call, pass).await,
+        Reason::Uncacheable => return stream(proxy, call, &pass).await,
         _ => {}
     }
+    let mut outgoing = call.outgoing.clone();
+    if matches!(pass.reason, Reason::Unverified | Reason::SchemaUnread) {
+        // The answer is read here, too: a compressed one would prove nothing.
+        outgoing.headers.remove(header::ACCEPT_ENCODING);
+    }
     let parts = [call.body.as_ref(), &call.writes.to_le_bytes()];
-    let headers = TELLING.iter().map(|name| call.outgoing.headers.get(*name).map_or(&b""[..], HeaderValue::as_bytes));
+    let headers = TELLING.iter().map(|name| outgoing.headers.get(*name).map_or(&b""[..], HeaderValue::as_bytes));
     let key = proxy.callers.request_digest(&parts.into_iter().chain(headers).collect::<Vec<_>>());
     let schema = proxy.freshness.schema();
-    let patient = older.is_none();
-    match proxy.upstream.coalesce(key, call.outgoing.clone(), call.body.clone(), patient).await {
+    let patient = older.is_none() || pass.reason == Reason::PendingWrite;
+    if older.is_none() && proxy.upstream.is_given_up() {
+        return gone(&Unreachable::unknown("it has not answered for a while, and is probed in the background"), &pass);
+    }
+    let answer = proxy.upstream.coalesce(key, outgoing, call.body.clone(), patient);
+    // The request goes on without its caller, and is given up on its own.
+    let answer = match &older {
+        Some(_) => tokio::time::timeout(proxy.settings.patience, answer)
+            .await
+            .unwrap_or_else(|_| Err(Unreachable::unknown("it does not answer"))),
+        None => answer.await,
+    };
+    match answer {
         Ok(whole) if whole.status.as_u16() < 500 || older.is_none() => {
-            learn(proxy, &call, &whole).await;
+            learn(proxy, call, &whole).await;
             let unchanged = proxy.freshness.writes() == call.writes;
             let keeps = pass.reason == Reason::SchemaUnread && unchanged && !call.is_localized();
             if let Some(question) = call.schema_question().filter(|_| keeps) {
@@ -361,11 +424,11 @@ async fn forward(proxy: &Arc<Inner>, mut call: Call, pass: Pass, older: Option<B
             repeat(&whole, "pass", Some(pass.reason))
         }
         Ok(whole) => match &older {
-            Some(serve) => older_outcome(proxy, &call, serve, &pass).await,
+            Some(serve) => older_outcome(proxy, call, serve, &pass).await,
             None => repeat(&whole, "pass", Some(pass.reason)),
         },
         Err(why) => match &older {
-            Some(serve) => older_outcome(proxy, &call, serve, &pass).await,
+            Some(serve) => older_outcome(proxy, call, serve, &pass).await,
             None => gone(&why, &pass),
         },
     }
@@ -387,58 +450,6 @@ async fn stream(proxy: &Inner, call: &Call, pass: &Pass) -> Outcome {
             Outcome { response, decision: "pass", reason: Some(pass.reason), rows: None }
         }
         Err(why) => gone(&why, pass),
-    }
-}
-
-/// Sends what may change something, and takes note of what it may have changed
-/// before the caller learns that it worked. A task of its own: a caller who leaves
-/// does not leave a write unnoted.
-async fn write(proxy: &Arc<Inner>, call: Call, pass: Pass) -> Outcome {
-    let shared = Arc::clone(proxy);
-    let task = tokio::spawn(async move {
-        let catalogue = shared.freshness.catalogue(PendingWrites::default(), 0, false);
-        let effects = match &call.asked {
-            Ok(asked) => WriteEffects::of_request(&asked.request.method, &asked.request.argument, &catalogue),
-            Err(_) => WriteEffects::anything(),
-        };
-        let sent = shared.upstream.send_buffered(&call.outgoing, call.body.clone(), true).await;
-        let effects = match &sent {
-            Ok(whole) => made(effects, whole),
-            // Lost on the way there or on the way back: nobody knows.
-            Err(_) => Some(effects),
-        };
-        if let Some(effects) = effects {
-            if effects.schema {
-                shared.schemas.clear();
-            }
-            shared.freshness.acknowledge(&effects).await;
-        }
-        match sent {
-            Ok(whole) => {
-                let whole = Arc::new(whole);
-                learn(&shared, &call, &whole).await;
-                repeat(&whole, "pass", Some(pass.reason))
-            }
-            Err(why) => gone(&why, &pass),
-        }
-    });
-    task.await.unwrap_or_else(|error| {
-        tracing::error!(%error, "a call broke");
-        let pass = Pass::new(Reason::Write, "");
-        gone(&Unreachable("the call broke".into()), &pass)
-    })
-}
-
-/// Returns what a write changed, now that the site has answered; nothing when it
-/// refused.
-fn made(effects: WriteEffects, whole: &BufferedResponse) -> Option<WriteEffects> {
-    if !whole.status.is_success() {
-        return (!whole.status.is_client_error()).then_some(effects);
-    }
-    let Ok(answer) = serde_json::from_slice::<Value>(&whole.body) else { return Some(effects) };
-    match api3::results(answer) {
-        Ok(results) => Some(effects.with_results(&results)),
-        Err(_) => None,
     }
 }
 

@@ -1,10 +1,10 @@
 //! What a decision depends on besides the request: the schema, what is stored,
-//! how fresh it is, what writes are not read again yet. One moment of it all.
+//! how fresh it is, which writes are pending. One moment of it all.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::pending_writes::PendingWrites;
 use super::settings::Settings;
 use crate::entity::EntityType;
 use crate::entity_config::TypeLayout;
@@ -21,7 +21,7 @@ pub struct Catalogue {
     pub stored: Arc<store::Catalogue>,
     /// What can be said about the stored rows.
     pub standing: Arc<ReplicationStatus>,
-    /// Writes that went through, by the types that they may have changed.
+    /// Writes that went through and are not visible in the cache yet.
     pub pending_writes: PendingWrites,
     /// The time of the site.
     pub now: SiteTime,
@@ -44,28 +44,4 @@ impl Catalogue {
 pub fn stored<'a>(layouts: impl IntoIterator<Item = &'a TypeLayout>) -> store::Catalogue {
     let cached = layouts.into_iter().map(|layout| (layout.entity_type.clone(), store::CachedType::of(layout)));
     store::Catalogue { types: cached.collect() }
-}
-
-/// When writes were acknowledged that may have changed a type: rows read before
-/// that moment may lack them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PendingWrites {
-    /// The last write that may have changed rows of the type.
-    pub rows: BTreeMap<EntityType, SiteTime>,
-    /// The last write that may have changed what links to the type show.
-    pub names: BTreeMap<EntityType, SiteTime>,
-    /// The last write of which nobody knows what it changed.
-    pub all: Option<SiteTime>,
-}
-
-impl PendingWrites {
-    /// Returns the last write that may have changed rows of a type.
-    pub fn rows_of(&self, entity_type: &EntityType) -> Option<SiteTime> {
-        self.rows.get(entity_type).copied().max(self.all)
-    }
-
-    /// Returns the last write that may have changed what links to a type show.
-    pub fn names_of(&self, entity_type: &EntityType) -> Option<SiteTime> {
-        self.names.get(entity_type).copied().max(self.all)
-    }
 }

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::catalogue::Catalogue;
-use super::question::{self, Needs, Question};
+use super::pending_writes::Dependency;
+use super::question::{self, Question};
 use super::reason::{Advice, Pass, Reason};
 use super::settings::{Limits, OnDirty};
 use super::summary::{self, Column};
@@ -65,6 +66,18 @@ pub struct ReadPlan {
     pub paging_info: PagingInfo,
     /// Everything visible at this moment is in the answer.
     pub fresh_as_of: SiteTime,
+    /// What pending writes mean for it.
+    pub writes: Writes,
+}
+
+/// What pending writes mean for an answer.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Writes {
+    /// The answer must not be given if any row of the query passes this filter: it was
+    /// changed by a write that is not visible yet.
+    pub unless_any: Option<Filter>,
+    /// Whether the answer may lack a write, because the site is down.
+    pub is_unconfirmed: bool,
 }
 
 /// What the cache would answer; whether it may, each moment decides anew.
@@ -169,12 +182,12 @@ impl Planned {
             Self::Info => Ok(Serve::Info),
             Self::Schema => Ok(Serve::Schema),
             Self::Read(question, paging_info) => {
-                let fresh_as_of = vouch(&question, catalogue)?;
-                Ok(Serve::Read(ReadPlan { question, paging_info, fresh_as_of }))
+                let (fresh_as_of, writes) = vouch(&question, catalogue)?;
+                Ok(Serve::Read(ReadPlan { question, paging_info, fresh_as_of, writes }))
             }
             Self::Summarize(question, columns) => {
-                let fresh_as_of = vouch(&question, catalogue)?;
-                Ok(Serve::Summarize(SummaryPlan { question, columns, fresh_as_of }))
+                let (fresh_as_of, writes) = vouch(&question, catalogue)?;
+                Ok(Serve::Summarize(SummaryPlan { question, columns, fresh_as_of, writes }))
             }
         }
     }
@@ -210,7 +223,7 @@ fn may_show(question: &Question, entity_type: &EntityType, aside: &BTreeSet<i64>
 
 /// Checks that everything that an answer depends on follows the site closely
 /// enough, and returns the moment up to which it does.
-fn vouch(question: &Question, catalogue: &Catalogue) -> Result<SiteTime, Pass> {
+fn vouch(question: &Question, catalogue: &Catalogue) -> Result<(SiteTime, Writes), Pass> {
     let (needs, standing) = (&question.needs, &catalogue.standing);
     let mut fresh_as_of = SiteTime(i64::MAX);
     let every: BTreeSet<&EntityType> = needs.rows.iter().chain(&needs.names).collect();
@@ -240,23 +253,20 @@ fn vouch(question: &Question, catalogue: &Catalogue) -> Result<SiteTime, Pass> {
         }
         fresh_as_of = fresh_as_of.min(fresh);
     }
-    released(needs, catalogue)?;
-    Ok(fresh_as_of)
+    Ok((fresh_as_of, check_pending_writes(question, catalogue)?))
 }
 
-/// Checks that every write that went through here before is read again.
-///
-/// A poll of the event log that began after the write was acknowledged, and whose
-/// keys are all read again, has shown everything that the write changed.
-fn released(needs: &Needs, catalogue: &Catalogue) -> Result<(), Pass> {
-    let rows = needs.rows.iter().map(|ty| (ty, catalogue.pending_writes.rows_of(ty)));
-    let names = needs.names.iter().map(|ty| (ty, catalogue.pending_writes.names_of(ty)));
-    for (ty, write) in rows.chain(names) {
-        let Some(write) = write else { continue };
-        if catalogue.standing.read_as_of(ty).is_none_or(|fresh| fresh <= write) {
-            let detail = format!("a write to `{ty}` is not read again yet");
-            return Err(Pass::new(Reason::PendingWrite, detail).advise(Advice::Wait));
+/// Checks on which pending writes an answer depends. While the site is down an answer
+/// that may lack a write is better than none, and says so.
+fn check_pending_writes(question: &Question, catalogue: &Catalogue) -> Result<Writes, Pass> {
+    let dependency = catalogue.pending_writes.dependency(question, catalogue);
+    match dependency {
+        Dependency::None => Ok(Writes::default()),
+        _ if catalogue.site_is_down => Ok(Writes { unless_any: None, is_unconfirmed: true }),
+        Dependency::IfAny(filter) => Ok(Writes { unless_any: Some(filter), is_unconfirmed: false }),
+        Dependency::Possible => {
+            let detail = format!("a write that may change `{}` is pending", question.query.entity_type);
+            Err(Pass::new(Reason::PendingWrite, detail).advise(Advice::Wait))
         }
     }
-    Ok(())
 }

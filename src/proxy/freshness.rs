@@ -1,124 +1,182 @@
-//! What the proxy knows from moment to moment: how fresh the cache is, and which
-//! writes went through that are not read again yet.
+//! What decisions of the proxy depend on and what changes by itself: how far the cache
+//! follows the site, the schema, and which writes are pending.
 //!
-//! The standing is read from the state off the threads that serve, a few times a
-//! second, and every few milliseconds while somebody waits for it to move on; on a
-//! host beside the leader's it is read from the board. An old one is harmless: it
+//! The replication status is read from the state off the threads that serve, a few
+//! times a second, and every few milliseconds while a task waits for it to move on; on
+//! a host beside the leader's it is read from the cluster. An old one is harmless: it
 //! makes the cache look older than it is.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::catalogue::{Catalogue, PendingWrites, stored};
+use super::catalogue::{Catalogue, stored};
+use super::effect_lookup::EffectLookup;
+use super::pending_writes::{PendingWrite, PendingWrites};
 use super::settings::Settings;
-use super::write_effects::WriteEffects;
-use crate::entity::EntityRef;
+use super::write_confirmation::{Refetcher, Touched};
+use super::write_effects::{Effect, Fields, Ids, WriteEffects};
+use crate::entity::{EntityRef, EntityType};
 use crate::schema::Schema;
-use crate::state::{Kinds, MarkRequest, ReplicationStatus, SiteTime, StateError};
+use crate::state::{Kinds, MarkRequest, ReplicationStatus, StateError};
 use crate::store;
 use crate::sync::{Board, Replica, Tracked};
 
-/// How often the standing is read while nobody waits.
-const CALM: Duration = Duration::from_millis(200);
-/// How often it is read while somebody waits.
-const BUSY: Duration = Duration::from_millis(5);
+/// How often the status is read while no task waits for it, and while one does.
+const IDLE_INTERVAL: Duration = Duration::from_millis(200);
+const BUSY_INTERVAL: Duration = Duration::from_millis(5);
 /// The same where the leader is another process: it writes no more often.
-const BOARD_CALM: Duration = Duration::from_millis(1000);
-const BOARD_BUSY: Duration = Duration::from_millis(50);
+const CLUSTER_IDLE_INTERVAL: Duration = Duration::from_millis(1000);
+const CLUSTER_BUSY_INTERVAL: Duration = Duration::from_millis(50);
 /// How often the schema is read, besides after an event about it.
-const SCHEMA_EVERY: Duration = Duration::from_secs(600);
+const SCHEMA_INTERVAL: Duration = Duration::from_secs(600);
+/// The acknowledgement of further writes waits until some of these are visible.
+const MAX_PENDING_WRITES: usize = 1_000;
+/// ... but not longer than this.
+const LONGEST_BACKPRESSURE: Duration = Duration::from_secs(30);
+/// More keys of writes than this are not taken over from before a restart one by one.
+const MAX_RESTORED_KEYS: usize = 10_000;
+/// The name in the state of the last poll before a write whose keys only the event log
+/// names.
+const UNLISTED: &str = "proxy/unlisted_write";
 
 /// Makes the loop that follows the site poll and read at once.
 pub type Wake = Arc<dyn Fn() + Send + Sync>;
 
 /// Who says how fresh the rows are, and reads keys again that a write touched.
 pub enum Leader {
-    /// This process: the state knows, and the loop that follows the site can be poked.
+    /// This process: the state knows, and the loop that follows the site can be woken.
     Here(Wake),
     /// Another one, over the same cluster.
     Elsewhere(Arc<Board>),
 }
 
-/// What the proxy knows from moment to moment.
+/// What decisions depend on and what changes by itself.
 pub(super) struct FreshnessTracker {
     replica: Replica,
     settings: Arc<Settings>,
     leader: Leader,
-    /// Writes whose keys the leader has not taken yet.
-    handed: tokio::sync::Mutex<Vec<Handed>>,
-    standing: watch::Sender<Arc<ReplicationStatus>>,
+    refetcher: Arc<Refetcher>,
+    /// With the version of the leader's notice; zero where this process leads.
+    status: watch::Sender<(i64, Arc<ReplicationStatus>)>,
     schema: Mutex<Arc<Schema>>,
     stored: Mutex<(Arc<Tracked>, Arc<store::Catalogue>)>,
-    pending_writes: Mutex<PendingWrites>,
+    pending: Mutex<PendingWrites>,
+    /// Counts the writes that have become visible.
+    visible: watch::Sender<u64>,
+    room: Arc<Semaphore>,
     writes: AtomicU64,
     waiting: AtomicUsize,
-    hurry: Notify,
+    refresh_now: Notify,
 }
-
-/// A write on its way to the leader.
-#[derive(Clone)]
-struct Handed {
-    /// The number of the write.
-    write: u64,
-    effects: WriteEffects,
-    /// The document that tells the leader; `None` until it is written.
-    id: Option<String>,
-}
-
-/// Nothing is ever read again as late as this.
-const FOR_EVER: SiteTime = SiteTime(i64::MAX);
-/// About so many writes the leader is asked each time; without a leader there may be many.
-const ASKED_AT_ONCE: usize = 100;
-/// How far the clock of the leader may be ahead of ours. Both are behind the site's,
-/// by a second, the resolution of its answers, and half a round trip.
-const SKEW: Duration = Duration::from_secs(2);
 
 impl FreshnessTracker {
-    /// Reads the standing for the first time.
-    ///
-    /// What a write before this start changed is read again once a poll that began
-    /// afterwards is complete; until then everything is pending.
+    /// Reads the replication status for the first time.
     pub async fn new(
         replica: Replica,
         schema: Schema,
         settings: Arc<Settings>,
         leader: Leader,
     ) -> Result<Self, StateError> {
-        let (standing, all) = match &leader {
-            Leader::Here(_) => {
-                let standing = replica.state().replication_status().await?;
-                let complete = standing.complete_as_of;
-                (standing, complete)
-            }
-            // Until the leader was heard, not even the time of the site is known.
-            Leader::Elsewhere(_) => (ReplicationStatus::default(), Some(FOR_EVER)),
+        let status = match &leader {
+            Leader::Here(_) => replica.state().replication_status().await?,
+            // Until a notice of the leader was read, nothing is known.
+            Leader::Elsewhere(_) => ReplicationStatus::default(),
         };
-        let pending_writes = PendingWrites { all, ..PendingWrites::default() };
         let tracked = replica.tracked();
         let catalogue = Arc::new(stored(tracked.layouts().map(|layout| &**layout)));
         Ok(Self {
             settings,
             leader,
-            handed: tokio::sync::Mutex::default(),
-            standing: watch::Sender::new(Arc::new(standing)),
+            refetcher: Arc::new(Refetcher::new(replica.clone())),
+            status: watch::Sender::new((0, Arc::new(status))),
             schema: Mutex::new(Arc::new(schema)),
             stored: Mutex::new((tracked, catalogue)),
-            pending_writes: Mutex::new(pending_writes),
+            pending: Mutex::default(),
+            visible: watch::Sender::new(0),
+            room: Arc::new(Semaphore::new(MAX_PENDING_WRITES)),
             writes: AtomicU64::new(0),
             waiting: AtomicUsize::new(0),
-            hurry: Notify::new(),
+            refresh_now: Notify::new(),
             replica,
         })
+    }
+
+    /// Takes over the writes that were pending when the process ended: their keys are
+    /// dirty in the state. Where there were none, nothing is pending.
+    ///
+    /// # Errors
+    ///
+    /// When the state cannot be read.
+    pub async fn restore(self: &Arc<Self>) -> Result<(), StateError> {
+        let Leader::Here(_) = &self.leader else {
+            self.restore_elsewhere();
+            return Ok(());
+        };
+        let state = self.replica.state();
+        let keys = state.dirty_by_writes(MAX_RESTORED_KEYS).await?;
+        let status = self.replication_status();
+        let unlisted = state.kept::<i64>(UNLISTED).await?.filter(|after| status.complete_poll <= *after);
+        let everything = unlisted.is_some() || keys.len() == MAX_RESTORED_KEYS;
+        if keys.is_empty() && !everything {
+            return Ok(());
+        }
+        let all = |key: &EntityRef| Effect {
+            entity_type: key.entity_type.clone(),
+            ids: Ids::Only([key.id].into()),
+            fields: Fields::All,
+            lifecycle: true,
+        };
+        let effects = if everything { Vec::new() } else { keys.iter().map(all).collect() };
+        let after = unlisted.unwrap_or(status.polls_started);
+        let touched = Touched { keys, unlisted: everything.then(|| (self.every_type(), after)) };
+        self.add(PendingWrite::new(effects, everything), touched);
+        Ok(())
+    }
+
+    /// What was handed to the leader before this process started is in its notices,
+    /// two after the newest one at the latest.
+    fn restore_elsewhere(self: &Arc<Self>) {
+        for ty in self.every_type() {
+            let effect = Effect { entity_type: ty.clone(), ids: Ids::All, fields: Fields::All, lifecycle: true };
+            let write = Arc::new(PendingWrite::new(vec![effect], false));
+            self.insert(&write);
+            let tracker = Arc::clone(self);
+            tokio::spawn(async move {
+                let Leader::Elsewhere(board) = &tracker.leader else { return };
+                let first = tracker.published(board).await;
+                let mut second = first;
+                tracker.until(|seen, _| seen > first).await;
+                second = second.max(tracker.status.borrow().0);
+                tracker.until(|seen, status| seen > second && !status.unread.contains_key(&ty)).await;
+                tracker.end(&write);
+            });
+        }
     }
 
     /// Returns the site, the store and the state.
     pub fn replica(&self) -> &Replica {
         &self.replica
+    }
+
+    pub(super) fn leader(&self) -> &Leader {
+        &self.leader
+    }
+
+    pub(super) fn refetcher(&self) -> &Arc<Refetcher> {
+        &self.refetcher
+    }
+
+    /// Makes the loop that follows the site go on at once after an outage.
+    pub fn site_is_back(&self) {
+        if let Leader::Here(wake) = &self.leader {
+            wake();
+        }
     }
 
     /// Returns how many writes went through: reads that began under different
@@ -127,23 +185,14 @@ impl FreshnessTracker {
         self.writes.load(Ordering::SeqCst)
     }
 
-    /// Returns the writes that are not read again yet, as of now.
-    pub async fn pending_writes(&self) -> PendingWrites {
-        // In this order: what leaves the one is in the other before.
-        let waiting = self.handed.lock().await;
-        let mut pending_writes = lock(&self.pending_writes).clone();
-        for handed in waiting.iter() {
-            let WriteEffects { rows, names, all, .. } = &handed.effects;
-            pending_writes.rows.extend(rows.iter().map(|ty| (ty.clone(), FOR_EVER)));
-            pending_writes.names.extend(names.iter().map(|ty| (ty.clone(), FOR_EVER)));
-            pending_writes.all = if *all { Some(FOR_EVER) } else { pending_writes.all };
-        }
-        pending_writes
+    /// Returns the writes that are acknowledged and not visible in the cache yet.
+    pub fn pending_writes(&self) -> PendingWrites {
+        lock(&self.pending).clone()
     }
 
     /// Returns what is known of every type.
     pub fn replication_status(&self) -> Arc<ReplicationStatus> {
-        self.standing.borrow().clone()
+        Arc::clone(&self.status.borrow().1)
     }
 
     /// Returns everything that a decision depends on.
@@ -151,7 +200,7 @@ impl FreshnessTracker {
         Catalogue {
             schema: lock(&self.schema).clone(),
             stored: self.stored(),
-            standing: self.standing.borrow().clone(),
+            standing: self.replication_status(),
             pending_writes,
             now: self.replica.now(),
             settings: Arc::clone(&self.settings),
@@ -170,125 +219,147 @@ impl FreshnessTracker {
         Arc::clone(&known.1)
     }
 
-    /// Begins to watch the standing.
+    /// Begins to watch the status and the pending writes.
     pub fn watch(&self) -> Watch<'_> {
-        Watch { freshness: self, standing: self.standing.subscribe() }
+        Watch { freshness: self, status: self.status.subscribe(), visible: self.visible.subscribe() }
+    }
+
+    /// Asks the cached rows what a write changes besides what it names.
+    pub async fn look_up(&self, effects: &mut WriteEffects) {
+        if effects.lookups.is_empty() {
+            return;
+        }
+        let catalogue = self.catalogue(PendingWrites::default(), 0, false);
+        let (store, state) = (self.replica.store().as_ref(), self.replica.state());
+        EffectLookup { store, state, catalogue: &catalogue }.resolve(effects).await;
     }
 
     /// Takes note of a write that the site has acknowledged, or may have made.
     ///
     /// When this returns, no read that begins later is answered from rows that may
-    /// lack the write.
-    pub async fn acknowledge(&self, effects: &WriteEffects) {
-        match &self.leader {
-            Leader::Here(poke) => {
-                self.hold(effects, self.replica.now());
-                self.writes.fetch_add(1, Ordering::SeqCst);
-                self.mark(effects).await;
-                poke();
-            }
-            Leader::Elsewhere(board) => {
-                self.hold(effects, self.replica.now().after(SKEW));
-                let write = self.writes.fetch_add(1, Ordering::SeqCst);
-                self.hand_over(board, Handed { write, effects: effects.clone(), id: None }).await;
-            }
-        }
+    /// lack the write, and neither is one after a restart.
+    pub async fn acknowledge(self: &Arc<Self>, mut effects: WriteEffects) {
+        self.look_up(&mut effects).await;
+        let keys = self.known(&effects.keys());
+        let room = tokio::time::timeout(LONGEST_BACKPRESSURE, Arc::clone(&self.room).acquire_owned()).await;
+        let types = match effects.everything {
+            true => self.every_type(),
+            false => self.followed_types(&effects),
+        };
+        let write = PendingWrite::new(std::mem::take(&mut effects.effects), effects.everything);
+        let write = Arc::new(write);
+        self.insert(&write);
+        self.writes.fetch_add(1, Ordering::SeqCst);
+        let after = self.make_dirty(&keys, effects.unlisted).await;
+        let touched = Touched { keys, unlisted: effects.unlisted.then_some((types, after)) };
+        let tracker = Arc::clone(self);
+        tokio::spawn(async move {
+            tracker.confirm(write, touched).await;
+            drop(room);
+        });
     }
 
-    /// Holds what a write may have changed until it is read as of a later moment.
-    fn hold(&self, effects: &WriteEffects, until: SiteTime) {
-        let mut pending_writes = lock(&self.pending_writes);
-        for ty in &effects.rows {
-            let at = pending_writes.rows.entry(ty.clone()).or_insert(until);
-            *at = until.max(*at);
-        }
-        for ty in &effects.names {
-            let at = pending_writes.names.entry(ty.clone()).or_insert(until);
-            *at = until.max(*at);
-        }
-        if effects.all {
-            pending_writes.all = pending_writes.all.max(Some(until));
-        }
+    fn add(self: &Arc<Self>, write: PendingWrite, touched: Touched) {
+        let write = Arc::new(write);
+        self.insert(&write);
+        tokio::spawn(Arc::clone(self).confirm(write, touched));
     }
 
-    /// Returns the keys of a write that are followed.
-    fn followed(&self, effects: &WriteEffects) -> Vec<EntityRef> {
+    fn insert(&self, write: &Arc<PendingWrite>) {
+        let mut pending = lock(&self.pending);
+        *pending = pending.with(Arc::clone(write));
+    }
+
+    /// Ends a write: whoever waits for it looks again.
+    pub(super) fn end(&self, write: &PendingWrite) {
+        write.end();
+        let mut pending = lock(&self.pending);
+        *pending = pending.without_visible();
+        drop(pending);
+        self.visible.send_modify(|count| *count += 1);
+    }
+
+    fn every_type(&self) -> BTreeSet<EntityType> {
+        self.replica.tracked().layouts().map(|layout| layout.entity_type.clone()).collect()
+    }
+
+    fn followed_types(&self, effects: &WriteEffects) -> BTreeSet<EntityType> {
         let tracked = self.replica.tracked();
-        effects.keys.iter().filter(|key| tracked.follows(&key.entity_type)).cloned().collect()
+        let types = effects.effects.iter().map(|effect| &effect.entity_type);
+        types.filter(|ty| tracked.follows(ty)).cloned().collect()
     }
 
-    /// Tells the leader of a write; what it may have changed is pending until the
-    /// leader has marked its keys, and then until they are read again.
-    async fn hand_over(&self, board: &Board, handed: Handed) {
-        if !self.followed(&handed.effects).is_empty() {
-            self.handed.lock().await.push(handed.clone());
-            self.tell(board, handed).await;
-        }
+    /// Returns the keys whose rows are followed.
+    pub(super) fn followed(&self, keys: &[EntityRef]) -> Vec<EntityRef> {
+        let tracked = self.replica.tracked();
+        keys.iter().filter(|key| tracked.follows(&key.entity_type)).cloned().collect()
     }
 
-    async fn tell(&self, board: &Board, told: Handed) {
-        match board.hand_over(&self.followed(&told.effects)).await {
-            Ok(id) => {
-                let mut handed = self.handed.lock().await;
-                handed.iter_mut().filter(|one| one.write == told.write).for_each(|one| one.id = Some(id.clone()));
-            }
-            Err(error) => tracing::warn!(%error, "the leader could not be told of a write, its effects stay pending"),
-        }
+    /// Returns the keys of which the cache holds a row or shows a name.
+    fn known(&self, keys: &BTreeSet<EntityRef>) -> Vec<EntityRef> {
+        let tracked = self.replica.tracked();
+        let known = |key: &&EntityRef| tracked.follows(&key.entity_type) || tracked.names(&key.entity_type);
+        keys.iter().filter(known).cloned().collect()
     }
 
-    /// Looks which writes the leader has taken over since it wrote `standing`.
-    async fn settle(&self, board: &Board, standing: &ReplicationStatus) {
-        let waiting = self.handed.lock().await.clone();
-        for told in waiting.into_iter().take(ASKED_AT_ONCE) {
-            let Some(id) = &told.id else {
-                self.tell(board, told).await;
-                continue;
-            };
-            match board.is_taken(id).await {
-                Ok(true) => {
-                    // Only a later standing knows the marks, and one without them has read the keys.
-                    let until = self.replica.now().after(SKEW).max(standing.complete_as_of.unwrap_or_default());
-                    self.hold(&told.effects, until);
-                    self.handed.lock().await.retain(|one| one.write != told.write);
-                }
-                Ok(false) => {}
-                Err(error) => tracing::warn!(%error, "the leader could not be asked about a write"),
-            }
+    /// Makes keys dirty, so that also a restart reads them again; returns the number of
+    /// the last poll that may have been sent before.
+    async fn make_dirty(&self, keys: &[EntityRef], unlisted: bool) -> i64 {
+        if let Leader::Elsewhere(_) = &self.leader {
+            return 0;
         }
+        let made = self.try_make_dirty(keys, unlisted).await;
+        made.unwrap_or_else(|error| {
+            // The write stays pending all the same; only after a restart it would not be.
+            tracing::error!(%error, "the keys of a write could not be made dirty in the state");
+            self.replication_status().polls_started
+        })
     }
 
-    async fn mark(&self, effects: &WriteEffects) {
-        let marks: Vec<_> = self.followed(effects).into_iter().map(|key| MarkRequest::new(key, Kinds::WRITE)).collect();
-        if marks.is_empty() {
-            return;
+    async fn try_make_dirty(&self, keys: &[EntityRef], unlisted: bool) -> Result<i64, StateError> {
+        let state = self.replica.state();
+        let marks: Vec<_> = keys.iter().map(|key| MarkRequest::new(key.clone(), Kinds::WRITE)).collect();
+        if !marks.is_empty() {
+            state.mark(&marks, self.replica.now()).await?;
         }
-        // The hold stays all the same: an event about the write ends it.
-        if let Err(error) = self.replica.state().mark(&marks, self.replica.now()).await {
-            tracing::error!(%error, "the keys of a write could not be marked");
+        if !unlisted {
+            return Ok(0);
         }
+        let after = state.replication_status().await?.polls_started;
+        state.keep(UNLISTED, &after).await?;
+        Ok(after)
     }
 
-    /// Keeps the standing and the schema up to date until `stop`.
+    /// Waits until the status, with the version of the leader's notice, is as wanted.
+    pub(super) async fn until(&self, wanted: impl Fn(i64, &ReplicationStatus) -> bool) {
+        let mut status = self.status.subscribe();
+        let _waiting = Waiting::new(&self.waiting);
+        self.refresh_now.notify_one();
+        // Fails only when the tracker is gone, and with it whoever waits.
+        drop(status.wait_for(|(version, status)| wanted(*version, status)).await);
+    }
+
+    /// Keeps the status and the schema up to date until `stop`.
     pub async fn run(&self, stop: CancellationToken) {
         let (mut schema_read, mut due) = (Instant::now(), false);
         while !stop.is_cancelled() {
             self.refresh().await;
-            let standing = self.standing.borrow().clone();
+            let status = self.replication_status();
             // An event about the schema is followed by a read of it; then it is new.
-            let changed = due && !standing.schema_due;
-            due = standing.schema_due;
-            if changed || schema_read.elapsed() > SCHEMA_EVERY {
+            let changed = due && !status.schema_due;
+            due = status.schema_due;
+            if changed || schema_read.elapsed() > SCHEMA_INTERVAL {
                 self.read_schema().await;
                 schema_read = Instant::now();
             }
-            let (busy, calm) = match &self.leader {
-                Leader::Here(_) => (BUSY, CALM),
-                Leader::Elsewhere(_) => (BOARD_BUSY, BOARD_CALM),
+            let (busy, idle) = match &self.leader {
+                Leader::Here(_) => (BUSY_INTERVAL, IDLE_INTERVAL),
+                Leader::Elsewhere(_) => (CLUSTER_BUSY_INTERVAL, CLUSTER_IDLE_INTERVAL),
             };
-            let pause = if self.waiting.load(Ordering::SeqCst) > 0 { busy } else { calm };
+            let pause = if self.waiting.load(Ordering::SeqCst) > 0 { busy } else { idle };
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                () = self.hurry.notified(), if pause == calm => {}
+                () = self.refresh_now.notified(), if pause == idle => {}
                 () = stop.cancelled() => {}
             }
         }
@@ -296,43 +367,32 @@ impl FreshnessTracker {
 
     async fn refresh(&self) {
         if let Leader::Elsewhere(board) = &self.leader {
-            return self.look(board).await;
+            return self.refresh_from(board).await;
         }
         match self.replica.state().replication_status().await {
-            Ok(standing) => self.show(standing),
-            Err(error) => tracing::warn!(%error, "the standing of the cache could not be read"),
+            Ok(status) => self.show(0, status),
+            Err(error) => tracing::warn!(%error, "the replication status could not be read"),
         }
     }
 
-    /// Reads what the leader wrote. What cannot be read grows old, and is then not
+    /// Reads what the leader published. What cannot be read grows old, and is then not
     /// served any more.
-    async fn look(&self, board: &Board) {
+    async fn refresh_from(&self, board: &Board) {
         match board.read().await {
-            Ok(Some(notice)) => {
-                // It was written a moment ago, so the site has passed this moment.
+            Ok(Some((version, notice))) => {
+                // The site has passed the moment at which it was published.
                 self.replica.clock().observe(Some(notice.now.timestamp()));
-                self.begin();
-                self.settle(board, &notice.standing).await;
-                self.show(notice.standing);
+                self.show(version, notice.standing);
             }
             Ok(None) => {}
-            Err(error) => tracing::warn!(%error, "what the leader wrote could not be read"),
+            Err(error) => tracing::warn!(%error, "what the leader published could not be read"),
         }
     }
 
-    /// Holds writes before this start no longer than until they are read.
-    fn begin(&self) {
-        let now = self.replica.now();
-        let mut pending_writes = lock(&self.pending_writes);
-        if pending_writes.all == Some(FOR_EVER) {
-            pending_writes.all = Some(now.after(SKEW));
-        }
-    }
-
-    fn show(&self, standing: ReplicationStatus) {
-        self.standing.send_if_modified(|known| {
-            let changed = **known != standing;
-            *known = Arc::new(standing);
+    fn show(&self, version: i64, status: ReplicationStatus) {
+        self.status.send_if_modified(|known| {
+            let changed = known.0 != version || *known.1 != status;
+            *known = (version, Arc::new(status));
             changed
         });
     }
@@ -350,28 +410,37 @@ impl FreshnessTracker {
     }
 }
 
-/// Watches the standing: what was seen is not waited for again.
+/// Watches the status and the pending writes: what was seen is not waited for again.
 pub(super) struct Watch<'a> {
     freshness: &'a FreshnessTracker,
-    standing: watch::Receiver<Arc<ReplicationStatus>>,
+    status: watch::Receiver<(i64, Arc<ReplicationStatus>)>,
+    visible: watch::Receiver<u64>,
 }
 
 impl Watch<'_> {
-    /// Returns the standing of now.
+    /// Returns the status of now.
     pub fn see(&mut self) -> Arc<ReplicationStatus> {
-        self.standing.borrow_and_update().clone()
+        self.visible.mark_unchanged();
+        Arc::clone(&self.status.borrow_and_update().1)
     }
 
-    /// Waits until the standing is another one than was seen, at most until the
+    /// Waits until the status is another one than was seen, at most until the
     /// deadline; tells whether it is.
     pub async fn changed(&mut self, deadline: Instant) -> bool {
         let _waiting = Waiting::new(&self.freshness.waiting);
-        self.freshness.hurry.notify_one();
-        matches!(tokio::time::timeout_at(deadline, self.standing.changed()).await, Ok(Ok(())))
+        self.freshness.refresh_now.notify_one();
+        matches!(tokio::time::timeout_at(deadline, self.status.changed()).await, Ok(Ok(())))
+    }
+
+    /// Waits until a pending write has become visible that was not seen to be.
+    pub async fn write_visible(&mut self) {
+        if self.visible.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 }
 
-/// Counts one who waits, until dropped.
+/// Counts a task that waits, until dropped.
 struct Waiting<'a>(&'a AtomicUsize);
 
 impl<'a> Waiting<'a> {

@@ -27,7 +27,7 @@ use super::reason::Pass;
 use super::schema_cache::SchemaCache;
 use super::settings::Settings;
 use super::shadow::{OnDifference, Shadow};
-use super::upstream::{Limits, Outgoing, Upstream};
+use super::upstream::{Outgoing, Upstream};
 use super::{call, decide, passthrough};
 use crate::api3;
 use crate::schema::Schema;
@@ -50,6 +50,9 @@ const MAX_READING: usize = 2;
 const LINGER: Duration = Duration::from_secs(2);
 /// How long a long request waits for its turn to be read.
 const READING_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How often it is looked whether a probe is due.
+const PROBE_CHECK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Why a proxy cannot be put together.
 #[derive(Debug, thiserror::Error)]
@@ -109,22 +112,15 @@ impl Proxy {
     /// See [`ProxyError`].
     pub async fn new(parts: Parts<'_>) -> Result<Self, ProxyError> {
         let Parts { replica, schema, site, settings, leader, access_log, differences } = parts;
-        let clock = replica.clock().clone();
+        let settings = Arc::new(settings);
         let memory = MemoryBudget::new(settings.max_memory_bytes);
-        let upstream = Upstream::new(
-            site,
-            Limits { max_calls: settings.max_upstream, max_uploads: settings.max_uploads },
-            memory.clone(),
-            settings.upstream_retry_timeout,
-            clock,
-            replica.metrics().clone(),
-        )?;
+        let upstream = Upstream::new(site, Arc::clone(&settings), memory.clone(), &replica)?;
         let schemas = SchemaCache::new(replica.state().clone()).await;
         let (state, clock) = (replica.state().clone(), replica.clock().clone());
         let callers = Callers::new(&site.auth, &settings, state, clock).await;
-        let settings = Arc::new(settings);
         let shadow = Arc::new(Shadow::new(replica.state(), differences).await);
         let freshness = Arc::new(FreshnessTracker::new(replica, schema, Arc::clone(&settings), leader).await?);
+        freshness.restore().await?;
         let access_log = access_log.map(AccessLog::open).transpose()?;
         let plans = PlanCache::default();
         let reading = Semaphore::new(MAX_READING);
@@ -157,7 +153,23 @@ impl Proxy {
         // The size of a page is part of decisions, so it is asked for before the first
         // caller does; a site that never answers must not keep the rest from beginning.
         let ask = stop.run_until_cancelled(self.0.schemas.info(&self.0.upstream));
-        tokio::join!(ask, self.0.freshness.run(stop.clone()));
+        tokio::join!(ask, self.0.freshness.run(stop.clone()), self.probe(&stop));
+    }
+
+    /// Probes a site that is down, so that no reader has to; when it is back, following
+    /// goes on at once.
+    async fn probe(&self, stop: &CancellationToken) {
+        loop {
+            let probed = stop.run_until_cancelled(async {
+                tokio::time::sleep(PROBE_CHECK_INTERVAL).await;
+                self.0.upstream.probe().await
+            });
+            match probed.await {
+                Some(true) => self.0.freshness.site_is_back(),
+                Some(false) => {}
+                None => return,
+            }
+        }
     }
 }
 

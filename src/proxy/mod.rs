@@ -6,10 +6,12 @@
 //!   `question` reads the request strictly, `supported_filters` and `settings` say which
 //!   conditions may be answered, `reason` why not, `explain` says it in words.
 //! - `catalogue`: what decisions depend on besides the request; `freshness` keeps it up
-//!   to date, `write_effects` says what a write may have changed.
+//!   to date.
 //! - `callers`: who asks; `credential` and `credential_key` make the digest of a credential,
 //!   `credential_proof` reads what an answer proves about it, `credential_cache` keeps that;
 //!   `visibility` says what the scope of a caller hides.
+//! - `write_effects`, `rest_effects`, `effect_lookup`: what a write may have changed;
+//!   `pending_writes` which answers depend on it, `write_confirmation` when no more.
 //! - `tls_listener`, `listener`: requests come in, `memory` bounds what they take; `call` answers one of the JSON API,
 //!   `answer` from the store, `upstream` from the site; `passthrough` streams all the rest;
 //!   `shadow` compares the two; `schema_cache` keeps `info` and schemas; `access_log` writes one line per call.
@@ -27,13 +29,18 @@ mod credential_cache;
 mod credential_key;
 mod credential_proof;
 pub mod decide;
+mod effect_lookup;
 mod freshness;
 pub mod tls_listener;
+mod rest_effects;
+mod write_call;
+mod write_confirmation;
 pub mod write_effects;
 mod envelope;
 pub mod explain;
 pub mod listener;
 mod memory;
+mod pending_writes;
 mod plan_cache;
 pub mod supported_filters;
 mod question;
@@ -47,10 +54,11 @@ mod upstream;
 mod visibility;
 
 pub use crate::server::{ConnectionBounds, Tls};
-pub use catalogue::{Catalogue, PendingWrites};
+pub use catalogue::Catalogue;
 pub use decide::{Asked, Decision, ReadPlan, Scope, Serve, SummaryPlan, decide};
 pub use freshness::{Leader, Wake};
 pub use listener::{Parts, Proxy, ProxyError};
+pub use pending_writes::{PendingWrite, PendingWrites};
 pub use question::{Needs, Question};
 pub use reason::{Advice, Pass, Reason};
 pub use schema_cache::max_page;
@@ -59,6 +67,8 @@ pub use tls_listener::{ApiListener, ApiListenerError};
 
 #[cfg(test)]
 mod decoder_tests;
+#[cfg(test)]
+mod pending_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

@@ -1,9 +1,7 @@
 //! Everything that is no call of the JSON API: uploads, downloads, pictures, REST.
 //!
 //! Streamed both ways, with the caller's own credentials. What may have changed
-//! something is taken note of before the caller learns that it worked: an upload
-//! names its entity in the first fields of its form, of anything else nobody knows
-//! what it changes.
+//! something is taken note of before the caller learns that it worked.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -13,18 +11,14 @@ use axum::http::{HeaderValue, Method, Request, Response, StatusCode};
 use futures::StreamExt;
 
 use super::listener::{Inner, SAID, page};
+use super::pending_writes::PendingWrites;
 use super::reason::Reason;
+use super::rest_effects;
 use super::upstream::{Outgoing, forwarded};
-use super::write_effects::{WriteEffects, upload_target};
+use super::write_effects::WriteEffects;
 
 /// The beginning of a form that is looked at.
 const LOOKED_AT: usize = 64 << 10;
-/// Posts that change nothing that is cached: steps of an upload before its end.
-const STEPS: &[&str] = &[
-    "/upload/api_get_upload_link_info",
-    "/upload/api_get_upload_link_for_part",
-    "/upload/api_complete_multipart_upload",
-];
 
 /// The beginning of a body, kept while it goes by.
 #[derive(Clone, Default)]
@@ -37,8 +31,11 @@ impl Beginning {
         kept.extend_from_slice(&bytes[..bytes.len().min(room)]);
     }
 
-    fn target(&self) -> Option<crate::entity::EntityRef> {
-        upload_target(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    /// Returns what the request may have changed.
+    fn effects(&self, proxy: &Inner, method: &Method, path: &str, query: &str) -> WriteEffects {
+        let catalogue = proxy.freshness.catalogue(PendingWrites::default(), 0, false);
+        let body = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        rest_effects::effects(method, path, query, &body, &catalogue)
     }
 }
 
@@ -48,8 +45,8 @@ pub(super) async fn pass(proxy: &Arc<Inner>, request: Request<Body>) -> Response
     let (parts, body) = request.into_parts();
     let path = parts.uri.path().to_owned();
     let target = parts.uri.path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string);
-    let changes =
-        !matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS) && !STEPS.contains(&path.as_str());
+    let query = parts.uri.query().unwrap_or_default().to_owned();
+    let (method, changes) = (parts.method.clone(), !rest_effects::only_reads(&parts.method, &path));
     let outgoing = Outgoing { method: parts.method, target, headers: parts.headers };
     let beginning = Beginning::default();
     let sent = if body.size_hint().exact() == Some(0) {
@@ -58,13 +55,13 @@ pub(super) async fn pass(proxy: &Arc<Inner>, request: Request<Body>) -> Response
         let body = stream(body, changes.then(|| beginning.clone()));
         proxy.upstream.send_upload(&outgoing, body).await
     };
-    let refused = sent.as_ref().is_ok_and(|response| response.status().is_client_error());
-    if changes && !refused {
-        let effects = match beginning.target().filter(|_| path.starts_with("/upload/")) {
-            Some(key) => WriteEffects::of_upload(key),
-            None => WriteEffects::anything(),
-        };
-        proxy.freshness.acknowledge(&effects).await;
+    let unchanged = match &sent {
+        Ok(response) => response.status().is_client_error(),
+        Err(why) => why.never_sent,
+    };
+    if changes && !unchanged {
+        let effects = beginning.effects(proxy, &method, &path, &query);
+        proxy.freshness.acknowledge(effects).await;
     }
     let response = match sent {
         Ok(response) => answer(response),

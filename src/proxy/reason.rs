@@ -74,7 +74,7 @@ reasons! {
     Stale "stale",
     /// An event marked rows of the type, and `api.on_dirty` is not `serve`.
     Dirty "dirty",
-    /// A write went through here whose effects are not read yet.
+    /// A write that the answer may depend on is not visible in the cache yet.
     PendingWrite "pending_write",
     /// The scope of the caller does not cover the request.
     Scope "scope",

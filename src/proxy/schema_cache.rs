@@ -77,7 +77,7 @@ impl SchemaCache {
         let known = lock(&self.info).clone();
         match known {
             Some((text, at)) if at.elapsed() < INFO_FOR => return Some(text),
-            Some((text, _)) if !upstream.is_worth_trying() => return Some(text),
+            Some((text, _)) if upstream.is_down() => return Some(text),
             _ => {}
         }
         let _asking = self.asking.lock().await;

@@ -25,6 +25,9 @@ pub struct Settings {
     pub stale_if_error_of: BTreeMap<EntityType, Duration>,
     /// The readings of unsettled rules that hold at this site.
     pub semantics: BTreeSet<Semantics>,
+    /// How long a read that has an older answer waits for the site; one without waits 15
+    /// times as long for a site that answers nothing at all.
+    pub patience: Duration,
     /// How long 503 and 429 of the site are waited out before the caller sees them.
     pub upstream_retry_timeout: Duration,
     /// Requests to the site in flight.
@@ -59,6 +62,7 @@ impl Default for Settings {
             stale_if_error: Duration::from_secs(8 * 3600),
             stale_if_error_of: BTreeMap::new(),
             semantics: Semantics::USUAL.iter().copied().collect(),
+            patience: Duration::from_secs(2),
             upstream_retry_timeout: Duration::from_secs(30),
             max_upstream: 64,
             max_uploads: 64,

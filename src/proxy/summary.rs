@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::catalogue::Catalogue;
-use super::decide::Scope;
+use super::decide::{Scope, Writes};
 use super::question::{self, Question, Reader};
 use super::reason::{Pass, Reason};
 use crate::api3::{Summarize, SummaryField};
@@ -25,6 +25,8 @@ pub struct SummaryPlan {
     pub columns: Arc<[Column]>,
     /// Everything visible at this moment is in the answer.
     pub fresh_as_of: SiteTime,
+    /// What pending writes mean for it.
+    pub writes: Writes,
 }
 
 /// One value to compute.

@@ -108,7 +108,7 @@ pub(super) fn find(ty: &str, filters: Value, fields: Value) -> Value {
         "return_paging_info_without_counts": true})
 }
 
-fn asked(method: &str, argument: Value) -> Asked {
+pub(super) fn asked(method: &str, argument: Value) -> Asked {
     let body = json!({"method_name": method, "params": [{"script_name": "s", "script_key": "k"}, argument]});
     Asked::parse(body.to_string().as_bytes()).expect("a request")
 }
@@ -368,30 +368,6 @@ fn marked_rows_are_served_waited_for_or_passed_on() {
 }
 
 #[test]
-fn a_write_holds_up_what_it_may_have_changed() {
-    let complete = NOW.before(Duration::from_secs(2));
-    let pending = |rows: &[(&str, SiteTime)], names: &[(&str, SiteTime)]| PendingWrites {
-        rows: rows.iter().map(|(ty, at)| (EntityType::new(ty), *at)).collect(),
-        names: names.iter().map(|(ty, at)| (EntityType::new(ty), *at)).collect(),
-        all: None,
-    };
-    let with = |fields: Value, pending_writes: PendingWrites| {
-        let asked = asked("read", find("Shot", json!([]), fields));
-        outcome_with(&asked, &Scope::Full, &Catalogue { pending_writes, ..catalogue() })
-    };
-    let before = complete.before(Duration::from_millis(1));
-    assert_eq!(with(json!([]), pending(&[("Shot", before)], &[])), "serve");
-    // A poll of the same moment may have begun before the write.
-    assert_eq!(with(json!([]), pending(&[("Shot", complete)], &[])), "pending_write");
-    assert_eq!(with(json!([]), pending(&[("Asset", NOW)], &[("Asset", NOW)])), "serve");
-    assert_eq!(with(json!(["assets"]), pending(&[("Asset", NOW)], &[])), "serve");
-    assert_eq!(with(json!(["assets"]), pending(&[], &[("Asset", NOW)])), "pending_write");
-    assert_eq!(with(json!(["sg_sequence.Sequence.code"]), pending(&[("Sequence", NOW)], &[])), "pending_write");
-    assert_eq!(with(json!(["created_by"]), pending(&[], &[("HumanUser", NOW)])), "pending_write");
-    assert_eq!(with(json!([]), PendingWrites { all: Some(NOW), ..PendingWrites::default() }), "pending_write");
-}
-
-#[test]
 fn every_reason_is_a_label_of_the_metric() {
     assert_eq!(Reason::NAMES, crate::metrics::PASS_REASONS);
     assert_eq!(Reason::EVERY.len(), Reason::NAMES.len());
@@ -478,8 +454,7 @@ fn a_cached_plan_is_decided_like_a_new_request() {
     assert!(plans.get(&[2; 32]).is_none());
 
     let shot = || EntityType::new("Shot");
-    let pending_writes =
-        PendingWrites { names: [(EntityType::new("Sequence"), NOW)].into(), ..PendingWrites::default() };
+    let pending_writes = PendingWrites::new([Arc::new(PendingWrite::new(Vec::new(), true))]);
     let mut frozen = ReplicationStatus::clone(&known.standing);
     frozen.types.remove(&shot());
     let moments = [

@@ -17,29 +17,27 @@ use tokio::sync::Semaphore;
 
 use super::callers::Digest;
 use super::memory::{MemoryBudget, OutOfMemory};
+use super::settings::Settings;
+use crate::api3;
 use crate::entity::Timestamp;
 use crate::metrics::Metrics;
 use crate::retry::retry_after;
 use crate::shotgun;
-use crate::sync::SiteClock;
+use crate::shotgun::SiteHealth;
+use crate::sync::{Replica, SiteClock};
 
 /// The longest answer that is held in memory whole.
 const MAX_ANSWER_BYTES: usize = 256 << 20;
 /// How long a request waits until fewer are in flight.
 const SLOT_TIMEOUT: Duration = Duration::from_secs(30);
-/// How often a site that is down is tried by reads that have another answer.
-const TRY_EVERY: Duration = Duration::from_secs(2);
+/// Without an older answer a silent site is waited for this many times as long.
+const WITHOUT_OLDER_ANSWER: u32 = 15;
+/// Asks nothing but whether the site answers.
+const PROBE: &str = r#"{"method_name": "info", "params": []}"#;
+/// A probe waits at least this long, however short the patience of readers is.
+const MIN_PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 /// The longest silence in the middle of an answer.
 const SILENCE: Duration = Duration::from_secs(600);
-
-/// How many requests may be in flight.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
-    /// Calls, and requests without a body.
-    pub max_calls: usize,
-    /// Requests whose bodies their callers still send.
-    pub max_uploads: usize,
-}
 
 /// A request on its way to the site.
 #[derive(Clone, Debug)]
@@ -62,8 +60,25 @@ pub(super) struct BufferedResponse {
 
 /// The site gave no answer.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("{0}")]
-pub(super) struct Unreachable(pub String);
+#[error("{words}")]
+pub(super) struct Unreachable {
+    /// Why.
+    pub words: String,
+    /// Whether the site cannot have seen the request: no connection came about.
+    pub never_sent: bool,
+}
+
+impl Unreachable {
+    /// The site may have seen the request.
+    pub fn unknown(words: impl Into<String>) -> Self {
+        Self { words: words.into(), never_sent: false }
+    }
+
+    /// The request did not leave.
+    fn never_sent(words: impl Into<String>) -> Self {
+        Self { words: words.into(), never_sent: true }
+    }
+}
 
 type InFlight = Shared<BoxFuture<'static, Result<Arc<BufferedResponse>, Unreachable>>>;
 
@@ -78,59 +93,82 @@ struct Inner {
     slots: Semaphore,
     upload_slots: Semaphore,
     memory: MemoryBudget,
-    upstream_retry_timeout: Duration,
+    settings: Arc<Settings>,
     clock: SiteClock,
+    health: SiteHealth,
     metrics: Metrics,
-    /// When a site that is down may be tried again; `None` while it is well.
-    down: Mutex<Option<Instant>>,
     in_flight: Mutex<HashMap<Digest, InFlight>>,
 }
 
 impl Upstream {
-    /// Prepares the way to the site; nothing is sent.
+    /// Prepares the way to the site that the replica follows; nothing is sent.
     ///
     /// # Errors
     ///
     /// When the certificate authority cannot be read.
     pub fn new(
         site: &shotgun::Settings,
-        limits: Limits,
+        settings: Arc<Settings>,
         memory: MemoryBudget,
-        upstream_retry_timeout: Duration,
-        clock: SiteClock,
-        metrics: Metrics,
+        replica: &Replica,
     ) -> Result<Self, shotgun::Error> {
         // Bytes go through as they are: nothing is unpacked, no redirect is followed.
         let http = shotgun::http_client(site, |builder| builder.no_gzip().read_timeout(SILENCE))?;
-        let address = shotgun::address(site)?;
-        let slots = Semaphore::new(limits.max_calls.max(1));
-        let upload_slots = Semaphore::new(limits.max_uploads.max(1));
-        let (down, in_flight) = (Mutex::default(), Mutex::default());
         Ok(Self(Arc::new(Inner {
             http,
-            site: address,
-            slots,
-            upload_slots,
+            site: shotgun::address(site)?,
+            slots: Semaphore::new(settings.max_upstream.max(1)),
+            upload_slots: Semaphore::new(settings.max_uploads.max(1)),
             memory,
-            upstream_retry_timeout,
-            clock,
-            metrics,
-            down,
-            in_flight,
+            settings,
+            clock: replica.clock().clone(),
+            health: replica.client().health().clone(),
+            metrics: replica.metrics().clone(),
+            in_flight: Mutex::default(),
         })))
     }
 
-    /// Tells whether a read that has another answer should try the site all the
-    /// same; of a site that is down, one read every two seconds does.
-    pub fn is_worth_trying(&self) -> bool {
-        let mut down = lock(&self.0.down);
-        match *down {
-            None => true,
-            Some(next) if next <= Instant::now() => {
-                *down = Some(Instant::now() + TRY_EVERY);
+    /// Tells whether the site counts as down: who has an older answer gives it at once.
+    pub fn is_down(&self) -> bool {
+        self.0.health.is_open(self.0.settings.patience)
+    }
+
+    /// Tells whether the site has been down for so long that a request without another
+    /// answer is not worth its wait either.
+    pub fn is_given_up(&self) -> bool {
+        self.is_down_for(self.last_patience())
+    }
+
+    /// Tells whether the site has been down for so long, without an answer between.
+    pub fn is_down_for(&self, duration: Duration) -> bool {
+        let open = self.0.health.open_since(self.0.settings.patience);
+        open.is_some_and(|since| since.elapsed() >= duration)
+    }
+
+    /// Returns how long the site may be silent before a request without another answer
+    /// is given up.
+    fn last_patience(&self) -> Duration {
+        self.0.settings.patience * WITHOUT_OLDER_ANSWER
+    }
+
+    /// Asks a site that is down, in turns, whether it is back; tells whether it is.
+    pub async fn probe(&self) -> bool {
+        let inner = &*self.0;
+        if !inner.health.take_probe(inner.settings.patience) {
+            return false;
+        }
+        let Ok(url) = address(&inner.site, api3::PATH) else { return false };
+        let probe = inner.http.post(url).header(header::CONTENT_TYPE, "application/json").body(PROBE);
+        let attempt = inner.health.begin();
+        match probe.timeout(inner.settings.patience.max(MIN_PROBE_TIMEOUT)).send().await {
+            Ok(response) if !is_gateway_failure(response.status()) => {
+                attempt.answered();
                 true
             }
-            Some(_) => false,
+            _ => {
+                attempt.failed();
+                false
+            }
         }
     }
 
@@ -168,7 +206,7 @@ impl Upstream {
             let _landed = Landed { upstream: &upstream, key };
             upstream.send_buffered(&outgoing, body, patient).await.map(Arc::new)
         });
-        task.map(|landed| landed.unwrap_or_else(|error| Err(Unreachable(error.to_string())))).boxed().shared()
+        task.map(|landed| landed.unwrap_or_else(|error| Err(Unreachable::unknown(error.to_string())))).boxed().shared()
     }
 
     /// Sends a request and reads the whole answer. Patient ones wait out what the
@@ -195,11 +233,15 @@ impl Upstream {
     ) -> Result<reqwest::Response, Unreachable> {
         let begun = Instant::now();
         let mut pause = Duration::from_millis(500);
+        let mut answered = false;
         loop {
-            let response = self.send(outgoing, body.clone().into(), &self.0.slots).await?;
+            let sent = self.send(outgoing, body.clone().into(), Body::Whole).await;
+            // An attempt before may have reached more than the gateway.
+            let response = sent.map_err(|why| Unreachable { never_sent: why.never_sent && !answered, ..why })?;
+            answered = true;
             let busy = matches!(response.status().as_u16(), 429 | 503);
             let wait = retry_after(response.headers()).unwrap_or(pause);
-            if !busy || !patient || begun.elapsed() + wait > self.0.upstream_retry_timeout {
+            if !busy || !patient || begun.elapsed() + wait > self.0.settings.upstream_retry_timeout {
                 return Ok(response);
             }
             self.0.metrics.source.retries.inc(&["proxy"]);
@@ -214,50 +256,66 @@ impl Upstream {
         outgoing: &Outgoing,
         body: reqwest::Body,
     ) -> Result<reqwest::Response, Unreachable> {
-        self.send(outgoing, body, &self.0.upload_slots).await
+        self.send(outgoing, body, Body::Upload).await
     }
 
     /// Sends a request without a body, once.
     pub async fn send_empty(&self, outgoing: &Outgoing) -> Result<reqwest::Response, Unreachable> {
-        self.send(outgoing, reqwest::Body::default(), &self.0.slots).await
+        self.send(outgoing, reqwest::Body::default(), Body::Whole).await
     }
 
     /// The slot is given back with the head of the answer: a caller who takes its rest
-    /// slowly holds up only itself.
+    /// slowly holds up only itself. A request whose body is here is given up when the
+    /// whole site has been silent for too long; an upload takes the time of its caller.
     async fn send(
         &self,
         outgoing: &Outgoing,
         body: reqwest::Body,
-        slots: &Semaphore,
+        kind: Body,
     ) -> Result<reqwest::Response, Unreachable> {
         let inner = &*self.0;
         let url = address(&inner.site, &outgoing.target)?;
+        let slots = if kind == Body::Whole { &inner.slots } else { &inner.upload_slots };
         let slot = tokio::time::timeout(SLOT_TIMEOUT, slots.acquire()).await;
-        let busy = |_| Unreachable("as many requests to it are in flight as there may be".to_owned());
-        let _slot = slot.map_err(busy)?.map_err(|error| Unreachable(error.to_string()))?;
+        let busy = |_| Unreachable::never_sent("as many requests to it are in flight as there may be");
+        let _slot = slot.map_err(busy)?.map_err(|error| Unreachable::never_sent(error.to_string()))?;
         let request = inner.http.request(outgoing.method.clone(), url).headers(forwarded(&outgoing.headers)).body(body);
         let begun = Instant::now();
-        let response = request.send().await.map_err(|error| self.failed(&error))?;
+        let sent = match kind {
+            Body::Whole => self.send_bounded(request).await,
+            Body::Upload => request.send().await.map_err(Failure::Http),
+        };
+        let response = sent.map_err(|failure| self.failed(&failure))?;
         inner.clock.observe(date(response.headers()));
-        let failing = matches!(response.status().as_u16(), 502..=504);
-        *lock(&inner.down) = failing.then(|| Instant::now() + TRY_EVERY);
-        if failing {
+        if is_gateway_failure(response.status()) {
+            inner.health.begin().failed();
             inner.metrics.source.failed("proxy", "http_5xx", begun.elapsed());
         } else {
+            inner.health.begin().answered();
             let length = response.content_length().unwrap_or_default();
             inner.metrics.source.answered("proxy", begun.elapsed(), length);
         }
         Ok(response)
     }
 
+    /// Waits for the head of an answer; the attempt counts as silence meanwhile.
+    async fn send_bounded(&self, request: reqwest::RequestBuilder) -> Result<reqwest::Response, Failure> {
+        let attempt = self.0.health.begin();
+        tokio::select! {
+            sent = request.send() => sent.map_err(Failure::Http),
+            () = self.0.health.hopeless(&attempt, self.last_patience()) => Err(Failure::Silence),
+        }
+    }
+
     /// Reads an answer into memory, as long as there is room for it.
     async fn read(&self, mut response: reqwest::Response) -> Result<Bytes, Unreachable> {
-        let out_of_memory = |error: OutOfMemory| Unreachable(format!("there is no room for its answer: {error}"));
+        let out_of_memory =
+            |error: OutOfMemory| Unreachable::unknown(format!("there is no room for its answer: {error}"));
         let mut reservation = self.0.memory.reserve(0).map_err(out_of_memory)?;
         let mut body = BytesMut::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| self.failed(&error))? {
+        while let Some(chunk) = response.chunk().await.map_err(|error| self.failed(&Failure::Http(error)))? {
             if body.len() + chunk.len() > MAX_ANSWER_BYTES {
-                return Err(Unreachable(format!("its answer is longer than {} MiB", MAX_ANSWER_BYTES >> 20)));
+                return Err(Unreachable::unknown(format!("its answer is longer than {} MiB", MAX_ANSWER_BYTES >> 20)));
             }
             let before = body.capacity();
             body.extend_from_slice(&chunk);
@@ -266,8 +324,12 @@ impl Upstream {
         Ok(reservation.holding(body))
     }
 
-    fn failed(&self, error: &reqwest::Error) -> Unreachable {
-        *lock(&self.0.down) = Some(Instant::now() + TRY_EVERY);
+    fn failed(&self, failure: &Failure) -> Unreachable {
+        self.0.health.begin().failed();
+        let Failure::Http(error) = failure else {
+            self.0.metrics.source.failed("proxy", "timeout", self.last_patience());
+            return Unreachable::unknown(format!("it has not answered for {} s", self.last_patience().as_secs()));
+        };
         let reason = if error.is_timeout() { "timeout" } else { "connect" };
         self.0.metrics.source.failed("proxy", reason, Duration::ZERO);
         let mut words = error.to_string();
@@ -276,8 +338,30 @@ impl Upstream {
             words = inner.to_string();
             source = inner.source();
         }
-        Unreachable(words)
+        Unreachable { words, never_sent: error.is_connect() }
     }
+}
+
+/// Where the body of a request comes from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Body {
+    /// It is in memory, or there is none.
+    Whole,
+    /// Its caller still sends it.
+    Upload,
+}
+
+/// Why no answer came.
+enum Failure {
+    /// The connection, or its end.
+    Http(reqwest::Error),
+    /// The site accepts and does not answer, this request or any other.
+    Silence,
+}
+
+/// Tells whether a gateway says that the site behind it is away.
+fn is_gateway_failure(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 502..=504)
 }
 
 /// Returns the address of a target at the site.
@@ -285,7 +369,7 @@ impl Upstream {
 /// A target decides on path and query, never on the host, and not on what lies above
 /// the path of the site: `*`, `@host/`, `/../..` are refused.
 fn address(site: &Url, target: &str) -> Result<Url, Unreachable> {
-    let refused = || Unreachable("the request names no path below it".to_owned());
+    let refused = || Unreachable::never_sent("the request names no path below it");
     if !target.starts_with('/') {
         return Err(refused());
     }

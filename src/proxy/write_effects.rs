@@ -1,9 +1,19 @@
-//! What a write may have changed, as far as its request and its answer tell.
+//! What a write may have changed, as far as its request and its answer tell: keys,
+//! and the fields of each.
 //!
-//! Pure. The keys that a write names are marked; the types that it may have
-//! changed are held until a poll of the event log that began after the write was
-//! acknowledged has seen everything. The event log tells the rest: what a template
-//! created, which side of a link was left behind.
+//! Pure. What only the cached rows know (which entities a link leaves behind, what
+//! goes along with a retirement) is named here as a [`Lookup`] and found by
+//! `effect_lookup`. What nothing but the event log can tell makes the effects
+//! [`WriteEffects::unlisted`]: they last until a poll that began after the write.
+//!
+//! Facts about the site that shape this file:
+//!
+//! - an update also moves `updated_at` and `updated_by`, and what the site derives
+//!   from the written fields of the same entity: names, dates from durations, frame
+//!   ranges, and fields that no program may write;
+//! - both sides of a link change, also those that nobody named;
+//! - a template creates Tasks, and a moved Task moves the ones that depend on it;
+//! - a revived entity appears again in every link to it.
 
 use std::collections::BTreeSet;
 
@@ -11,31 +21,136 @@ use serde_json::Value;
 
 use super::catalogue::Catalogue;
 use crate::api3::{BatchItem, Create, Delete, FieldWrite, Revive, Update, UpdateMode};
-use crate::entity::{EntityRef, EntityType, Shape};
-use crate::schema::{dependencies_on, display_name_field};
+use crate::entity::{DataType, EntityRef, EntityType, Shape};
+use crate::schema::display_name_field;
+
+/// The entities of one type that a write may have changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ids {
+    /// Any.
+    All,
+    /// This one and those with higher ids: they did not exist before the write.
+    From(i64),
+    /// These.
+    Only(BTreeSet<i64>),
+}
+
+/// The fields that a write may have changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fields {
+    /// Any.
+    All,
+    /// These.
+    Only(BTreeSet<String>),
+}
+
+impl Fields {
+    /// Tells whether the field is among them. An id never changes.
+    pub fn touch(&self, field: &str) -> bool {
+        match self {
+            Self::All => field != "id",
+            Self::Only(fields) => fields.contains(field),
+        }
+    }
+
+    /// Tells whether the display name may have changed.
+    pub fn touch_name(&self, entity_type: &EntityType) -> bool {
+        self.touch(display_name_field(entity_type)) || NAME_FIELDS.iter().any(|field| self.touch(field))
+    }
+}
+
+/// What a write may have changed of one type.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Effect {
+    /// The type.
+    pub entity_type: EntityType,
+    /// Which entities of it.
+    pub ids: Ids,
+    /// Which fields of them.
+    pub fields: Fields,
+    /// Whether they may have appeared or vanished.
+    pub lifecycle: bool,
+}
+
+/// Something that the cached rows have to be asked, before the write is sent and
+/// again after it was acknowledged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lookup {
+    /// Entities of these types that show a link to `key`: the write may take it away.
+    LeftBehind {
+        /// The entity that was written.
+        key: EntityRef,
+        /// The types on the other side.
+        types: BTreeSet<EntityType>,
+    },
+    /// Entities that `key` links to: what they show is derived from it.
+    Targets {
+        /// The entity that was written.
+        key: EntityRef,
+    },
+    /// Entities that are retired together with `key`.
+    Cascade {
+        /// The entity that is retired.
+        key: EntityRef,
+    },
+    /// Tasks whose dates follow from those of `key`.
+    Downstream {
+        /// The Task whose dates were written.
+        key: EntityRef,
+    },
+    /// The id from which on entities of a type are new.
+    NewIds {
+        /// The type.
+        entity_type: EntityType,
+    },
+}
 
 /// What a write may have changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WriteEffects {
-    /// Entities that it named or returned.
-    pub keys: BTreeSet<EntityRef>,
-    /// Types whose rows it may have changed.
-    pub rows: BTreeSet<EntityType>,
-    /// Types whose display names, or whose retirements, it may have changed.
-    pub names: BTreeSet<EntityType>,
-    /// Whether it may have changed anything.
-    pub all: bool,
-    /// Whether it may have changed the schema.
+    /// What is known of it.
+    pub effects: Vec<Effect>,
+    /// What the cached rows have to be asked.
+    pub lookups: Vec<Lookup>,
+    /// Types of entities that were created and whose ids the answer tells.
+    pub created: Vec<EntityType>,
+    /// Whether only the event log names some of the entities.
+    pub unlisted: bool,
+    /// Whether anything at all may have changed.
+    pub everything: bool,
+    /// Whether the schema may have changed.
     pub schema: bool,
 }
 
 /// Fields that display names are made of, besides the one that the type has.
 const NAME_FIELDS: &[&str] = &["cached_display_name", "name", "firstname", "lastname", "code", "title", "filename"];
+/// Fields that every update moves.
+const UPDATE_FIELDS: &[&str] = &["updated_at", "updated_by"];
+/// Fields that the site sets once.
+const CREATION_FIELDS: &[&str] = &["id", "type", "created_at", "created_by"];
+/// Fields of a Task whose change moves the Tasks that depend on it.
+const SCHEDULE_FIELDS: &[&str] =
+    &["start_date", "due_date", "duration", "est_in_mins", "pinned", "milestone", "splits"];
+/// Types of which the entities that they link to show something derived: open notes,
+/// logged time, dependencies.
+const DERIVED_FROM: &[&str] = &["Note", "Reply", "TimeLog", "TaskDependency"];
+/// What is retired and revived with an entity of a type.
+pub(super) const CASCADES: &[(&str, &[&str])] = &[
+    ("Shot", &["Version", "Task", "TaskDependency"]),
+    ("Asset", &["Task", "TaskDependency"]),
+    ("Sequence", &["Task", "TaskDependency"]),
+    ("Episode", &["Task", "TaskDependency"]),
+    ("Scene", &["Task", "TaskDependency"]),
+    ("Element", &["Task", "TaskDependency"]),
+    ("Level", &["Task", "TaskDependency"]),
+    ("Task", &["TaskDependency"]),
+    ("TaskTemplate", &["Task", "TaskDependency"]),
+];
 
 impl WriteEffects {
-    /// Returns the effects of something that nobody understands.
+    /// Returns the effects of something that nothing here understands.
     pub fn anything() -> Self {
-        Self { all: true, ..Self::default() }
+        Self { everything: true, unlisted: true, ..Self::default() }
     }
 
     /// Returns what a request may change, whatever comes of it.
@@ -44,13 +159,13 @@ impl WriteEffects {
         let known = match method {
             "create" => Create::from_wire(argument).map(|create| effects.create(&create, catalogue)),
             "update" => Update::from_wire(argument).map(|update| effects.update(&update, catalogue)),
-            "delete" => Delete::from_wire(argument).map(|delete| effects.end(delete.entity_type, delete.id)),
-            "revive" => Revive::from_wire(argument).map(|revive| effects.end(revive.entity_type, revive.id)),
+            "delete" => Delete::from_wire(argument).map(|delete| effects.delete(&delete, catalogue)),
+            "revive" => Revive::from_wire(argument).map(|revive| effects.revive(&revive, catalogue)),
             "batch" => {
                 BatchItem::list(argument).map(|items| items.iter().for_each(|item| effects.item(item, catalogue)))
             }
             _ => {
-                effects = Self { all: true, schema: method.starts_with("schema_field_"), ..Self::default() };
+                effects = Self { schema: method.starts_with("schema_field_"), ..Self::anything() };
                 Ok(())
             }
         };
@@ -58,94 +173,233 @@ impl WriteEffects {
         if known.is_ok() { effects } else { Self::anything() }
     }
 
-    /// Adds the keys that the site returned.
+    /// Returns what a new file of an entity may have changed.
+    pub fn of_upload(key: EntityRef) -> Self {
+        let mut effects = Self { unlisted: true, ..Self::default() };
+        effects.push(key.entity_type, Ids::Only([key.id].into()), Fields::All, false);
+        effects.push(EntityType::new("Attachment"), Ids::All, Fields::All, true);
+        effects
+    }
+
+    /// Adds the entities that the site says it created. Without an answer nothing
+    /// names them but the event log.
     #[must_use]
-    pub fn with_results(mut self, results: &Value) -> Self {
-        match results {
-            Value::Array(items) => items.iter().for_each(|item| self.keys.extend(EntityRef::from_json(item))),
-            other => self.keys.extend(EntityRef::from_json(other)),
+    pub fn with_results(mut self, results: Option<&Value>) -> Self {
+        let one = results.map(std::slice::from_ref).unwrap_or_default();
+        let items = results.and_then(Value::as_array).map_or(one, Vec::as_slice);
+        let returned: Vec<EntityRef> = items.iter().filter_map(EntityRef::from_json).collect();
+        for entity_type in std::mem::take(&mut self.created) {
+            let ids: BTreeSet<i64> =
+                returned.iter().filter(|key| key.entity_type == entity_type).map(|key| key.id).collect();
+            if ids.is_empty() {
+                self.unlisted = true;
+                self.lookups.push(Lookup::NewIds { entity_type });
+            } else {
+                self.push(entity_type, Ids::Only(ids), Fields::All, true);
+            }
         }
         self
     }
 
-    /// Returns what a new file of an entity may have changed.
-    pub fn of_upload(key: EntityRef) -> Self {
-        let rows = [key.entity_type.clone(), EntityType::new("Attachment")].into();
-        Self { keys: [key].into(), rows, ..Self::default() }
+    /// Returns every entity that the effects name.
+    pub fn keys(&self) -> BTreeSet<EntityRef> {
+        let listed = self.effects.iter().filter_map(|effect| match &effect.ids {
+            Ids::Only(ids) => Some((&effect.entity_type, ids)),
+            Ids::All | Ids::From(_) => None,
+        });
+        listed.flat_map(|(ty, ids)| ids.iter().map(|id| EntityRef::new(ty.clone(), *id))).collect()
+    }
+
+    /// Adds an effect, unless it changes nothing.
+    pub(super) fn push(&mut self, entity_type: EntityType, ids: Ids, fields: Fields, lifecycle: bool) {
+        let nothing = matches!(&fields, Fields::Only(fields) if fields.is_empty()) && !lifecycle;
+        let effect = Effect { entity_type, ids, fields, lifecycle };
+        if !nothing && !self.effects.contains(&effect) {
+            self.effects.push(effect);
+        }
     }
 
     fn item(&mut self, item: &BatchItem, catalogue: &Catalogue) {
         match item {
             BatchItem::Create(create) => self.create(create, catalogue),
             BatchItem::Update(update) => self.update(update, catalogue),
-            BatchItem::Delete(delete) => self.end(delete.entity_type.clone(), delete.id),
+            BatchItem::Delete(delete) => self.delete(delete, catalogue),
         }
     }
 
-    fn create(&mut self, create: &Create, catalogue: &Catalogue) {
-        self.rows.insert(create.entity_type.clone());
+    /// Notes a creation.
+    pub(super) fn create(&mut self, create: &Create, catalogue: &Catalogue) {
+        self.created.push(create.entity_type.clone());
         for field in &create.fields {
-            self.field(&create.entity_type, field, false, catalogue);
+            self.link(&create.entity_type, None, field, catalogue);
         }
+        self.template(&create.fields, catalogue);
     }
 
-    fn update(&mut self, update: &Update, catalogue: &Catalogue) {
+    /// Notes an update.
+    pub(super) fn update(&mut self, update: &Update, catalogue: &Catalogue) {
         let ty = &update.entity_type;
-        self.rows.insert(ty.clone());
-        self.keys.insert(EntityRef::new(ty.clone(), update.id));
+        let key = EntityRef::new(ty.clone(), update.id);
+        let written: BTreeSet<&str> = update.fields.iter().map(|field| field.field.as_str()).collect();
+        self.push(ty.clone(), Ids::Only([update.id].into()), Fields::Only(touched(ty, &written, catalogue)), false);
         for field in &update.fields {
-            let name = field.field.as_str();
-            if name == display_name_field(ty) || NAME_FIELDS.contains(&name) {
-                self.names.insert(ty.clone());
-            }
-            self.field(ty, field, field.mode != UpdateMode::Add, catalogue);
+            self.link(ty, Some(&key), field, catalogue);
+        }
+        if *ty == *"Task" && written.iter().any(|field| SCHEDULE_FIELDS.contains(field)) {
+            self.lookups.push(Lookup::Downstream { key: key.clone() });
+        }
+        self.derived(&key);
+        self.template(&update.fields, catalogue);
+    }
+
+    /// Notes a retirement. Links to a retired entity vanish with its own row, so only
+    /// what is retired along is looked for.
+    pub(super) fn delete(&mut self, delete: &Delete, _catalogue: &Catalogue) {
+        let key = EntityRef::new(delete.entity_type.clone(), delete.id);
+        self.push(key.entity_type.clone(), Ids::Only([key.id].into()), Fields::Only(BTreeSet::new()), true);
+        if !cascade_of(&key.entity_type).is_empty() {
+            self.lookups.push(Lookup::Cascade { key: key.clone() });
+        }
+        self.derived(&key);
+    }
+
+    /// Notes a revival: rows that were read while the entity was retired lack the link
+    /// to it, so nothing here can name them.
+    pub(super) fn revive(&mut self, revive: &Revive, catalogue: &Catalogue) {
+        let ty = &revive.entity_type;
+        self.unlisted = true;
+        self.push(ty.clone(), Ids::Only([revive.id].into()), Fields::All, true);
+        let mut revived = vec![ty.clone()];
+        for child in cascade_of(ty) {
+            let child = EntityType::new(child);
+            self.push(child.clone(), Ids::All, Fields::All, true);
+            revived.push(child);
+        }
+        for target in revived {
+            self.holders(&target, catalogue);
+        }
+        self.derived(&EntityRef::new(ty.clone(), revive.id));
+    }
+
+    /// Notes every cached row that may show a link to entities of a type.
+    fn holders(&mut self, target: &EntityType, catalogue: &Catalogue) {
+        for holder in catalogue.stored.types.keys() {
+            self.push(holder.clone(), Ids::All, Fields::Only(link_fields(holder, target, catalogue)), false);
         }
     }
 
-    /// A retirement or a revival takes other entities along, and links to them.
-    fn end(&mut self, entity_type: EntityType, id: i64) {
-        self.keys.insert(EntityRef::new(entity_type, id));
-        self.all = true;
+    fn derived(&mut self, key: &EntityRef) {
+        if DERIVED_FROM.contains(&key.entity_type.as_str()) || key.entity_type.is_connection() {
+            self.lookups.push(Lookup::Targets { key: key.clone() });
+        }
+    }
+
+    /// A template creates Tasks, with links from wherever Tasks are shown.
+    fn template(&mut self, fields: &[FieldWrite], catalogue: &Catalogue) {
+        if fields.iter().any(|field| field.field == "task_template" && !field.value.is_null()) {
+            let task = EntityType::new("Task");
+            self.unlisted = true;
+            self.lookups.push(Lookup::NewIds { entity_type: task.clone() });
+            self.holders(&task, catalogue);
+        }
     }
 
     /// Notes the other sides of a link that is written: those named, and, where
-    /// something is taken away, those that nobody names.
-    fn field(&mut self, ty: &EntityType, field: &FieldWrite, takes_away: bool, catalogue: &Catalogue) {
-        if field.field == "task_template" {
-            self.rows.insert(EntityType::new("Task"));
-        }
-        for dependency in dependencies_on(ty, &field.field) {
-            let cached = catalogue.stored.types.iter();
-            let derived = cached.filter(|(_, cached)| cached.data_type(dependency.field).is_some());
-            self.rows.extend(derived.map(|(holder, _)| holder.clone()));
-        }
+    /// something is taken away, those that the cached rows know. `key` is the entity
+    /// that is written, `None` where it is new.
+    fn link(&mut self, ty: &EntityType, key: Option<&EntityRef>, field: &FieldWrite, catalogue: &Catalogue) {
         let Some(schema) = catalogue.schema.field(ty, &field.field) else { return };
         if !matches!(schema.data_type.shape(), Shape::Link | Shape::Links) {
             return;
         }
         let one = std::slice::from_ref(&field.value);
-        let named = field.value.as_array().map_or(one, Vec::as_slice).iter().filter_map(EntityRef::from_json);
-        for target in named.filter(|target| shows(&target.entity_type, ty, catalogue)) {
-            self.rows.insert(target.entity_type.clone());
-            self.keys.insert(target);
+        for target in field.value.as_array().map_or(one, Vec::as_slice).iter().filter_map(EntityRef::from_json) {
+            let fields = other_side(&target.entity_type, ty, catalogue);
+            self.push(target.entity_type, Ids::Only([target.id].into()), fields, false);
         }
-        if takes_away {
+        if let Some(key) = key.filter(|_| field.mode != UpdateMode::Add) {
             let every: Vec<_> = catalogue.stored.types.keys().cloned().collect();
             let valid = if schema.valid_types.is_empty() { &every } else { &schema.valid_types };
-            self.rows.extend(valid.iter().filter(|target| shows(target, ty, catalogue)).cloned());
+            let types: BTreeSet<_> =
+                valid.iter().filter(|target| !link_fields(target, ty, catalogue).is_empty()).cloned().collect();
+            if !types.is_empty() {
+                self.lookups.push(Lookup::LeftBehind { key: key.clone(), types });
+            }
         }
     }
 }
 
-/// Tells whether cached rows of `holder` may show a link to entities of `target`.
-fn shows(holder: &EntityType, target: &EntityType, catalogue: &Catalogue) -> bool {
-    let Some(cached) = catalogue.stored.types.get(holder) else { return false };
-    let mut links =
-        cached.fields.iter().filter(|(_, data_type)| matches!(data_type.shape(), Shape::Link | Shape::Links));
-    links.any(|(name, _)| {
-        let field = catalogue.schema.field(holder, name);
-        field.is_none_or(|field| field.valid_types.is_empty() || field.valid_types.contains(target))
-    })
+/// Returns the types that are retired and revived with entities of a type.
+pub(super) fn cascade_of(entity_type: &EntityType) -> &'static [&'static str] {
+    CASCADES.iter().find(|(ty, _)| *ty == entity_type.as_str()).map_or(&[], |(_, types)| types)
+}
+
+/// Returns the fields that the site may change when these are written.
+pub(super) fn touched(ty: &EntityType, written: &BTreeSet<&str>, catalogue: &Catalogue) -> BTreeSet<String> {
+    let mut fields: BTreeSet<String> = written.iter().chain(UPDATE_FIELDS).map(|field| (*field).to_owned()).collect();
+    fields.extend(derived_fields(ty, catalogue));
+    if written.iter().any(|field| *field == display_name_field(ty) || NAME_FIELDS.contains(field)) {
+        fields.insert(display_name_field(ty).to_owned());
+        fields.extend(NAME_FIELDS.iter().map(|field| (*field).to_owned()));
+    }
+    // Dates follow from durations, frame ranges from cuts, and the other way round.
+    let measures = |field: &str| catalogue.schema.field(ty, field).is_some_and(|schema| is_measure(schema.data_type));
+    if written.iter().any(|field| measures(field)) {
+        let stored = catalogue.stored.types.get(ty).into_iter().flat_map(|cached| &cached.fields);
+        let measured = stored.filter(|(_, data_type)| is_measure(**data_type)).map(|(name, _)| name.to_string());
+        fields.extend(measured.filter(|field| !CREATION_FIELDS.contains(&field.as_str())));
+    }
+    fields
+}
+
+fn is_measure(data_type: DataType) -> bool {
+    matches!(
+        data_type,
+        DataType::Date
+            | DataType::DateTime
+            | DataType::Duration
+            | DataType::Number
+            | DataType::Float
+            | DataType::Percent
+            | DataType::Timecode
+    )
+}
+
+/// Returns the cached fields that programs cannot write: the site derives them.
+fn derived_fields(ty: &EntityType, catalogue: &Catalogue) -> BTreeSet<String> {
+    let stored = catalogue.stored.types.get(ty).into_iter().flat_map(|cached| &cached.fields);
+    let derived = stored.filter(|(name, _)| {
+        let editable = catalogue.schema.field(ty, name).is_none_or(|schema| schema.editable);
+        !editable && !CREATION_FIELDS.contains(&name.as_str())
+    });
+    derived.map(|(name, _)| name.to_string()).collect()
+}
+
+/// Returns what changes of an entity when a link between it and one of type `ty`
+/// does: the fields that show the link, and what is derived from them. Nothing where
+/// no cached field shows it.
+pub(super) fn other_side(holder: &EntityType, ty: &EntityType, catalogue: &Catalogue) -> Fields {
+    // Both ends of a connection show each other, not the connection.
+    if ty.is_connection() {
+        return Fields::All;
+    }
+    let mut fields = link_fields(holder, ty, catalogue);
+    if !fields.is_empty() || DERIVED_FROM.contains(&ty.as_str()) {
+        fields.extend(derived_fields(holder, catalogue));
+        fields.extend(UPDATE_FIELDS.iter().map(|field| (*field).to_owned()));
+    }
+    Fields::Only(fields)
+}
+
+/// Returns the cached fields of `holder` that may link to entities of `target`.
+pub(super) fn link_fields(holder: &EntityType, target: &EntityType, catalogue: &Catalogue) -> BTreeSet<String> {
+    let stored = catalogue.stored.types.get(holder).into_iter().flat_map(|cached| &cached.fields);
+    let links = stored.filter(|(name, data_type)| {
+        let may_link = |valid: &Vec<EntityType>| valid.is_empty() || valid.contains(target);
+        matches!(data_type.shape(), Shape::Link | Shape::Links)
+            && catalogue.schema.field(holder, name).is_none_or(|field| may_link(&field.valid_types))
+    });
+    links.map(|(name, _)| name.to_string()).collect()
 }
 
 /// Finds the entity of an upload in the beginning of its form: one of parts, or

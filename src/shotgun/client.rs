@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::{Answer, Error, ErrorKind, Info, Purpose, Settings};
+use super::{Answer, Error, ErrorKind, Info, Purpose, Settings, SiteHealth};
 use crate::api3::{self, AnswerRow, PagingInfo, Read, ReadAnswer, Request, Summarize};
 use crate::budget::Budget;
 use crate::entity::{EntityType, Timestamp};
@@ -30,6 +30,7 @@ struct Inner {
     endpoint: String,
     http: reqwest::Client,
     budget: Budget,
+    health: SiteHealth,
     metrics: Metrics,
 }
 
@@ -50,12 +51,17 @@ impl Client {
         let endpoint = format!("{site}{}", api3::PATH);
         let http = http_client(&settings, |builder| builder.timeout(settings.timeout))?;
         let budget = Budget::new(settings.max_concurrency, settings.max_rps);
-        Ok(Self(Arc::new(Inner { endpoint, http, budget, metrics, settings })))
+        Ok(Self(Arc::new(Inner { endpoint, http, budget, health: SiteHealth::default(), metrics, settings })))
     }
 
     /// Returns the address of the site.
     pub fn site(&self) -> &str {
         &self.0.settings.site
+    }
+
+    /// Returns whether the site answers, as this client and those who share it find out.
+    pub fn health(&self) -> &SiteHealth {
+        &self.0.health
     }
 
     /// Returns the rows per page that reads ask for.
@@ -201,7 +207,7 @@ impl Client {
         metrics.source.throttle_wait.inc_by(permit.waited.as_secs_f64());
         metrics.source.in_flight.set(budget.in_flight() as f64);
         let started = Instant::now();
-        let outcome = self.exchange(body, take).await;
+        let outcome = self.exchange(body, purpose, take).await;
         drop(permit);
         metrics.source.in_flight.set(budget.in_flight() as f64);
         match &outcome {
@@ -211,9 +217,23 @@ impl Client {
         outcome.map(|(reply, _)| reply)
     }
 
-    async fn exchange<T>(&self, body: &str, take: fn(&[u8]) -> Result<T, Error>) -> Result<(Reply<T>, u64), Error> {
-        let request = self.0.http.post(&self.0.endpoint).header("content-type", "application/json; charset=utf-8");
-        let response = request.body(body.to_owned()).send().await.map_err(|error| Error::from_reqwest(&error))?;
+    async fn exchange<T>(
+        &self,
+        body: &str,
+        purpose: Purpose,
+        take: fn(&[u8]) -> Result<T, Error>,
+    ) -> Result<(Reply<T>, u64), Error> {
+        let mut request = self.0.http.post(&self.0.endpoint).body(body.to_owned());
+        if let Some(longest) = purpose.longest() {
+            request = request.timeout(longest.min(self.0.settings.timeout));
+        }
+        let attempt = self.0.health.begin();
+        let sent = request.header("content-type", "application/json; charset=utf-8").send().await;
+        match &sent {
+            Ok(response) if !matches!(response.status().as_u16(), 502..=504) => attempt.answered(),
+            _ => attempt.failed(),
+        }
+        let response = sent.map_err(|error| Error::from_reqwest(&error))?;
         let status = response.status();
         let server_time = date_header(&response);
         let retry_after = retry_after(response.headers());

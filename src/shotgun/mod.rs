@@ -8,6 +8,7 @@
 mod answer;
 mod client;
 mod error;
+pub mod health;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -19,6 +20,10 @@ use crate::retry::RetryPolicy;
 pub use answer::{Answer, Info};
 pub use client::{Client, address, http_client};
 pub use error::{Error, ErrorKind};
+pub use health::SiteHealth;
+
+/// How long a poll of the event log may take.
+const POLL_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How a site is reached.
 #[derive(Clone, Debug)]
@@ -98,6 +103,12 @@ impl Purpose {
             Self::EventPoll | Self::Fetch | Self::Schema | Self::Info => Priority::Follow,
             Self::Import | Self::Scan | Self::Validate => Priority::Background,
         }
+    }
+
+    /// Returns how long one request may take at most: a poll is small, and following goes
+    /// on only after it.
+    fn longest(self) -> Option<Duration> {
+        (self == Self::EventPoll).then_some(POLL_TIMEOUT)
     }
 
     /// The poll loop has its own backoff; trying again inside a poll would only

@@ -299,6 +299,48 @@ impl State {
         .await
     }
 
+    /// Returns the marks of these entities.
+    pub async fn marks_of(&self, entity_type: &EntityType, ids: &[i64]) -> Result<Vec<Mark>> {
+        let (entity_type, ids) = (entity_type.clone(), ids.to_vec());
+        self.read(move |connection| {
+            let sql = format!("SELECT {COLUMNS} FROM marks WHERE type = ?1 AND id = ?2");
+            let mut marks = Vec::new();
+            for id in ids {
+                marks.extend(collect(connection, &sql, params![entity_type.as_str(), id])?);
+            }
+            Ok(marks)
+        })
+        .await
+    }
+
+    /// Returns the ids of a type whose marks are due, at most `limit`.
+    pub async fn due_ids(&self, entity_type: &EntityType, now: SiteTime, limit: usize) -> Result<Vec<i64>> {
+        let entity_type = entity_type.clone();
+        self.read(move |connection| {
+            let sql = "SELECT id FROM marks WHERE type = ?1 AND due_at <= ?2 AND kinds & ?3 = 0 ORDER BY id LIMIT ?4";
+            let stuck = Kinds::QUARANTINED | Kinds::HELD;
+            let mut statement = connection.prepare_cached(sql)?;
+            let values = params![entity_type.as_str(), now.0, stuck.0, limit as i64];
+            let rows = statement.query_map(values, |row| row.get(0))?;
+            Ok(rows.collect::<rusqlite::Result<_>>()?)
+        })
+        .await
+    }
+
+    /// Returns the keys that writes through the proxy have touched and that were not
+    /// read again yet.
+    pub async fn dirty_by_writes(&self, limit: usize) -> Result<Vec<EntityRef>> {
+        self.read(move |connection| {
+            let sql = "SELECT type, id FROM marks WHERE kinds & ?1 <> 0 AND kinds & ?2 = 0 LIMIT ?3";
+            let mut statement = connection.prepare_cached(sql)?;
+            let values = params![Kinds::WRITE.0, Kinds::QUARANTINED.0, limit as i64];
+            let rows = statement
+                .query_map(values, |row| Ok(EntityRef::new(row.get::<_, String>(0)?.as_str(), row.get(1)?)))?;
+            Ok(rows.collect::<rusqlite::Result<_>>()?)
+        })
+        .await
+    }
+
     /// Returns when the next mark becomes due.
     pub async fn next_due(&self) -> Result<Option<SiteTime>> {
         self.read(move |connection| {

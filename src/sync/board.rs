@@ -78,6 +78,8 @@ type Result<T, E = BoardError> = std::result::Result<T, E>;
 struct Got {
     #[serde(default)]
     found: bool,
+    #[serde(default, rename = "_version")]
+    version: i64,
     #[serde(rename = "_source")]
     source: Option<Value>,
 }
@@ -151,22 +153,24 @@ impl Board {
         Ok(self.client.send(&call).await?.is_success())
     }
 
-    /// Returns the newest notice; nothing before a leader wrote one.
+    /// Returns the newest notice with its version, which each later one exceeds;
+    /// nothing before a leader wrote one.
     ///
     /// # Errors
     ///
     /// When the cluster gives no answer, or one of another version of sgcache.
-    pub async fn read(&self) -> Result<Option<Notice>> {
-        let got = self.get(&self.follow, LEADER).await?;
-        let notice = got.map(serde_json::from_value).transpose();
-        notice.map_err(|source| BoardError::Malformed { index: self.follow.clone(), source })
+    pub async fn read(&self) -> Result<Option<(i64, Notice)>> {
+        let Some((version, source)) = self.get(&self.follow, LEADER).await? else { return Ok(None) };
+        let notice = serde_json::from_value(source);
+        let notice = notice.map_err(|source| BoardError::Malformed { index: self.follow.clone(), source })?;
+        Ok(Some((version, notice)))
     }
 
-    async fn get(&self, index: &str, id: &str) -> Result<Option<Value>> {
+    async fn get(&self, index: &str, id: &str) -> Result<Option<(i64, Value)>> {
         let answer = self.client.send(&Call::get(format!("/{index}/_doc/{id}")).accept(&[404])).await?;
         // A missing index is a missing document: nobody has written yet.
-        let got: Got = answer.json().unwrap_or(Got { found: false, source: None });
-        Ok(got.source.filter(|_| got.found))
+        let got: Got = answer.json().unwrap_or(Got { found: false, version: 0, source: None });
+        Ok(got.source.filter(|_| got.found).map(|source| (got.version, source)))
     }
 
     /// Tells the leader to read keys again, and returns the id of the message.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use futures::stream::{self, StreamExt};
 
 use super::write::{Said, Written, quarantine};
-use super::{KeyChange, Replica, Result, SyncError};
+use super::{KeyChange, KeyOutcome, Replica, Result, SyncError};
 use crate::api3::RowText;
 use crate::entity::{EntityRef, EntityType};
 use crate::entity_config::TypeLayout;
@@ -88,8 +88,8 @@ impl Replica {
         let mut parts = vec![marks];
         let mut read = 0;
         while let Some(part) = parts.pop() {
-            let error = match self.fetch_part(&layout, part).await {
-                Ok(()) => {
+            let error = match self.fetch_part(&layout, part, Purpose::Fetch).await {
+                Ok(_) => {
                     read += part.len();
                     continue;
                 }
@@ -123,12 +123,14 @@ impl Replica {
         })
     }
 
-    async fn fetch_part(&self, layout: &TypeLayout, marks: &[Mark]) -> Result<()> {
+    /// Reads keys of one type and writes what the site says; false when the absence of
+    /// some is not believed yet, so that they stay as they are.
+    async fn fetch_part(&self, layout: &TypeLayout, marks: &[Mark], purpose: Purpose) -> Result<bool> {
         let started = Instant::now();
         let ids: Vec<i64> = marks.iter().map(|mark| mark.key.id).collect();
         let ticket = self.begin_read(&layout.entity_type).await?;
         self.step("fetch: begun")?;
-        let findings = match self.read_surely(layout, &ids, Purpose::Fetch).await {
+        let findings = match self.read_surely(layout, &ids, purpose).await {
             Ok(findings) => findings,
             Err(error) => {
                 self.state().abandon(&ticket).await?;
@@ -138,9 +140,10 @@ impl Replica {
         self.step("fetch: read")?;
         // A repair is asked for because the store cannot be believed.
         let suppress = !marks.iter().any(|mark| mark.kinds.any(Kinds::REPAIR));
-        self.write(Written { marks, suppress, ..Written::unmarked(layout, ticket, findings) }).await?;
+        let changes = self.write(Written { marks, suppress, ..Written::unmarked(layout, ticket, findings) }).await?;
         self.metrics().sync.fetch_duration.observe(started.elapsed().as_secs_f64());
-        Ok(())
+        let undecided = |change: &KeyChange| matches!(change.outcome, KeyOutcome::Held | KeyOutcome::Suspected);
+        Ok(!changes.iter().any(undecided))
     }
 
     /// Asks the site for keys, in every list there is; one that is in none is
@@ -221,6 +224,28 @@ impl Replica {
         let off = |mark: &Mark| Postponed { key: mark.key.clone(), delay, add: Kinds::default() };
         let postponed: Vec<_> = marks.iter().map(off).collect();
         Ok(self.state().postpone(&postponed, self.now()).await?)
+    }
+
+    /// Reads those of these keys that are dirty, at once and before all other work: the
+    /// caller of a write waits for them. A key that is dirty no longer was read after it
+    /// became so. Returns false when some of them cannot be read yet.
+    ///
+    /// # Errors
+    ///
+    /// When the site or the store fails; the keys stay dirty.
+    pub async fn refetch_now(&self, entity_type: &EntityType, ids: &[i64]) -> Result<bool> {
+        let layout = self.tracked().layout(entity_type).cloned();
+        let mut complete = true;
+        for chunk in ids.chunks(self.client().page_size() as usize) {
+            let marks = self.state().marks_of(entity_type, chunk).await?;
+            complete &= match &layout {
+                _ if marks.is_empty() => true,
+                Some(layout) if self.must_wait(layout).await?.is_some() => false,
+                Some(layout) => self.fetch_part(layout, &marks, Purpose::Proxy).await?,
+                None => self.fetch_names(entity_type, &marks).await.map(|_| true)?,
+            };
+        }
+        Ok(complete)
     }
 
     /// Reads keys again at once and writes them in any case, even when nothing

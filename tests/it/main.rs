@@ -38,6 +38,7 @@ mod proxy_outage;
 mod proxy_python;
 mod proxy_rig;
 mod proxy_scenarios;
+mod proxy_writes;
 mod prometheus;
 mod report_elastic;
 mod scenarios;

@@ -24,7 +24,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Everything at once; it ends with the test.
 pub struct Rig {
-    sim: SimHandle,
+    sim: Option<SimHandle>,
+    site: Arc<Site>,
     pub url: String,
     pub site_url: String,
     pub metrics: Metrics,
@@ -33,6 +34,7 @@ pub struct Rig {
     /// What shadow mode has told of.
     pub differences: Arc<Mutex<Vec<Difference>>>,
     stop: CancellationToken,
+    stop_following: CancellationToken,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -99,7 +101,8 @@ impl Rig {
         let listener = ApiListener::bind(([127, 0, 0, 1], 0).into(), &settings).await.expect("a free port");
         let url = format!("{}://{}", if listener.is_tls() { "https" } else { "http" }, listener.address());
         let stop = CancellationToken::new();
-        let (router, ends) = (proxy.router(), [stop.clone(), stop.clone(), stop.clone()]);
+        let stop_following = stop.child_token();
+        let (router, ends) = (proxy.router(), [stop.clone(), stop.clone(), stop_following.clone()]);
         let [served, kept, followed] = ends;
         let following = Arc::clone(&follower);
         let supervisor = Supervisor::new(metrics.clone(), stop.clone());
@@ -109,7 +112,31 @@ impl Rig {
             tokio::spawn(async move { following.run(&supervisor, followed).await.expect("no loop fails") }),
         ];
         let site_url = sim.url();
-        Self { sim, url, site_url, metrics, replica, directory, differences, stop, tasks }
+        let site = Arc::clone(sim.site());
+        Self {
+            sim: Some(sim),
+            site,
+            url,
+            site_url,
+            metrics,
+            replica,
+            directory,
+            differences,
+            stop,
+            stop_following,
+            tasks,
+        }
+    }
+
+    /// Closes the site: whoever connects is refused.
+    pub async fn take_site_away(&mut self) {
+        self.sim.take().expect("a site").shutdown().await;
+    }
+
+    /// Ends the loop that follows the site; the proxy goes on.
+    pub async fn stop_following(&mut self) {
+        self.stop_following.cancel();
+        self.tasks.pop().expect("the loop that follows").await.expect("an end");
     }
 
     /// Waits until every type is live.
@@ -147,7 +174,7 @@ impl Rig {
     }
 
     pub fn site(&self) -> &Arc<Site> {
-        self.sim.site()
+        &self.site
     }
 
     /// Calls the proxy with the own credentials.

@@ -1,0 +1,155 @@
+//! Finds in the cached rows what a write may have changed besides what it names.
+//!
+//! Asked before the write is sent and again after the acknowledgement: between the
+//! two a row may arrive in the cache that shows the link still, or no longer. What the
+//! cache cannot tell becomes an effect on the whole type, which lasts until the event
+//! log has told the rest.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::catalogue::Catalogue;
+use super::write_effects::{self, Fields, Ids, Lookup, WriteEffects, cascade_of, link_fields, other_side};
+use crate::entity::{EntityRef, EntityType, Shape};
+use crate::filter::FieldPath;
+use crate::state::State;
+use crate::store::{self, Store};
+
+/// More entities than this are not listed one by one.
+const MAX_LISTED: usize = 500;
+
+/// What the cache knows.
+pub(super) struct EffectLookup<'a> {
+    pub store: &'a dyn Store,
+    pub state: &'a State,
+    pub catalogue: &'a Catalogue,
+}
+
+impl EffectLookup<'_> {
+    /// Adds what the lookups of a write find to its effects.
+    pub async fn resolve(&self, effects: &mut WriteEffects) {
+        for lookup in effects.lookups.clone() {
+            match lookup {
+                Lookup::LeftBehind { key, types } => self.left_behind(&key, &types, effects).await,
+                Lookup::Targets { key } => self.targets(&key, effects).await,
+                Lookup::Cascade { key } => self.cascade(&key, effects).await,
+                Lookup::Downstream { key } => self.downstream(&key, effects).await,
+                Lookup::NewIds { entity_type } => self.new_ids(entity_type, effects).await,
+            }
+        }
+    }
+
+    /// Entities that show a link to the key, and those that its own row shows.
+    async fn left_behind(&self, key: &EntityRef, types: &BTreeSet<EntityType>, effects: &mut WriteEffects) {
+        let Some(mut others) = self.referrers(key).await else {
+            for ty in types {
+                effects.unlisted = true;
+                effects.push(ty.clone(), Ids::All, other_side(ty, &key.entity_type, self.catalogue), false);
+            }
+            return;
+        };
+        others.extend(self.linked(key).await);
+        for (ty, ids) in by_type(others.into_iter().filter(|other| types.contains(&other.entity_type))) {
+            let fields = other_side(&ty, &key.entity_type, self.catalogue);
+            effects.push(ty, Ids::Only(ids), fields, false);
+        }
+    }
+
+    /// Entities that the key links to, of which something is derived from it.
+    async fn targets(&self, key: &EntityRef, effects: &mut WriteEffects) {
+        let ty = &key.entity_type;
+        if self.catalogue.stored.types.contains_key(ty) {
+            let mut others = self.linked(key).await;
+            others.extend(self.referrers(key).await.unwrap_or_default());
+            for (other, ids) in by_type(others) {
+                let fields = other_side(&other, ty, self.catalogue);
+                effects.push(other, Ids::Only(ids), fields, false);
+            }
+            return;
+        }
+        let fields = self.catalogue.schema.entity(ty).into_iter().flat_map(|entity| entity.fields.values());
+        let linked: BTreeSet<_> = fields.flat_map(|field| &field.valid_types).collect();
+        for other in linked.into_iter().filter(|other| self.catalogue.stored.types.contains_key(*other)) {
+            effects.unlisted = true;
+            effects.push(other.clone(), Ids::All, other_side(other, ty, self.catalogue), false);
+        }
+    }
+
+    /// Entities that go along with a retirement: those of the fitting types that link
+    /// to it.
+    async fn cascade(&self, key: &EntityRef, effects: &mut WriteEffects) {
+        let types = cascade_of(&key.entity_type);
+        let goes_along = |other: &EntityRef| types.contains(&other.entity_type.as_str());
+        let Some(others) = self.referrers(key).await else {
+            for ty in types {
+                effects.unlisted = true;
+                effects.push(EntityType::new(ty), Ids::All, Fields::Only(BTreeSet::new()), true);
+            }
+            return;
+        };
+        for (ty, ids) in by_type(others.into_iter().filter(goes_along)) {
+            effects.push(ty, Ids::Only(ids), Fields::Only(BTreeSet::new()), true);
+        }
+    }
+
+    /// Tasks that depend on the key have their dates moved. Whether there are any the
+    /// row of the key tells; how far they move only the site knows.
+    async fn downstream(&self, key: &EntityRef, effects: &mut WriteEffects) {
+        let row = self.row(key, &["downstream_tasks"]).await;
+        let none = row.and_then(|row| row.get("downstream_tasks")).and_then(|value| Some(value.as_array()?.is_empty()));
+        if none == Some(true) {
+            return;
+        }
+        effects.unlisted = true;
+        let moved: BTreeSet<&str> = ["start_date", "due_date", "duration"].into();
+        let fields = write_effects::touched(&key.entity_type, &moved, self.catalogue);
+        effects.push(key.entity_type.clone(), Ids::All, Fields::Only(fields), false);
+    }
+
+    /// New entities have higher ids than any that was seen before.
+    async fn new_ids(&self, entity_type: EntityType, effects: &mut WriteEffects) {
+        let ids = match self.state.newest(&entity_type).await {
+            Ok((highest, _)) => Ids::From(highest + 1),
+            _ => Ids::All,
+        };
+        effects.push(entity_type, ids, Fields::All, true);
+    }
+
+    /// Returns the rows that link to an entity, `None` when the store cannot list
+    /// them.
+    async fn referrers(&self, key: &EntityRef) -> Option<Vec<EntityRef>> {
+        let found = self.store.referrers(key, MAX_LISTED).await.ok()?;
+        (!found.more).then_some(found.keys)
+    }
+
+    /// Returns what the cached row of an entity links to, through any field that may
+    /// show it back.
+    async fn linked(&self, key: &EntityRef) -> Vec<EntityRef> {
+        let Some(cached) = self.catalogue.stored.types.get(&key.entity_type) else { return Vec::new() };
+        let links = cached.fields.iter().filter(|(_, ty)| matches!(ty.shape(), Shape::Link | Shape::Links));
+        let names: Vec<&str> = links.map(|(name, _)| name.as_str()).collect();
+        let Some(row) = self.row(key, &names).await else { return Vec::new() };
+        let values = names.iter().filter_map(|name| row.get(name));
+        let mut linked = Vec::new();
+        for value in values {
+            let one = std::slice::from_ref(&value);
+            linked.extend(value.as_array().map_or(one, Vec::as_slice).iter().filter_map(EntityRef::from_json));
+        }
+        linked.retain(|other| !link_fields(&other.entity_type, &key.entity_type, self.catalogue).is_empty());
+        linked
+    }
+
+    async fn row(&self, key: &EntityRef, fields: &[&str]) -> Option<store::Row> {
+        let cached = self.catalogue.stored.types.get(&key.entity_type)?;
+        let known = fields.iter().filter_map(|field| Some(FieldPath::local(*field, cached.data_type(field)?)));
+        let fields = store::Fields::Only(known.collect());
+        self.store.get(std::slice::from_ref(key), &fields).await.ok()?.into_iter().next()
+    }
+}
+
+fn by_type(keys: impl IntoIterator<Item = EntityRef>) -> BTreeMap<EntityType, BTreeSet<i64>> {
+    let mut by_type: BTreeMap<EntityType, BTreeSet<i64>> = BTreeMap::new();
+    for key in keys {
+        by_type.entry(key.entity_type).or_default().insert(key.id);
+    }
+    by_type
+}

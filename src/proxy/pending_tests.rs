@@ -1,0 +1,124 @@
+//! Tests of pending writes: which reads depend on which writes.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::pending_writes::Dependency;
+use super::tests::{asked, catalogue, find};
+use super::write_effects::WriteEffects;
+use super::*;
+
+/// What a read does while the write is pending: `serve`, `unless` it shows an entity
+/// that was written, or `pending_write`.
+fn outcome(method: &str, write: Value, read: Value) -> String {
+    let known = catalogue();
+    let results = json!([{"type": "Shot", "id": 9}, {"type": "Sequence", "id": 9}]);
+    let effects = WriteEffects::of_request(method, &write, &known).with_results(Some(&results));
+    let write = PendingWrite::new(effects.effects, effects.everything);
+    let pending_writes = PendingWrites::new([Arc::new(write)]);
+    let catalogue = Catalogue { pending_writes, ..known };
+    match decide(&asked("read", read), &Scope::Full, &catalogue) {
+        Decision::Serve(serve) => match *serve {
+            Serve::Read(plan) if plan.writes.unless_any.is_some() => "unless".into(),
+            _ => "serve".into(),
+        },
+        Decision::Pass(pass) => pass.reason.to_string(),
+    }
+}
+
+fn update(ty: &str, id: i64, field: &str, value: Value) -> Value {
+    json!({"type": ty, "id": id, "fields": [{"field_name": field, "value": value}]})
+}
+
+fn delete(ty: &str, id: i64) -> Value {
+    json!({"type": ty, "id": id})
+}
+
+#[test]
+fn a_read_depends_only_on_fields_that_an_update_may_have_changed() {
+    let status = || update("Shot", 1, "sg_status_list", json!("ip"));
+    let cases = [
+        (json!([["id", "is", 2]]), json!(["sg_status_list"]), "serve"),
+        (json!([["id", "in", [2, 3]]]), json!([]), "serve"),
+        (json!([["id", "is", 1]]), json!(["code", "assets"]), "serve"),
+        (json!([["id", "is", 1]]), json!(["sg_status_list"]), "unless"),
+        (json!([]), json!(["code"]), "serve"),
+        (json!([["code", "is", "a"]]), json!(["sg_status_list"]), "unless"),
+        (json!([["sg_status_list", "is", "ip"]]), json!([]), "pending_write"),
+        (json!([["sg_status_list", "is", "ip"], ["id", "is", 2]]), json!([]), "serve"),
+    ];
+    for (filters, fields, expected) in cases {
+        let found = outcome("update", status(), find("Shot", filters.clone(), fields.clone()));
+        assert_eq!(found, expected, "{filters} {fields}");
+    }
+    // Measures follow from each other.
+    let cut = update("Shot", 1, "cut_in", json!(4));
+    assert_eq!(outcome("update", cut, find("Shot", json!([["cut_in", "is", 4]]), json!([]))), "pending_write");
+}
+
+#[test]
+fn a_name_and_a_link_are_seen_from_the_other_side() {
+    let rename = || update("Sequence", 1, "code", json!("x"));
+    let recolour = || update("Sequence", 1, "done", json!(true));
+    let shots = |filters: Value, fields: Value| find("Shot", filters, fields);
+    assert_eq!(outcome("update", rename(), shots(json!([]), json!(["sg_sequence"]))), "unless");
+    assert_eq!(outcome("update", rename(), shots(json!([]), json!(["assets"]))), "serve");
+    let by_id = json!([["sg_sequence", "is", {"type": "Sequence", "id": 1}]]);
+    assert_eq!(outcome("update", rename(), shots(by_id, json!(["code"]))), "serve");
+    let by_name = json!([["sg_sequence.Sequence.code", "is", "x"]]);
+    assert_eq!(outcome("update", rename(), shots(by_name, json!([]))), "pending_write");
+    assert_eq!(outcome("update", recolour(), shots(json!([]), json!(["sg_sequence"]))), "serve");
+    assert_eq!(outcome("update", recolour(), shots(json!([]), json!(["sg_sequence.Sequence.done"]))), "unless");
+    // A link that nothing cached shows from the other side.
+    let relink = update("Shot", 1, "sg_sequence", json!({"type": "Sequence", "id": 2}));
+    assert_eq!(outcome("update", relink, find("Sequence", json!([]), json!(["code"]))), "serve");
+}
+
+#[test]
+fn what_appears_or_vanishes_is_in_no_list_until_it_is_read() {
+    let create = || json!({"type": "Shot", "fields": [{"field_name": "code", "value": "a"}], "return_fields": ["id"]});
+    assert_eq!(outcome("create", create(), find("Shot", json!([]), json!(["code"]))), "pending_write");
+    assert_eq!(outcome("create", create(), find("Shot", json!([["id", "is", 2]]), json!(["code"]))), "serve");
+    assert_eq!(outcome("create", create(), find("Shot", json!([["id", "is", 9]]), json!(["code"]))), "pending_write");
+    assert_eq!(outcome("create", create(), find("Sequence", json!([]), json!(["code"]))), "serve");
+    assert_eq!(outcome("delete", delete("Shot", 1), find("Shot", json!([]), json!(["code"]))), "unless");
+    assert_eq!(outcome("delete", delete("Shot", 1), find("Shot", json!([["id", "is", 2]]), json!([]))), "serve");
+    let linked = |filters: Value, fields: Value| find("Shot", filters, fields);
+    assert_eq!(outcome("delete", delete("Sequence", 1), linked(json!([]), json!(["sg_sequence"]))), "unless");
+    assert_eq!(outcome("delete", delete("Sequence", 1), linked(json!([]), json!(["code"]))), "serve");
+    let empty = json!([["sg_sequence", "is", null]]);
+    assert_eq!(outcome("delete", delete("Sequence", 1), linked(empty, json!([]))), "pending_write");
+    let other = json!([["sg_sequence", "is", {"type": "Sequence", "id": 2}]]);
+    assert_eq!(outcome("delete", delete("Sequence", 1), linked(other, json!([]))), "serve");
+    // Rows that were read meanwhile lack the link to what is revived.
+    assert_eq!(outcome("revive", delete("Sequence", 1), linked(json!([]), json!(["sg_sequence"]))), "pending_write");
+    assert_eq!(outcome("revive", delete("Sequence", 1), linked(json!([]), json!(["code"]))), "serve");
+    assert_eq!(outcome("work_schedule_update", json!({}), find("Asset", json!([]), json!([]))), "pending_write");
+}
+
+#[test]
+fn a_write_that_is_visible_holds_nothing_back() {
+    let write = Arc::new(PendingWrite::new(Vec::new(), true));
+    let pending_writes = PendingWrites::new([Arc::clone(&write)]);
+    let catalogue = Catalogue { pending_writes: pending_writes.clone(), ..catalogue() };
+    let read = asked("read", find("Shot", json!([]), json!([])));
+    assert!(matches!(decide(&read, &Scope::Full, &catalogue), Decision::Pass(_)));
+    let down = Catalogue { site_is_down: true, ..catalogue.clone() };
+    let Decision::Serve(serve) = decide(&read, &Scope::Full, &down) else { panic!("nothing becomes unreadable") };
+    assert!(matches!(*serve, Serve::Read(plan) if plan.writes.is_unconfirmed));
+    write.end();
+    assert!(matches!(decide(&read, &Scope::Full, &catalogue), Decision::Serve(_)));
+    let Decision::Serve(serve) = decide(&read, &Scope::Full, &down) else { panic!("an older answer") };
+    assert!(matches!(*serve, Serve::Read(plan) if !plan.writes.is_unconfirmed));
+    assert_eq!(pending_writes.without_visible().dependency(&question(), &catalogue), Dependency::None);
+}
+
+fn question() -> Question {
+    let Decision::Serve(serve) = decide(&asked("read", find("Shot", json!([]), json!([]))), &Scope::Full, &catalogue())
+    else {
+        panic!("it is served")
+    };
+    let Serve::Read(plan) = *serve else { panic!("a read") };
+    Question::clone(&plan.question)
+}

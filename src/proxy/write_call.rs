@@ -1,0 +1,68 @@
+//! A call that may change something: sent to the site, and noted before its caller
+//! learns that it worked.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::call::{Call, Outcome, gone, learn, repeat};
+use super::listener::Inner;
+use super::pending_writes::PendingWrites;
+use super::reason::{Pass, Reason};
+use super::upstream::{BufferedResponse, Unreachable};
+use super::write_effects::WriteEffects;
+use crate::api3;
+
+/// Sends what may change something. A task of its own: a caller who leaves does not
+/// leave a write unnoted.
+pub(super) async fn send(proxy: &Arc<Inner>, call: &Call, pass: Pass) -> Outcome {
+    let (shared, call) = (Arc::clone(proxy), call.clone());
+    let task = tokio::spawn(async move {
+        let catalogue = shared.freshness.catalogue(PendingWrites::default(), 0, false);
+        let mut effects = match &call.asked {
+            Ok(asked) => WriteEffects::of_request(&asked.request.method, &asked.request.argument, &catalogue),
+            Err(_) => WriteEffects::anything(),
+        };
+        // What a link leaves behind only the rows of before the write show.
+        shared.freshness.look_up(&mut effects).await;
+        let sent = shared.upstream.send_buffered(&call.outgoing, call.body.clone(), true).await;
+        if let Some(effects) = made(effects, &sent) {
+            if effects.schema {
+                shared.schemas.clear();
+            }
+            shared.freshness.acknowledge(effects).await;
+        }
+        match sent {
+            Ok(whole) => {
+                let whole = Arc::new(whole);
+                learn(&shared, &call, &whole).await;
+                repeat(&whole, "pass", Some(pass.reason))
+            }
+            Err(why) => gone(&why, &pass),
+        }
+    });
+    task.await.unwrap_or_else(|error| {
+        tracing::error!(%error, "proxy request task panicked");
+        let pass = Pass::new(Reason::Write, "");
+        gone(&Unreachable::unknown("the request failed inside of sgcache"), &pass)
+    })
+}
+
+/// Returns what a write changed, now that the site has answered or will not answer;
+/// nothing when it refused, or was never sent.
+fn made(effects: WriteEffects, sent: &Result<BufferedResponse, Unreachable>) -> Option<WriteEffects> {
+    let whole = match sent {
+        Ok(whole) => whole,
+        Err(why) if why.never_sent => return None,
+        // Lost on its way there or on the way back.
+        Err(_) => return Some(effects.with_results(None)),
+    };
+    if !whole.status.is_success() {
+        return (!whole.status.is_client_error()).then(|| effects.with_results(None));
+    }
+    let Ok(answer) = serde_json::from_slice::<Value>(&whole.body) else { return Some(effects.with_results(None)) };
+    match api3::results(answer) {
+        Ok(results) => Some(effects.with_results(Some(&results))),
+        Err(_) => None,
+    }
+}

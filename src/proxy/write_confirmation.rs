@@ -1,0 +1,255 @@
+//! Reads again what writes have changed, so that they become visible in the cache.
+//!
+//! Each write has a task of its own that ends it ([`PendingWrite::end`]). Order is
+//! known by what follows what, never by time: the keys are dirty in the state before
+//! the caller learns of the acknowledgement, and a dirty key becomes clean only by a
+//! read that began afterwards. Where only the event log names what was changed, a poll
+//! with a higher number than any that was started before has to be complete first.
+//!
+//! Reads of one type are shared: what is written while one is under way goes into the
+//! next, so that any number of writes costs two requests per round trip and type.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use super::freshness::{FreshnessTracker, Leader};
+use super::pending_writes::PendingWrite;
+use crate::entity::{EntityRef, EntityType};
+use crate::sync::{Board, Replica};
+
+/// Reads of one type side by side.
+const READS_IN_FLIGHT: usize = 2;
+/// Pauses after a read that failed.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// The pause between two looks at what the leader has taken over.
+const LEADER_PAUSE: Duration = Duration::from_millis(100);
+/// More dirty keys of one type than this are left to the loop that reads them anyway.
+const MAX_DIRTY: usize = 2_000;
+/// What follows from a read may make further keys dirty: a revived entity its links.
+const ROUNDS: usize = 3;
+
+/// What has to be read before a write is visible.
+#[derive(Debug)]
+pub(super) struct Touched {
+    /// The keys that are known.
+    pub keys: Vec<EntityRef>,
+    /// The types of which the event log names further keys, with the number of the last
+    /// poll that may have been sent before the write.
+    pub unlisted: Option<(BTreeSet<EntityType>, i64)>,
+}
+
+/// Reads keys again, several writes with one request.
+pub(super) struct Refetcher {
+    replica: Replica,
+    queues: Mutex<BTreeMap<EntityType, Queue>>,
+}
+
+#[derive(Default)]
+struct Queue {
+    ids: BTreeSet<i64>,
+    waiting: Vec<oneshot::Sender<()>>,
+    in_flight: usize,
+}
+
+impl Refetcher {
+    pub fn new(replica: Replica) -> Self {
+        Self { replica, queues: Mutex::default() }
+    }
+
+    /// Returns when every key was read by a read that began after the call, however
+    /// long the site is away.
+    pub async fn read(self: &Arc<Self>, keys: impl IntoIterator<Item = EntityRef>) {
+        let mut by_type: BTreeMap<EntityType, BTreeSet<i64>> = BTreeMap::new();
+        for key in keys {
+            by_type.entry(key.entity_type).or_default().insert(key.id);
+        }
+        let reads = by_type.into_iter().map(|(ty, ids)| self.read_type(ty, ids));
+        futures::future::join_all(reads).await;
+    }
+
+    async fn read_type(self: &Arc<Self>, entity_type: EntityType, ids: BTreeSet<i64>) {
+        while self.enqueue(&entity_type, &ids).await.is_err() {
+            // The task that read them panicked: the keys are still dirty.
+            tokio::time::sleep(LONGEST_PAUSE).await;
+        }
+    }
+
+    fn enqueue(self: &Arc<Self>, entity_type: &EntityType, ids: &BTreeSet<i64>) -> oneshot::Receiver<()> {
+        let (done, read) = oneshot::channel();
+        let mut queues = self.queues();
+        let queue = queues.entry(entity_type.clone()).or_default();
+        queue.ids.extend(ids);
+        queue.waiting.push(done);
+        if queue.in_flight < READS_IN_FLIGHT {
+            queue.in_flight += 1;
+            let slot = Slot { refetcher: Arc::clone(self), entity_type: entity_type.clone(), is_taken: true };
+            tokio::spawn(slot.work());
+        }
+        read
+    }
+
+    fn queues(&self) -> MutexGuard<'_, BTreeMap<EntityType, Queue>> {
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads until the keys are clean.
+    async fn refetch(&self, entity_type: &EntityType, ids: &[i64]) {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match self.replica.refetch_now(entity_type, ids).await {
+                Ok(true) => return,
+                Ok(false) => {}
+                Err(error) => tracing::warn!(%entity_type, %error, "what a write changed could not be read again yet"),
+            }
+            if self.are_quarantined(entity_type, ids).await {
+                return;
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// Tells whether the cache does not vouch for the keys anyway.
+    async fn are_quarantined(&self, entity_type: &EntityType, ids: &[i64]) -> bool {
+        let Ok(status) = self.replica.state().replication_status().await else { return false };
+        status.types.get(entity_type).is_none_or(|known| ids.iter().all(|id| known.quarantined.contains(id)))
+            && self.replica.tracked().follows(entity_type)
+    }
+}
+
+/// One of the reads of a type; given back also when it panics.
+struct Slot {
+    refetcher: Arc<Refetcher>,
+    entity_type: EntityType,
+    is_taken: bool,
+}
+
+impl Slot {
+    /// Takes what is to be read next, or gives the slot back. Both under one lock: keys
+    /// that come between the two would wait for a read that does not begin.
+    fn next(&mut self) -> Option<(BTreeSet<i64>, Vec<oneshot::Sender<()>>)> {
+        let mut queues = self.refetcher.queues();
+        let queue = queues.entry(self.entity_type.clone()).or_default();
+        if queue.waiting.is_empty() {
+            queue.in_flight = queue.in_flight.saturating_sub(1);
+            self.is_taken = false;
+            return None;
+        }
+        Some((std::mem::take(&mut queue.ids), std::mem::take(&mut queue.waiting)))
+    }
+
+    async fn work(mut self) {
+        while let Some((ids, waiting)) = self.next() {
+            self.refetcher.refetch(&self.entity_type, &ids.into_iter().collect::<Vec<_>>()).await;
+            for done in waiting {
+                // Fails where the task that waited is gone.
+                let _ = done.send(());
+            }
+        }
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        if let Some(queue) = self.refetcher.queues().get_mut(&self.entity_type).filter(|_| self.is_taken) {
+            queue.in_flight = queue.in_flight.saturating_sub(1);
+        }
+    }
+}
+
+impl FreshnessTracker {
+    /// Ends a write as soon as everything that it changed was read.
+    pub(super) async fn confirm(self: Arc<Self>, write: Arc<PendingWrite>, touched: Touched) {
+        match self.leader() {
+            Leader::Here(wake) => {
+                if touched.unlisted.is_some() {
+                    wake();
+                }
+                self.refetcher().read(touched.keys).await;
+                if let Some((types, after)) = touched.unlisted {
+                    self.until(|_, status| status.complete_poll > after).await;
+                    self.read_dirty(&types).await;
+                }
+            }
+            Leader::Elsewhere(board) => self.confirm_elsewhere(&Arc::clone(board), touched).await,
+        }
+        self.end(&write);
+    }
+
+    /// Reads what the event log has named, and what follows from it.
+    async fn read_dirty(&self, types: &BTreeSet<EntityType>) {
+        for _ in 0..ROUNDS {
+            let mut keys = Vec::new();
+            for ty in types {
+                match self.replica().state().due_ids(ty, self.replica().now(), MAX_DIRTY).await {
+                    Ok(ids) if ids.len() < MAX_DIRTY => {
+                        keys.extend(ids.into_iter().map(|id| EntityRef::new(ty.clone(), id)));
+                    }
+                    _ => self.until(|_, status| !status.unread.contains_key(ty)).await,
+                }
+            }
+            if keys.is_empty() {
+                return;
+            }
+            self.refetcher().read(keys).await;
+        }
+    }
+
+    /// Hands the keys to the leader and waits until it has read them: a notice that it
+    /// composed after it had taken them shows them as dirty until then.
+    async fn confirm_elsewhere(&self, board: &Board, touched: Touched) {
+        let followed = self.followed(&touched.keys);
+        let mut types: BTreeSet<EntityType> = followed.iter().map(|key| key.entity_type.clone()).collect();
+        if !followed.is_empty() {
+            self.hand_over(board, &followed).await;
+        }
+        types.extend(touched.unlisted.iter().flat_map(|(types, _)| types.iter().cloned()));
+        if types.is_empty() {
+            return;
+        }
+        let version = self.published(board).await;
+        for ty in &types {
+            self.until(|seen, status| seen > version && !status.unread.contains_key(ty)).await;
+        }
+        if touched.unlisted.is_some() {
+            let started = self.replication_status().polls_started;
+            for ty in &types {
+                self.until(|_, status| status.read_through(ty) > started).await;
+            }
+        }
+    }
+
+    async fn hand_over(&self, board: &Board, keys: &[EntityRef]) {
+        let id = loop {
+            match board.hand_over(keys).await {
+                Ok(id) => break id,
+                Err(error) => tracing::warn!(%error, "the leader could not be told of a write, it stays pending"),
+            }
+            tokio::time::sleep(LONGEST_PAUSE).await;
+        };
+        loop {
+            match board.is_taken(&id).await {
+                Ok(true) => return,
+                Ok(false) => {}
+                Err(error) => tracing::warn!(%error, "the leader could not be asked about a write"),
+            }
+            tokio::time::sleep(LEADER_PAUSE).await;
+        }
+    }
+
+    /// Returns the version of the newest notice: later ones were composed later.
+    pub(super) async fn published(&self, board: &Board) -> i64 {
+        loop {
+            match board.read().await {
+                Ok(Some((version, _))) => return version,
+                Ok(None) => {}
+                Err(error) => tracing::warn!(%error, "what the leader published could not be read"),
+            }
+            tokio::time::sleep(LEADER_PAUSE * 10).await;
+        }
+    }
+}
