@@ -140,12 +140,6 @@ pub fn dependency(field: &str) -> Option<&'static Dependency> {
     DEPENDENCIES.iter().find(|dependency| dependency.field == field)
 }
 
-/// Returns the dependencies on a field of entities of a type.
-pub fn dependencies_on(source: &EntityType, field: &str) -> impl Iterator<Item = &'static Dependency> {
-    let (source, field) = (source.clone(), field.to_owned());
-    DEPENDENCIES.iter().filter(move |one| source == *one.source && one.source_fields.contains(&field.as_str()))
-}
-
 fn is_query(field: &FieldSchema) -> bool {
     field.properties.get("query").is_some_and(|query| !query.is_null() && query.get("value") != Some(&Value::Null))
 }

@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 
 use crate::entity::{DataType, EntityType};
 
-pub use derived::{DEPENDENCIES, Dependency, Derivation, dependencies_on, dependency};
+pub use derived::{DEPENDENCIES, Dependency, Derivation, dependency};
 pub use resolve::{FaultKind, FilterFault};
 pub use wire::SchemaError;
 
