@@ -238,7 +238,7 @@ impl Callers {
         timeout: Duration,
     ) -> Result<Arc<BufferedResponse>, Unreachable> {
         let Some(credential) = Credential::of(auth) else {
-            return Err(Unreachable("only the site can judge credentials of this kind".into()));
+            return Err(Unreachable::unknown("only the site can judge credentials of this kind"));
         };
         // No entity has the id 0, so the answer is as short as can be.
         let filters = json!({"logical_operator": "and",
@@ -250,7 +250,7 @@ impl Callers {
         let outgoing = Outgoing { method: Method::POST, target: api3::PATH.to_owned(), headers };
         let sent = upstream.send_buffered(&outgoing, body.to_string().into(), false);
         let answer = tokio::time::timeout(timeout, sent).await;
-        answer.unwrap_or_else(|_| Err(Unreachable("no answer in time".into()))).map(Arc::new)
+        answer.unwrap_or_else(|_| Err(Unreachable::unknown("no answer in time"))).map(Arc::new)
     }
 }
 
