@@ -20,6 +20,7 @@ use super::settings::{Mode, OnDirty};
 use super::shadow::Comparison;
 use super::upstream::{BufferedResponse, Outgoing, Unreachable, forwarded};
 use super::write_call;
+use crate::api3;
 use crate::filter::Query;
 use crate::state::SiteTime;
 

@@ -18,7 +18,7 @@ use super::summary::{self, Column};
 use super::visibility;
 use crate::api3::PagingInfo;
 use crate::entity::EntityType;
-use crate::filter::Query;
+use crate::filter::{Filter, Query};
 use crate::state::SiteTime;
 
 pub use super::envelope::Asked;

@@ -9,7 +9,6 @@
 use serde_json::Value;
 
 use super::{EntitySchema, FieldSchema};
-use crate::entity::EntityType;
 
 /// What a derived field follows from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -299,20 +299,6 @@ impl State {
         .await
     }
 
-    /// Returns the marks of these entities.
-    pub async fn marks_of(&self, entity_type: &EntityType, ids: &[i64]) -> Result<Vec<Mark>> {
-        let (entity_type, ids) = (entity_type.clone(), ids.to_vec());
-        self.read(move |connection| {
-            let sql = format!("SELECT {COLUMNS} FROM marks WHERE type = ?1 AND id = ?2");
-            let mut marks = Vec::new();
-            for id in ids {
-                marks.extend(collect(connection, &sql, params![entity_type.as_str(), id])?);
-            }
-            Ok(marks)
-        })
-        .await
-    }
-
     /// Returns the ids of a type whose marks are due, at most `limit`.
     pub async fn due_ids(&self, entity_type: &EntityType, now: SiteTime, limit: usize) -> Result<Vec<i64>> {
         let entity_type = entity_type.clone();
