@@ -156,6 +156,7 @@ mod tests {
 
     use super::*;
     use crate::entity::DataType;
+    use crate::entity::EntityType;
 
     fn check(entity_type: &str, name: &str, change: impl FnOnce(&mut FieldSchema)) -> Option<Derivation> {
         let mut field = FieldSchema::new(DataType::MultiEntity, name);
