@@ -155,8 +155,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::entity::DataType;
-    use crate::entity::EntityType;
+    use crate::entity::{DataType, EntityType};
 
     fn check(entity_type: &str, name: &str, change: impl FnOnce(&mut FieldSchema)) -> Option<Derivation> {
         let mut field = FieldSchema::new(DataType::MultiEntity, name);
