@@ -26,7 +26,7 @@ mod shipped;
 mod sim;
 mod snapshot;
 mod status;
-mod tasks;
+mod task_gauges;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

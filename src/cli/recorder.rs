@@ -15,7 +15,7 @@ use super::Failure;
 use super::daemon::labels;
 use super::engine::Engine;
 use super::snapshot::Snapshots;
-use super::tasks::TaskGauges;
+use super::task_gauges::TaskGauges;
 use crate::pipeline::{Event, Observer, Outputs, Pipeline, PlanState};
 use crate::server::Heartbeat;
 

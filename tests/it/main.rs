@@ -9,6 +9,7 @@ mod cli_pipelines;
 mod cli_reload;
 mod cli_start;
 mod crash;
+mod documented_commands;
 mod elastic_agreement;
 mod elastic_cluster;
 mod elastic_conformance;

@@ -90,3 +90,24 @@ fn every_alert_has_a_test_a_severity_and_says_what_to_do() {
     }
     assert!(alerts > 20, "only {alerts} alerts");
 }
+
+#[test]
+fn every_alert_has_a_runbook_and_every_runbook_an_alert() {
+    let text = std::fs::read_to_string(repository("metrics/prometheus").join("sgcache.rules.yml")).unwrap();
+    let alerts: BTreeSet<String> =
+        text.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).map(str::to_owned).collect();
+    for alert in &alerts {
+        let address = format!("runbook_url: docs/runbooks/{alert}.md");
+        assert!(text.contains(&address), "{alert}: no {address}");
+    }
+    let files = std::fs::read_dir(repository("docs/runbooks")).unwrap();
+    let pages: BTreeSet<String> =
+        files.map(|file| file.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned()).collect();
+    assert_eq!(pages, alerts);
+    for alert in &alerts {
+        let page = std::fs::read_to_string(repository("docs/runbooks").join(format!("{alert}.md"))).unwrap();
+        for part in [&format!("# {alert}\n"), "\n## Look at\n", "\n## Do\n", "\n## When to ignore it\n"] {
+            assert!(page.contains(part), "{alert}: no {part:?}");
+        }
+    }
+}

@@ -1,7 +1,11 @@
 //! The gauges about scheduled tasks: when they run next, how often they should,
 //! and whether they run now.
+//!
+//! An expected interval is set only for steps that run in every run of their
+//! pipeline. Hooks and conditional steps rightly do not run for weeks, so an alert
+//! about overdue tasks must not see an interval of theirs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use chrono::Utc;
@@ -16,7 +20,7 @@ pub struct TaskGauges {
 }
 
 impl TaskGauges {
-    /// Sets what the definitions tell.
+    /// Sets what follows from the definitions.
     pub fn new(metrics: Metrics, pipelines: &[Arc<Pipeline>], plan: &PlanState) -> Self {
         let gauges = Self { metrics, steps: RwLock::default() };
         gauges.define(pipelines);
@@ -34,13 +38,14 @@ impl TaskGauges {
             // The longest of the next pauses: a schedule of weekdays has long ones.
             let next = pipeline.next_runs(Utc::now(), 8);
             let longest = next.windows(2).map(|pair| (pair[1] - pair[0]).num_seconds()).max();
-            if let Some(seconds) = longest {
-                self.each(&pipeline.name, |task| self.metrics.tasks.expected_interval.set(task, seconds as f64));
+            let Some(seconds) = longest else { continue };
+            for step in unconditional_steps(pipeline) {
+                self.metrics.tasks.expected_interval.set(&[&pipeline.name, step], seconds as f64);
             }
         }
     }
 
-    /// Takes note of what happened.
+    /// Updates the gauges after an event of the scheduler.
     pub fn note(&self, event: &Event) {
         match event {
             Event::Started(report) => self.running(&report.pipeline, true),
@@ -84,4 +89,17 @@ impl TaskGauges {
             set(&[pipeline, step]);
         }
     }
+}
+
+/// Returns the ids of the steps that run whenever their pipeline does: those without
+/// a condition that need only such steps.
+fn unconditional_steps(pipeline: &Pipeline) -> BTreeSet<&str> {
+    let mut unconditional = BTreeSet::new();
+    // Steps are in the order in which they run, so what a step needs comes before it.
+    for step in &pipeline.steps {
+        if step.when.is_none() && step.needs.iter().all(|id| unconditional.contains(id.as_str())) {
+            unconditional.insert(step.id.as_str());
+        }
+    }
+    unconditional
 }
