@@ -9,6 +9,7 @@ mod breaker;
 mod context;
 mod corrupt;
 mod daemon;
+mod dead_letters;
 mod demo;
 mod engine;
 mod explain;
@@ -83,6 +84,9 @@ enum Command {
     /// Show, confirm or judge anew deletions that wait because too many entities vanished at once
     #[command(subcommand)]
     Breaker(breaker::Command),
+    /// List, refetch or drop what could not be applied
+    #[command(subcommand, name = "deadLetters", alias = "dead-letters")]
+    DeadLetters(dead_letters::Command),
     /// Show what the daemon is doing
     Status(status::Args),
     /// Run a simulated Shotgun site
@@ -138,6 +142,7 @@ async fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Find(args) => find::run(args, config).await,
         Command::Shadow(command) => shadow::run(&command, config).await,
         Command::Breaker(command) => breaker::run(&command, config).await,
+        Command::DeadLetters(command) => dead_letters::run(command, config).await,
         Command::Explain(args) => explain::run(args, config).await,
         Command::Status(args) => status::run(args, config).await,
         Command::Sim(args) => sim::run(args).await,

@@ -1,6 +1,7 @@
 //! The integration tests, one binary.
 
 mod cli_breaker;
+mod cli_dead_letters;
 mod cli_elastic;
 mod cli_errors;
 mod cli_faults;
