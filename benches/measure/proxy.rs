@@ -53,7 +53,8 @@ pub async fn run(options: &Options) -> anyhow::Result<()> {
     let proxy = Proxy::new(made).await?;
     let listener = ApiListener::bind(([127, 0, 0, 1], 0).into(), &settings).await?;
     let url = format!("http://{}", listener.address());
-    tokio::spawn(listener.serve(proxy.router(), stop.clone()));
+    let (router, end) = (proxy.router(), stop.clone());
+    tokio::spawn(async move { listener.serve(router, end).await });
     let end = stop.clone();
     tokio::spawn(async move { proxy.run(end).await });
     let canned = canned().await?;

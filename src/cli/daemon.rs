@@ -3,9 +3,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -15,25 +15,28 @@ use super::Failure;
 use super::context::{Online, SiteAtStart, entity_config_files};
 use super::engine::{Engine, differences, instance};
 use super::pipelines::{load, selected};
-use super::recorder::recorder;
+use super::recorder::Recorder;
 use super::reload;
+use super::scheduler::{Inputs, Scheduler, give_instants, read_pauses, stored_plan};
 use super::snapshot::Snapshots;
 use crate::config::{Config, StoreSettings};
 use crate::metrics::{Labels, Metrics};
-use crate::pipeline::{self, Command, Heartbeat, Pauses, Pipeline, PlanState, Previous};
+use crate::pipeline::{self, Command, Pipeline};
 use crate::proxy::{ApiListener, ApiListenerError, Leader, Parts, Proxy};
-use crate::report::{self, RunReport, Trigger};
-use crate::server::{self, Bound, Control, Ops, RunsQuery, TriggerRefused, TriggerRequest};
+use crate::report::{RunReport, Trigger};
+use crate::server::{Bound, Control, Ops, RunsQuery, TriggerRefused, TriggerRequest};
 use crate::state::{State, StateError};
+use crate::supervisor::{Loop, beat};
 use crate::sync;
 
 /// How long a daemon that ends goes on delivering reports; what is left waits for the next one.
 const LAST_REPORTS: Duration = Duration::from_secs(3);
 
-/// How long runs may take to end once the daemon is told to stop.
-const PATIENCE: Duration = Duration::from_secs(25);
 /// How often the store is asked how it is.
 const MEASURE_EVERY: Duration = Duration::from_secs(10);
+
+/// How long one measurement may take, and the pause after it.
+const MEASURE_BOUND: Duration = Duration::from_secs(120);
 
 /// Everything that a daemon consists of.
 pub struct Daemon {
@@ -47,7 +50,9 @@ pub struct Daemon {
     pub api: std::net::SocketAddr,
     control: Control,
     tasks: Vec<JoinHandle<()>>,
-    loop_task: JoinHandle<bool>,
+    scheduling: JoinHandle<()>,
+    /// Whether every run had ended by itself.
+    drained: Arc<AtomicBool>,
 }
 
 impl Daemon {
@@ -92,34 +97,50 @@ impl Daemon {
         let state = engine.online.state.clone();
         let control = Control::new(bound.address());
         control.write(state.directory()).map_err(|error| Failure::internal(error.to_string()))?;
+        let stored = stored_plan(&state).await?;
+        let snapshots = Arc::new(Snapshots::new(Arc::clone(&engine), &pipelines, &stored).await);
+        let (observer, recorder) = Recorder::new(&engine, &pipelines, &stored, &snapshots);
         let (commands, command_receiver) = mpsc::channel(16);
         let (beat_sender, beats) = mpsc::channel(1);
-        let stored: PlanState =
-            state.plan().await?.and_then(|plan| serde_json::from_value(plan).ok()).unwrap_or_default();
-        let previous = restore(&engine, &pipelines).await?;
-        let snapshots = Arc::new(Snapshots::new(Arc::clone(&engine), &pipelines, &stored).await);
-        let heartbeat = server::Heartbeat::default();
-        let (observer, record) = recorder(&engine, &pipelines, &stored, &snapshots, &heartbeat);
         let (looked_up, pauses) = watch::channel(read_pauses(&state).await);
-        let daemon = pipeline::Daemon::new(engine.runner.clone(), pipelines, &stored, Utc::now(), overrides, observer)
-            .with_previous(previous)
-            .with_pauses(Arc::new(move || pauses.borrow().clone()));
-        let mut tasks = vec![tokio::spawn(record)];
-        tasks.push(tokio::spawn(beat(beat_sender, looked_up, state.clone(), engine.shutdown.clone())));
-        let ops = bound.address();
-        tasks.push(tokio::spawn(reload::watch(Arc::clone(&engine), names, commands.clone())));
-        tasks.push(tokio::spawn(serve(bound, router(&engine, &snapshots, &control, heartbeat, commands), &engine)));
-        tasks.push(tokio::spawn(measure(Arc::clone(&snapshots), engine.shutdown.clone())));
-        let api = listener.address();
+        let inputs = Inputs { pauses, beats, commands: command_receiver };
+        let (scheduler, drained) = Scheduler::new(&engine, pipelines, overrides, observer, inputs);
+        let (ops, api) = (bound.address(), listener.address());
+        let router = router(&engine, &snapshots, &control, commands.clone());
+
+        let (supervisor, stop) = (engine.supervisor.clone(), engine.shutdown.clone());
+        let mut tasks =
+            vec![supervisor.spawn(Loop::Recorder, move || sharing(&recorder, |it| async move { it.run().await }))];
+        let heart = (stop.clone(), state.clone(), beat_sender, looked_up);
+        tasks.push(supervisor.spawn(Loop::Heartbeat, move || {
+            let (stop, state, beats, pauses) = heart.clone();
+            give_instants(beats, pauses, state, stop)
+        }));
+        let reloading = Arc::clone(&engine);
+        tasks.push(
+            supervisor
+                .spawn(Loop::Reload, move || reload::watch(Arc::clone(&reloading), names.clone(), commands.clone())),
+        );
+        let (bound, until) = (Arc::new(bound), stop.clone());
+        tasks.push(supervisor.spawn(Loop::OpsListener, move || {
+            let (router, until) = (router.clone(), until.clone());
+            sharing(&bound, |it| async move { it.serve(router, until).await })
+        }));
+        let until = stop.clone();
+        let measured = Arc::clone(&snapshots);
+        tasks.push(supervisor.spawn(Loop::StoreHealth, move || measure(Arc::clone(&measured), until.clone())));
         tasks.extend(open(listener, &engine).await?);
         tasks.extend(lead(&engine)?);
         if let Some(delivery) = engine.delivery.clone() {
-            let stop = engine.shutdown.clone();
-            tasks.push(tokio::spawn(async move { delivery.run(stop, LAST_REPORTS).await }));
+            tasks.push(supervisor.spawn(Loop::Outbox, move || {
+                let stop = stop.clone();
+                sharing(&delivery, |it| async move { it.run(stop, LAST_REPORTS).await })
+            }));
         }
-        let loop_task = tokio::spawn(daemon.run(beats, command_receiver, PATIENCE));
+        let scheduling =
+            supervisor.spawn(Loop::Scheduler, move || sharing(&scheduler, |it| async move { it.run().await }));
         tracing::info!(site = engine.online.client.site(), %ops, %api, "the daemon runs");
-        Ok(Self { engine, snapshots, ops, api, control, tasks, loop_task })
+        Ok(Self { engine, snapshots, ops, api, control, tasks, scheduling, drained })
     }
 
     /// Runs until `stop` is done or a loop is given up, then ends what runs, in order.
@@ -145,7 +166,7 @@ impl Daemon {
         tracing::info!("stopping");
         self.engine.shutdown.cancel();
         let ended = tokio::select! {
-            ended = self.loop_task => ended.unwrap_or(false),
+            _ = self.scheduling => self.drained.load(Ordering::Relaxed),
             () = interrupted() => false,
         };
         for task in self.tasks {
@@ -227,14 +248,6 @@ fn check_overrides(pipelines: &[Arc<Pipeline>], overrides: &BTreeMap<String, Str
     Ok(())
 }
 
-/// Reads which pipelines are paused; `None` when the state cannot be read.
-async fn read_pauses(state: &State) -> Option<Pauses> {
-    Pauses::load(state)
-        .await
-        .inspect_err(|error| tracing::warn!(%error, "the pauses of pipelines could not be read"))
-        .ok()
-}
-
 /// The continuous pipeline says how the event log is followed.
 fn follow_settings(pipelines: &[Arc<Pipeline>]) -> sync::Settings {
     let mut settings = sync::Settings::default();
@@ -245,61 +258,10 @@ fn follow_settings(pipelines: &[Arc<Pipeline>]) -> sync::Settings {
     settings
 }
 
-/// Fills the gauges about last runs from the history, and tells how the last run
-/// of each pipeline ended.
-async fn restore(engine: &Engine, pipelines: &[Arc<Pipeline>]) -> Result<BTreeMap<String, Previous>, Failure> {
-    let mut previous = BTreeMap::new();
-    for pipeline in pipelines {
-        let rows = engine.online.state.runs(1, Some(&pipeline.name)).await?;
-        let Some(mut report) = rows.into_iter().find_map(|row| serde_json::from_value::<RunReport>(row.report).ok())
-        else {
-            continue;
-        };
-        match report.finished_at {
-            Some(finished_at) => {
-                report::prometheus::restore(&engine.online.metrics, &report);
-                previous.insert(pipeline.name.clone(), Previous { status: report.status, finished_at });
-            }
-            None => {
-                // It ran when the process before this one died.
-                report.finished_at = Some(Utc::now());
-                report.reason = Some("the daemon ended before the run did".to_owned());
-                engine.remember(&report).await?;
-            }
-        }
-    }
-    Ok(previous)
-}
-
-async fn beat(
-    beats: mpsc::Sender<DateTime<Utc>>,
-    pauses: watch::Sender<Option<Pauses>>,
-    state: State,
-    stop: CancellationToken,
-) {
-    let mut heartbeat = match Heartbeat::start().await {
-        Ok(heartbeat) => heartbeat,
-        Err(error) => return tracing::error!(%error, "nothing will be scheduled: the heartbeat does not start"),
-    };
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => break,
-            now = heartbeat.next() => match now {
-                Some(now) => {
-                    pauses.send_replace(read_pauses(&state).await);
-                    // A full channel means that the loop is busy with the last beat.
-                    let _ = beats.try_send(now);
-                }
-                None => break,
-            },
-        }
-    }
-    heartbeat.stop().await;
-}
-
 /// Shows in the metrics how the store is, also while nobody asks for a status.
 async fn measure(snapshots: Arc<Snapshots>, stop: CancellationToken) {
     loop {
+        beat(MEASURE_BOUND).await;
         let measured = async {
             snapshots.measure_store().await;
             tokio::time::sleep(MEASURE_EVERY).await;
@@ -329,13 +291,16 @@ async fn open(listener: ApiListener, engine: &Arc<Engine>) -> Result<[JoinHandle
         differences: differences(online, engine.delivery.as_deref()),
     };
     let proxy = Proxy::new(parts).await.map_err(|error| Failure::internal(error.to_string()))?;
-    let (router, stop) = (proxy.router(), engine.shutdown.clone());
-    let kept = tokio::spawn(async move { proxy.run(stop).await });
-    let stop = engine.shutdown.clone();
-    let served = tokio::spawn(async move {
-        if let Err(error) = listener.serve(router, stop).await {
-            tracing::error!(%error, "the api listener ended");
-        }
+    let (router, stop, supervisor) = (proxy.router(), engine.shutdown.clone(), &engine.supervisor);
+    let (proxy, until) = (Arc::new(proxy), stop.clone());
+    let kept = supervisor.spawn(Loop::Freshness, move || {
+        let until = until.clone();
+        sharing(&proxy, |it| async move { it.run(until).await })
+    });
+    let listener = Arc::new(listener);
+    let served = supervisor.spawn(Loop::ApiListener, move || {
+        let (router, stop) = (router.clone(), stop.clone());
+        sharing(&listener, |it| async move { it.serve(router, stop).await })
     });
     Ok([kept, served])
 }
@@ -344,10 +309,13 @@ async fn open(listener: ApiListener, engine: &Arc<Engine>) -> Result<[JoinHandle
 fn lead(engine: &Arc<Engine>) -> Result<Option<JoinHandle<()>>, Failure> {
     let StoreSettings::Elasticsearch(settings) = &engine.online.config.store else { return Ok(None) };
     let board = super::serve::board(settings)?;
-    let (engine, stop) = (Arc::clone(engine), engine.shutdown.clone());
-    Ok(Some(tokio::spawn(async move {
-        let poke = || engine.following.follower().iter().for_each(|follower| follower.poke());
-        board.lead(&engine.replica, &instance(), poke, stop).await;
+    let publisher = Arc::new((board, Arc::clone(engine)));
+    Ok(Some(engine.supervisor.spawn(Loop::ClusterPublisher, move || {
+        sharing(&publisher, |it| async move {
+            let (board, engine) = &*it;
+            let poke = || engine.following.follower().iter().for_each(|follower| follower.poke());
+            board.lead(&engine.replica, &instance(), poke, engine.shutdown.clone()).await;
+        })
     })))
 }
 
@@ -358,20 +326,15 @@ pub(super) fn closed(error: ApiListenerError) -> Failure {
     }
 }
 
-fn serve(bound: Bound, router: axum::Router, engine: &Engine) -> impl Future<Output = ()> + use<> {
-    let stop = engine.shutdown.clone();
-    async move {
-        if let Err(error) = bound.serve(router, stop).await {
-            tracing::error!(%error, "the ops listener ended");
-        }
-    }
+/// Begins one life of a loop over something that outlives it.
+pub(super) fn sharing<T, F: Future>(shared: &Arc<T>, body: impl FnOnce(Arc<T>) -> F) -> F {
+    body(Arc::clone(shared))
 }
 
 fn router(
     engine: &Arc<Engine>,
     snapshots: &Arc<Snapshots>,
     control: &Control,
-    heartbeat: server::Heartbeat,
     commands: mpsc::Sender<Command>,
 ) -> axum::Router {
     let snapshots = Arc::clone(snapshots);
@@ -380,7 +343,6 @@ fn router(
         let snapshots = Arc::clone(&snapshots);
         async move { snapshots.take().await }
     })
-    .with_heartbeat(heartbeat)
     .with_supervisor(engine.supervisor.clone())
     .with_runs(move |query| {
         let state = state.clone();

@@ -95,14 +95,17 @@ pub async fn run(args: Args) -> Result<u8, Failure> {
             None => interrupted().await,
         }
     };
-    ended.await;
+    let failed = tokio::select! {
+        () = ended => None,
+        failed = daemon.engine.supervisor.failed() => Some(failed),
+    };
     watch.abort();
     let last = daemon.snapshots.take().await;
     let stopped = daemon.stop().await;
     sim.shutdown().await;
     eprintln!();
     super::status::print(&last);
-    stopped.map(|()| 0)
+    failed.map_or(stopped.map(|()| 0), |failed| Err(Failure::internal(failed.to_string())))
 }
 
 async fn start_site(args: &Args) -> Result<crate::sim::SimHandle, Failure> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::Utc;
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::Failure;
@@ -33,6 +34,8 @@ pub struct Engine {
     pub replica: Replica,
     /// The follower, while this process follows the site.
     pub following: Following,
+    /// Why changed files were not taken over, the last time.
+    pub reload_problem: Mutex<Option<String>>,
     /// Keeps the loops of this process running.
     pub supervisor: Supervisor,
     /// Runs pipelines.
@@ -127,7 +130,19 @@ impl Engine {
         let runner = runner.with_tell(tell(notifiers.clone()));
         let delivery = delivery(&online)?;
         let sinks = sinks(&online, delivery.as_deref());
-        Ok(Self { online, replica, following, supervisor, runner, shutdown, delivery, notifiers, sinks })
+        let reload_problem = Mutex::default();
+        Ok(Self {
+            online,
+            replica,
+            following,
+            reload_problem,
+            supervisor,
+            runner,
+            shutdown,
+            delivery,
+            notifiers,
+            sinks,
+        })
     }
 
     /// Runs a pipeline, and keeps and sends its report.

@@ -21,6 +21,7 @@ mod pause;
 mod pipelines;
 mod recorder;
 mod reload;
+mod scheduler;
 mod serve;
 mod shadow;
 mod shipped;

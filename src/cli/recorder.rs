@@ -2,13 +2,15 @@
 //! what the status page shows of them.
 //!
 //! The scheduler does not wait for a disk, so its events are queued here and one
-//! task writes them in their order. The queue is as long as the events that the
-//! scheduler reports during one slow write, a few per second. It ends with the
-//! scheduler, and everything in it is written before the daemon ends.
+//! loop writes them in their order. The queue is as long as the events that the
+//! scheduler reports during one slow write, a few per second. The loop ends with the
+//! scheduler, and everything in the queue is written before the daemon ends.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use super::Failure;
@@ -17,64 +19,90 @@ use super::engine::Engine;
 use super::snapshot::Snapshots;
 use super::task_gauges::TaskGauges;
 use crate::pipeline::{Event, Observer, Outputs, Pipeline, PlanState};
-use crate::server::Heartbeat;
+use crate::supervisor::beat;
 
-/// Returns the observer for the scheduler, and the task that writes what it
-/// reports.
-pub(super) fn recorder(
-    engine: &Arc<Engine>,
-    pipelines: &[Arc<Pipeline>],
-    plan: &PlanState,
-    snapshots: &Arc<Snapshots>,
-    heartbeat: &Heartbeat,
-) -> (Observer, impl Future<Output = ()> + use<>) {
-    let (queue, mut queued) = mpsc::unbounded_channel();
-    let heartbeat = heartbeat.clone();
-    let observer: Observer = Arc::new(move |event| {
-        if let Event::Beat(_) = &event {
-            heartbeat.beat();
+/// How long it may take to write one event.
+const WRITE_BOUND: Duration = Duration::from_secs(120);
+
+/// Takes the events of the scheduler from a queue, also after it was started again: what
+/// is in the queue is not lost.
+pub(super) struct Recorder {
+    engine: Arc<Engine>,
+    snapshots: Arc<Snapshots>,
+    gauges: TaskGauges,
+    queued: tokio::sync::Mutex<mpsc::UnboundedReceiver<Event>>,
+    outputs: Mutex<BTreeMap<String, Outputs>>,
+}
+
+impl Recorder {
+    /// Returns the observer for the scheduler, and the recorder of what it reports.
+    pub fn new(
+        engine: &Arc<Engine>,
+        pipelines: &[Arc<Pipeline>],
+        plan: &PlanState,
+        snapshots: &Arc<Snapshots>,
+    ) -> (Observer, Arc<Self>) {
+        let (queue, queued) = mpsc::unbounded_channel();
+        let observer: Observer = Arc::new(move |event| {
+            // Without a receiver the process is ending and nothing is left to write to.
+            let _ = queue.send(event);
+        });
+        let recorder = Self {
+            engine: Arc::clone(engine),
+            snapshots: Arc::clone(snapshots),
+            gauges: TaskGauges::new(engine.online.metrics.clone(), pipelines, plan),
+            queued: tokio::sync::Mutex::new(queued),
+            outputs: Mutex::new(outputs_of(pipelines)),
+        };
+        (observer, Arc::new(recorder))
+    }
+
+    /// Writes events until the scheduler is gone.
+    pub async fn run(&self) {
+        let mut queued = self.queued.lock().await;
+        loop {
+            beat(Duration::MAX).await;
+            let Some(event) = queued.recv().await else { return };
+            beat(WRITE_BOUND).await;
+            self.record(&event).await;
         }
-        // Without a receiver the process is ending and nothing is left to write to.
-        let _ = queue.send(event);
-    });
-    let (engine, snapshots) = (Arc::clone(engine), Arc::clone(snapshots));
-    let gauges = TaskGauges::new(engine.online.metrics.clone(), pipelines, plan);
-    let mut outputs = outputs_of(pipelines);
-    let record = async move {
-        while let Some(event) = queued.recv().await {
-            if let Event::Reloaded(pipelines) = &event {
-                let layouts = engine.replica.configured();
-                let types = layouts.iter().map(|layout| layout.entity_type.as_str());
-                engine.online.metrics.relabel(&labels(types, pipelines));
-                outputs = outputs_of(pipelines);
-            }
-            if let Err(failure) = write(&engine, &outputs, &event).await {
-                tracing::error!(error = %failure.message, "the history could not be written");
-            }
-            gauges.note(&event);
-            snapshots.note(&event).await;
+    }
+
+    async fn record(&self, event: &Event) {
+        if let Event::Reloaded(pipelines) = event {
+            let layouts = self.engine.replica.configured();
+            let types = layouts.iter().map(|layout| layout.entity_type.as_str());
+            self.engine.online.metrics.relabel(&labels(types, pipelines));
+            *self.outputs.lock() = outputs_of(pipelines);
         }
-    };
-    (observer, record)
+        if let Err(failure) = self.write(event).await {
+            tracing::error!(error = %failure.message, "the history could not be written");
+        }
+        self.gauges.note(event);
+        self.snapshots.note(event).await;
+    }
+
+    async fn write(&self, event: &Event) -> Result<(), Failure> {
+        match event {
+            Event::Started(report) => self.engine.remember(report).await,
+            Event::Ended(report) => {
+                let outputs = self.outputs.lock().get(&report.pipeline).copied().unwrap_or_default();
+                self.engine.keep(report, outputs).await
+            }
+            Event::Planned(plan) => {
+                let plan = serde_json::to_value(plan).map_err(|error| Failure::internal(error.to_string()))?;
+                Ok(self.engine.online.state.set_plan(&plan).await?)
+            }
+            Event::Skipped { .. }
+            | Event::Queued { .. }
+            | Event::ClockJump(_)
+            | Event::Paused { .. }
+            | Event::Reloaded(_)
+            | Event::Beat(_) => Ok(()),
+        }
+    }
 }
 
 fn outputs_of(pipelines: &[Arc<Pipeline>]) -> BTreeMap<String, Outputs> {
     pipelines.iter().map(|pipeline| (pipeline.name.clone(), pipeline.outputs)).collect()
-}
-
-async fn write(engine: &Engine, outputs: &BTreeMap<String, Outputs>, event: &Event) -> Result<(), Failure> {
-    match event {
-        Event::Started(report) => engine.remember(report).await,
-        Event::Ended(report) => engine.keep(report, outputs.get(&report.pipeline).copied().unwrap_or_default()).await,
-        Event::Planned(plan) => {
-            let plan = serde_json::to_value(plan).map_err(|error| Failure::internal(error.to_string()))?;
-            Ok(engine.online.state.set_plan(&plan).await?)
-        }
-        Event::Skipped { .. }
-        | Event::Queued { .. }
-        | Event::ClockJump(_)
-        | Event::Paused { .. }
-        | Event::Reloaded(_)
-        | Event::Beat(_) => Ok(()),
-    }
 }

@@ -20,9 +20,13 @@ use super::pipelines::{load, selected};
 use crate::config::Config;
 use crate::metrics::seconds;
 use crate::pipeline::{Command, Pipeline};
+use crate::supervisor::beat;
 
 /// How often files are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// How long a look and a reload may take.
+const ROUND_BOUND: Duration = Duration::from_secs(120);
 
 /// Names, times and sizes of the files that a reload reads.
 type Look = Vec<(PathBuf, Option<SystemTime>, u64)>;
@@ -37,6 +41,7 @@ pub async fn watch(engine: Arc<Engine>, names: Vec<String>, commands: mpsc::Send
     let config = engine.online.config.clone();
     let (mut used, mut before) = (look(&config), look(&config));
     loop {
+        beat(ROUND_BOUND).await;
         let asked = tokio::select! {
             () = engine.shutdown.cancelled() => return,
             hangup = hangups.recv() => hangup.is_some(),
@@ -59,12 +64,14 @@ async fn reload(engine: &Engine, names: &[String], commands: &mpsc::Sender<Comma
         Ok(pipelines) => {
             tracing::info!(pipelines = pipelines.len(), "took over the configuration");
             about.config_valid.set(1.0);
+            *engine.reload_problem.lock() = None;
             about.config_reloaded.set(seconds(Utc::now()));
             // Fails only when the daemon is stopping.
             let _ = commands.send(Command::Reload { pipelines }).await;
         }
         Err(failure) => {
             about.config_valid.set(0.0);
+            *engine.reload_problem.lock() = Some(failure.to_string());
             tracing::error!("the old configuration stays in use");
             eprintln!("{failure}");
         }

@@ -9,17 +9,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{TimeDelta, Utc};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::Failure;
 use super::context::{Online, SiteAtStart, load_config};
-use super::daemon::{closed, interrupted};
+use super::daemon::{closed, interrupted, sharing};
 use super::engine::instance;
 use crate::config::{ElasticsearchSettings, StoreSettings};
 use crate::elastic;
 use crate::proxy::{ApiListener, Leader, Mode, Parts, Proxy};
 use crate::server::{Bound, Control, Ops, StatusSnapshot, StoreStatus, TypeState, TypeStatus};
 use crate::state;
+use crate::supervisor::{Loop, Supervisor};
 use crate::sync::{self, Board, Replica};
 
 /// A leader that was not heard for so long makes this process unready.
@@ -66,37 +68,55 @@ pub async fn run(config: Option<&Path>) -> Result<u8, Failure> {
     let proxy = Proxy::new(parts).await.map_err(|error| Failure::internal(error.to_string()))?;
     tracing::info!(site = online.client.site(), ops = %bound.address(), api = %listener.address(), "serving");
     let stop = CancellationToken::new();
-    let observer = Arc::new(Observer { online, replica, proxy: proxy.clone() });
+    let supervisor = Supervisor::new(online.metrics.clone(), stop.clone());
+    supervisor.guard_process().map_err(|error| Failure::internal(format!("no watchdog: {error}")))?;
+    let observer = Arc::new(Observer { online, replica, proxy: proxy.clone(), supervisor: supervisor.clone() });
     let control = Control::new(bound.address());
-    let ops = Ops::new(observer.online.metrics.clone(), control, move || {
-        let observer = Arc::clone(&observer);
-        async move { observer.snapshot().await }
-    });
-    let [kept, served, shown] = [stop.clone(), stop.clone(), stop.clone()];
-    let router = proxy.router();
-    let tasks = [
-        tokio::spawn(async move { proxy.run(kept).await }),
-        tokio::spawn(
-            async move { ended("api", listener.serve(router, served).await.map_err(|error| error.to_string())) },
-        ),
-        tokio::spawn(async move {
-            ended("ops", bound.serve(ops.router(), shown).await.map_err(|error| error.to_string()));
-        }),
-    ];
-    interrupted().await;
+    let metrics = observer.online.metrics.clone();
+    let ops = Ops::new(metrics, control, move || sharing(&observer, |it| async move { it.snapshot().await }))
+        .with_supervisor(supervisor.clone());
+    let tasks = start(&supervisor, &stop, proxy, listener, (bound, ops));
+    let failed = tokio::select! {
+        () = interrupted() => None,
+        failed = supervisor.failed() => Some(failed),
+    };
     tracing::info!("stopping");
     stop.cancel();
     for task in tasks {
-        // A task that panicked has said so; there is nothing left to undo.
+        // What hangs now ends with the process.
         let _ = tokio::time::timeout(Duration::from_secs(5), task).await;
     }
-    Ok(0)
+    failed.map_or(Ok(0), |failed| Err(Failure::internal(failed.to_string())))
 }
 
-fn ended(listener: &str, outcome: Result<(), String>) {
-    if let Err(error) = outcome {
-        tracing::error!(%error, "the {listener} listener ended");
-    }
+/// Starts the loops of this process.
+fn start(
+    supervisor: &Supervisor,
+    stop: &CancellationToken,
+    proxy: Proxy,
+    listener: ApiListener,
+    (bound, ops): (Bound, Ops),
+) -> [JoinHandle<()>; 3] {
+    let [kept, served, shown] = [stop.clone(), stop.clone(), stop.clone()];
+    let (api, router) = (proxy.router(), ops.router());
+    let (proxy, listener, bound) = (Arc::new(proxy), Arc::new(listener), Arc::new(bound));
+    let freshness = move || {
+        let stop = kept.clone();
+        sharing(&proxy, |it| async move { it.run(stop).await })
+    };
+    let api_listener = move || {
+        let (router, stop) = (api.clone(), served.clone());
+        sharing(&listener, |it| async move { it.serve(router, stop).await })
+    };
+    let ops_listener = move || {
+        let (router, stop) = (router.clone(), shown.clone());
+        sharing(&bound, |it| async move { it.serve(router, stop).await })
+    };
+    [
+        supervisor.spawn(Loop::Freshness, freshness),
+        supervisor.spawn(Loop::ApiListener, api_listener),
+        supervisor.spawn(Loop::OpsListener, ops_listener),
+    ]
 }
 
 /// Says how this process is.
@@ -104,6 +124,7 @@ struct Observer {
     online: Online,
     replica: Replica,
     proxy: Proxy,
+    supervisor: Supervisor,
 }
 
 impl Observer {
@@ -112,6 +133,7 @@ impl Observer {
         let standing = self.proxy.replication_status();
         let mut snapshot = StatusSnapshot::empty(now);
         snapshot.instance = instance();
+        snapshot.loops = self.supervisor.status();
         self.online.client.site().clone_into(&mut snapshot.site);
         let age = |at: state::SiteTime| TimeDelta::from_std(self.replica.now().since(at)).unwrap_or_default();
         snapshot.sync.last_poll_at = standing.complete_as_of.map(|at| now - age(at));

@@ -89,6 +89,7 @@ impl Snapshots {
         self.engine.online.client.site().clone_into(&mut snapshot.site);
         snapshot.store = self.store().await;
         snapshot.loops = self.engine.supervisor.status();
+        snapshot.reload_problem = self.engine.reload_problem.lock().clone();
         if let Err(error) = self.fill(&mut snapshot).await {
             snapshot.sync.last_error = Some(error.to_string());
         }
@@ -120,6 +121,9 @@ impl Snapshots {
         snapshot.sync = SyncStatus {
             following: poll.is_some(),
             last_poll_at: poll.as_ref().and_then(|poll| poll.last_success).map(|at| snapshot.now - age(at)),
+            poll_failures: poll.as_ref().map_or(0, |poll| poll.failures),
+            failing_since: poll.as_ref().and_then(|poll| poll.failing_since).map(|at| snapshot.now - age(at)),
+            write_problem: self.engine.following.follower().and_then(|follower| follower.write_problem()),
             last_error: poll.and_then(|poll| poll.error),
             lag_seconds: self.lag(snapshot.now).await,
             lag_history: Vec::new(),

@@ -23,6 +23,10 @@ use super::error::{Error, ErrorKind, Result};
 use super::limits::BulkLimits;
 use super::settings::{Auth, RetryLimits, Settings, Timeouts};
 use crate::retry::retry_after;
+use crate::supervisor;
+
+/// What everything around one wait may take before a loop counts as stuck.
+const SLACK: Duration = Duration::from_secs(60);
 
 /// A client of one cluster. Cheap to clone; clones share what they learn about it.
 #[derive(Clone)]
@@ -154,7 +158,9 @@ impl Client {
     }
 
     pub(super) async fn pause(&self, attempt: u32, asked: Option<Duration>) {
-        tokio::time::sleep(self.inner.retry.pause(attempt, asked, rand::random())).await;
+        let pause = self.inner.retry.pause(attempt, asked, rand::random());
+        supervisor::working(pause + SLACK);
+        tokio::time::sleep(pause).await;
     }
 
     pub(super) fn attempts(&self) -> u32 {
@@ -173,6 +179,7 @@ impl Client {
             Patience::Bulk => self.inner.timeouts.bulk,
             Patience::Other => self.inner.timeouts.other,
         };
+        supervisor::working(limit + SLACK);
         match tokio::time::timeout(limit, self.exchange(node, call, &name)).await {
             Ok(result) => result,
             Err(_) => Err(Failure {

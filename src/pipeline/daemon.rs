@@ -5,21 +5,25 @@
 //! observer keeps history, plan and metrics. Beats come over a channel: from a
 //! [`super::Heartbeat`] in the daemon, from a test otherwise.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinSet;
+use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     Decision, Pauses, Pipeline, PlanState, Planner, Previous, RunOrder, Runner, SkipReason, SupervisorControl, find,
     supervise,
 };
-use crate::report::{RunReport, Trigger};
+use crate::report::{RunReport, Status, Trigger};
+use crate::supervisor::{beat, panic_text};
+
+/// How long the loop may take for what one beat starts: it only decides, runs are tasks.
+const ROUND_BOUND: Duration = Duration::from_secs(90);
 
 /// Something that happened.
 #[derive(Debug, Clone)]
@@ -102,6 +106,7 @@ struct Supervised {
     hash: String,
     stop: CancellationToken,
     paused: watch::Sender<bool>,
+    task: Option<Id>,
 }
 
 /// The loop of `sgcache pipelines run`.
@@ -116,6 +121,8 @@ pub struct Daemon {
     /// The runs that go on, by id.
     running: BTreeMap<String, CancellationToken>,
     tasks: JoinSet<Option<RunReport>>,
+    /// The runs of the tasks, as they began: what is known of one whose task panics.
+    begun: HashMap<Id, RunReport>,
     continuous: BTreeMap<String, Supervised>,
     pauses: PauseSource,
     /// Who was paused at the last beat.
@@ -145,6 +152,7 @@ impl Daemon {
             overrides,
             running: BTreeMap::new(),
             tasks: JoinSet::new(),
+            begun: HashMap::new(),
             continuous: BTreeMap::new(),
             pauses: Arc::new(|| None),
             paused: BTreeSet::new(),
@@ -168,8 +176,8 @@ impl Daemon {
     /// most `patience`. Returns whether everything ended by itself.
     pub async fn run(
         mut self,
-        mut beats: mpsc::Receiver<DateTime<Utc>>,
-        mut commands: mpsc::Receiver<Command>,
+        beats: &mut mpsc::Receiver<DateTime<Utc>>,
+        commands: &mut mpsc::Receiver<Command>,
         patience: Duration,
     ) -> bool {
         self.take_pauses();
@@ -177,11 +185,12 @@ impl Daemon {
         self.emit_plan();
         let shutdown = self.runner.shutdown().clone();
         loop {
+            beat(ROUND_BOUND).await;
             tokio::select! {
                 () = shutdown.cancelled() => break,
                 Some(now) = beats.recv() => self.tick(now),
                 Some(command) = commands.recv() => self.handle_command(command),
-                Some(ended) = self.tasks.join_next() => self.ended(ended),
+                Some(ended) = self.tasks.join_next_with_id() => self.ended(ended),
             }
         }
         self.drain(patience).await
@@ -203,15 +212,19 @@ impl Daemon {
             let (paused, watched) = watch::channel(self.paused.contains(&pipeline.name));
             let stop = CancellationToken::new();
             let control = SupervisorControl { stop: stop.clone(), paused: watched };
-            let supervised = Supervised { hash: pipeline.hash.clone(), stop, paused };
+            let supervised = Supervised { hash: pipeline.hash.clone(), stop, paused, task: None };
             self.continuous.insert(pipeline.name.clone(), supervised);
             let (runner, observer) = (self.runner.clone(), self.observer.clone());
-            self.tasks.spawn(async move {
+            let name = pipeline.name.clone();
+            let task = self.tasks.spawn(async move {
                 let started = |report| observer(Event::Started(Box::new(report)));
                 let ended = |report| observer(Event::Ended(Box::new(report)));
                 supervise(&runner, &pipeline, &params, control, started, ended).await;
                 None
             });
+            if let Some(supervised) = self.continuous.get_mut(&name) {
+                supervised.task = Some(task.id());
+            }
         }
     }
 
@@ -257,6 +270,7 @@ impl Daemon {
     fn tick(&mut self, now: DateTime<Utc>) {
         self.now = now;
         self.take_pauses();
+        self.start_continuous();
         for decision in self.planner.tick(now) {
             match decision {
                 Decision::Start { pipeline, scheduled_for } => self.start_due(&pipeline, scheduled_for),
@@ -329,18 +343,21 @@ impl Daemon {
     fn start(&mut self, pipeline: Arc<Pipeline>, mut order: RunOrder) {
         order.previous = self.previous.get(&pipeline.name).copied();
         self.running.insert(order.run_id.clone(), order.cancel.clone());
-        self.emit(Event::Started(Box::new(self.runner.begin(&pipeline, &order))));
+        let begun = self.runner.begin(&pipeline, &order);
+        self.emit(Event::Started(Box::new(begun.clone())));
         let runner = self.runner.clone();
-        self.tasks.spawn(async move { Some(runner.run(&pipeline, order).await) });
+        let task = self.tasks.spawn(async move { Some(runner.run(&pipeline, order).await) });
+        self.begun.insert(task.id(), begun);
     }
 
-    fn ended(&mut self, ended: Result<Option<RunReport>, tokio::task::JoinError>) {
+    fn ended(&mut self, ended: Result<(Id, Option<RunReport>), JoinError>) {
+        let id = ended.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
+        let begun = self.begun.remove(&id);
         let report = match ended {
-            Ok(Some(report)) => report,
-            Ok(None) => return,
-            // Jobs panic in tasks of their own; this would be our own bug.
-            Err(error) => return tracing::error!(%error, "a run was lost"),
+            Ok((_, report)) => report,
+            Err(error) => self.broken(id, begun, error),
         };
+        let Some(report) = report else { return };
         self.planner.finished(&report.pipeline);
         self.running.remove(&report.run_id);
         if let Some(finished_at) = report.finished_at {
@@ -350,9 +367,24 @@ impl Daemon {
         self.emit(Event::Ended(Box::new(report)));
     }
 
+    /// Returns the report of a run whose task panicked: hooks and reports run there,
+    /// jobs in tasks of their own. A continuous pipeline is started again by the next
+    /// beat.
+    fn broken(&mut self, id: Id, begun: Option<RunReport>, error: JoinError) -> Option<RunReport> {
+        let words = error.try_into_panic().map_or_else(|error| error.to_string(), |panic| panic_text(&*panic));
+        tracing::error!(reason = words, "a run broke off");
+        self.continuous.retain(|_, supervised| supervised.task != Some(id));
+        begun.map(|report| RunReport {
+            status: Status::Error,
+            finished_at: Some(Utc::now()),
+            reason: Some(format!("the run panicked: {words}")),
+            ..report
+        })
+    }
+
     async fn drain(&mut self, patience: Duration) -> bool {
         let drained = tokio::time::timeout(patience, async {
-            while let Some(ended) = self.tasks.join_next().await {
+            while let Some(ended) = self.tasks.join_next_with_id().await {
                 self.ended(ended);
             }
         });

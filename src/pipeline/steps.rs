@@ -311,7 +311,7 @@ impl<'a> Run<'a> {
         let ended = AbortOnDropHandle::new(task).await;
         ended.unwrap_or_else(|error| {
             let message = match error.try_into_panic() {
-                Ok(panic) => format!("panicked: {}", panic_text(&*panic)),
+                Ok(panic) => format!("panicked: {}", crate::supervisor::panic_text(&*panic)),
                 Err(error) => format!("ended early: {error}"),
             };
             Err(JobError::new(ErrorClass::Internal, message))
@@ -404,11 +404,4 @@ async fn sleep_until(limit: Option<Instant>) {
 fn jittered(wait: Duration, run_id: &str, attempt: u32) -> Duration {
     let part = fingerprint(&format!("{run_id} {attempt}")) % 1000;
     wait.mul_f64(part as f64 / 999.0)
-}
-
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
-    if let Some(text) = panic.downcast_ref::<&str>() {
-        return text;
-    }
-    panic.downcast_ref::<String>().map_or("no message", String::as_str)
 }

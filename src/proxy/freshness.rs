@@ -25,6 +25,7 @@ use crate::entity::{EntityRef, EntityType};
 use crate::schema::Schema;
 use crate::state::{Kinds, MarkRequest, ReplicationStatus, StateError};
 use crate::store;
+use crate::supervisor::beat;
 use crate::sync::{Board, Replica, Tracked};
 
 /// How often the status is read while no task waits for it, and while one does.
@@ -44,6 +45,8 @@ const MAX_RESTORED_KEYS: usize = 10_000;
 /// The name in the state of the last poll before a write whose keys only the event log
 /// names.
 const UNLISTED: &str = "proxy/unlisted_write";
+/// How long a round may take, besides the waits for the site and the cluster.
+const ROUND_BOUND: Duration = Duration::from_secs(120);
 
 /// Makes the loop that follows the site poll and read at once.
 pub type Wake = Arc<dyn Fn() + Send + Sync>;
@@ -343,6 +346,7 @@ impl FreshnessTracker {
     pub async fn run(&self, stop: CancellationToken) {
         let (mut schema_read, mut due) = (Instant::now(), false);
         while !stop.is_cancelled() {
+            beat(ROUND_BOUND).await;
             self.refresh().await;
             let status = self.replication_status();
             // An event about the schema is followed by a read of it; then it is new.

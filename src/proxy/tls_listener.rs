@@ -72,13 +72,9 @@ impl ApiListener {
         self.server.tls.is_some()
     }
 
-    /// Serves until `stop`, then finishes the requests under way.
-    ///
-    /// # Errors
-    ///
-    /// Never in practice: accepting goes on after failures.
-    pub async fn serve(self, router: Router, stop: CancellationToken) -> io::Result<()> {
+    /// Serves until `stop`, then finishes the requests under way. Accepting
+    /// goes on after failures.
+    pub async fn serve(&self, router: Router, stop: CancellationToken) {
         self.server.serve(router, stop).await;
-        Ok(())
     }
 }

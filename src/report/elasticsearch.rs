@@ -21,11 +21,16 @@ use super::documents::Stream;
 use super::outbox::{Outbox, OutboxError, Waiting};
 use super::templates;
 use crate::elastic::{BulkOp, Call, Client, Error, ErrorKind, ItemOutcome};
+use crate::supervisor::beat;
 
 /// Documents of one request.
 const BATCH: usize = 500;
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// How long one delivery may take, besides the waits for the server.
+const DELIVERY_BOUND: Duration = Duration::from_secs(300);
+/// How much later than its pause a delivery may begin.
+const PAUSE_SLACK: Duration = Duration::from_secs(60);
 /// How soon documents are noticed that another process put in.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
@@ -75,6 +80,7 @@ impl Delivery {
     pub async fn run(&self, stop: CancellationToken, grace: Duration) {
         let mut failures = 0_u32;
         loop {
+            beat(DELIVERY_BOUND).await;
             // Giving up in the middle is safe: what was sent and not settled is sent again.
             let Some(drained) = stop.run_until_cancelled(self.drain()).await else { break };
             let wait = match drained {
@@ -93,6 +99,7 @@ impl Delivery {
                     pause(failures)
                 }
             };
+            beat(wait.saturating_add(PAUSE_SLACK)).await;
             let woken = async {
                 // While the server is away, new documents are no reason to hurry.
                 if failures == 0 { self.outbox.filled().await } else { std::future::pending().await }

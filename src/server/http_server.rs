@@ -31,9 +31,12 @@ use tokio_util::task::TaskTracker;
 
 use super::connections::{Admitted, CloseReason, Connection, ConnectionBounds, Connections, MAX_HEAD_BYTES};
 use super::stream::{AnswerBody, RequestBody, Stream, Transport};
+use crate::supervisor::beat;
 
 /// How often connections are looked at; timeouts are as exact as this.
 const MAX_SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+/// How long one look may take.
+const SWEEP_BOUND: Duration = Duration::from_secs(30);
 /// How long accepting waits after a failure, such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long a connection that is being closed may still take to say why.
@@ -58,7 +61,7 @@ pub struct HttpServer {
 
 impl HttpServer {
     /// Serves until `stop`, then finishes the requests under way.
-    pub async fn serve(self, router: Router, stop: CancellationToken) {
+    pub async fn serve(&self, router: Router, stop: CancellationToken) {
         let connections = Arc::new(Connections::new(self.bounds));
         let shortest = self.bounds.head_timeout.min(self.bounds.body_timeout).min(self.bounds.idle_timeout);
         let interval = (shortest / 4).clamp(Duration::from_millis(1), MAX_SWEEP_INTERVAL);
@@ -110,6 +113,8 @@ impl HttpServer {
 
 async fn sweep(connections: Arc<Connections>, interval: Duration) {
     loop {
+        // Accepting has no rounds of its own; this loop of the same task has.
+        beat(SWEEP_BOUND).await;
         tokio::time::sleep(interval).await;
         connections.close_overdue(Instant::now());
     }

@@ -41,10 +41,15 @@ fn explain(error: &io::Error) -> String {
 }
 
 /// An open listener that serves nothing yet.
-#[derive(Debug)]
 pub struct Bound {
-    listener: TcpListener,
+    server: HttpServer,
     address: SocketAddr,
+}
+
+impl std::fmt::Debug for Bound {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "Bound({})", self.address)
+    }
 }
 
 impl Bound {
@@ -57,7 +62,12 @@ impl Bound {
         let open = async {
             let listener = TcpListener::bind(address).await?;
             let address = listener.local_addr()?;
-            Ok(Self { listener, address })
+            let bounds = ConnectionBounds {
+                max_connections: MAX_CONNECTIONS,
+                max_peer_connections: MAX_PEER_CONNECTIONS,
+                ..ConnectionBounds::default()
+            };
+            Ok(Self { server: HttpServer { listener, tls: None, bounds }, address })
         };
         open.await.map_err(|source| BindError { key, address: address.to_owned(), source })
     }
@@ -68,17 +78,8 @@ impl Bound {
     }
 
     /// Serves until `stop` is cancelled, then finishes the requests under way.
-    ///
-    /// # Errors
-    ///
-    /// Never in practice: accepting goes on after failures.
-    pub async fn serve(self, router: Router, stop: CancellationToken) -> io::Result<()> {
-        let bounds = ConnectionBounds {
-            max_connections: MAX_CONNECTIONS,
-            max_peer_connections: MAX_PEER_CONNECTIONS,
-            ..ConnectionBounds::default()
-        };
-        HttpServer { listener: self.listener, tls: None, bounds }.serve(router, stop).await;
-        Ok(())
+    /// Accepting goes on after failures.
+    pub async fn serve(&self, router: Router, stop: CancellationToken) {
+        self.server.serve(router, stop).await;
     }
 }

@@ -24,7 +24,7 @@ pub use connections::{CloseReason, ConnectionBounds, Peer};
 pub use control::Control;
 pub use http_server::HttpServer;
 pub use listen::{BindError, Bound};
-pub use ops::{Heartbeat, Ops, RunsQuery, TriggerRefused, TriggerRequest};
+pub use ops::{Ops, RunsQuery, TriggerRefused, TriggerRequest};
 pub use status::{
     ImportProgress, LagPoint, PipelineStatus, Reason, RunSummary, StatusSnapshot, StoreStatus, SyncStatus, TypeState,
     TypeStatus, readiness,

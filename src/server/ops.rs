@@ -4,8 +4,6 @@
 //! otherwise; what changes something wants the token of `control`.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
 
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -23,9 +21,6 @@ use crate::metrics::{CONTENT_TYPE, Metrics};
 use crate::report::{RunReport, Status};
 use crate::supervisor::{LoopState, Supervisor};
 
-/// A scheduler that has not looked at its plan for this long is not alive.
-const TICK_AGE: Duration = Duration::from_secs(5);
-
 /// What the page may load: itself, and nothing from anywhere else.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
                       connect-src 'self'; frame-ancestors 'none'";
@@ -34,38 +29,6 @@ type StatusSource = Arc<dyn Fn() -> BoxFuture<'static, StatusSnapshot> + Send + 
 type RunsSource = Arc<dyn Fn(RunsQuery) -> BoxFuture<'static, Vec<RunReport>> + Send + Sync>;
 type Triggered = BoxFuture<'static, Result<String, TriggerRefused>>;
 type TriggerSink = Arc<dyn Fn(TriggerRequest) -> Triggered + Send + Sync>;
-
-/// Shows that the scheduler is alive; clones share the beat.
-///
-/// Monotonic, so a jump of the clock neither hides a hang nor invents one.
-#[derive(Debug, Clone)]
-pub struct Heartbeat {
-    start: Instant,
-    last_millis: Arc<AtomicU64>,
-}
-
-impl Default for Heartbeat {
-    fn default() -> Self {
-        Self { start: Instant::now(), last_millis: Arc::default() }
-    }
-}
-
-impl Heartbeat {
-    /// Says that the scheduler looked at its plan now.
-    pub fn beat(&self) {
-        self.last_millis.store(self.elapsed_millis(), Ordering::Relaxed);
-    }
-
-    /// Returns the time since the last beat, since the start if there was none.
-    pub fn age(&self) -> Duration {
-        let last = self.last_millis.load(Ordering::Relaxed);
-        Duration::from_millis(self.elapsed_millis().saturating_sub(last))
-    }
-
-    fn elapsed_millis(&self) -> u64 {
-        self.start.elapsed().as_millis() as u64
-    }
-}
 
 /// Which runs are asked for; all parts have to hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -129,7 +92,6 @@ impl TriggerRefused {
 pub struct Ops {
     metrics: Metrics,
     control: Control,
-    heartbeat: Option<Heartbeat>,
     supervisor: Option<Supervisor>,
     status: StatusSource,
     runs: RunsSource,
@@ -146,19 +108,11 @@ impl Ops {
         Self {
             metrics,
             control,
-            heartbeat: None,
             supervisor: None,
             status: Arc::new(move || Box::pin(status())),
             runs: Arc::new(|_| Box::pin(async { Vec::new() })),
             trigger: Arc::new(move |_| Box::pin(async move { Err(TriggerRefused::Unavailable(nothing.into())) })),
         }
-    }
-
-    /// Makes `/livez` follow the beat of a scheduler.
-    #[must_use]
-    pub fn with_heartbeat(mut self, heartbeat: Heartbeat) -> Self {
-        self.heartbeat = Some(heartbeat);
-        self
     }
 
     /// Makes `/livez` know every loop of a supervisor.
@@ -225,15 +179,10 @@ async fn metrics(State(ops): State<Ops>) -> Response {
 }
 
 async fn livez(State(ops): State<Ops>) -> Response {
-    let age = ops.heartbeat.map(|heartbeat| heartbeat.age());
     let loops = ops.supervisor.map(|supervisor| supervisor.status()).unwrap_or_default();
-    let live = age.is_none_or(|age| age < TICK_AGE) && loops.iter().all(|one| one.state != LoopState::Stuck);
+    let live = loops.iter().all(|one| one.state != LoopState::Stuck);
     let code = if live { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let body = json!({
-        "live": live,
-        "scheduler_tick_age_seconds": age.map(|age| age.as_secs_f64()),
-        "loops": loops,
-    });
+    let body = json!({"live": live, "loops": loops});
     (code, Json(body)).into_response()
 }
 
@@ -324,24 +273,4 @@ async fn not_found(uri: axum::http::Uri) -> Response {
 
 fn refuse(code: StatusCode, class: &str, message: &str) -> Response {
     (code, Json(json!({"error": {"class": class, "message": message}}))).into_response()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    async fn livez_after(age: Duration) -> StatusCode {
-        let start = Instant::now().checked_sub(age).unwrap();
-        let heartbeat = Heartbeat { start, last_millis: Arc::default() };
-        let control = Control::new(([127, 0, 0, 1], 1).into());
-        let status = || std::future::ready(StatusSnapshot::empty(Utc::now()));
-        let ops = Ops::new(Metrics::default(), control, status).with_heartbeat(heartbeat);
-        livez(State(ops)).await.status()
-    }
-
-    #[tokio::test]
-    async fn a_scheduler_that_hangs_is_not_alive() {
-        assert_eq!(livez_after(Duration::from_secs(3)).await, StatusCode::OK);
-        assert_eq!(livez_after(Duration::from_secs(5)).await, StatusCode::SERVICE_UNAVAILABLE);
-    }
 }

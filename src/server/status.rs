@@ -30,6 +30,9 @@ pub struct StatusSnapshot {
     pub instance: String,
     /// Address of the site, without credentials.
     pub site: String,
+    /// Why changed files were not taken over; `None` when the last ones were.
+    #[serde(default)]
+    pub reload_problem: Option<String>,
     /// Hash of the configuration in use.
     pub config_hash: String,
     /// Whether `/readyz` says yes; filled in by the listener.
@@ -61,6 +64,7 @@ impl StatusSnapshot {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             instance: String::new(),
             site: String::new(),
+            reload_problem: None,
             config_hash: String::new(),
             ready: false,
             reasons: Vec::new(),
@@ -90,6 +94,12 @@ pub struct SyncStatus {
     pub last_poll_at: Option<DateTime<Utc>>,
     /// What the last poll failed with; `None` when it worked.
     pub last_error: Option<String>,
+    /// Polls that failed since the last one that worked.
+    pub poll_failures: u32,
+    /// Since when polls fail; `None` while they work.
+    pub failing_since: Option<DateTime<Utc>>,
+    /// Why nothing can be written; `None` while it can.
+    pub write_problem: Option<String>,
     /// Seconds that the cache is behind the site; 0 when caught up.
     pub lag_seconds: f64,
     /// The lag of the last minutes, oldest first.
@@ -279,7 +289,7 @@ pub struct StoreStatus {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reason {
     /// Stable word: `store_down`, `type_not_live`, `never_polled`, `poll_failing`, `no_types`,
-    /// `loop_down`.
+    /// `loop_down`, `not_writable`.
     pub code: String,
     /// What it is about, for example the entity type.
     pub subject: String,
@@ -298,6 +308,9 @@ pub fn readiness(status: &StatusSnapshot) -> Vec<Reason> {
     if !status.store.up {
         let problem = status.store.problem.as_deref().unwrap_or("it has not answered yet");
         because("store_down", &status.store.kind, format!("the store does not answer: {problem}"));
+    }
+    if let Some(problem) = &status.sync.write_problem {
+        because("not_writable", &status.store.kind, format!("what the site has changed cannot be written: {problem}"));
     }
     for one in status.loops.iter().filter(|one| one.state != LoopState::Running) {
         because("loop_down", &one.name, loop_message(one));
@@ -329,7 +342,7 @@ pub fn readiness(status: &StatusSnapshot) -> Vec<Reason> {
 }
 
 /// Returns what an operator should know about a daemon that answers all the same:
-/// types that lack some of their fields.
+/// types that lack some of their fields, files that could not be taken over.
 pub fn warnings(status: &StatusSnapshot) -> Vec<Reason> {
     let degraded = status.types.iter().filter(|ty| ty.state == TypeState::Degraded);
     let reason = |ty: &TypeStatus| Reason {
@@ -337,7 +350,12 @@ pub fn warnings(status: &StatusSnapshot) -> Vec<Reason> {
         subject: ty.entity_type.clone(),
         message: type_message(ty),
     };
-    degraded.map(reason).collect()
+    let reload = status.reload_problem.iter().map(|problem| Reason {
+        code: "reload_failed".into(),
+        subject: "config".into(),
+        message: format!("the configuration from before stays in use: {problem}"),
+    });
+    degraded.map(reason).chain(reload).collect()
 }
 
 fn loop_message(one: &LoopStatus) -> String {
@@ -424,6 +442,23 @@ mod tests {
         check(&status, &[("poll_failing", "the event log was last read 61 s ago: timed out")]);
         status.sync.last_poll_at = None;
         check(&status, &[("never_polled", "the event log was never read: timed out")]);
+    }
+
+    #[test]
+    fn a_cache_that_cannot_write_is_not_ready_and_a_failed_reload_is_a_warning() {
+        let mut status = live();
+        status.sync.write_problem = Some("there is no room left on the disk of `data_dir`".into());
+        check(
+            &status,
+            &[(
+                "not_writable",
+                "what the site has changed cannot be written: there is no room left on the disk of `data_dir`",
+            )],
+        );
+        let mut status = live();
+        status.reload_problem = Some("pipelines/nightly.yaml:3: unknown key".into());
+        check(&status, &[]);
+        assert_eq!(warnings(&status)[0].code, "reload_failed");
     }
 
     #[test]

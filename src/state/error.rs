@@ -61,6 +61,16 @@ pub enum StateError {
 }
 
 impl StateError {
+    /// Tells whether nothing can be written until somebody acts: a full disk, a
+    /// read-only file, a broken disk.
+    pub fn is_write_refused(&self) -> bool {
+        use ErrorCode::{CannotOpen, DiskFull, ReadOnly, SystemIoFailure};
+        let (Self::Sqlite(source) | Self::Open { source, .. }) = self else {
+            return false;
+        };
+        matches!(source.sqlite_error_code(), Some(DiskFull | ReadOnly | SystemIoFailure | CannotOpen))
+    }
+
     /// Tells whether the disk is full.
     pub fn is_disk_full(&self) -> bool {
         let (Self::Sqlite(source) | Self::Open { source, .. }) = self else {

@@ -19,11 +19,14 @@ use super::Replica;
 use crate::elastic::{self, Call, Client};
 use crate::entity::EntityRef;
 use crate::state::{Kinds, MarkRequest, ReplicationStatus, SiteTime, StateError};
+use crate::supervisor::beat;
 
 /// How often the leader looks whether its standing has changed.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// How often it writes when nothing has changed: whoever reads has to see that it lives.
 const WRITE_EVERY: Duration = Duration::from_secs(1);
+/// How long a round may take, besides the waits for the cluster.
+const ROUND_BOUND: Duration = Duration::from_secs(120);
 /// More quarantined keys than this make the whole type uncertain for others.
 const MOST_QUARANTINED: usize = 1_000;
 /// How many handed marks are taken at once.
@@ -224,6 +227,7 @@ impl Board {
         let mut last: Option<Told> = None;
         let mut ready = false;
         while !stop.is_cancelled() {
+            beat(ROUND_BOUND).await;
             let told = async {
                 if !ready {
                     self.prepare().await?;

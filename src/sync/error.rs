@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::entity::{EntityType, EventId};
 use crate::shotgun;
 use crate::state::StateError;
-use crate::store::StoreError;
+use crate::store::{StoreError, StoreErrorKind};
 
 use super::steps::Stopped;
 
@@ -73,6 +73,15 @@ impl SyncError {
             Self::State(_) => "state",
             Self::History(_) => "history",
             _ => "other",
+        }
+    }
+
+    /// Tells whether store or state take no writes until somebody acts.
+    pub fn is_write_refused(&self) -> bool {
+        match self {
+            Self::Store(error) => matches!(error.kind(), StoreErrorKind::Full | StoreErrorKind::Refused),
+            Self::State(error) => error.is_write_refused(),
+            _ => false,
         }
     }
 

@@ -12,6 +12,7 @@ use super::import::Progress;
 use super::maintenance::MaintenanceSchedule;
 use super::{Fetched, PollStatus, Polled, Replica, Result, Status};
 use crate::state::{LeaderLock, SiteTime};
+use crate::supervisor::Loop;
 
 /// Follows the site; at most one per data directory.
 pub struct Follower {
@@ -21,6 +22,8 @@ pub struct Follower {
     /// Whether the site has shown that its event log can be continued.
     pub(super) checked: watch::Sender<bool>,
     pub(super) poll_status: Mutex<PollStatus>,
+    /// Why writes were refused, by the loop that met it, until one of its writes works.
+    pub(super) refused_writes: Mutex<BTreeMap<Loop, String>>,
     /// Wakes the fetch loop: there are dirty keys.
     pub(super) marked: Notify,
     /// Wakes the poll loop: a caller waits for what it will read.
@@ -82,6 +85,7 @@ impl Follower {
             progress,
             checked: watch::Sender::new(checked),
             poll_status: Mutex::default(),
+            refused_writes: Mutex::default(),
             marked: Notify::new(),
             poked: Notify::new(),
             stepped: tokio::sync::Mutex::default(),
@@ -107,6 +111,11 @@ impl Follower {
     pub async fn status(&self) -> Result<Status> {
         let poll = self.poll_status.lock().clone();
         Ok(Status { poll: Some(poll), ..self.replica.status().await? })
+    }
+
+    /// Returns why nothing can be written now; `None` as far as is known.
+    pub fn write_problem(&self) -> Option<String> {
+        self.refused_writes.lock().values().next().cloned()
     }
 
     /// Imports everything that is not complete; returns the number of types.

@@ -158,6 +158,7 @@ impl Follower {
     fn note_poll(&self, polled: &Result<Polled>) {
         match polled {
             Ok(_) => {
+                self.note_written(Loop::Poll);
                 let mut status = self.poll_status.lock();
                 let polls = status.polls + 1;
                 *status = PollStatus { polls, last_success: Some(self.replica.now()), ..PollStatus::default() };
@@ -167,10 +168,24 @@ impl Follower {
     }
 
     fn note_failure(&self, error: &SyncError) {
+        self.note_refused(Loop::Poll, error);
         let mut status = self.poll_status.lock();
         status.failures += 1;
+        status.failing_since.get_or_insert(self.replica.now());
         status.error = Some(error.to_string());
         status.denied = error.is_denied() && status.failures >= DENIED_AFTER;
+    }
+
+    /// Takes note of a failure that keeps everything from being written.
+    fn note_refused(&self, name: Loop, error: &SyncError) {
+        if error.is_write_refused() {
+            self.refused_writes.lock().insert(name, error.to_string());
+        }
+    }
+
+    /// Takes note that a loop has written what it had to write.
+    fn note_written(&self, name: Loop) {
+        self.refused_writes.lock().remove(&name);
     }
 
     async fn fetch_loop(&self, stop: &CancellationToken) {
@@ -184,12 +199,15 @@ impl Follower {
             match fetched {
                 Ok(fetched) => {
                     failures = 0;
-                    if fetched.read == 0 {
+                    if fetched.read > 0 {
+                        self.note_written(Loop::Fetch);
+                    } else {
                         wait(stop, self.until_next_mark().await, self.marked.notified()).await;
                     }
                 }
                 Err(error) => {
                     failures += 1;
+                    self.note_refused(Loop::Fetch, &error);
                     warn("fetching failed", &error, failures);
                     wait(stop, self.backoff(&error, failures), std::future::pending()).await;
                 }
@@ -219,10 +237,12 @@ impl Follower {
             match imported {
                 Ok(()) => {
                     failures = 0;
+                    self.note_written(Loop::Backfill);
                     wait(stop, MAINTENANCE_INTERVAL, std::future::pending()).await;
                 }
                 Err(error) => {
                     failures += 1;
+                    self.note_refused(Loop::Backfill, &error);
                     warn("an import failed", &error, failures);
                     wait(stop, self.backoff(&error, failures), std::future::pending()).await;
                 }
@@ -257,10 +277,12 @@ impl Follower {
             match done.and(shown) {
                 Ok(()) => {
                     failures = 0;
+                    self.note_written(Loop::Maintenance);
                     wait(stop, MAINTENANCE_INTERVAL, std::future::pending()).await;
                 }
                 Err(error) => {
                     failures += 1;
+                    self.note_refused(Loop::Maintenance, &error);
                     warn("maintenance failed", &error, failures);
                     wait(stop, self.backoff(&error, failures), std::future::pending()).await;
                 }

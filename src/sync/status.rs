@@ -69,6 +69,8 @@ pub struct PollStatus {
     pub failures: u32,
     /// The last failure, while there is one.
     pub error: Option<String>,
+    /// Since when polls fail, while they do.
+    pub failing_since: Option<SiteTime>,
     /// When the last poll worked.
     pub last_success: Option<SiteTime>,
     /// Whether the credentials were refused, so that polling nearly stopped.

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use sgcache::sim::{Sim, SimHandle, SimSettings, Trouble};
 
-use crate::program::{Ended, Place};
+use crate::program::{Ended, Place, get};
 use crate::servers::skipped;
 
 /// A filled site on the address that the place is configured for, in this process.
@@ -121,6 +121,59 @@ async fn a_full_disk_is_named_and_what_is_stored_stays_readable() {
     assert!(said.contains("no room left") && said.contains("data"), "{said}\n{}", ended.stderr);
     assert_eq!(read("full.code").trim(), "69", "{said}");
     assert_eq!((read("full.json"), read("after.json")), (read("before.json"), read("before.json")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_on_a_full_disk_says_that_it_cannot_write_until_it_can() {
+    let place = Place::new();
+    let site = site(&place).await;
+    let script = r#"
+        "$SGCACHE" pipelines run 2> daemon.txt & daemon=$!
+        while [ ! -e fill ]; do sleep 0.1; done
+        dd if=/dev/zero of=data/filler bs=4096 2>/dev/null
+        touch filled
+        while [ ! -e free ]; do sleep 0.1; done
+        rm data/filler
+        while [ ! -e end ]; do sleep 0.1; done
+        kill -TERM $daemon; wait $daemon"#;
+    let (address, dir) = (place.ops.clone(), place.dir.path().to_owned());
+    let run = std::thread::spawn(move || (on_a_small_disk(&place, script).map(|ended| ended.code), place));
+    let until = |path: &str, enough: &dyn Fn(u16, &str) -> bool| {
+        while !run.is_finished() {
+            let (status, body) = get(&format!("http://{address}{path}")).unwrap_or_default();
+            if enough(status, &body) {
+                return true;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        false
+    };
+    let order = |name: &str| std::fs::write(dir.join(name), "").expect("a file");
+    if !until("/readyz", &|status, _| status == 200) {
+        return assert!(run.join().expect("no panic").0.is_none(), "the daemon ended early");
+    }
+    order("fill");
+    while !dir.join("filled").exists() {
+        std::thread::yield_now();
+    }
+    let long = "x".repeat(4000);
+    let edit = |round: u32| {
+        for id in 1..=20 {
+            // Some of them are retired from the beginning.
+            let _ = site.site().update("Shot", id, serde_json::json!({"description": format!("{round} {long}")}));
+        }
+    };
+    let round = std::cell::Cell::new(0);
+    let is_refused = |status: u16, body: &str| {
+        round.set(round.get() + 1);
+        edit(round.get());
+        status == 503 && body.contains("not_writable") && body.contains("no room left")
+    };
+    assert!(until("/readyz", &is_refused), "it never said that it cannot write");
+    order("free");
+    assert!(until("/readyz", &|status, _| status == 200), "it is not ready although there is room");
+    order("end");
+    assert_eq!(run.join().expect("no panic").0, Some(Some(0)));
 }
 
 #[tokio::test(flavor = "multi_thread")]

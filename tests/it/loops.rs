@@ -9,7 +9,20 @@ use sgcache::sim::{Sim, SimHandle, SimSettings, Site};
 use crate::program::{Place, Running, get};
 
 /// The loops that can be started again.
-const RESTARTED: &[&str] = &["poll", "fetch", "backfill", "maintenance"];
+const RESTARTED: &[&str] = &[
+    "poll",
+    "fetch",
+    "backfill",
+    "maintenance",
+    "scheduler",
+    "heartbeat",
+    "recorder",
+    "reload",
+    "store_health",
+    "freshness",
+    "api_listener",
+    "ops_listener",
+];
 
 /// A daemon over a site, and the directory in which its loops find their faults.
 struct Rig {

@@ -1,13 +1,14 @@
 //! The ops listener over a real connection.
 
+use std::time::Duration;
+
 use chrono::{DateTime, TimeZone, Utc};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use sgcache::metrics::{Labels, Metrics};
 use sgcache::report::{RunReport, RunStart, Status, Trigger};
-use sgcache::server::{
-    Bound, Control, Heartbeat, Ops, StatusSnapshot, TriggerRefused, TriggerRequest, TypeState, TypeStatus,
-};
+use sgcache::server::{Bound, Control, Ops, StatusSnapshot, TriggerRefused, TriggerRequest, TypeState, TypeStatus};
+use sgcache::supervisor::{Loop, LoopState, Supervisor, beat};
 use tokio_util::sync::CancellationToken;
 
 /// A listener on a free port that ends with the test.
@@ -15,7 +16,7 @@ struct Listener {
     url: String,
     control: Control,
     stop: CancellationToken,
-    served: tokio::task::JoinHandle<std::io::Result<()>>,
+    served: tokio::task::JoinHandle<()>,
 }
 
 impl Listener {
@@ -25,7 +26,8 @@ impl Listener {
         let url = format!("http://{}", bound.address());
         let stop = CancellationToken::new();
         let router = make(control.clone()).router();
-        let served = tokio::spawn(bound.serve(router, stop.clone()));
+        let until = stop.clone();
+        let served = tokio::spawn(async move { bound.serve(router, until).await });
         Self { url, control, stop, served }
     }
 
@@ -104,15 +106,33 @@ async fn it_is_ready_once_every_type_is_live() {
 }
 
 #[tokio::test]
-async fn it_is_alive_while_the_scheduler_ticks() {
-    let heartbeat = Heartbeat::default();
-    let shared = heartbeat.clone();
-    let make = |control| ops(control, TypeState::New).with_heartbeat(shared);
-    let listener = Listener::start(make).await;
-    heartbeat.beat();
+async fn it_is_alive_while_every_loop_gives_signs_of_life() {
+    let supervisor = Supervisor::new(Metrics::default(), CancellationToken::new());
+    let shared = supervisor.clone();
+    let listener = Listener::start(|control| ops(control, TypeState::New).with_supervisor(shared)).await;
+    let beating = supervisor.spawn(Loop::Scheduler, || async {
+        beat(Duration::from_secs(600)).await;
+        std::future::pending().await
+    });
+    while supervisor.status().is_empty() {
+        tokio::task::yield_now().await;
+    }
     let (code, body) = listener.json("/livez").await;
     assert_eq!((code, &body["live"]), (StatusCode::OK, &json!(true)));
-    assert!(body["scheduler_tick_age_seconds"].is_number());
+    assert_eq!((&body["loops"][0]["name"], &body["loops"][0]["state"]), (&json!("scheduler"), &json!("running")));
+
+    let silent = supervisor.spawn(Loop::Fetch, || async {
+        beat(Duration::ZERO).await;
+        std::future::pending().await
+    });
+    while supervisor.status().iter().all(|one| one.state == LoopState::Running) {
+        tokio::task::yield_now().await;
+    }
+    let (code, body) = listener.json("/livez").await;
+    assert_eq!((code, &body["live"]), (StatusCode::SERVICE_UNAVAILABLE, &json!(false)));
+    assert_eq!((&body["loops"][0]["name"], &body["loops"][0]["state"]), (&json!("fetch"), &json!("stuck")));
+    beating.abort();
+    silent.abort();
 }
 
 #[tokio::test]
@@ -224,6 +244,6 @@ async fn it_ends_when_it_is_told_to() {
     let listener = Listener::start(|control| ops(control, TypeState::Live)).await;
     assert_eq!(listener.get("/livez").await.0, StatusCode::OK);
     listener.stop.cancel();
-    listener.served.await.unwrap().unwrap();
+    listener.served.await.unwrap();
     assert!(reqwest::get(format!("{}/livez", listener.url)).await.is_err());
 }

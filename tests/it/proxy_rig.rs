@@ -107,7 +107,7 @@ impl Rig {
         let following = Arc::clone(&follower);
         let supervisor = Supervisor::new(metrics.clone(), stop.clone());
         let tasks = vec![
-            tokio::spawn(async move { listener.serve(router, served).await.expect("serving") }),
+            tokio::spawn(async move { listener.serve(router, served).await }),
             tokio::spawn(async move { proxy.run(kept).await }),
             tokio::spawn(async move { following.run(&supervisor, followed).await.expect("no loop fails") }),
         ];

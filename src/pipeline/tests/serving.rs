@@ -71,9 +71,10 @@ fn bench(files: &[&str]) -> Bench {
     let looked_up = pauses.clone();
     let daemon = Daemon::new(runner, pipelines, &PlanState::default(), start, BTreeMap::new(), observer)
         .with_pauses(Arc::new(move || Some(looked_up.lock().expect("no panic").clone())));
-    let (beats, beat_source) = mpsc::channel(8);
-    let (commands, command_source) = mpsc::channel(8);
-    let daemon = tokio::spawn(daemon.run(beat_source, command_source, Duration::from_secs(5)));
+    let (beats, mut beat_source) = mpsc::channel(8);
+    let (commands, mut command_source) = mpsc::channel(8);
+    let daemon =
+        tokio::spawn(async move { daemon.run(&mut beat_source, &mut command_source, Duration::from_secs(5)).await });
     Bench { beats, commands, events, permits, pauses, shutdown, daemon }
 }
 
