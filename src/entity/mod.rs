@@ -9,6 +9,7 @@ mod canonical;
 mod data_type;
 mod pick;
 mod row_state;
+pub mod signed_url;
 mod text;
 mod time;
 mod value;

@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::api3::Fault;
+use crate::entity::signed_url;
 
 /// Why the site gave no usable answer, after the last attempt.
 #[derive(Debug)]
@@ -70,7 +71,8 @@ impl ErrorKind {
 
 impl Error {
     pub(super) fn new(kind: ErrorKind, detail: impl Into<String>) -> Self {
-        let detail = detail.into();
+        // The words of a site can quote signed addresses.
+        let detail = signed_url::redact(&detail.into()).into_owned();
         Self {
             kind,
             site: String::new(),

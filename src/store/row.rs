@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 
 use crate::entity::{
     DataType, EntityRef, EntityType, EventId, FieldValue, RowHash, RowHasher, RowState, Timestamp, ValueError, pick,
-    read_json,
+    read_json, signed_url,
 };
 use crate::entity_config::{LayoutField, TypeLayout};
 use crate::schema;
@@ -291,6 +291,8 @@ fn body(layout: &TypeLayout, key: &EntityRef, row: &str) -> Result<(Body, RowHas
         if text.len() > 1 {
             text.push(',');
         }
+        let unsigned = signed_url::strip(field.data_type, raw);
+        let raw = unsigned.as_deref().unwrap_or(raw);
         // Names of fields are words; the site has no others.
         text.extend(["\"", &field.name, "\":", raw]);
         let value = read_value(field, raw).map_err(|reason| RowError::Unreadable {

@@ -5,7 +5,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::entity::canonical_json;
+use crate::entity::{canonical_json, signed_url};
 use crate::entity_config::{LayoutField, TypeLayout};
 
 /// A field whose value differs.
@@ -38,5 +38,10 @@ fn difference(field: &LayoutField, cached: &Map<String, Value>, shotgun: &Map<St
     let cached = cached.get(&field.name).unwrap_or(&Value::Null);
     let shotgun = shotgun.get(&field.name).unwrap_or(&Value::Null);
     let same = canonical_json(field.data_type, cached) == canonical_json(field.data_type, shotgun);
-    (!same).then(|| FieldDiff { field: field.name.clone(), cached: cached.clone(), shotgun: shotgun.clone() })
+    (!same).then(|| FieldDiff { field: field.name.clone(), cached: shown(cached), shotgun: shown(shotgun) })
+}
+
+/// Returns a value as reports show it: a signed address opens a file.
+fn shown(value: &Value) -> Value {
+    signed_url::redact_value(value.clone())
 }
