@@ -10,8 +10,9 @@ use std::fmt::{self, Write};
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use hashlink::LinkedHashMap;
 use rusqlite::{Connection, Row};
-use rustc_hash::{FxHashMap, FxHasher};
+use rustc_hash::FxHasher;
 
 use super::super::{Found, Result};
 use crate::filter::Query;
@@ -48,8 +49,16 @@ pub(super) struct ResultCache {
 #[derive(Debug, Default)]
 struct Known {
     as_of: AsOf,
-    /// By the hash of the query; of two queries with the same one, the later stays.
-    answers: FxHashMap<u64, (Query, Arc<Found>)>,
+    /// By the hash of the query, least recently used first; of two queries with the
+    /// same hash, the later stays.
+    answers: LinkedHashMap<u64, Kept>,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Kept {
+    query: Query,
+    found: Arc<Found>,
     bytes: usize,
 }
 
@@ -61,9 +70,15 @@ impl ResultCache {
 
     /// Returns the answer that a query had at this very moment, if it was asked.
     pub(super) fn get(&self, as_of: AsOf, query: &Query) -> Option<Arc<Found>> {
-        let known = self.lock();
-        let (asked, found) = known.answers.get(&hash(query)).filter(|_| known.as_of == as_of)?;
-        (asked == query).then(|| Arc::clone(found))
+        let mut known = self.lock();
+        if known.as_of != as_of {
+            return None;
+        }
+        let hash = hash(query);
+        let kept = known.answers.get(&hash).filter(|kept| kept.query == *query)?;
+        let found = Arc::clone(&kept.found);
+        known.answers.to_back(&hash);
+        Some(found)
     }
 
     /// Forgets everything: another file has moments of its own.
@@ -78,11 +93,18 @@ impl ResultCache {
         if as_of < known.as_of || bytes > self.most_bytes / 8 {
             return;
         }
-        if as_of > known.as_of || known.bytes + bytes > self.most_bytes {
+        if as_of > known.as_of {
             *known = Known { as_of, ..Known::default() };
         }
+        let kept = Kept { query: query.clone(), found: Arc::clone(found), bytes };
         known.bytes += bytes;
-        known.answers.insert(hash(query), (query.clone(), Arc::clone(found)));
+        if let Some(replaced) = known.answers.insert(hash(query), kept) {
+            known.bytes -= replaced.bytes;
+        }
+        while known.bytes > self.most_bytes {
+            let Some((_, oldest)) = known.answers.pop_front() else { break };
+            known.bytes -= oldest.bytes;
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Known> {
@@ -143,7 +165,11 @@ mod tests {
             answers.keep(as_of, &of(id).0, &of(id).1);
             assert!(answers.get(as_of, &of(id).0).is_some(), "the newest is kept");
             assert!(answers.lock().bytes <= 20_000);
+            // What is asked again and again stays, whatever passes by.
+            assert!(answers.get(as_of, &of(1).0).is_some());
         }
+        let kept: usize = answers.lock().answers.values().map(|kept| kept.bytes).sum();
+        assert_eq!(kept, answers.lock().bytes);
         let (query, _) = of(51);
         let large = Found { rows: (1..=3).flat_map(|id| of(id).1.rows.clone()).collect(), has_next_page: false };
         answers.keep(as_of, &query, &Arc::new(large));
