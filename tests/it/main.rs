@@ -20,6 +20,7 @@ mod elastic_secured;
 mod elastic_serve;
 mod elastic_store;
 mod elastic_transport;
+mod fuzz_corpus;
 mod hostile;
 mod layers;
 mod live_dashboard;

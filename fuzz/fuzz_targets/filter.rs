@@ -1,0 +1,11 @@
+//! See `decoders::filter`: `cargo +nightly fuzz run filter`.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+#[path = "../decoders.rs"]
+#[allow(dead_code, reason = "each target uses one of the decoders")]
+mod decoders;
+
+fuzz_target!(|bytes: &[u8]| decoders::filter(bytes));
