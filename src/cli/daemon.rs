@@ -75,7 +75,9 @@ impl Daemon {
         check_lead(&config).await?;
         let bound = Bound::open("listen.ops", &config.listen.ops.to_string())
             .await
-            .map_err(|error| Failure::new(Failure::LOCKED, error.to_string()))?;
+            .map_err(|error| Failure::new(Failure::LOCKED, error.to_string()))?
+            .with_tls(config.listen.ops_access.tls.as_ref())
+            .map_err(|error| Failure::config(format!("`listen.ops_tls`: {error}")))?;
         let metrics = Metrics::new(&labels(files.iter().map(|file| file.entity_type.as_str()), &pipelines));
         let settings = follow_settings(&pipelines);
         let listener = ApiListener::bind(config.listen.api, &config.api).await.map_err(closed)?;
@@ -343,6 +345,7 @@ fn router(
         let snapshots = Arc::clone(&snapshots);
         async move { snapshots.take().await }
     })
+    .with_access(engine.online.config.listen.ops_access.clone())
     .with_supervisor(engine.supervisor.clone())
     .with_runs(move |query| {
         let state = state.clone();

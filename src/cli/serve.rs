@@ -50,7 +50,9 @@ pub async fn run(config: Option<&Path>) -> Result<u8, Failure> {
     let board = Arc::new(board(settings)?);
     let bound = Bound::open("listen.ops", &config.listen.ops.to_string())
         .await
-        .map_err(|error| Failure::new(Failure::LOCKED, error.to_string()))?;
+        .map_err(|error| Failure::new(Failure::LOCKED, error.to_string()))?
+        .with_tls(config.listen.ops_access.tls.as_ref())
+        .map_err(|error| Failure::config(format!("`listen.ops_tls`: {error}")))?;
     let listener = ApiListener::bind(config.listen.api, &config.api).await.map_err(closed)?;
     let online = Online::open(config, SiteAtStart::Optional).await?;
     let (client, store, state) = (online.client.clone(), Arc::clone(&online.store), online.state.clone());
@@ -72,8 +74,10 @@ pub async fn run(config: Option<&Path>) -> Result<u8, Failure> {
     supervisor.guard_process().map_err(|error| Failure::internal(format!("no watchdog: {error}")))?;
     let observer = Arc::new(Observer { online, replica, proxy: proxy.clone(), supervisor: supervisor.clone() });
     let control = Control::new(bound.address());
+    let access = observer.online.config.listen.ops_access.clone();
     let metrics = observer.online.metrics.clone();
     let ops = Ops::new(metrics, control, move || sharing(&observer, |it| async move { it.snapshot().await }))
+        .with_access(access)
         .with_supervisor(supervisor.clone());
     let tasks = start(&supervisor, &stop, proxy, listener, (bound, ops));
     let failed = tokio::select! {

@@ -117,6 +117,10 @@ pub struct NotifierFile {
 pub struct ListenFile {
     pub ops: Option<String>,
     pub api: Option<String>,
+    pub ops_hosts: Vec<String>,
+    pub ops_token: Option<SecretRef>,
+    pub ops_tls: Option<super::api::TlsFile>,
+    pub ops_insecure: bool,
 }
 
 /// `pipelines`.
@@ -215,7 +219,17 @@ pub const SHAPE: Shape = Shape::Object(&[
             optional("memory_mib", Shape::Integer(0, 1 << 20)),
         ]),
     ),
-    optional("listen", Shape::Object(&[optional("ops", Shape::Text), optional("api", Shape::Text)])),
+    optional(
+        "listen",
+        Shape::Object(&[
+            optional("ops", Shape::Text),
+            optional("api", Shape::Text),
+            optional("ops_hosts", Shape::List(&Shape::Text)),
+            optional("ops_token", SECRET),
+            optional("ops_tls", Shape::Object(&[required("certificate", Shape::Text), required("key", Shape::Text)])),
+            optional("ops_insecure", Shape::Bool),
+        ]),
+    ),
     optional("api", super::api::SHAPE),
     optional(
         "reports",

@@ -19,6 +19,7 @@ use super::{
 };
 use crate::elastic;
 use crate::entity::DataType;
+use crate::server::{OpsAccess, OpsToken, Tls};
 use crate::store::embedded::DEFAULT_MEMORY;
 use crate::yaml::{Document, Problems, did_you_mean, nearest};
 
@@ -396,7 +397,23 @@ impl<'a> Resolver<'a> {
     fn listen(&self, file: ListenFile, problems: &mut Problems) -> Option<ListenSettings> {
         let ops = self.address("/listen/ops", file.ops, 9187, problems);
         let api = self.address("/listen/api", file.api, 8010, problems);
-        Some(ListenSettings { ops: ops?, api: api? })
+        let token = file.ops_token.map(|written| self.secret("/listen/ops_token", &written, problems));
+        let tls =
+            file.ops_tls.map(|tls| Tls { certificate: self.relative(tls.certificate), key: self.relative(tls.key) });
+        let ops_access = OpsAccess {
+            hosts: file.ops_hosts,
+            token: token.flatten().map(|token| OpsToken(token.expose().to_owned())),
+            tls,
+            insecure: file.ops_insecure,
+        };
+        if let Some(address) = ops.filter(|address| !ops_access.is_enough_for(*address)) {
+            let message = format!("`{address}` can be reached from other machines, and shows what the cache holds");
+            let help = "set `listen.ops_tls` and `listen.ops_token`, or `listen.ops_insecure: true` where something else protects it";
+            let diagnostic = self.document.at("/listen/ops", "SG0615", message).help(help.to_owned());
+            self.document.report(problems, diagnostic);
+            return None;
+        }
+        Some(ListenSettings { ops: ops?, api: api?, ops_access })
     }
 
     fn api(

@@ -13,6 +13,7 @@ use crate::entity_config::Exclusions;
 use crate::pipeline::{Blackout, Defaults};
 use crate::proxy;
 use crate::report::Notifier;
+use crate::server::OpsAccess;
 use crate::shotgun;
 
 /// Everything that `config.yaml` and the environment say.
@@ -158,6 +159,8 @@ pub struct ListenSettings {
     pub ops: SocketAddr,
     /// The read proxy (`/api3/json`).
     pub api: SocketAddr,
+    /// What the ops listener asks of requests.
+    pub ops_access: OpsAccess,
 }
 
 /// Where run reports go, besides the local history and `/metrics`.

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::connections::ConnectionBounds;
 use super::http_server::HttpServer;
+use super::tls::Tls;
 
 /// Connections of the ops listener: scrapers, probes, a few browsers.
 const MAX_CONNECTIONS: usize = 256;
@@ -70,6 +71,16 @@ impl Bound {
             Ok(Self { server: HttpServer { listener, tls: None, bounds }, address })
         };
         open.await.map_err(|source| BindError { key, address: address.to_owned(), source })
+    }
+
+    /// Encrypts connections from now on.
+    ///
+    /// # Errors
+    ///
+    /// The file and what is wrong with it.
+    pub fn with_tls(mut self, tls: Option<&Tls>) -> Result<Self, String> {
+        self.server.tls = tls.map(Tls::acceptor).transpose()?;
+        Ok(self)
     }
 
     /// Returns the real address, also when port 0 was asked for.

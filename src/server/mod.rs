@@ -3,7 +3,7 @@
 //! - `ops`: metrics, health, status, the control API and the status page.
 //! - `status`: what the ops listener shows, and when it calls itself ready.
 //! - `control`: the token with which a local user may change things.
-//! - `listen`: the bound ops listener.
+//! - `listen`: the bound ops listener; `access`: whom it answers.
 //! - `http_server`: serves a router within bounds; the api listener uses it as well.
 //!   `connections` says which connection yields, `stream` reports what moves on each,
 //!   `tls` encrypts.
@@ -11,6 +11,7 @@
 //! A listener asks for what it shows and hands on what it is asked to do; it
 //! starts no job by itself and holds no lock of those who do.
 
+mod access;
 pub mod connections;
 pub mod control;
 mod http_server;
@@ -20,6 +21,7 @@ pub mod status;
 mod stream;
 mod tls;
 
+pub use access::{OpsAccess, OpsToken};
 pub use connections::{CloseReason, ConnectionBounds, Peer};
 pub use control::Control;
 pub use http_server::HttpServer;

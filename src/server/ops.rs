@@ -1,12 +1,13 @@
 //! The ops listener: metrics, health, status, control.
 //!
-//! Reads are open, because the listener is on loopback unless somebody decides
-//! otherwise; what changes something wants the token of `control`.
+//! Reads are open on loopback and need a token beyond it (`access`); what changes
+//! something wants the token of `control`.
 
 use std::sync::Arc;
 
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::from_fn_with_state;
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -15,6 +16,7 @@ use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use super::access::{self, Guard, OpsAccess};
 use super::control::Control;
 use super::status::StatusSnapshot;
 use crate::metrics::{CONTENT_TYPE, Metrics};
@@ -92,6 +94,7 @@ impl TriggerRefused {
 pub struct Ops {
     metrics: Metrics,
     control: Control,
+    access: Arc<OpsAccess>,
     supervisor: Option<Supervisor>,
     status: StatusSource,
     runs: RunsSource,
@@ -108,6 +111,7 @@ impl Ops {
         Self {
             metrics,
             control,
+            access: Arc::default(),
             supervisor: None,
             status: Arc::new(move || Box::pin(status())),
             runs: Arc::new(|_| Box::pin(async { Vec::new() })),
@@ -119,6 +123,13 @@ impl Ops {
     #[must_use]
     pub fn with_supervisor(mut self, supervisor: Supervisor) -> Self {
         self.supervisor = Some(supervisor);
+        self
+    }
+
+    /// Asks this of requests; without it, only that they name this machine.
+    #[must_use]
+    pub fn with_access(mut self, access: OpsAccess) -> Self {
+        self.access = Arc::new(access);
         self
     }
 
@@ -144,6 +155,7 @@ impl Ops {
 
     /// Returns the routes.
     pub fn router(self) -> Router {
+        let guard = Guard { access: Arc::clone(&self.access), control: self.control.clone() };
         Router::new()
             .route("/", get(page))
             .route("/metrics", get(metrics))
@@ -155,6 +167,7 @@ impl Ops {
             .route("/api/v1/pipelines/{name}/trigger", post(trigger))
             .fallback(not_found)
             .with_state(self)
+            .layer(from_fn_with_state(guard, access::check))
     }
 
     async fn snapshot(&self) -> StatusSnapshot {

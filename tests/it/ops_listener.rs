@@ -7,7 +7,9 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 use sgcache::metrics::{Labels, Metrics};
 use sgcache::report::{RunReport, RunStart, Status, Trigger};
-use sgcache::server::{Bound, Control, Ops, StatusSnapshot, TriggerRefused, TriggerRequest, TypeState, TypeStatus};
+use sgcache::server::{
+    Bound, Control, Ops, OpsAccess, OpsToken, StatusSnapshot, TriggerRefused, TriggerRequest, TypeState, TypeStatus,
+};
 use sgcache::supervisor::{Loop, LoopState, Supervisor, beat};
 use tokio_util::sync::CancellationToken;
 
@@ -46,6 +48,36 @@ impl Listener {
         let request = reqwest::Client::new().post(url).bearer_auth(token).body(body);
         let answer = request.send().await.unwrap();
         (answer.status(), answer.json().await.unwrap())
+    }
+}
+
+#[tokio::test]
+async fn a_foreign_host_name_is_refused() {
+    let listener = Listener::start(|control| ops(control, TypeState::Live)).await;
+    let asked = |host: &'static str| {
+        let request = reqwest::Client::new().get(format!("{}/api/v1/status", listener.url)).header("host", host);
+        async move { request.send().await.unwrap().status() }
+    };
+    assert_eq!(asked("evil.example").await, StatusCode::MISDIRECTED_REQUEST);
+    assert_eq!(asked("localhost.evil.example:9187").await, StatusCode::MISDIRECTED_REQUEST);
+    assert_eq!(asked("localhost:9187").await, StatusCode::OK);
+    assert_eq!(asked("127.0.0.1").await, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_token_is_asked_of_everything_but_livez() {
+    let access = OpsAccess { token: Some(OpsToken("open-sesame".into())), ..OpsAccess::default() };
+    let listener = Listener::start(|control| ops(control, TypeState::Live).with_access(access)).await;
+    assert_eq!(listener.get("/livez").await.0, StatusCode::OK);
+    let client = reqwest::Client::new();
+    for path in ["/", "/metrics", "/readyz", "/api/v1/status", "/api/v1/runs"] {
+        assert_eq!(listener.get(path).await.0, StatusCode::UNAUTHORIZED, "{path}");
+        let url = format!("{}{path}", listener.url);
+        let wrong = client.get(&url).bearer_auth("open-sesam").send().await.unwrap();
+        assert_eq!(wrong.status(), StatusCode::UNAUTHORIZED, "{path}");
+        assert_eq!(client.get(&url).bearer_auth("open-sesame").send().await.unwrap().status(), StatusCode::OK);
+        let browser = client.get(&url).basic_auth("anyone", Some("open-sesame")).send().await.unwrap();
+        assert_eq!(browser.status(), StatusCode::OK, "{path}");
     }
 }
 
