@@ -16,8 +16,11 @@ use sgcache::state::SiteTime;
 use sgcache::sync::{Tracked, extract};
 use sgcache::yaml::{Document, Problems};
 
-/// A decoder and the name of its target, which is that of its corpus.
-pub const DECODERS: &[(&str, fn(&[u8]))] = &[
+/// Takes any bytes and must not panic.
+pub type Decoder = fn(&[u8]);
+
+/// Each decoder with the name of its target, which is that of its corpus.
+pub const DECODERS: &[(&str, Decoder)] = &[
     ("request", request),
     ("wire", wire),
     ("entry", entry),

@@ -157,7 +157,10 @@ async fn retry(state: &State, args: &Chosen) -> Result<u8, Failure> {
     }
     eprintln!("{} entities will be refetched", rows.len());
     if !events.is_empty() {
-        eprintln!("{} event log entries are not retried: `sgcache job validateData --repair` compares the rows", events.len());
+        eprintln!(
+            "{} event log entries are not retried: `sgcache job validateData --repair` compares the rows",
+            events.len()
+        );
     }
     Ok(if rows.is_empty() { 12 } else { 0 })
 }

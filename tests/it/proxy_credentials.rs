@@ -292,7 +292,7 @@ async fn restarted(rig: &Rig, settings: Settings) -> (String, CancellationToken)
     let listener = ApiListener::bind(([127, 0, 0, 1], 0).into(), &settings).await.expect("a free port");
     let (url, stop) = (format!("http://{}", listener.address()), CancellationToken::new());
     let (router, serving, running) = (proxy.router(), stop.clone(), stop.clone());
-    tokio::spawn(async move { listener.serve(router, serving).await.expect("serving") });
+    tokio::spawn(async move { listener.serve(router, serving).await });
     tokio::spawn(async move { proxy.run(running).await });
     // A poll after the start shows that no write is on its way any more.
     let own = json!({"script_name": "sgcache", "script_key": "sgcache-sim"});
