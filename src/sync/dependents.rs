@@ -11,7 +11,7 @@ use super::{Replica, Result};
 use crate::entity::{EntityRef, EntityType};
 use crate::filter::{Only, RawFilter};
 use crate::schema::Dependency;
-use crate::shotgun::{Answer, Purpose};
+use crate::shotgun::{Answer, ErrorKind, Purpose};
 use crate::state::{Finish, Kinds, MarkRequest};
 use crate::store::StoreErrorKind;
 
@@ -48,7 +48,15 @@ impl Replica {
             for only in [Only::Active, Only::Retired] {
                 let (everything, fields) = (RawFilter::everything(), vec![dependency.link.to_owned()]);
                 let read = self.client().read_ids(entity_type, chunk, &everything, fields, only, Purpose::Fetch);
-                let answer: Answer = self.heard(read.await?);
+                let answer: Answer = match read.await {
+                    Ok(answer) => self.heard(answer),
+                    // A type that the script may not read: only the store knows who shows it.
+                    Err(error) if matches!(error.kind(), ErrorKind::Fault | ErrorKind::Rejected) => {
+                        tracing::debug!(%entity_type, %error, "links of derived fields cannot be read");
+                        return Ok(rows);
+                    }
+                    Err(error) => return Err(error.into()),
+                };
                 let links = answer.rows.iter().filter_map(|row| row.get(dependency.link)?.as_array());
                 rows.extend(links.flatten().filter_map(EntityRef::from_json));
             }
