@@ -97,7 +97,7 @@ impl Daemon {
         describe(&engine);
         engine.supervisor.guard_process().map_err(|error| Failure::internal(format!("no watchdog: {error}")))?;
         let state = engine.online.state.clone();
-        let control = Control::new(bound.address());
+        let control = Control::new(bound.address()).with_tls(engine.online.config.listen.ops_access.tls.is_some());
         control.write(state.directory()).map_err(|error| Failure::internal(error.to_string()))?;
         let stored = stored_plan(&state).await?;
         let snapshots = Arc::new(Snapshots::new(Arc::clone(&engine), &pipelines, &stored).await);

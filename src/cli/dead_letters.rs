@@ -137,7 +137,7 @@ fn print(letters: &[Dead], total: usize) {
     if total > letters.len() {
         eprintln!("{} of {total}; --limit shows more", letters.len());
     }
-    eprintln!("`sgcache deadLetters show NUMBER` shows what was received, `retry NUMBER` refetches the entity");
+    eprintln!("`show NUMBER` shows what was received, `retry NUMBER` refetches the entity");
 }
 
 async fn show(state: &State, args: &Show) -> Result<u8, Failure> {

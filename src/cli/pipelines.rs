@@ -314,11 +314,11 @@ async fn post_trigger(
     name: &str,
     params: &serde_json::Map<String, Value>,
 ) -> Result<String, Failure> {
-    let url = format!("http://{}/api/v1/pipelines/{name}/trigger", control.address);
+    let url = control.url(&format!("/api/v1/pipelines/{name}/trigger"));
     let away = |error: reqwest::Error| {
         Failure::new(Failure::UNAVAILABLE, format!("the daemon does not answer: {}", error.without_url()))
     };
-    let client = reqwest::Client::builder().timeout(Duration::from_secs(30)).no_proxy().build().map_err(away)?;
+    let client = super::status::ops_client(control, Duration::from_secs(30)).map_err(away)?;
     let body = serde_json::json!({"params": params});
     let answer = client.post(url).bearer_auth(&control.token).json(&body).send().await.map_err(away)?;
     let status = answer.status();

@@ -34,7 +34,6 @@ async fn fetch(data_dir: &Path) -> Result<StatusSnapshot, Failure> {
         true => Failure::new(Failure::UNAVAILABLE, format!("no daemon runs on {dir}: start `sgcache pipelines run`")),
         false => Failure::internal(error.to_string()),
     })?;
-    let url = format!("http://{}/api/v1/status", control.address);
     let away = |error: reqwest::Error| {
         let pid = control.pid;
         Failure::new(
@@ -46,8 +45,24 @@ async fn fetch(data_dir: &Path) -> Result<StatusSnapshot, Failure> {
             ),
         )
     };
-    let client = reqwest::Client::builder().timeout(Duration::from_secs(10)).no_proxy().build().map_err(away)?;
-    client.get(url).send().await.map_err(away)?.json().await.map_err(away)
+    let client = ops_client(&control, Duration::from_secs(10)).map_err(away)?;
+    client
+        .get(control.url("/api/v1/status"))
+        .bearer_auth(&control.token)
+        .send()
+        .await
+        .map_err(away)?
+        .json()
+        .await
+        .map_err(away)
+}
+
+/// Returns a client for the ops listener of the daemon that wrote `control`.
+///
+/// The certificate is not checked: it need not name the address on which this host
+/// reaches its own daemon, and the address is from a file that only its user can write.
+pub(super) fn ops_client(control: &Control, timeout: Duration) -> reqwest::Result<reqwest::Client> {
+    reqwest::Client::builder().timeout(timeout).no_proxy().danger_accept_invalid_certs(control.tls).build()
 }
 
 /// Prints a snapshot for people.

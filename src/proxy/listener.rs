@@ -54,6 +54,10 @@ const READING_PATIENCE: Duration = Duration::from_secs(10);
 /// How often it is looked whether a probe is due.
 const PROBE_CHECK_INTERVAL: Duration = Duration::from_millis(250);
 
+/// The longest time from the first to the last byte of a JSON request: 32 MiB in it need
+/// half a megabit per second.
+const BODY_TOTAL_TIMEOUT: Duration = Duration::from_secs(600);
+
 /// Why a proxy cannot be put together.
 #[derive(Debug, thiserror::Error)]
 pub enum ProxyError {
@@ -214,6 +218,8 @@ enum Refusal {
     TooLong(usize),
     #[error(transparent)]
     TooSlow(BodyCut),
+    #[error("the request did not arrive within {} s", BODY_TOTAL_TIMEOUT.as_secs())]
+    TricklesIn,
     #[error("the request ended before all of it had arrived")]
     Incomplete,
     #[error(transparent)]
@@ -227,7 +233,7 @@ impl Refusal {
     fn answer(self) -> Response<Body> {
         let status = match self {
             Self::TooLong(_) => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::TooSlow(_) => StatusCode::REQUEST_TIMEOUT,
+            Self::TooSlow(_) | Self::TricklesIn => StatusCode::REQUEST_TIMEOUT,
             Self::Incomplete => StatusCode::BAD_REQUEST,
             Self::OutOfMemory(_) | Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
         };
@@ -249,7 +255,7 @@ async fn read(proxy: &Inner, peer: Option<Peer>, body: Body) -> Result<Bytes, Re
     let received = if is_too_long {
         Err(Refusal::TooLong(most))
     } else {
-        receive(proxy.memory.receive(peer), &mut frames, most).await
+        receive_in_time(proxy.memory.receive(peer), &mut frames, most).await
     };
     if received.is_err() {
         // A caller in the middle of sending would see a broken connection instead of the
@@ -258,6 +264,13 @@ async fn read(proxy: &Inner, peer: Option<Peer>, body: Body) -> Result<Bytes, Re
         let _ = tokio::time::timeout(LINGER, rest).await;
     }
     received
+}
+
+/// Receives a body within [`BODY_TOTAL_TIMEOUT`]: one that arrives byte by byte is never
+/// silent for long, and would hold its memory for days.
+async fn receive_in_time(receiving: ReceivingBody, frames: &mut BodyDataStream, most: usize) -> Result<Bytes, Refusal> {
+    let received = tokio::time::timeout(BODY_TOTAL_TIMEOUT, receive(receiving, frames, most)).await;
+    received.unwrap_or(Err(Refusal::TricklesIn))
 }
 
 async fn receive(receiving: ReceivingBody, frames: &mut BodyDataStream, most: usize) -> Result<Bytes, Refusal> {
@@ -308,4 +321,23 @@ pub(super) fn page(status: StatusCode, words: &str) -> Response<Body> {
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_trickles_in_ends_with_408() {
+        let budget = MemoryBudget::new(1 << 20);
+        // Never silent for as long as `api.body_timeout`, and never complete.
+        let drops = futures::stream::unfold((), async |()| {
+            tokio::time::sleep(Duration::from_secs(50)).await;
+            Some((Ok::<_, std::io::Error>(Bytes::from_static(b" ")), ()))
+        });
+        let mut frames = Body::from_stream(drops).into_data_stream();
+        let refusal = receive_in_time(budget.receive(None), &mut frames, 1 << 20).await.expect_err("a refusal");
+        assert_eq!(refusal, Refusal::TricklesIn);
+        assert_eq!(refusal.answer().status(), StatusCode::REQUEST_TIMEOUT);
+    }
 }

@@ -19,6 +19,7 @@ use super::freshness::FreshnessTracker;
 use super::question::Needs;
 use super::upstream::BufferedResponse;
 use crate::api3;
+use crate::entity::signed_url;
 use crate::state::{SiteTime, State, StateError};
 
 /// The longest wait for the cache to have seen what the site had.
@@ -113,6 +114,7 @@ impl Shadow {
             Judged::Different(class, site, cache) => {
                 let Comparison { method, argument, .. } = comparison;
                 tracing::warn!(method, class, "the cache would have answered otherwise");
+                let argument = signed_url::redact_value(argument);
                 Some(Difference { class: class.to_owned(), method, argument, site, cache })
             }
             Judged::Equal | Judged::Skipped => None,
@@ -171,8 +173,8 @@ async fn judge(freshness: &FreshnessTracker, comparison: &Comparison) -> Judged 
         None => Judged::Equal,
         Some(class) => {
             let shown = |results: &Result<Value, api3::Fault>| match results {
-                Ok(value) => value.to_string().chars().take(2000).collect(),
-                Err(fault) => fault.to_string(),
+                Ok(value) => signed_url::redact(&value.to_string()).chars().take(2000).collect(),
+                Err(fault) => signed_url::redact(&fault.to_string()).into_owned(),
             };
             Judged::Different(class, shown(&site), shown(&cache))
         }

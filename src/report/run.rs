@@ -266,7 +266,7 @@ impl RunReport {
 pub struct StepReport {
     /// Id of the step in its pipeline; the job's name when it was started alone.
     pub id: String,
-    /// Kind of job, as in `sgcache job KIND`.
+    /// Kind of job, as `sgcache job` takes it.
     pub job: String,
     /// How it ended.
     pub status: Status,

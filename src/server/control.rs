@@ -26,6 +26,9 @@ pub struct Control {
     pub token: String,
     /// Process id of the daemon.
     pub pid: u32,
+    /// Whether the listener speaks TLS.
+    #[serde(default)]
+    pub tls: bool,
 }
 
 /// Shows everything but the token.
@@ -56,7 +59,19 @@ impl Control {
         let mut random = [0_u8; 24];
         rand::rng().fill_bytes(&mut random);
         let token = random.iter().map(|byte| format!("{byte:02x}")).collect();
-        Self { address, token, pid: std::process::id() }
+        Self { address, token, pid: std::process::id(), tls: false }
+    }
+
+    /// Says whether the listener speaks TLS.
+    #[must_use]
+    pub fn with_tls(self, tls: bool) -> Self {
+        Self { tls, ..self }
+    }
+
+    /// Returns the URL of a path of the listener.
+    pub fn url(&self, path: &str) -> String {
+        let scheme = if self.tls { "https" } else { "http" };
+        format!("{scheme}://{}{path}", self.address)
     }
 
     /// Writes the file, mode 0600 from its first moment, replacing that of an earlier daemon.

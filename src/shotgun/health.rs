@@ -108,7 +108,8 @@ impl SiteHealth {
 impl Inner {
     /// Returns when the oldest attempt began that nothing newer was answered after.
     fn silent_since(&self) -> Option<Instant> {
-        let unanswered = |began: &&Instant| self.last_answer.is_none_or(|answer| **began > answer);
+        // An attempt that began at the very instant of an answer was not answered by it.
+        let unanswered = |began: &&Instant| self.last_answer.is_none_or(|answer| **began >= answer);
         self.waiting.values().find(unanswered).copied()
     }
 }

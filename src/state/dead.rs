@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::marks::{Kinds, MarkRequest, Marking, next_gen, put_marks};
 use super::poll::since_of_new_marks;
 use super::{Result, SiteTime, State};
-use crate::entity::{EntityRef, EntityType};
+use crate::entity::{EntityRef, EntityType, signed_url};
 
 /// Payloads are cut at this size.
 const PAYLOAD_LIMIT: usize = 64 * 1024;
@@ -187,13 +187,15 @@ pub(super) fn put_dead(transaction: &Transaction<'_>, dead: &NewDead, now: SiteT
             VALUES (?1, ?2, ?3, ?4, ?5, 1, ?6, ?6, ?7)
         ON CONFLICT (kind, type, id) DO UPDATE SET payload = ?4, error = ?5, attempts = attempts + 1, last_at = ?6,
             next_due = ?7";
-    let mut end = dead.payload.len().min(PAYLOAD_LIMIT);
-    while !dead.payload.is_char_boundary(end) {
+    // What could not be applied is quoted as it came, signed addresses included.
+    let (payload, error) = (signed_url::redact(&dead.payload), signed_url::redact(&dead.error));
+    let mut end = payload.len().min(PAYLOAD_LIMIT);
+    while !payload.is_char_boundary(end) {
         end -= 1;
     }
     let due = now.after(Dead::retry_after(1));
-    let (entity_type, payload) = (dead.key.entity_type.as_str(), &dead.payload[..end]);
-    let values = params![dead.kind.as_str(), entity_type, dead.key.id, payload, dead.error, now.0, due.0];
+    let entity_type = dead.key.entity_type.as_str();
+    let values = params![dead.kind.as_str(), entity_type, dead.key.id, &payload[..end], error, now.0, due.0];
     transaction.prepare_cached(sql)?.execute(values)?;
     Ok(())
 }

@@ -331,10 +331,14 @@ async fn a_dead_letter_ends_with_a_successful_read() {
     let test = fixture().await;
     test.poll(1_000, &[101], &[7]).await;
     let key = EntityRef::new("Shot", 7);
-    let dead = NewDead { kind: DeadKind::Read, key: key.clone(), payload: "{}".into(), error: "it fails".into() };
+    let signed = |text: &str| format!("{text} https://files/a.jpg?X-Amz-Signature=5ecret");
+    let dead = NewDead { kind: DeadKind::Read, key: key.clone(), payload: signed("{}"), error: signed("it fails") };
     let postponed = vec![Postponed { key, delay: Duration::from_secs(60), add: Kinds::QUARANTINED }];
     let finish = Finish { dead: vec![dead], postponed, ..Finish::new(test.ticket().await, SiteTime(1_000)) };
     test.state.finish(finish).await.expect("a finish");
+    let kept = test.state.dead(10).await.expect("dead letters").remove(0);
+    assert!(kept.payload.contains("a.jpg") && !kept.payload.contains("5ecret"), "{}", kept.payload);
+    assert!(kept.error.contains("a.jpg") && !kept.error.contains("5ecret"), "{}", kept.error);
     assert_eq!(test.state.quarantined(&shot()).await.expect("ids"), [7]);
     assert!(test.state.due_marks(SiteTime(60_999), 10).await.expect("marks").is_empty());
     assert_eq!(test.state.due_marks(SiteTime(61_000), 10).await.expect("marks")[0].attempts, 1);

@@ -104,7 +104,7 @@ fn a_retired_entity_is_found_through_the_metadata() {
     check(
         json!({"id": 9, "event_type": "Shotgun_Shot_Retirement", "entity": null,
             "meta": {"class_name": "Shot", "id": 3, "display_name": "x"}}),
-        "Shot:3 retire; sweep Task",
+        "Shot:3 retire active=false affects Sequence affects Task; sweep Task",
     );
 }
 
@@ -125,7 +125,7 @@ fn added_and_removed_links_are_marked_where_they_show_it() {
         json!({"id": 9, "event_type": "Shotgun_Sequence_Change", "attribute_name": "shots",
             "entity": {"type": "Sequence", "id": 1}, "meta": {"entity_type": "Sequence", "entity_id": 1,
                 "added": [{"type": "Shot", "id": 3}], "removed": [{"type": "Shot", "id": 4}, {"type": "Tag", "id": 7}]}}),
-        "Sequence:1 change; Shot:3 inverse; Shot:4 inverse",
+        "Sequence:1 change shots+Shot:3 shots-Shot:4 shots-Tag:7; Shot:3 inverse; Shot:4 inverse",
     );
 }
 
@@ -134,7 +134,7 @@ fn a_cascade_that_shows_as_a_retirement_date_marks_its_entity() {
     check(
         json!({"id": 9, "event_type": "Shotgun_Task_Change", "attribute_name": "retirement_date", "entity": null,
             "meta": {"type": "attribute_change", "entity_type": "Task", "entity_id": 5, "new_value": null}}),
-        "Task:5 change",
+        "Task:5 change active=true affects Shot",
     );
 }
 
@@ -143,7 +143,7 @@ fn a_change_on_the_way_of_an_entity_filter_compares_the_filtered_type() {
     check(
         json!({"id": 9, "event_type": "Shotgun_Shot_Change", "attribute_name": "sg_sequence",
             "entity": {"type": "Shot", "id": 3}, "meta": {"entity_type": "Shot", "entity_id": 3}}),
-        "Shot:3 change; sweep Task",
+        "Shot:3 change sg_sequence changed; sweep Task",
     );
     check(
         json!({"id": 9, "event_type": "Shotgun_Sequence_Revival", "entity": {"type": "Sequence", "id": 1}, "meta": {}}),
@@ -167,7 +167,7 @@ fn a_transient_thumbnail_is_looked_at_again() {
         json!({"id": 9, "event_type": "Shotgun_Shot_Change", "attribute_name": "image",
             "entity": {"type": "Shot", "id": 3},
             "meta": {"entity_type": "Shot", "entity_id": 3, "new_value": 77, "is_transient": true}}),
-        "Shot:3 change; Shot:3 settle +45s",
+        "Shot:3 change again +45s",
     );
 }
 

@@ -26,6 +26,7 @@ mod fetch;
 mod schema_drift;
 mod follower;
 mod import;
+mod key_change;
 mod integrity;
 mod loops;
 mod names;
@@ -54,6 +55,7 @@ pub use fetch::Fetched;
 pub use follower::{Follower, Step};
 pub use import::{ImportProgress, Imported, Progress};
 pub use integrity::Integrity;
+pub use key_change::{KeyChange, KeyOutcome};
 pub use poll::Polled;
 pub use replica::Replica;
 pub use scan::{ScanKind, Scanned};
@@ -63,7 +65,6 @@ pub use settings::Settings;
 pub use status::{PollStatus, Status, TypeStatus};
 pub use steps::{Steps, Stopped};
 pub use tracked::Tracked;
-pub use write::{KeyChange, KeyOutcome};
 
 /// The result of everything here.
 pub type Result<T, E = SyncError> = std::result::Result<T, E>;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::absence::{Evidence, Findings, Verdict, is_doubtful, is_retired_by_event, judge};
+use super::key_change::{KeyChange, KeyOutcome, changes};
 use super::recheck::{Proof, Shown, expected_targets};
 use super::{Replica, Result, SyncError};
 use crate::entity::{EntityRef, EntityType, EventId, Timestamp};
@@ -68,49 +69,19 @@ impl<'a> Written<'a> {
     }
 }
 
-/// What became of a key.
-#[derive(Clone, Debug, PartialEq)]
-pub struct KeyChange {
-    /// The key.
-    pub key: EntityRef,
-    /// What became of it.
-    pub outcome: KeyOutcome,
-    /// What was known of it before.
-    pub before: Option<RowMeta>,
-    /// What the site says of it.
-    pub state: RowState,
-}
-
-/// What became of a key that was read again.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum KeyOutcome {
-    /// It was written, and is another row or in another state than before.
-    Changed,
-    /// It was written or left alone, and is as before.
-    Same,
-    /// The store has a newer row.
-    Stale,
-    /// It cannot be stored, for the given reason.
-    Refused(String),
-    /// It would vanish together with too many others; an operator has to look.
-    Held,
-    /// It was not found, which is not believed yet.
-    Suspected,
-}
-
 /// The rows of a read on their way, sorted by what happens to them.
 #[derive(Default)]
-struct Sorted {
-    rows: Vec<FetchedRow>,
+pub(super) struct Sorted {
+    pub(super) rows: Vec<FetchedRow>,
     put: Vec<usize>,
     unchanged: BTreeSet<i64>,
     held: Vec<i64>,
-    suspected: BTreeMap<i64, Duration>,
-    refused: BTreeMap<i64, (DeadKind, String)>,
+    pub(super) suspected: BTreeMap<i64, Duration>,
+    pub(super) refused: BTreeMap<i64, (DeadKind, String)>,
     /// What the rows prove, for keys of which something was announced.
     proofs: BTreeMap<i64, Proof>,
     /// Rows that may be older than what the store has: they are not written.
-    older: BTreeSet<i64>,
+    pub(super) older: BTreeSet<i64>,
 }
 
 impl Replica {
@@ -594,37 +565,6 @@ pub(super) fn quarantine(
     finish.marks.push(MarkRequest { delay, ..MarkRequest::new(key.clone(), Kinds::QUARANTINED) });
     finish.postponed.push(Postponed { key: key.clone(), delay, add: Kinds::QUARANTINED });
     finish.dead.push(NewDead { kind, key, payload, error });
-}
-
-fn changes(
-    read: &Written<'_>,
-    sorted: &Sorted,
-    stale: &BTreeSet<i64>,
-    mut known: BTreeMap<i64, RowMeta>,
-) -> Vec<KeyChange> {
-    let rows: BTreeMap<i64, &FetchedRow> = sorted.rows.iter().map(|row| (row.key().id, row)).collect();
-    let change = |(id, said): &(i64, Said)| {
-        let key = EntityRef::new(read.ticket.entity_type.clone(), *id);
-        let before = known.remove(id);
-        let state = match said {
-            Said::Row(state, _) => *state,
-            Said::Filtered(..) => RowState::Filtered,
-            Said::Absent => RowState::Absent,
-        };
-        let outcome = match (rows.get(id), sorted.refused.get(id)) {
-            (_, Some((_, reason))) => KeyOutcome::Refused(reason.clone()),
-            (None, None) if sorted.suspected.contains_key(id) => KeyOutcome::Suspected,
-            (None, None) if sorted.older.contains(id) => KeyOutcome::Stale,
-            (None, None) => KeyOutcome::Held,
-            (Some(_), None) if stale.contains(id) => KeyOutcome::Stale,
-            (Some(row), None) => match &before {
-                Some(meta) if meta.hash == row.hash() && meta.state == state => KeyOutcome::Same,
-                _ => KeyOutcome::Changed,
-            },
-        };
-        KeyChange { key, outcome, before, state }
-    };
-    read.said.iter().map(change).collect()
 }
 
 fn payload(said: &Said) -> String {

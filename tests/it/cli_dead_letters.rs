@@ -48,7 +48,7 @@ async fn dead_letters_are_listed_shown_retried_and_dropped() {
     assert_eq!(kinds, [json!("read"), json!("event")]);
     let serial = all[0]["serial"].to_string();
     let table = place.run(&["deadLetters", "list"]);
-    assert!(table.stdout.contains("Shot 7") && table.stdout.contains("Fault 104"), "{}", table.stdout);
+    assert!(table.stdout.contains("Shot:7") && table.stdout.contains("Fault 104"), "{}", table.stdout);
     assert_eq!(json(&place, &["deadLetters", "list", "--kind", "event", "-o", "json"])[0]["key"]["id"], 99);
     assert_eq!(json(&place, &["deadLetters", "show", &serial])["payload"], r#"{"id":1}"#);
 

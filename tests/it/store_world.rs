@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
-use sgcache::entity::{EntityRef, EntityType, FieldValue, Link, Timestamp};
+use sgcache::entity::{DataType, EntityRef, EntityType, FieldValue, Link, Timestamp};
 use sgcache::entity_config::{LayoutField, TypeLayout};
 use sgcache::filter::{self, FieldPath, Filter, Only, Query, RawFilter, Rows};
 use sgcache::schema::{EntitySchema, FieldSchema, Schema};
@@ -122,12 +122,19 @@ impl World {
         rows.into_iter().map(|row| row.key.id).collect()
     }
 
-    /// Returns the fields of a row as `read` would answer them.
+    /// Returns the fields of a row as a store gives them: as `read` answers, without signatures.
     pub fn fields(&self, key: &EntityRef, paths: &[FieldPath]) -> Map<String, Value> {
         let row = &self.rows[key];
         let value =
             |path: &FieldPath| Some((path.to_string(), filter::resolve_links(path, &View(self), row)?.to_json()));
-        paths.iter().filter_map(value).collect()
+        let mut fields: Map<String, Value> = paths.iter().filter_map(value).collect();
+        // Addresses of pictures are stored without the query that signs them.
+        for path in paths.iter().filter(|path| path.data_type == DataType::Image) {
+            if let Some(Value::String(url)) = fields.get_mut(&path.to_string()) {
+                url.truncate(url.find('?').unwrap_or(url.len()));
+            }
+        }
+        fields
     }
 
     /// Asserts that a store answers a query as local evaluation does.

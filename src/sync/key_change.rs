@@ -1,0 +1,70 @@
+//! What a read did to each key that it covered. Pure; `write` does it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::write::{Said, Sorted, Written};
+use crate::entity::EntityRef;
+use crate::state::RowMeta;
+use crate::store::{FetchedRow, RowState};
+
+/// What became of a key.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KeyChange {
+    /// The key.
+    pub key: EntityRef,
+    /// What became of it.
+    pub outcome: KeyOutcome,
+    /// What was known of it before.
+    pub before: Option<RowMeta>,
+    /// What the site says of it.
+    pub state: RowState,
+}
+
+/// What became of a key that was read again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeyOutcome {
+    /// It was written, and is another row or in another state than before.
+    Changed,
+    /// It was written or left alone, and is as before.
+    Same,
+    /// The store has a newer row.
+    Stale,
+    /// It cannot be stored, for the given reason.
+    Refused(String),
+    /// It would vanish together with too many others; an operator has to look.
+    Held,
+    /// It was not found, which is not believed yet.
+    Suspected,
+}
+
+/// Returns what became of each key of a read, in the order of the read.
+pub(super) fn changes(
+    read: &Written<'_>,
+    sorted: &Sorted,
+    stale: &BTreeSet<i64>,
+    mut known: BTreeMap<i64, RowMeta>,
+) -> Vec<KeyChange> {
+    let rows: BTreeMap<i64, &FetchedRow> = sorted.rows.iter().map(|row| (row.key().id, row)).collect();
+    let change = |(id, said): &(i64, Said)| {
+        let key = EntityRef::new(read.ticket.entity_type.clone(), *id);
+        let before = known.remove(id);
+        let state = match said {
+            Said::Row(state, _) => *state,
+            Said::Filtered(..) => RowState::Filtered,
+            Said::Absent => RowState::Absent,
+        };
+        let outcome = match (rows.get(id), sorted.refused.get(id)) {
+            (_, Some((_, reason))) => KeyOutcome::Refused(reason.clone()),
+            (None, None) if sorted.suspected.contains_key(id) => KeyOutcome::Suspected,
+            (None, None) if sorted.older.contains(id) => KeyOutcome::Stale,
+            (None, None) => KeyOutcome::Held,
+            (Some(_), None) if stale.contains(id) => KeyOutcome::Stale,
+            (Some(row), None) => match &before {
+                Some(meta) if meta.hash == row.hash() && meta.state == state => KeyOutcome::Same,
+                _ => KeyOutcome::Changed,
+            },
+        };
+        KeyChange { key, outcome, before, state }
+    };
+    read.said.iter().map(change).collect()
+}
