@@ -1,7 +1,7 @@
 //! One call of the JSON API, from its body to its answer.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderValue, Response, StatusCode, header};
@@ -53,6 +53,9 @@ enum Ready {
     Serve(Box<Serve>),
     Refuse(Arc<BufferedResponse>),
 }
+
+/// How long a read that waits for a write pauses after a failure of the site.
+const PENDING_RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 /// Headers that an answer of the site may depend on.
 const TELLING: &[&str] =
@@ -135,7 +138,37 @@ async fn answer_to(proxy: &Arc<Inner>, call: Call) -> Outcome {
     tokio::select! {
         biased;
         outcome = when_visible(proxy, &call) => outcome,
-        outcome = forward(proxy, &call, pass, older) => outcome,
+        outcome = forward_pending(proxy, &call, pass, older) => outcome,
+    }
+}
+
+/// Asks the site for what a pending write may have changed. An older answer would hide
+/// the write, so a failure or a slow answer is not enough for it: it is given only
+/// while the site has been down for `api.patience` without an answer between.
+async fn forward_pending(proxy: &Arc<Inner>, call: &Call, pass: Pass, older: Option<Box<Serve>>) -> Outcome {
+    let patience = proxy.settings.patience;
+    let begun = Instant::now();
+    loop {
+        let request = forward(proxy, call, pass.clone(), None);
+        tokio::pin!(request);
+        let outcome = loop {
+            match tokio::time::timeout(patience, &mut request).await {
+                Ok(outcome) => break Some(outcome),
+                Err(_) if older.is_some() && proxy.upstream.is_down_for(patience) => break None,
+                Err(_) => {}
+            }
+        };
+        let outcome = match outcome {
+            Some(outcome) if !outcome.response.status().is_server_error() => return outcome,
+            outcome => outcome,
+        };
+        match (&older, outcome) {
+            (Some(serve), _) if proxy.upstream.is_down_for(patience) => {
+                return older_outcome(proxy, call, serve, &pass).await;
+            }
+            (_, Some(outcome)) if begun.elapsed() >= proxy.settings.upstream_retry_timeout => return outcome,
+            _ => tokio::time::sleep(PENDING_RETRY_PAUSE).await,
+        }
     }
 }
 
@@ -402,7 +435,7 @@ async fn forward(proxy: &Arc<Inner>, call: &Call, pass: Pass, older: Option<Box<
     let headers = TELLING.iter().map(|name| outgoing.headers.get(*name).map_or(&b""[..], HeaderValue::as_bytes));
     let key = proxy.callers.request_digest(&parts.into_iter().chain(headers).collect::<Vec<_>>());
     let schema = proxy.freshness.schema();
-    let patient = older.is_none() || pass.reason == Reason::PendingWrite;
+    let patient = older.is_none();
     if older.is_none() && proxy.upstream.is_given_up() {
         return gone(&Unreachable::unknown("it has not answered for a while, and is probed in the background"), &pass);
     }

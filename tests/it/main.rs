@@ -23,6 +23,7 @@ mod elastic_store;
 mod elastic_transport;
 mod fuzz_corpus;
 mod hostile;
+mod hostile_mix;
 mod layers;
 mod live_dashboard;
 mod live_elasticsearch;

@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::thread::JoinHandle;
 
 use serde_json::Value;
 
@@ -19,6 +20,8 @@ pub struct Place {
 /// A process that is stopped when dropped.
 pub struct Running {
     child: Child,
+    /// Reads what it says on stderr: a pipe that is not read would stop the process.
+    said: Option<JoinHandle<String>>,
 }
 
 impl Drop for Running {
@@ -30,6 +33,23 @@ impl Drop for Running {
 }
 
 impl Running {
+    fn spawn(command: &mut Command) -> Self {
+        let mut child = command.stderr(Stdio::piped()).spawn().expect("the program runs");
+        let mut stderr = child.stderr.take().expect("stderr");
+        let said = std::thread::spawn(move || {
+            let mut said = Vec::new();
+            // What was read before a failure is what there is.
+            let _ = stderr.read_to_end(&mut said);
+            String::from_utf8_lossy(&said).into_owned()
+        });
+        Self { child, said: Some(said) }
+    }
+
+    /// Returns the process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends SIGHUP.
     pub fn hang_up(&self) {
         let pid = self.child.id().to_string();
@@ -46,11 +66,8 @@ impl Running {
 
     /// Waits for the end, as [`Running::terminate`] does, of a process that ends by itself.
     pub fn wait(mut self) -> (Option<i32>, String) {
-        let mut said = String::new();
-        if let Some(mut stderr) = self.child.stderr.take() {
-            stderr.read_to_string(&mut said).expect("text");
-        }
         let status = self.child.wait().expect("the process ends");
+        let said = self.said.take().map(|said| said.join().expect("a reader")).unwrap_or_default();
         (status.code(), said)
     }
 }
@@ -107,12 +124,12 @@ impl Place {
         let mut line = String::new();
         BufReader::new(child.stdout.take().expect("stdout")).read_line(&mut line).expect("a line");
         assert!(line.contains("ready"), "{line}");
-        Running { child }
+        Running { child, said: None }
     }
 
     /// Starts a command that runs until it is stopped.
     pub fn start(&self, args: &[&str]) -> Running {
-        Running { child: self.command(args).stderr(Stdio::piped()).spawn().expect("the program runs") }
+        Running::spawn(&mut self.command(args))
     }
 
     /// Starts the daemon and waits until it is ready.
@@ -123,12 +140,10 @@ impl Place {
     /// Does the same with variables in its environment.
     pub fn daemon_with(&self, variables: &[(&str, &str)]) -> Running {
         let mut command = self.command(&["pipelines", "run"]);
-        command.envs(variables.iter().copied()).stderr(Stdio::piped());
-        let mut running = Running { child: command.spawn().expect("the program runs") };
+        let mut running = Running::spawn(command.envs(variables.iter().copied()));
         self.until("/readyz", |status, answer| {
             if let Some(status) = running.child.try_wait().expect("a status") {
-                let mut said = String::new();
-                running.child.stderr.take().expect("stderr").read_to_string(&mut said).expect("text");
+                let said = running.said.take().map(|said| said.join().expect("a reader")).unwrap_or_default();
                 panic!("the daemon ended with {status}: {said}; last answer: {answer}");
             }
             status == 200

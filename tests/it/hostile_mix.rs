@@ -1,0 +1,111 @@
+//! Many hostile connections at once on a real daemon: callers beside them are answered,
+//! and the memory of the process stays within the bound that SECURITY.md states.
+//!
+//! ```text
+//! ulimit -n 20000
+//! SGCACHE_TEST_HOSTILE=5000 cargo test --test it hostile_mix -- --nocapture
+//! ```
+//!
+//! is the long form; it prints how long the callers waited.
+
+use std::time::Instant;
+
+use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+use crate::program::Place;
+
+/// Hostile connections in an everyday run.
+const CONNECTIONS: usize = 300;
+const CALLERS: usize = 4;
+const CALLS: usize = 50;
+const MAX_MEMORY_MIB: usize = 64;
+const STORE_MEMORY_MIB: usize = 16;
+/// What the process takes with nothing to do, in a build without optimisation.
+const BASE_MIB: usize = 200;
+
+/// What a hostile connection sends before it says nothing more.
+fn hostile(number: usize) -> Vec<u8> {
+    let head = |length: usize| {
+        format!(
+            "POST /api3/json HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n"
+        )
+    };
+    match number % 5 {
+        // Half a head; a body that stops; a request whose answer is never read.
+        0 => b"POST /api3/json HTTP/1.1\r\nhost: loc".to_vec(),
+        1 => format!("{}{{\"method", head(8 << 20)).into_bytes(),
+        2 => format!("{}{}", head(2), "{}").repeat(20).into_bytes(),
+        // A small body that would become a large tree; one that is deep.
+        3 => {
+            let bomb = format!("[{}0]", "{\"\":0},".repeat(100_000));
+            format!("{}{bomb}", head(bomb.len())).into_bytes()
+        }
+        _ => {
+            let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+            format!("{}{deep}", head(deep.len())).into_bytes()
+        }
+    }
+}
+
+async fn attack(address: String, number: usize) -> Option<TcpStream> {
+    let mut stream = TcpStream::connect(address).await.ok()?;
+    // The other side may cut it off in the middle.
+    let _ = stream.write_all(&hostile(number)).await;
+    Some(stream)
+}
+
+/// Reads the same list again and again on one connection; returns how long each took.
+async fn call_honestly(api: String) -> Vec<std::time::Duration> {
+    let client = reqwest::Client::new();
+    let auth = json!({"script_name": "sgcache", "script_key": "sgcache-sim"});
+    let argument = json!({"type": "Shot", "filters": {"logical_operator": "and", "conditions": []},
+        "return_fields": ["code"], "paging": {"entities_per_page": 5, "current_page": 1}});
+    let body = json!({"method_name": "read", "params": [auth, argument]});
+    let mut waited = Vec::new();
+    for _ in 0..CALLS {
+        let begun = Instant::now();
+        let answer = client.post(format!("http://{api}/api3/json")).json(&body).send().await.expect("an answer");
+        let answer: Value = answer.json().await.expect("JSON");
+        assert_eq!(answer["results"]["entities"].as_array().map(Vec::len), Some(5), "{answer}");
+        waited.push(begun.elapsed());
+    }
+    waited
+}
+
+/// Returns the largest resident memory that a process had so far, in MiB.
+fn peak_memory_mib(pid: u32) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("the peak");
+    line.trim().trim_end_matches(" kB").trim().parse::<usize>().expect("a number") / 1024
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn callers_beside_many_hostile_connections_are_answered_within_the_memory_bound() {
+    let connections = std::env::var("SGCACHE_TEST_HOSTILE").ok().and_then(|text| text.parse().ok());
+    let connections: usize = connections.unwrap_or(CONNECTIONS);
+    let place = Place::new();
+    place.edit("config.yaml", "listen:\n", &format!("api: {{ max_memory_mib: {MAX_MEMORY_MIB} }}\nlisten:\n"));
+    place.edit("config.yaml", "  kind: embedded\n", &format!("  kind: embedded\n  memory_mib: {STORE_MEMORY_MIB}\n"));
+    let _site = place.sim(300, 0.0);
+    let daemon = place.daemon();
+
+    let attacks = (0..connections).map(|number| tokio::spawn(attack(place.api.clone(), number)));
+    let attacks: Vec<_> = attacks.collect();
+    let callers: Vec<_> = (0..CALLERS).map(|_| tokio::spawn(call_honestly(place.api.clone()))).collect();
+    let mut waited = Vec::new();
+    for caller in callers {
+        waited.extend(caller.await.expect("every call is answered"));
+    }
+    // The hostile connections stay open until the callers are done.
+    let held = futures::future::join_all(attacks).await;
+    assert_eq!(held.len(), connections);
+
+    waited.sort_unstable();
+    let p99 = waited[waited.len() * 99 / 100];
+    let peak = peak_memory_mib(daemon.pid());
+    println!("{connections} hostile connections: p99 {p99:?} of {} calls, peak memory {peak} MiB", waited.len());
+    let bound = BASE_MIB + MAX_MEMORY_MIB + STORE_MEMORY_MIB * 9 / 8 + connections * 32 / 1024;
+    assert!(peak <= bound, "{peak} MiB, more than {bound}");
+}
