@@ -282,11 +282,15 @@ impl Replica {
     async fn suppress(&self, read: &Written<'_>, sorted: &mut Sorted) -> Result<()> {
         let ids: Vec<i64> = sorted.rows.iter().map(|row| row.key().id).collect();
         let safe = if read.suppress { self.state().may_suppress(&read.ticket, &ids).await? } else { BTreeMap::new() };
+        // A revived row may be the same as before its retirement, which no read has to have
+        // seen, while rows that link to it were read meanwhile and lost the link.
+        let revived: BTreeSet<i64> =
+            read.marks.iter().filter(|mark| was_revived(mark)).map(|mark| mark.key.id).collect();
         for (index, row) in sorted.rows.iter().enumerate() {
             let id = row.key().id;
             let same =
                 |meta: &RowMeta| meta.hash == row.hash() && meta.state == row.state() && meta.name == name_hash(row);
-            if safe.get(&id).is_some_and(same) {
+            if safe.get(&id).is_some_and(same) && !revived.contains(&id) {
                 sorted.unchanged.insert(id);
             } else {
                 sorted.put.push(index);
