@@ -88,7 +88,7 @@ async fn callers_beside_many_hostile_connections_are_answered_within_the_memory_
     let place = Place::new();
     place.edit("config.yaml", "listen:\n", &format!("api: {{ max_memory_mib: {MAX_MEMORY_MIB} }}\nlisten:\n"));
     place.edit("config.yaml", "  kind: embedded\n", &format!("  kind: embedded\n  memory_mib: {STORE_MEMORY_MIB}\n"));
-    let _site = place.sim(300, 0.0);
+    let _site = place.sim(3000, 0.0);
     let daemon = place.daemon();
 
     let attacks = (0..connections).map(|number| tokio::spawn(attack(place.api.clone(), number)));
