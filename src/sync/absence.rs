@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::recheck::announces_retirement;
 use super::write::Said;
 use super::{Replica, Result};
 use crate::api3::RowText;
@@ -90,9 +91,13 @@ pub(super) fn judge(evidence: &Evidence) -> Verdict {
     }
 }
 
-/// Tells whether the events that led to a read say that the entity was retired.
+/// Tells whether the events that led to a read, or to the read before it, say that the
+/// entity was retired.
 pub(super) fn is_retired_by_event(mark: Option<&Mark>) -> bool {
-    mark.is_some_and(|mark| mark.kinds.any(Kinds::RETIRE) && !mark.kinds.any(Kinds::REVIVE | Kinds::NEW))
+    mark.is_some_and(|mark| {
+        let retired = mark.kinds.any(Kinds::RETIRE) && !mark.kinds.any(Kinds::REVIVE | Kinds::NEW);
+        retired || announces_retirement(&mark.expected)
+    })
 }
 
 impl Replica {

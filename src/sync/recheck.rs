@@ -32,7 +32,7 @@ use serde_json::{Map, Value};
 
 use crate::entity::{DataType, EntityRef, EntityType, EventId, Timestamp, canonical_json};
 use crate::state::{
-    Announcement, Expected, ExpectedField, ExpectedLink, Kinds, Mark, MarkRequest, RowMeta, RowState, SiteTime,
+    Announcement, Expected, ExpectedField, ExpectedLink, Kinds, LIFE, Mark, MarkRequest, RowMeta, RowState, SiteTime,
 };
 
 /// The pauses before the rereads of a row without proof; two minutes together.
@@ -208,10 +208,18 @@ impl Shown<'_> {
     /// Tells whether the stored row should stay, because this one may be older.
     pub(super) fn keeps_stored(&self, proof: &Proof) -> bool {
         let known = self.before.and_then(|before| before.updated_at);
-        !proof.unproven.fields.is_empty()
-            && !proof.advanced
-            && (self.state == RowState::Absent || self.before.is_some() && self.updated_at <= known)
+        let may_be_older = match self.state {
+            // A replica that is behind a retirement shows the row among the active ones.
+            RowState::Absent => !announces_retirement(&proof.unproven) || self.before.is_none(),
+            _ => self.before.is_some() && self.updated_at <= known,
+        };
+        !proof.unproven.fields.is_empty() && !proof.advanced && may_be_older
     }
+}
+
+/// Tells whether the last entry about the life of an entity says that it was retired.
+pub(super) fn announces_retirement(expected: &Expected) -> bool {
+    expected.fields.get(LIFE).is_some_and(|field| field.announced == Announcement::Active(false))
 }
 
 /// Tells whether a field was changed and changed back, so that its value is no proof.

@@ -36,7 +36,7 @@ async fn cached_open(cache: &Cache) -> Vec<(i64, BTreeSet<i64>)> {
 
 /// The same from what was written: the status and the links of every note.
 fn written_open(notes: &[(i64, &str, &[i64])]) -> Vec<(i64, BTreeSet<i64>)> {
-    let is_open = |status: &str| matches!(status, "opn" | "ip" | "rdy");
+    let is_open = |status: &str| matches!(status, "opn" | "ip");
     let of = |shot: i64| notes.iter().filter(move |(_, status, links)| is_open(status) && links.contains(&shot));
     [1, 2].map(|shot| (shot, of(shot).map(|(id, ..)| *id).collect())).to_vec()
 }
@@ -55,14 +55,14 @@ async fn follow_notes(configs: &[(&str, &str)]) {
         assert_eq!(cached_open(&cache).await, written_open(notes), "{notes:?}");
     };
     check(&[(first, "opn", &[1]), (second, "clsd", &[1])]).await;
-    for status in ["clsd", "ip", "clsd", "rdy"] {
+    for status in ["clsd", "ip", "clsd", "opn"] {
         cache.site().update("Note", first, json!({"sg_status_list": status})).expect("an update");
         check(&[(first, status, &[1]), (second, "clsd", &[1])]).await;
     }
     cache.site().update("Note", second, json!({"sg_status_list": "opn"})).expect("an update");
-    check(&[(first, "rdy", &[1]), (second, "opn", &[1])]).await;
+    check(&[(first, "opn", &[1]), (second, "opn", &[1])]).await;
     cache.site().update("Note", first, json!({"note_links": [to("Shot", 2)]})).expect("an update");
-    check(&[(first, "rdy", &[2]), (second, "opn", &[1])]).await;
+    check(&[(first, "opn", &[2]), (second, "opn", &[1])]).await;
     cache.site().update("Note", first, json!({"sg_status_list": "clsd"})).expect("an update");
     check(&[(first, "clsd", &[2]), (second, "opn", &[1])]).await;
     cache.site().retire("Note", second).expect("a retirement");
