@@ -147,7 +147,7 @@ fn a_change_on_the_way_of_an_entity_filter_compares_the_filtered_type() {
     );
     check(
         json!({"id": 9, "event_type": "Shotgun_Sequence_Revival", "entity": {"type": "Sequence", "id": 1}, "meta": {}}),
-        "Sequence:1 revive; sweep Task",
+        "Sequence:1 revive active=true again +5s affects Shot; sweep Task",
     );
 }
 
