@@ -144,7 +144,8 @@ async fn answer_to(proxy: &Arc<Inner>, call: Call) -> Outcome {
 
 /// Asks the site for what a pending write may have changed. An older answer would hide
 /// the write, so a failure or a slow answer is not enough for it: it is given only
-/// while the site has been down for `api.patience` without an answer between.
+/// while the site has been down for `api.patience` without an answer between, or after
+/// failures for `api.upstream_retry_timeout`.
 async fn forward_pending(proxy: &Arc<Inner>, call: &Call, pass: Pass, older: Option<Box<Serve>>) -> Outcome {
     let patience = proxy.settings.patience;
     let begun = Instant::now();
@@ -162,11 +163,12 @@ async fn forward_pending(proxy: &Arc<Inner>, call: &Call, pass: Pass, older: Opt
             Some(outcome) if !outcome.response.status().is_server_error() => return outcome,
             outcome => outcome,
         };
+        let is_given_up = begun.elapsed() >= proxy.settings.upstream_retry_timeout;
         match (&older, outcome) {
-            (Some(serve), _) if proxy.upstream.is_down_for(patience) => {
+            (Some(serve), _) if is_given_up || proxy.upstream.is_down_for(patience) => {
                 return older_outcome(proxy, call, serve, &pass).await;
             }
-            (_, Some(outcome)) if begun.elapsed() >= proxy.settings.upstream_retry_timeout => return outcome,
+            (_, Some(outcome)) if is_given_up => return outcome,
             _ => tokio::time::sleep(PENDING_RETRY_PAUSE).await,
         }
     }

@@ -131,7 +131,9 @@ impl World {
         // Addresses of pictures are stored without the query that signs them.
         for path in paths.iter().filter(|path| path.data_type == DataType::Image) {
             if let Some(Value::String(url)) = fields.get_mut(&path.to_string()) {
-                url.truncate(url.find('?').unwrap_or(url.len()));
+                if url.contains("X-Amz-Signature") {
+                    url.truncate(url.find('?').unwrap_or(url.len()));
+                }
             }
         }
         fields
