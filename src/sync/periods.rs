@@ -20,11 +20,17 @@ const PLACE: &str = "maintenance";
 pub(super) struct Periods {
     done: BTreeMap<String, SiteTime>,
     loaded: bool,
+    /// Whether a first period began that is not kept yet.
+    begun: bool,
 }
 
 impl Periods {
-    /// Loads the moments once.
+    /// Loads the moments once, and keeps those of first periods that began since the last
+    /// call: a daemon that never runs for a whole period must not begin it anew each time.
     pub(super) async fn load(&mut self, state: &State) -> Result<()> {
+        if std::mem::take(&mut self.begun) {
+            state.keep(PLACE, &self.done).await?;
+        }
         if !self.loaded {
             let kept: BTreeMap<String, SiteTime> = state.kept(PLACE).await?.unwrap_or_default();
             self.done.extend(kept);
@@ -39,6 +45,7 @@ impl Periods {
         if every.is_zero() {
             return false;
         }
+        self.begun |= !self.done.contains_key(work);
         let last = self.done.entry(work.to_owned()).or_insert(first);
         *last = (*last).min(now);
         now.since(*last) >= every
