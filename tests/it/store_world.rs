@@ -130,10 +130,10 @@ impl World {
         let mut fields: Map<String, Value> = paths.iter().filter_map(value).collect();
         // Addresses of pictures are stored without the query that signs them.
         for path in paths.iter().filter(|path| path.data_type == DataType::Image) {
-            if let Some(Value::String(url)) = fields.get_mut(&path.to_string()) {
-                if url.contains("X-Amz-Signature") {
-                    url.truncate(url.find('?').unwrap_or(url.len()));
-                }
+            if let Some(Value::String(url)) = fields.get_mut(&path.to_string())
+                && url.contains("X-Amz-Signature")
+            {
+                url.truncate(url.find('?').unwrap_or(url.len()));
             }
         }
         fields
