@@ -12,7 +12,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 impl Replica {
     /// Returns once a poll that began after this call has seen everything there
     /// was and all that it or earlier polls told of is in the store. Keys that
-    /// cannot be read or whose deletion is held are not waited for.
+    /// cannot be read or whose deletion is held are not waited for. Polling goes on
+    /// meanwhile: what looks unproven is often explained by a later entry.
     ///
     /// Where another process leads, it is waited for; else this call does the
     /// polling and fetching itself.
@@ -24,11 +25,11 @@ impl Replica {
         let asked = Instant::now();
         // Polls with a higher number begin after this moment.
         let started = self.state().stream().await?.polls_started;
-        let mut target = None;
+        let (mut target, mut polled) = (None, None);
         loop {
             match self.state().lead().await {
                 Ok(lead) => {
-                    let worked = self.work_towards(started).await;
+                    let worked = self.work_towards(started, &mut polled).await;
                     drop(lead);
                     worked?;
                 }
@@ -47,13 +48,17 @@ impl Replica {
         }
     }
 
-    /// Does what the leader would do.
-    async fn work_towards(&self, started: i64) -> Result<()> {
+    /// Does what the leader would do; `polled` is when it last polled here.
+    async fn work_towards(&self, started: i64, polled: &mut Option<Instant>) -> Result<()> {
         if self.state().stream().await?.frontier.is_none() {
             self.check_stream().await?;
         }
-        while self.state().stream().await?.poll_done <= started {
+        if polled.is_none_or(|polled| polled.elapsed() >= self.settings().poll_min) {
             self.poll().await?;
+            while self.state().stream().await?.poll_done <= started {
+                self.poll().await?;
+            }
+            *polled = Some(Instant::now());
         }
         let mut target = None;
         loop {

@@ -152,7 +152,9 @@ impl Cache {
 
     /// Starts a follower over the files that there are.
     pub async fn start(&mut self, steps: Steps) -> Result<(), SyncError> {
-        self.start_with(steps, Settings::default(), 500).await
+        // Time passes here with requests only: nothing may wait for the next one.
+        let settings = Settings { poll_min: Duration::ZERO, ..Settings::default() };
+        self.start_with(steps, settings, 500).await
     }
 
     /// Starts a follower with other settings and page size.
