@@ -123,8 +123,8 @@ impl Replica {
         })
     }
 
-    /// Reads keys of one type and writes what the site says; false when the absence of
-    /// some is not believed yet, so that they stay as they are.
+    /// Reads keys of one type and writes what the site says; false when some stay as
+    /// they are: their absence is not believed yet, or what was read may be older.
     async fn fetch_part(&self, layout: &TypeLayout, marks: &[Mark], purpose: Purpose) -> Result<bool> {
         let started = Instant::now();
         let ids: Vec<i64> = marks.iter().map(|mark| mark.key.id).collect();
@@ -142,7 +142,9 @@ impl Replica {
         let suppress = !marks.iter().any(|mark| mark.kinds.any(Kinds::REPAIR));
         let changes = self.write(Written { marks, suppress, ..Written::unmarked(layout, ticket, findings) }).await?;
         self.metrics().sync.fetch_duration.observe(started.elapsed().as_secs_f64());
-        let undecided = |change: &KeyChange| matches!(change.outcome, KeyOutcome::Held | KeyOutcome::Suspected);
+        let undecided = |change: &KeyChange| {
+            matches!(change.outcome, KeyOutcome::Held | KeyOutcome::Suspected | KeyOutcome::Unproven)
+        };
         Ok(!changes.iter().any(undecided))
     }
 

@@ -1,10 +1,11 @@
-//! What a read did to each key that it covered. Pure; `write` does it.
+//! What a read did to each key that it covered, and counting it. `write` does it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::Replica;
 use super::write::{Said, Sorted, Written};
 use crate::entity::EntityRef;
-use crate::state::RowMeta;
+use crate::state::{Finished, Kinds, RowMeta};
 use crate::store::{FetchedRow, RowState};
 
 /// What became of a key.
@@ -33,6 +34,8 @@ pub enum KeyOutcome {
     Refused(String),
     /// It would vanish together with too many others; an operator has to look.
     Held,
+    /// It may be older than the row that the store has, which stays; it is read again.
+    Unproven,
     /// It was not found, which is not believed yet.
     Suspected,
 }
@@ -56,7 +59,7 @@ pub(super) fn changes(
         let outcome = match (rows.get(id), sorted.refused.get(id)) {
             (_, Some((_, reason))) => KeyOutcome::Refused(reason.clone()),
             (None, None) if sorted.suspected.contains_key(id) => KeyOutcome::Suspected,
-            (None, None) if sorted.older.contains(id) => KeyOutcome::Stale,
+            (None, None) if sorted.older.contains(id) => KeyOutcome::Unproven,
             (None, None) => KeyOutcome::Held,
             (Some(_), None) if stale.contains(id) => KeyOutcome::Stale,
             (Some(row), None) => match &before {
@@ -67,4 +70,46 @@ pub(super) fn changes(
         KeyChange { key, outcome, before, state }
     };
     read.said.iter().map(change).collect()
+}
+
+impl Replica {
+    /// Counts what became of the rows; events of rows that are read again, because they
+    /// may be older, are not in the cache yet.
+    pub(super) fn measure(
+        &self,
+        read: &Written<'_>,
+        changes: &[KeyChange],
+        finished: &Finished,
+        rechecked: &BTreeSet<i64>,
+    ) {
+        let name = read.ticket.entity_type.as_str();
+        let sync = &self.metrics().sync;
+        for change in changes {
+            let outcome = match (&change.outcome, change.state) {
+                (KeyOutcome::Refused(_) | KeyOutcome::Held | KeyOutcome::Suspected, _) => "refused",
+                (KeyOutcome::Stale | KeyOutcome::Unproven, _) => "stale",
+                (_, RowState::Absent) => "absent",
+                (_, RowState::Filtered) => "filtered",
+                (KeyOutcome::Changed, _) => "written",
+                (KeyOutcome::Same, _) => "unchanged",
+            };
+            sync.rows.inc(&[name, outcome]);
+        }
+        let now = self.now();
+        for cleared in &finished.cleared {
+            let operation = match cleared.kinds {
+                kinds if kinds.any(Kinds::NEW) => "create",
+                kinds if kinds.any(Kinds::RETIRE) => "retire",
+                kinds if kinds.any(Kinds::REVIVE) => "revive",
+                kinds if kinds.any(Kinds::CHANGE) => "change",
+                _ => "link",
+            };
+            sync.events_applied.add(&[name, operation], u64::from(cleared.events));
+            let applied = cleared.kinds.any(Kinds::TOLD) && !rechecked.contains(&cleared.id);
+            if let Some(created) = cleared.event_created.filter(|_| applied) {
+                sync.lag.observe(now.since(created).as_secs_f64());
+                sync.last_event_created.set(created.timestamp().0 as f64);
+            }
+        }
+    }
 }

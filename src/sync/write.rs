@@ -10,14 +10,14 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::absence::{Evidence, Findings, Verdict, is_doubtful, is_retired_by_event, judge};
-use super::key_change::{KeyChange, KeyOutcome, changes};
+use super::key_change::{KeyChange, changes};
 use super::recheck::{Proof, Shown, expected_targets};
 use super::{Replica, Result, SyncError};
 use crate::entity::{EntityRef, EntityType, EventId, Timestamp};
 use crate::entity_config::TypeLayout;
 use crate::state::{
-    Announcement, AsOf, Dead, DeadKind, Expected, ExpectedField, Finish, Finished, Kinds, LIFE, Mark, MarkRequest,
-    NewDead, Postponed, RowDone,
+    Announcement, AsOf, Dead, DeadKind, Expected, ExpectedField, Finish, Kinds, LIFE, Mark, MarkRequest, NewDead,
+    Postponed, RowDone,
 };
 use crate::state::{RowMeta, RowOutcome, SegmentStep, Ticket};
 use crate::store::{FetchedRow, LinkTarget, PutOutcome, ReadVersion, RowError, RowState, StoreErrorKind};
@@ -437,7 +437,12 @@ impl Replica {
             let key = EntityRef::new(read.ticket.entity_type.clone(), id);
             let mark = marks.get(&id).copied();
             let expected = mark.map_or(&nothing, |mark| &mark.expected);
-            finish.marks.extend(self.unprovable().reread(&key, mark, expected, proof));
+            let mut again = self.unprovable().reread(&key, mark, expected, proof);
+            // A write is not in the cache before a read that began after it is.
+            if let Some(again) = again.as_mut().filter(|_| sorted.older.contains(&id) && mark.is_some_and(is_written)) {
+                again.kinds |= Kinds::WRITE;
+            }
+            finish.marks.extend(again);
         }
         finish.seen.extend(&sorted.older);
         // The store has a row that nobody here has read: written by another process, or
@@ -482,40 +487,6 @@ impl Replica {
         }
         Ok(())
     }
-
-    /// Counts what became of the rows; events of rows that are read again, because they
-    /// may be older, are not in the cache yet.
-    fn measure(&self, read: &Written<'_>, changes: &[KeyChange], finished: &Finished, rechecked: &BTreeSet<i64>) {
-        let name = read.ticket.entity_type.as_str();
-        let sync = &self.metrics().sync;
-        for change in changes {
-            let outcome = match (&change.outcome, change.state) {
-                (KeyOutcome::Refused(_) | KeyOutcome::Held | KeyOutcome::Suspected, _) => "refused",
-                (KeyOutcome::Stale, _) => "stale",
-                (_, RowState::Absent) => "absent",
-                (_, RowState::Filtered) => "filtered",
-                (KeyOutcome::Changed, _) => "written",
-                (KeyOutcome::Same, _) => "unchanged",
-            };
-            sync.rows.inc(&[name, outcome]);
-        }
-        let now = self.now();
-        for cleared in &finished.cleared {
-            let operation = match cleared.kinds {
-                kinds if kinds.any(Kinds::NEW) => "create",
-                kinds if kinds.any(Kinds::RETIRE) => "retire",
-                kinds if kinds.any(Kinds::REVIVE) => "revive",
-                kinds if kinds.any(Kinds::CHANGE) => "change",
-                _ => "link",
-            };
-            sync.events_applied.add(&[name, operation], u64::from(cleared.events));
-            let applied = cleared.kinds.any(Kinds::TOLD) && !rechecked.contains(&cleared.id);
-            if let Some(created) = cleared.event_created.filter(|_| applied) {
-                sync.lag.observe(now.since(created).as_secs_f64());
-                sync.last_event_created.set(created.timestamp().0 as f64);
-            }
-        }
-    }
 }
 
 /// Tells whether an active row was retired before: as it was known, as an event says
@@ -538,13 +509,21 @@ pub(super) fn was_revived(mark: &Mark) -> bool {
     mark.kinds.any(Kinds::REVIVE) || !mark.kinds.any(Kinds::NEW) && mark.expected.fields.get(LIFE).is_some_and(revived)
 }
 
+fn is_written(mark: &Mark) -> bool {
+    mark.kinds.any(Kinds::WRITE)
+}
+
 /// Asks for the next read of a row that was not found. Only that it was to be
-/// written in any case, and what its events announced, is kept of the reasons.
+/// written in any case, that a write is pending, and what its events announced, is
+/// kept of the reasons.
 fn look_for_again(entity_type: &EntityType, id: i64, delay: Duration, mark: Option<&Mark>) -> MarkRequest {
     let repair = mark.is_some_and(|mark| mark.kinds.any(Kinds::REPAIR));
     let mut kinds = if repair { Kinds::SCAN | Kinds::REPAIR } else { Kinds::SCAN };
     if mark.is_some_and(|mark| !mark.expected.fields.is_empty()) {
         kinds |= Kinds::UNPROVEN;
+    }
+    if mark.is_some_and(is_written) {
+        kinds |= Kinds::WRITE;
     }
     MarkRequest {
         delay,
