@@ -23,6 +23,7 @@ use crate::store::{Store, StoreErrorKind, TimedStore};
 use crate::sync::{SiteClock, WatchedStore};
 
 use super::Failure;
+use super::output::drawn;
 
 /// Reads `config.yaml` where `-c`, the environment or the working directory say.
 ///
@@ -35,11 +36,11 @@ pub fn load_config(chosen: Option<&Path>) -> Result<Config, Failure> {
     match Config::load(&path, &environment) {
         Ok((config, warnings)) => {
             if !warnings.is_empty() {
-                eprintln!("{warnings}");
+                eprintln!("{}", drawn(&warnings));
             }
             Ok(config)
         }
-        Err(problems) => Err(Failure::config(problems.to_string())),
+        Err(problems) => Err(Failure::problems(problems)),
     }
 }
 

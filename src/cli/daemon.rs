@@ -14,16 +14,17 @@ use tokio_util::sync::CancellationToken;
 use super::Failure;
 use super::context::{Online, SiteAtStart, entity_config_files};
 use super::engine::{Engine, differences, instance};
-use super::pipelines::{load, selected};
+use super::pipelines::{among, load};
 use super::recorder::Recorder;
 use super::reload;
-use super::scheduler::{Inputs, Scheduler, give_instants, read_pauses, stored_plan};
+use super::scheduler::{Inputs, Scheduler, give_instants, read_pauses, restore, stored_plan};
 use super::snapshot::Snapshots;
+use super::task_series::labels;
 use crate::config::{Config, StoreSettings};
-use crate::metrics::{Labels, Metrics};
-use crate::pipeline::{self, Command, Pipeline};
+use crate::metrics::Metrics;
+use crate::pipeline::{self, Command, Pipeline, TriggerError};
 use crate::proxy::{ApiListener, ApiListenerError, Leader, Parts, Proxy};
-use crate::report::{RunReport, Trigger};
+use crate::report::{RunReport, Trigger, history};
 use crate::server::{Bound, Control, Ops, RunsQuery, TriggerRefused, TriggerRequest};
 use crate::state::{State, StateError};
 use crate::supervisor::{Loop, beat};
@@ -69,7 +70,7 @@ impl Daemon {
         names: Vec<String>,
         overrides: BTreeMap<String, String>,
     ) -> Result<Self, Failure> {
-        let pipelines = selected(load(&config)?, &names)?;
+        let pipelines = among(load(&config).await?, &names)?;
         check_overrides(&pipelines, &overrides)?;
         let files = entity_config_files(&config)?;
         check_lead(&config).await?;
@@ -100,6 +101,7 @@ impl Daemon {
         let control = Control::new(bound.address()).with_tls(engine.online.config.listen.ops_access.tls.is_some());
         control.write(state.directory()).map_err(|error| Failure::internal(error.to_string()))?;
         let stored = stored_plan(&state).await?;
+        restore(&engine, &pipelines).await?;
         let snapshots = Arc::new(Snapshots::new(Arc::clone(&engine), &pipelines, &stored).await);
         let (observer, recorder) = Recorder::new(&engine, &pipelines, &stored, &snapshots);
         let (commands, command_receiver) = mpsc::channel(16);
@@ -118,11 +120,11 @@ impl Daemon {
             let (stop, state, beats, pauses) = heart.clone();
             give_instants(beats, pauses, state, stop)
         }));
-        let reloading = Arc::clone(&engine);
-        tasks.push(
-            supervisor
-                .spawn(Loop::Reload, move || reload::watch(Arc::clone(&reloading), names.clone(), commands.clone())),
-        );
+        let reloading = (Arc::clone(&engine), Arc::clone(&snapshots), names, commands);
+        tasks.push(supervisor.spawn(Loop::Reload, move || {
+            let (engine, snapshots, names, commands) = reloading.clone();
+            reload::watch(engine, snapshots, names, commands)
+        }));
         let (bound, until) = (Arc::new(bound), stop.clone());
         tasks.push(supervisor.spawn(Loop::OpsListener, move || {
             let (router, until) = (router.clone(), until.clone());
@@ -212,16 +214,6 @@ pub async fn interrupted() {
     }
 }
 
-pub(super) fn labels<'a>(entity_types: impl Iterator<Item = &'a str>, pipelines: &[Arc<Pipeline>]) -> Labels {
-    let mut labels = Labels::new(entity_types);
-    for pipeline in pipelines {
-        for step in pipeline.steps.iter().chain(&pipeline.on_drift) {
-            labels = labels.with_task(&pipeline.name, &step.id);
-        }
-    }
-    labels
-}
-
 /// Shows what runs here in the metrics.
 fn describe(engine: &Engine) {
     let config = &engine.online.config;
@@ -240,7 +232,8 @@ pub fn show_config(engine: &Engine, config: &Config) {
     engine.online.metrics.about.config_info.set_info(&[&format!("{:016x}", pipeline::fingerprint(&text))]);
 }
 
-fn check_overrides(pipelines: &[Arc<Pipeline>], overrides: &BTreeMap<String, String>) -> Result<(), Failure> {
+/// Fails when a parameter is declared by none of the pipelines.
+pub fn check_overrides(pipelines: &[Arc<Pipeline>], overrides: &BTreeMap<String, String>) -> Result<(), Failure> {
     for name in overrides.keys() {
         let declares = |pipeline: &&Arc<Pipeline>| pipeline.params.iter().any(|(declared, _)| declared == name);
         if pipelines.iter().find(declares).is_none() {
@@ -253,7 +246,8 @@ fn check_overrides(pipelines: &[Arc<Pipeline>], overrides: &BTreeMap<String, Str
 /// The continuous pipeline says how the event log is followed.
 fn follow_settings(pipelines: &[Arc<Pipeline>]) -> sync::Settings {
     let mut settings = sync::Settings::default();
-    if let Some(continuous) = pipelines.iter().find_map(|pipeline| pipeline.continuous()) {
+    let mut enabled = pipelines.iter().filter(|pipeline| pipeline.enabled);
+    if let Some(continuous) = enabled.find_map(|pipeline| pipeline.continuous()) {
         settings.poll_min = continuous.interval;
         settings.poll_max = continuous.max_interval;
     }
@@ -356,17 +350,20 @@ fn router(
 }
 
 async fn runs(state: &State, query: &RunsQuery) -> Vec<RunReport> {
-    let rows = match &query.run_id {
-        Some(run_id) => state.run(run_id).await.map(|row| row.into_iter().collect()),
-        None => state.runs(1000, query.pipeline.as_deref()).await,
-    };
-    let rows = rows.unwrap_or_else(|error| {
+    let reports = found_runs(state, query).await.unwrap_or_else(|error| {
         tracing::error!(%error, "the history could not be read");
         Vec::new()
     });
-    let reports = rows.into_iter().filter_map(|row| serde_json::from_value::<RunReport>(row.report).ok());
-    let wanted = reports.filter(|report| query.status.is_none_or(|status| report.status == status));
+    let wanted = reports.into_iter().filter(|report| query.status.is_none_or(|status| report.status == status));
     wanted.take(query.limit.unwrap_or(50)).collect()
+}
+
+async fn found_runs(state: &State, query: &RunsQuery) -> Result<Vec<RunReport>, StateError> {
+    history::close_abandoned(state).await?;
+    match &query.run_id {
+        Some(run_id) => Ok(history::run(state, run_id).await?.into_iter().collect()),
+        None => history::runs(state, 1000, query.pipeline.as_deref()).await,
+    }
 }
 
 async fn trigger(commands: mpsc::Sender<Command>, request: TriggerRequest) -> Result<String, TriggerRefused> {
@@ -379,5 +376,9 @@ async fn trigger(commands: mpsc::Sender<Command>, request: TriggerRequest) -> Re
     let command = Command::Trigger { pipeline: request.pipeline.clone(), set, trigger: Trigger::Api, answer };
     let stopping = |_| TriggerRefused::Unavailable("the daemon is stopping".to_owned());
     commands.send(command).await.map_err(|_| TriggerRefused::Unavailable("the daemon is stopping".to_owned()))?;
-    answered.await.map_err(stopping)?.map_err(TriggerRefused::BadParams)
+    answered.await.map_err(stopping)?.map_err(|error| match error {
+        TriggerError::Unknown(words) => TriggerRefused::Unknown(words),
+        TriggerError::Refused(words) => TriggerRefused::Refused(words),
+        TriggerError::Params(words) => TriggerRefused::BadParams(words),
+    })
 }

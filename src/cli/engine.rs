@@ -1,6 +1,7 @@
 //! Everything that runs jobs, put together: follower, validator, runner, and the
 //! places where reports go.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,11 +14,12 @@ use super::context::Online;
 use crate::config::Config;
 use crate::elastic;
 use crate::pipeline::{
-    Detail, Following, HookTarget, Jobs, Outputs, Pipeline, ResolveContext, RunOrder, Runner, Site, Tell,
+    self, Detail, Following, HookTarget, Jobs, Outputs, Pipeline, Policy, Previous, PreviousSource, ResolveContext,
+    RunOrder, Runner, Site, SkipReason, Tell,
 };
 use crate::proxy::shadow::{Difference, OnDifference};
-use crate::report::{Delivery, Notifiers, Outbox, RunReport, ShadowDifference, Sink, Wording};
-use crate::state::{RunRow, State};
+use crate::report::{Delivery, Notifiers, Outbox, RunReport, ShadowDifference, Sink, Wording, history};
+use crate::state::{ProcessLock, State, StateError};
 use crate::supervisor::Supervisor;
 use crate::sync::{self, Replica};
 use crate::validate::Validator;
@@ -34,8 +36,6 @@ pub struct Engine {
     pub replica: Replica,
     /// The follower, while this process follows the site.
     pub following: Following,
-    /// Why changed files were not taken over, the last time.
-    pub reload_problem: Mutex<Option<String>>,
     /// Keeps the loops of this process running.
     pub supervisor: Supervisor,
     /// Runs pipelines.
@@ -47,7 +47,12 @@ pub struct Engine {
     /// Whom hooks may notify.
     pub notifiers: Notifiers,
     sinks: Vec<Sink>,
+    /// The runs of this process: what their locks prove to other processes.
+    owned: Mutex<HashMap<String, ProcessLock>>,
 }
+
+/// How often a run that waits for another process looks whether its turn has come.
+const LOOK_FOR_TURN_EVERY: Duration = Duration::from_millis(200);
 
 /// Leaves out of a report what its pipeline does not want in the cluster.
 fn shortened(report: &RunReport, detail: Detail) -> RunReport {
@@ -68,6 +73,7 @@ pub fn resolve_context(config: &Config) -> ResolveContext {
         site,
         blackouts: config.blackouts.clone(),
         notifiers: config.notifiers.keys().cloned().collect(),
+        entities: None,
         templates,
     }
 }
@@ -127,43 +133,69 @@ impl Engine {
         });
         let notifiers = Notifiers::new(config.notifiers.clone());
         let runner = Runner::new(jobs.execute(), &resolve_context(config), instance(), shutdown.clone());
-        let runner = runner.with_tell(tell(notifiers.clone()));
+        let runner = runner.with_tell(tell(notifiers.clone())).with_previous(previous(&online.state));
         let delivery = delivery(&online)?;
         let sinks = sinks(&online, delivery.as_deref());
-        let reload_problem = Mutex::default();
-        Ok(Self {
-            online,
-            replica,
-            following,
-            reload_problem,
-            supervisor,
-            runner,
-            shutdown,
-            delivery,
-            notifiers,
-            sinks,
-        })
+        let owned = Mutex::default();
+        Ok(Self { online, replica, following, supervisor, runner, shutdown, delivery, notifiers, sinks, owned })
     }
 
-    /// Runs a pipeline, and keeps and sends its report.
+    /// Runs a pipeline, and keeps and sends its report. While another process runs
+    /// it, or a pipeline of its group, it waits or is skipped, as its concurrency
+    /// policy says; a skipped run leaves no trace in the history.
     ///
     /// # Errors
     ///
     /// When the state cannot be written.
     pub async fn run(&self, pipeline: &Arc<Pipeline>, order: RunOrder) -> Result<RunReport, Failure> {
-        self.remember(&self.runner.begin(pipeline, &order)).await?;
+        history::close_abandoned(&self.online.state).await?;
+        let mut report = self.runner.begin(pipeline, &order);
+        let _claim = match self.await_turn(pipeline, &order.cancel).await {
+            Ok(claim) => claim,
+            Err(reason) => {
+                report.finish(Utc::now(), Vec::new());
+                report.reason = Some(reason.to_string());
+                return Ok(report);
+            }
+        };
+        self.begin(&report).await?;
         let report = self.runner.run(pipeline, order).await;
         self.keep(&report, pipeline.outputs).await?;
         Ok(report)
     }
 
-    /// Writes a report into the history.
+    async fn await_turn(&self, pipeline: &Pipeline, cancel: &CancellationToken) -> Result<Claim, SkipReason> {
+        let mut announced = false;
+        loop {
+            let reason = match claim(&self.online.state, pipeline).await {
+                Ok(claim) => return Ok(claim),
+                Err(reason) if pipeline.policy == Policy::Skip => return Err(reason),
+                Err(reason) if cancel.is_cancelled() || self.shutdown.is_cancelled() => return Err(reason),
+                Err(reason) => reason,
+            };
+            if !announced {
+                announced = true;
+                eprintln!("{} waits: {reason}", pipeline.name);
+            }
+            // Locks of other processes tell nothing when they are freed.
+            tokio::select! {
+                () = tokio::time::sleep(LOOK_FOR_TURN_EVERY) => {}
+                () = cancel.cancelled() => {}
+                () = self.shutdown.cancelled() => {}
+            }
+        }
+    }
+
+    /// Writes a run that starts into the history, and shows other processes that
+    /// its owner lives.
     ///
     /// # Errors
     ///
-    /// When the state cannot be written.
-    pub async fn remember(&self, report: &RunReport) -> Result<(), Failure> {
-        remember(&self.online.state, report).await
+    /// When the data directory cannot be written.
+    pub async fn begin(&self, report: &RunReport) -> Result<(), Failure> {
+        let lock = self.online.state.own_run(&report.run_id).await?;
+        self.owned.lock().insert(report.run_id.clone(), lock);
+        Ok(history::remember(&self.online.state, report).await?)
     }
 
     /// Writes a finished report into the history and hands it to every sink.
@@ -179,7 +211,10 @@ impl Engine {
                 _ => sink.deliver(report),
             }
         }
-        self.remember(report).await
+        let remembered = history::remember(&self.online.state, report).await;
+        // Only now: until the end is written, the run must not look abandoned.
+        self.owned.lock().remove(&report.run_id);
+        Ok(remembered?)
     }
 
     /// Returns how many documents about runs wait to be delivered, those of jobs
@@ -217,17 +252,48 @@ fn tell(notifiers: Notifiers) -> Tell {
     })
 }
 
-async fn remember(state: &State, report: &RunReport) -> Result<(), Failure> {
-    let text = serde_json::to_value(report).map_err(|error| Failure::internal(error.to_string()))?;
-    let row = RunRow {
-        run_id: report.run_id.clone(),
-        pipeline: report.pipeline.clone(),
-        status: report.finished_at.map_or_else(|| "running".to_owned(), |_| report.status.to_string()),
-        started_at: report.started_at.into(),
-        finished_at: report.finished_at.map(Into::into),
-        report: text,
-    };
-    Ok(state.insert_run(&row).await?)
+/// Looks up in the history how the run before ended, whichever process ran it.
+fn previous(state: &State) -> PreviousSource {
+    let state = state.clone();
+    Arc::new(move |pipeline| {
+        let state = state.clone();
+        Box::pin(async move {
+            let report = history::last_finished(&state, &pipeline).await.unwrap_or_else(|error| {
+                tracing::warn!(%error, pipeline, "how the last run ended could not be read");
+                None
+            })?;
+            Some(Previous { status: report.status, finished_at: report.finished_at? })
+        })
+    })
+}
+
+/// The locks that a run holds: its pipeline's and its group's.
+pub type Claim = Vec<ProcessLock>;
+
+/// Claims a pipeline and its group among all processes of the data directory.
+///
+/// # Errors
+///
+/// What another process runs.
+pub async fn claim(state: &State, pipeline: &Pipeline) -> Result<Claim, SkipReason> {
+    let group = pipeline.group.as_deref();
+    // A group may be called anything, a file may not.
+    let of_group = group.map(|group| format!("group-{:016x}", pipeline::fingerprint(group)));
+    let names = [Some(format!("pipeline-{}", pipeline.name)), of_group];
+    let mut claim = Claim::new();
+    for (name, group) in names.into_iter().zip([None, group]).filter_map(|(name, group)| Some((name?, group))) {
+        match state.try_lock(&name).await {
+            Ok(Some(lock)) => claim.push(lock),
+            Ok(None) => return Err(SkipReason::OtherProcess(group.map(str::to_owned))),
+            // A process that cannot write there cannot run anything either, and fails then.
+            Err(error) => log_unlocked(&name, &error),
+        }
+    }
+    Ok(claim)
+}
+
+fn log_unlocked(name: &str, error: &StateError) {
+    tracing::warn!(%error, name, "other processes cannot see what runs here");
 }
 
 fn sinks(online: &Online, delivery: Option<&Delivery>) -> Vec<Sink> {

@@ -3,9 +3,11 @@
 use std::fmt;
 use std::process::ExitCode;
 
+use super::output::drawn;
 use crate::shotgun;
 use crate::state::StateError;
 use crate::store::{StoreError, StoreErrorKind};
+use crate::yaml::Problems;
 
 /// A command that could not do its work.
 #[derive(Debug)]
@@ -14,6 +16,8 @@ pub struct Failure {
     pub code: u8,
     /// What went wrong, several lines when there are several things.
     pub message: String,
+    /// What is wrong with files, to be drawn with their lines.
+    problems: Option<Box<Problems>>,
 }
 
 impl Failure {
@@ -32,7 +36,7 @@ impl Failure {
 
     /// Makes a failure.
     pub fn new(code: u8, message: impl Into<String>) -> Self {
-        Self { code, message: message.into() }
+        Self { code, message: message.into(), problems: None }
     }
 
     /// Makes a failure of the program itself.
@@ -50,17 +54,25 @@ impl Failure {
         Self::new(Self::CONFIG, message)
     }
 
+    /// Makes a failure of files that have errors.
+    pub fn problems(problems: Problems) -> Self {
+        Self { problems: Some(Box::new(problems.clone())), ..Self::config(problems.to_string()) }
+    }
+
     /// Prints the message and returns the exit code.
     pub fn report(&self) -> ExitCode {
-        eprintln!("{self}");
+        match &self.problems {
+            Some(problems) => eprintln!("{}", drawn(problems)),
+            None => eprintln!("{self}"),
+        }
         ExitCode::from(self.code)
     }
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Diagnostics that were drawn already begin with their own `error`.
-        if self.message.starts_with("error") {
+        // Diagnostics have words of their own for how bad they are.
+        if self.message.starts_with("error") || self.problems.is_some() {
             return f.write_str(self.message.trim_end());
         }
         write!(f, "error: {}", self.message)

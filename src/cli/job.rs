@@ -14,13 +14,17 @@ use super::corrupt;
 use super::engine::Engine;
 use super::find::Selection;
 use super::output::{self, Output};
+use super::signals::StopSignals;
+use crate::entity_config::TypeLayout;
 use crate::pipeline::{
-    FilterOperator, GenerateArgs, GenerateMode, ImportArgs, JobSpec, Pipeline, PruneReportsArgs, PurgeArgs,
-    RebuildArgs, RunOrder, Sample, SampleMode, SyncArgs, ValidateCountsArgs, ValidateDataArgs, exit_code,
+    EntityCatalog, FilterOperator, GenerateArgs, GenerateMode, ImportArgs, JobSpec, Pipeline, PruneReportsArgs,
+    PurgeArgs, RebuildArgs, RunOrder, Sample, SampleMode, SyncArgs, ValidateCountsArgs, ValidateDataArgs, exit_code,
 };
-use crate::report::{RunReport, StepReport, Trigger};
+use crate::report::{RunReport, Status, StepReport, Trigger};
 use crate::sync;
 
+/// The exit code when nothing was done, here: nothing compared.
+const NOTHING_RAN: u8 = 12;
 /// Dead letters that are named after a job.
 const SHOWN_DEAD_LETTERS: usize = 10;
 
@@ -29,10 +33,10 @@ const SHOWN_DEAD_LETTERS: usize = 10;
 pub struct Args {
     #[command(subcommand)]
     job: Job,
-    /// The form of the output
+    /// Output format
     #[arg(short, long, value_enum, default_value_t, global = true)]
     output: Output,
-    /// End with 11 when a `--warn-when` holds
+    /// Exit with 11 if `--warn-when` is true
     #[arg(long, global = true)]
     deny_warnings: bool,
 }
@@ -71,13 +75,13 @@ enum Job {
 
 #[derive(Debug, clap::Args)]
 struct Types {
-    /// Entity types; none is every configured one
+    /// Entity types [default: all configured]
     types: Vec<String>,
 }
 
 #[derive(Debug, clap::Args)]
 struct Generate {
-    /// Entity types; none is every configured one
+    /// Entity types [default: all configured]
     types: Vec<String>,
     /// Only say what would change
     #[arg(long)]
@@ -86,7 +90,7 @@ struct Generate {
 
 #[derive(Debug, clap::Args)]
 struct Judgement {
-    /// Mend what differs, and look again
+    /// Repair mismatches and check them again
     #[arg(long)]
     repair: bool,
     /// When the result is drift [default: result.drift > 0]
@@ -99,7 +103,7 @@ struct Judgement {
 
 #[derive(Debug, clap::Args)]
 struct Counts {
-    /// Entity types; none is every configured one
+    /// Entity types [default: all configured]
     types: Vec<String>,
     #[command(flatten)]
     judgement: Judgement,
@@ -107,7 +111,7 @@ struct Counts {
 
 #[derive(Debug, clap::Args)]
 struct Data {
-    /// Entity types; none is every configured one
+    /// Entity types [default: all configured]
     types: Vec<String>,
     #[command(flatten)]
     selection: Selection,
@@ -136,22 +140,36 @@ pub async fn run(args: Args, config: Option<&Path>) -> Result<u8, Failure> {
     } else {
         Online::open(config, SiteAtStart::Required).await?
     };
+    refuse_unknown(&spec, &online)?;
     let progress = matches!(spec, JobSpec::Rebuild(_)).then(bars::progress);
     let engine = Engine::with_progress(online, sync::Settings::default(), progress)?;
     let imports = CancellationToken::new();
     let watch = matches!(spec, JobSpec::Import(_))
         .then(|| tokio::spawn(bars::watch_imports(engine.online.state.clone(), imports.clone())));
     let pipeline = Arc::new(Pipeline::single(spec, fail_when, warn_when));
-    let report = engine.run(&pipeline, RunOrder::new(Trigger::Cli)).await?;
+    let signals = StopSignals::listen(engine.shutdown.clone())?;
+    let order = RunOrder { cancel: signals.cancel.clone(), ..RunOrder::new(Trigger::Cli) };
+    let report = engine.run(&pipeline, order).await?;
     imports.cancel();
     if let Some(watch) = watch {
         // Only the last drawing could be missing.
         let _ = watch.await;
     }
     engine.finish().await;
-    print(&report, args.output)?;
-    name_dead_letters(&engine).await?;
-    Ok(exit_code(&report, args.deny_warnings))
+    if !signals.hung_up() {
+        print(&report, args.output)?;
+        name_dead_letters(&engine).await?;
+    }
+    let nothing = report.status == Status::Ok && report.steps.iter().any(|step| step.result.looked_at_nothing());
+    Ok(if nothing { NOTHING_RAN } else { exit_code(&report, args.deny_warnings) })
+}
+
+/// Refuses entity types, fields and filters that the site or the cache does not have.
+fn refuse_unknown(spec: &JobSpec, online: &Online) -> Result<(), Failure> {
+    let fields = |layout: &TypeLayout| layout.field_names().into_iter().collect();
+    let cached = online.layouts.iter().map(|layout| (layout.entity_type.to_string(), fields(layout)));
+    let unknown = EntityCatalog::new(cached.collect(), online.schema.clone(), true).objections(spec);
+    if unknown.is_empty() { Ok(()) } else { Err(Failure::usage(unknown.join("\n"))) }
 }
 
 /// Names what the cache does not hold, because it cannot be read or written.
@@ -159,7 +177,7 @@ async fn name_dead_letters(engine: &Engine) -> Result<(), Failure> {
     let state = &engine.online.state;
     let dead = state.dead(SHOWN_DEAD_LETTERS).await?;
     for one in &dead {
-        eprintln!("warning: {} is put aside and tried again later: {}", one.key, one.error);
+        eprintln!("warning: {} is a dead letter and tried again later: {}", one.key, one.error);
     }
     let all: u64 = state.dead_counts().await?.iter().map(|(_, count)| count).sum();
     if all > dead.len() as u64 {
@@ -179,7 +197,7 @@ impl Job {
             Self::ValidateData(data) => data.into_spec(),
             Self::Rebuild(Types { types }) => plain(JobSpec::Rebuild(RebuildArgs { types })),
             Self::Import(Types { types }) => plain(JobSpec::Import(ImportArgs { types })),
-            Self::Sync => plain(JobSpec::Sync(SyncArgs { once: true, ..SyncArgs::default() })),
+            Self::Sync => plain(JobSpec::Sync(SyncArgs { once: true })),
             Self::GenerateEntityConfigs(Generate { types, check }) => {
                 let mode = if check { GenerateMode::Check } else { GenerateMode::Write };
                 plain(JobSpec::GenerateEntityConfigs(GenerateArgs { types, mode }))
@@ -241,6 +259,9 @@ pub fn print(report: &RunReport, form: Output) -> Result<(), Failure> {
         "{}: {} in {took:.1} s, {} requests (run {})",
         report.pipeline, report.status, report.requests, report.run_id
     );
+    if let (true, Some(reason)) = (report.steps.is_empty(), &report.reason) {
+        eprintln!("{}: {}: {reason}", report.pipeline, report.status);
+    }
     Ok(())
 }
 

@@ -26,9 +26,12 @@ mod serve;
 mod shadow;
 mod shipped;
 mod sim;
+mod signals;
 mod snapshot;
 mod status;
 mod task_gauges;
+mod task_series;
+mod validate;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

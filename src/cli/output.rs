@@ -23,6 +23,12 @@ pub fn table<const N: usize>(header: [&str; N]) -> Table {
     table
 }
 
+/// Draws problems with the lines that they point at, in colour on a terminal.
+pub fn drawn(problems: &crate::yaml::Problems) -> String {
+    let colour = std::io::IsTerminal::is_terminal(&std::io::stderr()) && std::env::var_os("NO_COLOR").is_none();
+    problems.render(colour)
+}
+
 /// Shows a field value in a cell: links by name, lists joined, nothing as a dash.
 pub fn cell(value: &Value) -> String {
     match value {

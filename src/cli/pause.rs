@@ -1,6 +1,7 @@
 //! `sgcache pipelines pause` and `resume`: with or without a running daemon, which
 //! looks at the pauses of its data directory every second.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -8,8 +9,10 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use super::Failure;
 use super::context::load_config;
-use super::pipelines::load;
-use crate::pipeline::{self, Pause, Pauses};
+use super::pipelines::{load_what_fits, warn_about_files};
+use super::status;
+use crate::config::Config;
+use crate::pipeline::{Pause, Pauses};
 use crate::state::State;
 use crate::yaml;
 
@@ -85,19 +88,32 @@ async fn change(
     mut change: impl FnMut(&mut Pauses, &str),
 ) -> Result<u8, Failure> {
     let config = load_config(config)?;
-    let pipelines = load(&config)?;
-    let mut names = Vec::new();
-    for name in &chosen.names {
-        names.push(pipeline::find(&pipelines, name).map_err(Failure::usage)?.name.clone());
-    }
-    if chosen.all {
-        names.extend(pipelines.iter().map(|pipeline| pipeline.name.clone()));
+    let known = known_names(&config).await;
+    if let Some(name) = chosen.names.iter().find(|name| !known.contains(*name)) {
+        let known: Vec<&str> = known.iter().map(String::as_str).collect();
+        let help = yaml::did_you_mean(name, &known).map_or(String::new(), |help| format!(" ({help})"));
+        return Err(Failure::usage(format!("there is no pipeline `{name}`{help}")));
     }
     let state = State::open(&config.data_dir).await?;
     let mut pauses = Pauses::load(&state).await?;
-    for name in &names {
+    let all = known.iter().filter(|_| chosen.all);
+    for name in chosen.names.iter().chain(all) {
         change(&mut pauses, name);
     }
     pauses.save(&state).await?;
     Ok(0)
+}
+
+/// The pipelines of the files and, when some of these have errors, those that the
+/// daemon runs.
+async fn known_names(config: &Config) -> BTreeSet<String> {
+    let loaded = load_what_fits(config).await;
+    warn_about_files(&loaded);
+    let mut names: BTreeSet<String> = loaded.pipelines.iter().map(|pipeline| pipeline.name.clone()).collect();
+    if loaded.problems.has_errors()
+        && let Some(status) = status::of_daemon(config).await
+    {
+        names.extend(status.pipelines.into_iter().map(|pipeline| pipeline.name));
+    }
+    names
 }

@@ -1,23 +1,33 @@
 //! `sgcache pipelines`: runs and inspects what is in `pipelines/`.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use chrono_tz::Tz;
 use serde_json::Value;
 
-use super::Failure;
-use super::context::{Online, SiteAtStart, entity_config_files, load_config};
+use super::context::{Online, SiteAtStart, load_config};
 use super::daemon::{Daemon, interrupted};
 use super::engine::resolve_context;
-use super::output::{self, Output};
+use super::output::{self, Output, drawn};
 use super::pause::{self, PauseArgs, ResumeArgs};
+use super::signals::StopSignals;
+use super::validate::{self, ValidateArgs};
+use super::{Failure, status};
 use crate::config::Config;
-use crate::pipeline::{self, Pauses, Pipeline, RunOrder, worst_exit_code};
-use crate::report::{RunReport, Trigger};
+use crate::entity_config::EntityConfigFile;
+use crate::pipeline::{
+    self, EntityCatalog, Loaded, Pause, Pauses, Pipeline, ResolveContext, RunOrder, worst_exit_code,
+};
+use crate::report::{RunReport, Trigger, history};
+use crate::schema::Schema;
 use crate::server::Control;
+use crate::sim::stock_schema;
 use crate::state::State;
+use crate::yaml;
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
@@ -25,8 +35,8 @@ pub enum Command {
     Run(RunArgs),
     /// List the pipelines, how they last ended and when they start next
     List(OutputArgs),
-    /// Check config.yaml, the entity configs and every pipeline; nothing is asked of the site
-    Validate,
+    /// Check config.yaml, the entity configs and every pipeline
+    Validate(ValidateArgs),
     /// List runs, newest first
     History(HistoryArgs),
     /// Start a pipeline in the running daemon
@@ -96,8 +106,8 @@ pub async fn run(command: Command, config: Option<&Path>) -> Result<u8, Failure>
             Ok(0)
         }
         Command::List(args) => list(&args, config).await,
-        Command::Validate => validate(config),
-        Command::History(args) => history(&args, config).await,
+        Command::Validate(args) => validate::run(&args, config).await,
+        Command::History(args) => show_history(&args, config).await,
         Command::Trigger(args) => trigger(args, config).await,
         Command::Pause(args) => pause::pause(&args, config).await,
         Command::Resume(args) => pause::resume(&args, config).await,
@@ -109,15 +119,46 @@ pub async fn run(command: Command, config: Option<&Path>) -> Result<u8, Failure>
 /// # Errors
 ///
 /// All problems of all files, drawn.
-pub fn load(config: &Config) -> Result<Vec<Arc<Pipeline>>, Failure> {
-    match pipeline::load_directory(&config.pipelines_dir(), &resolve_context(config)) {
-        Ok((pipelines, warnings)) => {
-            if !warnings.is_empty() {
-                eprintln!("{warnings}");
-            }
-            Ok(pipelines)
-        }
-        Err(problems) => Err(Failure::config(problems.to_string())),
+pub async fn load(config: &Config) -> Result<Vec<Arc<Pipeline>>, Failure> {
+    let Loaded { pipelines, problems } = load_what_fits(config).await;
+    if problems.has_errors() {
+        return Err(Failure::problems(problems));
+    }
+    if !problems.is_empty() {
+        eprintln!("{}", drawn(&problems));
+    }
+    Ok(pipelines)
+}
+
+/// Loads the pipelines of the files without errors.
+pub async fn load_what_fits(config: &Config) -> Loaded {
+    let files = EntityConfigFile::read_all(&config.entity_config_dir()).map(|(files, _)| files).unwrap_or_default();
+    let entities = catalog(&files, last_schema(config).await, false);
+    let context = ResolveContext { entities, ..resolve_context(config) };
+    pipeline::load_what_fits(&config.pipelines_dir(), &context)
+}
+
+/// Returns the schema that the site last showed, or that of a stock site. What is
+/// wrong with the state is said by whoever needs it.
+pub async fn last_schema(config: &Config) -> Schema {
+    let Ok(Some(state)) = open_state(config).await else { return stock_schema() };
+    let kept = state.kept_schema(&config.shotgun.site).await.ok().flatten();
+    kept.unwrap_or_else(stock_schema)
+}
+
+/// Returns what pipelines may name: what the entity configs hold, and a schema;
+/// `None` while there is no entity config.
+pub fn catalog(files: &[EntityConfigFile], schema: Schema, is_of_site: bool) -> Option<Arc<EntityCatalog>> {
+    let fields = |file: &EntityConfigFile| file.config.fields.keys().cloned().collect();
+    let cached: BTreeMap<_, _> = files.iter().map(|file| (file.entity_type.to_string(), fields(file))).collect();
+    (!cached.is_empty()).then(|| Arc::new(EntityCatalog::new(cached, schema, is_of_site)))
+}
+
+/// Says on stderr that files have errors, where a command goes on without them.
+pub fn warn_about_files(loaded: &Loaded) {
+    if loaded.problems.has_errors() {
+        eprintln!("{}", drawn(&loaded.problems));
+        eprintln!("warning: these files have errors; a running daemon keeps the pipelines it has loaded before");
     }
 }
 
@@ -133,20 +174,43 @@ pub fn selected(pipelines: Vec<Arc<Pipeline>>, names: &[String]) -> Result<Vec<A
     names.iter().map(|name| pipeline::find(&pipelines, name).cloned().map_err(Failure::usage)).collect()
 }
 
+/// Chooses the pipelines of a daemon: the named ones, or all. Disabled ones are
+/// among them, so that the daemon can say that they are disabled.
+///
+/// # Errors
+///
+/// Words about a name that is not there.
+pub fn among(pipelines: Vec<Arc<Pipeline>>, names: &[String]) -> Result<Vec<Arc<Pipeline>>, Failure> {
+    if names.is_empty() { Ok(pipelines) } else { selected(pipelines, names) }
+}
+
 async fn once(args: RunArgs, config: Option<&Path>) -> Result<u8, Failure> {
     let config = load_config(config)?;
-    let pipelines = selected(load(&config)?, &args.names)?;
+    let pipelines = selected(load(&config).await?, &args.names)?;
     let overrides = pipeline::parse_overrides(&args.set).map_err(Failure::usage)?;
+    super::daemon::check_overrides(&pipelines, &overrides)?;
+    // All of them are checked before the first one runs.
+    let mut orders = Vec::new();
+    for pipeline in &pipelines {
+        let declared = pipeline.params.declared(&overrides);
+        orders.push((Arc::new(pipeline.once()), resolve_params(pipeline, &declared)?));
+    }
     let engine = super::engine::Engine::new(
         Online::open(config, SiteAtStart::Required).await?,
         crate::sync::Settings::default(),
     )?;
+    let signals = StopSignals::listen(engine.shutdown.clone())?;
     let mut reports: Vec<RunReport> = Vec::new();
-    for pipeline in &pipelines {
-        let params = resolve_params(pipeline, &overrides)?;
-        let report = engine.run(pipeline, RunOrder { params, ..RunOrder::new(Trigger::Cli) }).await?;
-        super::job::print(&report, args.output)?;
+    for (pipeline, params) in orders {
+        let cancel = signals.cancel.clone();
+        let report = engine.run(&pipeline, RunOrder { params, cancel, ..RunOrder::new(Trigger::Cli) }).await?;
+        if !signals.hung_up() {
+            super::job::print(&report, args.output)?;
+        }
         reports.push(report);
+        if signals.stopped() {
+            break;
+        }
     }
     engine.finish().await;
     Ok(worst_exit_code(&reports, false))
@@ -154,59 +218,118 @@ async fn once(args: RunArgs, config: Option<&Path>) -> Result<u8, Failure> {
 
 fn resolve_params(
     pipeline: &Pipeline,
-    overrides: &std::collections::BTreeMap<String, String>,
-) -> Result<std::collections::BTreeMap<String, Value>, Failure> {
+    overrides: &BTreeMap<String, String>,
+) -> Result<BTreeMap<String, Value>, Failure> {
     pipeline.params.resolve(overrides).map_err(|errors| {
         let lines: Vec<_> = errors.iter().map(|error| format!("error: {}: {error}", pipeline.name)).collect();
         Failure::usage(lines.join("\n"))
     })
 }
 
+/// One line of the list.
+struct Listed {
+    name: String,
+    starts: String,
+    description: String,
+    enabled: bool,
+    zone: Tz,
+    next: Option<DateTime<Utc>>,
+    last: Option<RunReport>,
+    pause: Option<Pause>,
+}
+
+impl Listed {
+    /// The word for what the pipeline does now.
+    fn state(&self) -> &'static str {
+        match &self.last {
+            Some(last) if last.is_running() => "running",
+            _ if self.pause.is_some() => "paused",
+            _ if !self.enabled => "disabled",
+            _ => "idle",
+        }
+    }
+}
+
 async fn list(args: &OutputArgs, config: Option<&Path>) -> Result<u8, Failure> {
     let config = load_config(config)?;
-    let pipelines = load(&config)?;
-    let state = open_state(&config).await?;
-    let pauses = match &state {
-        Some(state) => Pauses::load(state).await?,
-        None => Pauses::default(),
-    };
-    let now = Utc::now();
-    let mut rows = Vec::new();
-    for pipeline in &pipelines {
-        let last = match &state {
-            Some(state) => last_run(state, &pipeline.name).await?,
-            None => None,
-        };
-        rows.push((pipeline, last, pipeline.next_runs(now, 1).first().copied()));
-    }
+    let loaded = load_what_fits(&config).await;
+    warn_about_files(&loaded);
+    let rows = listed(&config, &loaded).await?;
     if args.output != Output::Table {
-        let list: Vec<Value> = rows
-            .iter()
-            .map(|(pipeline, last, next)| {
-                serde_json::json!({"name": pipeline.name, "enabled": pipeline.enabled, "starts": pipeline.starts(),
-                    "description": pipeline.description, "next_run": next, "last_run": last,
-                    "paused": pauses.of(&pipeline.name, now)})
-            })
-            .collect();
-        println!("{}", Value::Array(list));
+        let of = |row: &Listed| {
+            serde_json::json!({"name": row.name, "enabled": row.enabled, "starts": row.starts, "state": row.state(),
+                "timezone": row.zone.name(), "description": row.description, "next_run": row.next,
+                "last_run": row.last, "paused": row.pause})
+        };
+        println!("{}", rows.iter().map(of).collect::<Value>());
         return Ok(0);
     }
-    let mut table = output::table(["pipeline", "starts", "last", "next", "what it does"]);
-    for (pipeline, last, next) in rows {
-        let last = last.map_or_else(|| "-".to_owned(), |report| report.status.to_string());
-        let starts = match pauses.of(&pipeline.name, now) {
-            _ if !pipeline.enabled => "disabled".to_owned(),
-            Some(pause) => pause.describe(),
-            None => pipeline.starts(),
-        };
-        table.add_row([pipeline.name.clone(), starts, last, moment(next), pipeline.description.clone()]);
+    let mut table = output::table(["pipeline", "starts", "state", "last", "next", "what it does"]);
+    for row in rows {
+        let ended = row.last.as_ref().filter(|last| !last.is_running());
+        let last = ended.map_or_else(|| "-".to_owned(), |report| report.status.to_string());
+        let state = row.pause.as_ref().map_or_else(|| row.state().to_owned(), Pause::describe);
+        let next = in_zone(row.next, row.zone);
+        table.add_row([row.name, row.starts, state, last, next, row.description]);
     }
     println!("{table}");
     Ok(0)
 }
 
-fn moment(moment: Option<DateTime<Utc>>) -> String {
-    moment.map_or_else(|| "-".to_owned(), |at| at.format("%Y-%m-%d %H:%M:%S UTC").to_string())
+/// Collects the pipelines of the files, and those of a running daemon whose files
+/// have errors now.
+async fn listed(config: &Config, loaded: &Loaded) -> Result<Vec<Listed>, Failure> {
+    let state = open_state(config).await?;
+    let mut pauses = Pauses::default();
+    if let Some(state) = &state {
+        history::close_abandoned(state).await?;
+        pauses = Pauses::load(state).await?;
+    }
+    let now = Utc::now();
+    let mut rows = Vec::new();
+    for pipeline in &loaded.pipelines {
+        rows.push(Listed {
+            name: pipeline.name.clone(),
+            starts: pipeline.starts(),
+            description: pipeline.description.clone(),
+            enabled: pipeline.enabled,
+            zone: pipeline.schedule().map_or(config.timezone, |schedule| schedule.timezone),
+            next: pipeline.next_runs(now, 1).first().copied(),
+            last: None,
+            pause: None,
+        });
+    }
+    let running = if loaded.problems.has_errors() { status::of_daemon(config).await } else { None };
+    for pipeline in running.into_iter().flat_map(|status| status.pipelines) {
+        if rows.iter().all(|row| row.name != pipeline.name) {
+            rows.push(Listed {
+                zone: pipeline.timezone.as_deref().and_then(|zone| zone.parse().ok()).unwrap_or(config.timezone),
+                name: pipeline.name,
+                starts: pipeline.schedule.unwrap_or_default(),
+                description: "its file has errors; the daemon runs it as it was".to_owned(),
+                enabled: pipeline.enabled,
+                next: pipeline.next_run,
+                last: None,
+                pause: None,
+            });
+        }
+    }
+    for row in &mut rows {
+        row.pause = pauses.of(&row.name, now).cloned();
+        if let Some(state) = &state {
+            row.last = history::runs(state, 1, Some(&row.name)).await?.into_iter().next();
+        }
+    }
+    rows.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(rows)
+}
+
+/// Writes an instant in the time of a zone, with the name of the zone.
+pub fn in_zone(time: Option<DateTime<Utc>>, zone: Tz) -> String {
+    time.map_or_else(
+        || "-".to_owned(),
+        |at| format!("{} {}", at.with_timezone(&zone).format("%Y-%m-%d %H:%M:%S"), zone.name()),
+    )
 }
 
 async fn open_state(config: &Config) -> Result<Option<State>, Failure> {
@@ -214,46 +337,23 @@ async fn open_state(config: &Config) -> Result<Option<State>, Failure> {
     Ok(if exists { Some(State::open(&config.data_dir).await?) } else { None })
 }
 
-async fn last_run(state: &State, pipeline: &str) -> Result<Option<RunReport>, Failure> {
-    let rows = state.runs(1, Some(pipeline)).await?;
-    Ok(rows.into_iter().next().and_then(|row| serde_json::from_value(row.report).ok()))
-}
-
-fn validate(config: Option<&Path>) -> Result<u8, Failure> {
-    // Every file is read, so that one pass shows every problem.
+async fn show_history(args: &HistoryArgs, config: Option<&Path>) -> Result<u8, Failure> {
     let config = load_config(config)?;
-    let pipelines = load(&config);
-    let files = entity_config_files(&config);
-    match (pipelines, files) {
-        (Ok(pipelines), Ok(files)) => {
-            eprintln!(
-                "{}: fine, with {} pipelines and {} entity configs",
-                config.path.display(),
-                pipelines.len(),
-                files.len()
-            );
-            Ok(0)
+    let reports = match open_state(&config).await? {
+        Some(state) => {
+            history::close_abandoned(&state).await?;
+            history::runs(&state, args.limit as usize, args.pipeline.as_deref()).await?
         }
-        (Err(first), Err(second)) => Err(Failure::config(format!("{first}\n{second}"))),
-        (Err(failure), _) | (_, Err(failure)) => Err(failure),
-    }
-}
-
-async fn history(args: &HistoryArgs, config: Option<&Path>) -> Result<u8, Failure> {
-    let config = load_config(config)?;
-    let rows = match open_state(&config).await? {
-        Some(state) => state.runs(args.limit as usize, args.pipeline.as_deref()).await?,
         None => Vec::new(),
     };
     if args.output == Output::Json {
-        println!("{}", Value::from_iter(rows.into_iter().map(|row| row.report)));
+        println!("{}", reports.iter().map(yaml::to_json).collect::<Value>());
         return Ok(0);
     }
     if args.output == Output::Ndjson {
-        rows.into_iter().for_each(|row| println!("{}", row.report));
+        reports.iter().for_each(|report| println!("{}", yaml::to_json(report)));
         return Ok(0);
     }
-    let reports = rows.into_iter().filter_map(|row| serde_json::from_value::<RunReport>(row.report).ok());
     let mut table =
         output::table(["run", "pipeline", "by", "started", "took", "status", "checked", "drift", "repaired"]);
     for report in reports {
@@ -265,7 +365,7 @@ async fn history(args: &HistoryArgs, config: Option<&Path>) -> Result<u8, Failur
             report.run_id.clone(),
             report.pipeline.clone(),
             report.trigger.to_string(),
-            moment(Some(report.started_at)),
+            in_zone(Some(report.started_at), config.timezone),
             took.unwrap_or_else(|| "-".to_owned()),
             if report.is_running() { "running".to_owned() } else { report.status.to_string() },
             sum(|result| result.checked),
@@ -279,12 +379,11 @@ async fn history(args: &HistoryArgs, config: Option<&Path>) -> Result<u8, Failur
 
 async fn trigger(args: TriggerArgs, config: Option<&Path>) -> Result<u8, Failure> {
     let config = load_config(config)?;
-    let pipelines = load(&config)?;
-    let pipeline = pipeline::find(&pipelines, &args.name).map_err(Failure::usage)?;
     let overrides = pipeline::parse_overrides(&args.set).map_err(Failure::usage)?;
-    let params = resolve_params(pipeline, &overrides)?;
+    // The daemon gives them their types: it knows what it runs, the files may say
+    // something else by now.
     let changed: serde_json::Map<String, Value> =
-        params.into_iter().filter(|(name, _)| overrides.contains_key(name)).collect();
+        overrides.into_iter().map(|(name, text)| (name, Value::String(text))).collect();
     let control = Control::read(&config.data_dir).map_err(|error| {
         let dir = config.data_dir.display();
         let words = if error.is_missing() { format!("no daemon runs on {dir}") } else { error.to_string() };
@@ -300,8 +399,9 @@ async fn trigger(args: TriggerArgs, config: Option<&Path>) -> Result<u8, Failure
     }
     let state = State::open(&config.data_dir).await?;
     loop {
-        let report = state.run(&run_id).await?.and_then(|row| serde_json::from_value::<RunReport>(row.report).ok());
-        if let Some(report) = report.filter(|report| report.finished_at.is_some()) {
+        // Also when the daemon dies, the wait comes to an end.
+        history::close_abandoned(&state).await?;
+        if let Some(report) = history::run(&state, &run_id).await?.filter(|report| !report.is_running()) {
             super::job::print(&report, args.output)?;
             return Ok(pipeline::exit_code(&report, false));
         }
@@ -327,6 +427,11 @@ async fn post_trigger(
         return Ok(run_id.to_owned());
     }
     let message = body.pointer("/error/message").and_then(Value::as_str).unwrap_or("the daemon refused");
-    let code = if status.as_u16() == 409 { 12 } else { Failure::USAGE };
+    let code = match status.as_u16() {
+        409 => 12,
+        401 | 403 => Failure::DENIED,
+        500.. => Failure::UNAVAILABLE,
+        _ => Failure::USAGE,
+    };
     Err(Failure::new(code, message))
 }

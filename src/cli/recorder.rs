@@ -14,10 +14,10 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use super::Failure;
-use super::daemon::labels;
 use super::engine::Engine;
 use super::snapshot::Snapshots;
 use super::task_gauges::TaskGauges;
+use super::task_series::TaskSeries;
 use crate::pipeline::{Event, Observer, Outputs, Pipeline, PlanState};
 use crate::supervisor::beat;
 
@@ -29,6 +29,7 @@ const WRITE_BOUND: Duration = Duration::from_secs(120);
 pub(super) struct Recorder {
     engine: Arc<Engine>,
     snapshots: Arc<Snapshots>,
+    series: TaskSeries,
     gauges: TaskGauges,
     queued: tokio::sync::Mutex<mpsc::UnboundedReceiver<Event>>,
     outputs: Mutex<BTreeMap<String, Outputs>>,
@@ -47,9 +48,12 @@ impl Recorder {
             // Without a receiver the process is ending and nothing is left to write to.
             let _ = queue.send(event);
         });
+        let replica = engine.replica.clone();
+        let types = move || replica.configured().iter().map(|layout| layout.entity_type.to_string()).collect();
         let recorder = Self {
             engine: Arc::clone(engine),
             snapshots: Arc::clone(snapshots),
+            series: TaskSeries::new(engine.online.metrics.clone(), Box::new(types), pipelines),
             gauges: TaskGauges::new(engine.online.metrics.clone(), pipelines, plan),
             queued: tokio::sync::Mutex::new(queued),
             outputs: Mutex::new(outputs_of(pipelines)),
@@ -70,21 +74,20 @@ impl Recorder {
 
     async fn record(&self, event: &Event) {
         if let Event::Reloaded(pipelines) = event {
-            let layouts = self.engine.replica.configured();
-            let types = layouts.iter().map(|layout| layout.entity_type.as_str());
-            self.engine.online.metrics.relabel(&labels(types, pipelines));
-            *self.outputs.lock() = outputs_of(pipelines);
+            // What still runs of a removed pipeline reports as it did before.
+            self.outputs.lock().extend(outputs_of(pipelines));
         }
         if let Err(failure) = self.write(event).await {
             tracing::error!(error = %failure.message, "the history could not be written");
         }
+        self.series.note(event);
         self.gauges.note(event);
         self.snapshots.note(event).await;
     }
 
     async fn write(&self, event: &Event) -> Result<(), Failure> {
         match event {
-            Event::Started(report) => self.engine.remember(report).await,
+            Event::Started(report) => self.engine.begin(report).await,
             Event::Ended(report) => {
                 let outputs = self.outputs.lock().get(&report.pipeline).copied().unwrap_or_default();
                 self.engine.keep(report, outputs).await

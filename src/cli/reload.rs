@@ -16,7 +16,8 @@ use tokio::sync::mpsc;
 use super::Failure;
 use super::context::{entity_config_files, load_config, remembered_layouts};
 use super::engine::Engine;
-use super::pipelines::{load, selected};
+use super::pipelines::{among, load};
+use super::snapshot::Snapshots;
 use crate::config::Config;
 use crate::metrics::seconds;
 use crate::pipeline::{Command, Pipeline};
@@ -33,7 +34,12 @@ type Look = Vec<(PathBuf, Option<SystemTime>, u64)>;
 
 /// Reloads until the daemon stops. `names` are the pipelines that were chosen on
 /// the command line.
-pub async fn watch(engine: Arc<Engine>, names: Vec<String>, commands: mpsc::Sender<Command>) {
+pub async fn watch(
+    engine: Arc<Engine>,
+    snapshots: Arc<Snapshots>,
+    names: Vec<String>,
+    commands: mpsc::Sender<Command>,
+) {
     let mut hangups = match signal(SignalKind::hangup()) {
         Ok(hangups) => hangups,
         Err(error) => return tracing::error!(%error, "changed pipelines will not be taken over"),
@@ -53,27 +59,27 @@ pub async fn watch(engine: Arc<Engine>, names: Vec<String>, commands: mpsc::Send
         before.clone_from(&now);
         if asked || (is_complete && now != used) {
             used = now;
-            reload(&engine, &names, &commands).await;
+            reload(&engine, &snapshots, &names, &commands).await;
         }
     }
 }
 
-async fn reload(engine: &Engine, names: &[String], commands: &mpsc::Sender<Command>) {
+async fn reload(engine: &Engine, snapshots: &Snapshots, names: &[String], commands: &mpsc::Sender<Command>) {
     let about = &engine.online.metrics.about;
     match read(engine, names).await {
         Ok(pipelines) => {
             tracing::info!(pipelines = pipelines.len(), "took over the configuration");
             about.config_valid.set(1.0);
-            *engine.reload_problem.lock() = None;
             about.config_reloaded.set(seconds(Utc::now()));
+            snapshots.reloaded(None);
             // Fails only when the daemon is stopping.
             let _ = commands.send(Command::Reload { pipelines }).await;
         }
         Err(failure) => {
             about.config_valid.set(0.0);
-            *engine.reload_problem.lock() = Some(failure.to_string());
-            tracing::error!("the old configuration stays in use");
-            eprintln!("{failure}");
+            // In the log as a field, so that a log in JSON stays JSON.
+            tracing::error!(problems = %failure, "the configuration loaded before stays in use");
+            snapshots.reloaded(Some(failure.to_string()));
         }
     }
 }
@@ -81,7 +87,7 @@ async fn reload(engine: &Engine, names: &[String], commands: &mpsc::Sender<Comma
 async fn read(engine: &Engine, names: &[String]) -> Result<Vec<Arc<Pipeline>>, Failure> {
     let old = &engine.online.config;
     let config = load_config(Some(&old.path))?;
-    let pipelines = selected(load(&config)?, names)?;
+    let pipelines = among(load(&config).await?, names)?;
     follow_entity_configs(engine, &config).await?;
     engine.notifiers.replace(config.notifiers.clone());
     super::daemon::show_config(engine, &config);

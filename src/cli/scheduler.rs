@@ -1,7 +1,7 @@
 //! The loops that run pipelines: the heartbeat and the scheduler.
 //!
 //! A scheduler that is started again continues from the stored plan, with the
-//! definitions that were in use; runs that ended with it are closed in the history.
+//! definitions that were in use; runs that ended with it are reported as interrupted.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,9 +14,9 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::Failure;
-use super::engine::Engine;
-use crate::pipeline::{self, Command, Event, Heartbeat, Observer, Pauses, Pipeline, PlanState, Previous};
-use crate::report::{self, RunReport};
+use super::engine::{Engine, claim};
+use crate::pipeline::{self, ClaimSource, Command, Event, Heartbeat, Observer, Pauses, Pipeline, PlanState};
+use crate::report::{self, RunReport, history};
 use crate::state::State;
 use crate::supervisor::beat;
 
@@ -30,6 +30,7 @@ pub(super) struct Scheduler {
     engine: Arc<Engine>,
     /// The definitions in use: those of the last reload.
     pipelines: Arc<Mutex<Vec<Arc<Pipeline>>>>,
+    unfinished: Arc<UnfinishedRuns>,
     overrides: BTreeMap<String, String>,
     observer: Observer,
     pauses: watch::Receiver<Option<Pauses>>,
@@ -60,16 +61,20 @@ impl Scheduler {
     ) -> (Arc<Self>, Arc<AtomicBool>) {
         let pipelines = Arc::new(Mutex::new(pipelines));
         let in_use = Arc::clone(&pipelines);
+        let unfinished = Arc::<UnfinishedRuns>::default();
+        let noted = Arc::clone(&unfinished);
         let observer: Observer = Arc::new(move |event| {
             if let Event::Reloaded(pipelines) = &event {
                 in_use.lock().clone_from(pipelines);
             }
+            noted.note(&event);
             observer(event);
         });
         let drained = Arc::new(AtomicBool::new(false));
         let scheduler = Self {
             engine: Arc::clone(engine),
             pipelines,
+            unfinished,
             overrides,
             observer,
             pauses: inputs.pauses,
@@ -96,13 +101,52 @@ impl Scheduler {
     async fn begin(&self) -> Result<pipeline::Daemon, Failure> {
         let pipelines = self.pipelines.lock().clone();
         let stored = stored_plan(&self.engine.online.state).await?;
-        let previous = restore(&self.engine, &pipelines).await?;
+        for lost in self.unfinished.take_interrupted(Utc::now()) {
+            (self.observer)(Event::Ended(Box::new(lost)));
+        }
         let (runner, observer) = (self.engine.runner.clone(), Arc::clone(&self.observer));
         let pauses = self.pauses.clone();
         let overrides = self.overrides.clone();
         let daemon = pipeline::Daemon::new(runner, pipelines, &stored, Utc::now(), overrides, observer);
-        Ok(daemon.with_previous(previous).with_pauses(Arc::new(move || pauses.borrow().clone())))
+        let claims = claims(&self.engine.online.state);
+        Ok(daemon.with_claims(claims).with_pauses(Arc::new(move || pauses.borrow().clone())))
     }
+}
+
+/// The runs of this process that have begun and not ended. A scheduler that breaks off
+/// takes its runs with it, and nothing else would report their end as long as the
+/// process, which owns them, lives.
+#[derive(Default)]
+struct UnfinishedRuns(Mutex<BTreeMap<String, RunReport>>);
+
+impl UnfinishedRuns {
+    fn note(&self, event: &Event) {
+        match event {
+            Event::Started(report) => drop(self.0.lock().insert(report.run_id.clone(), RunReport::clone(report))),
+            Event::Ended(report) => drop(self.0.lock().remove(&report.run_id)),
+            _ => {}
+        }
+    }
+
+    /// Returns the reports of runs that will not end by themselves any more.
+    fn take_interrupted(&self, now: DateTime<Utc>) -> Vec<RunReport> {
+        let lost = std::mem::take(&mut *self.0.lock());
+        let close = |report| RunReport {
+            finished_at: Some(now),
+            reason: Some("the scheduler ended before the run did".to_owned()),
+            ..report
+        };
+        lost.into_values().map(close).collect()
+    }
+}
+
+/// Claims pipelines among all processes of the data directory.
+fn claims(state: &State) -> ClaimSource {
+    let state = state.clone();
+    Arc::new(move |pipeline| {
+        let state = state.clone();
+        Box::pin(async move { Ok(Box::new(claim(&state, &pipeline).await?) as Box<dyn Send>) })
+    })
 }
 
 /// Returns the plan that the last scheduler left.
@@ -147,28 +191,50 @@ pub(super) async fn give_instants(
     heartbeat.stop().await;
 }
 
-/// Fills the gauges about last runs from the history, closes runs that ended without a
-/// report, and returns how the last run of each pipeline ended.
-async fn restore(engine: &Engine, pipelines: &[Arc<Pipeline>]) -> Result<BTreeMap<String, Previous>, Failure> {
-    let mut previous = BTreeMap::new();
+/// Ends the runs of processes that died, and fills the gauges about last runs from
+/// the history.
+pub(super) async fn restore(engine: &Engine, pipelines: &[Arc<Pipeline>]) -> Result<(), Failure> {
+    let state = &engine.online.state;
+    history::close_abandoned(state).await?;
     for pipeline in pipelines {
-        let rows = engine.online.state.runs(1, Some(&pipeline.name)).await?;
-        let Some(mut report) = rows.into_iter().find_map(|row| serde_json::from_value::<RunReport>(row.report).ok())
-        else {
-            continue;
-        };
-        match report.finished_at {
-            Some(finished_at) => {
-                report::prometheus::restore(&engine.online.metrics, &report);
-                previous.insert(pipeline.name.clone(), Previous { status: report.status, finished_at });
-            }
-            None => {
-                // It ran when the process, or the scheduler, before this one died.
-                report.finished_at = Some(Utc::now());
-                report.reason = Some("the daemon ended before the run did".to_owned());
-                engine.remember(&report).await?;
-            }
+        if let Some(report) = history::last_finished(state, &pipeline.name).await? {
+            report::prometheus::restore(&engine.online.metrics, &report);
         }
     }
-    Ok(previous)
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::RunOrder;
+    use crate::report::{RunStart, Status, Trigger};
+
+    fn run_of(name: &str) -> Box<RunReport> {
+        Box::new(RunReport::begin(RunStart {
+            run_id: RunOrder::new(Trigger::Cron).run_id,
+            pipeline: name.to_owned(),
+            trigger: Trigger::Cron,
+            scheduled_for: None,
+            started_at: DateTime::UNIX_EPOCH,
+            attempt: 1,
+            params: BTreeMap::default(),
+            instance: String::new(),
+            definition_hash: String::new(),
+        }))
+    }
+
+    #[test]
+    fn runs_that_a_scheduler_took_with_it_are_interrupted_once() {
+        let (runs, lost, ended) = (UnfinishedRuns::default(), run_of("lost"), run_of("ended"));
+        runs.note(&Event::Started(lost.clone()));
+        runs.note(&Event::Started(ended.clone()));
+        runs.note(&Event::Ended(ended));
+        let now = DateTime::UNIX_EPOCH + chrono::TimeDelta::seconds(5);
+        let interrupted = runs.take_interrupted(now);
+        let [report] = &interrupted[..] else { panic!("{interrupted:?}") };
+        assert_eq!((&report.run_id, report.status), (&lost.run_id, Status::Interrupted));
+        assert_eq!(report.finished_at, Some(now));
+        assert!(runs.take_interrupted(now).is_empty());
+    }
 }

@@ -37,14 +37,20 @@ struct Noted {
     runs: VecDeque<RunSummary>,
     drift: BTreeMap<String, (f64, DateTime<Utc>)>,
     lags: VecDeque<LagPoint>,
+    config_problem: Option<String>,
 }
 
 impl Snapshots {
     /// Begins to collect.
     pub async fn new(engine: Arc<Engine>, pipelines: &[Arc<Pipeline>], plan: &PlanState) -> Self {
         let named = pipelines.iter().map(|pipeline| (pipeline.name.clone(), first_status(pipeline)));
-        let mut noted =
-            Noted { pipelines: named.collect(), runs: VecDeque::new(), drift: BTreeMap::new(), lags: VecDeque::new() };
+        let mut noted = Noted {
+            pipelines: named.collect(),
+            runs: VecDeque::new(),
+            drift: BTreeMap::new(),
+            lags: VecDeque::new(),
+            config_problem: None,
+        };
         let history = engine.online.state.runs(RUNS, None).await.unwrap_or_default();
         for row in history.into_iter().rev() {
             if let Ok(report) = serde_json::from_value::<RunReport>(row.report) {
@@ -52,7 +58,8 @@ impl Snapshots {
             }
         }
         noted.planned(plan);
-        let continuous = pipelines.iter().find_map(|pipeline| pipeline.continuous().cloned()).unwrap_or_default();
+        let mut enabled = pipelines.iter().filter(|pipeline| pipeline.enabled);
+        let continuous = enabled.find_map(|pipeline| pipeline.continuous().cloned()).unwrap_or_default();
         Self { engine, started_at: Utc::now(), stall_after: continuous.stall_after, noted: Mutex::new(noted) }
     }
 
@@ -80,6 +87,11 @@ impl Snapshots {
         }
     }
 
+    /// Takes note of how a reload went: what is wrong with the files, if anything.
+    pub fn reloaded(&self, problem: Option<String>) {
+        self.noted().config_problem = problem;
+    }
+
     /// Returns a snapshot of now.
     pub async fn take(&self) -> StatusSnapshot {
         let now = Utc::now();
@@ -89,12 +101,12 @@ impl Snapshots {
         self.engine.online.client.site().clone_into(&mut snapshot.site);
         snapshot.store = self.store().await;
         snapshot.loops = self.engine.supervisor.status();
-        snapshot.reload_problem = self.engine.reload_problem.lock().clone();
         if let Err(error) = self.fill(&mut snapshot).await {
             snapshot.sync.last_error = Some(error.to_string());
         }
         {
             let noted = self.noted();
+            snapshot.config_problem.clone_from(&noted.config_problem);
             snapshot.pipelines = noted.pipelines.values().cloned().collect();
             snapshot.runs = noted.runs.iter().rev().cloned().collect();
             snapshot.sync.lag_history = noted.lags.iter().copied().collect();
@@ -257,7 +269,13 @@ impl Noted {
         for pipeline in pipelines {
             let fresh = first_status(pipeline);
             let status = match known.remove(&pipeline.name) {
-                Some(old) => PipelineStatus { schedule: fresh.schedule, next_run: fresh.next_run, ..old },
+                Some(old) => PipelineStatus {
+                    running: old.running,
+                    paused: old.paused,
+                    last_status: old.last_status,
+                    last_finished_at: old.last_finished_at,
+                    ..fresh
+                },
                 None => fresh,
             };
             self.pipelines.insert(pipeline.name.clone(), status);
@@ -277,6 +295,8 @@ fn first_status(pipeline: &Arc<Pipeline>) -> PipelineStatus {
     PipelineStatus {
         name: pipeline.name.clone(),
         schedule: Some(pipeline.starts()),
+        enabled: pipeline.enabled,
+        timezone: pipeline.schedule().map(|schedule| schedule.timezone.name().to_owned()),
         next_run: pipeline.next_runs(Utc::now(), 1).first().copied(),
         ..PipelineStatus::default()
     }

@@ -6,6 +6,8 @@ use std::time::Duration;
 use super::Failure;
 use super::context::load_config;
 use super::output::{self, Output};
+use super::pipelines::in_zone;
+use crate::config::Config;
 use crate::server::{Control, StatusSnapshot};
 
 #[derive(Debug, clap::Args)]
@@ -26,6 +28,11 @@ pub async fn run(args: Args, config: Option<&Path>) -> Result<u8, Failure> {
         }
     }
     Ok(0)
+}
+
+/// Returns the status of the daemon of a data directory; `None` when none answers.
+pub async fn of_daemon(config: &Config) -> Option<StatusSnapshot> {
+    fetch(&config.data_dir).await.ok()
 }
 
 async fn fetch(data_dir: &Path) -> Result<StatusSnapshot, Failure> {
@@ -72,6 +79,9 @@ pub fn print(status: &StatusSnapshot) {
     for reason in &status.reasons {
         println!("  {}", reason.message);
     }
+    if let Some(problem) = &status.config_problem {
+        println!("  the files on disk have errors, the pipelines loaded before stay in use: {problem}");
+    }
     let sync = &status.sync;
     let event = sync.event_id.map_or_else(|| "-".to_owned(), |id| id.to_string());
     println!(
@@ -101,21 +111,16 @@ pub fn print(status: &StatusSnapshot) {
         types.add_row([ty.entity_type.clone(), ty.state.as_str().into(), output::number(ty.rows), fresh, lag, drift]);
     }
     println!("{types}");
-    let mut pipelines = output::table(["pipeline", "schedule", "last", "ended", "next"]);
+    let mut pipelines = output::table(["pipeline", "starts", "state", "last", "ended", "next"]);
     for pipeline in &status.pipelines {
-        let at = |moment: Option<chrono::DateTime<chrono::Utc>>| {
-            moment.map_or_else(|| "-".to_owned(), |at| at.format("%m-%d %H:%M:%S").to_string())
-        };
-        let last = match (pipeline.running, pipeline.last_status) {
-            (true, _) => "running".to_owned(),
-            (false, _) if pipeline.paused => "paused".to_owned(),
-            (false, Some(status)) => status.to_string(),
-            (false, None) => "-".to_owned(),
-        };
+        let zone = pipeline.timezone.as_deref().and_then(|zone| zone.parse().ok()).unwrap_or(chrono_tz::UTC);
+        let at = |time| in_zone(time, zone);
+        let last = pipeline.last_status.map_or_else(|| "-".to_owned(), |status| status.to_string());
         let schedule = pipeline.schedule.clone().unwrap_or_default();
         pipelines.add_row([
             pipeline.name.clone(),
             schedule,
+            pipeline.state().to_owned(),
             last,
             at(pipeline.last_finished_at),
             at(pipeline.next_run),

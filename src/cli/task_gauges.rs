@@ -52,7 +52,7 @@ impl TaskGauges {
             Event::Ended(report) => self.running(&report.pipeline, false),
             Event::Skipped { pipeline, reason, .. } => {
                 let reason = match reason {
-                    SkipReason::Running | SkipReason::GroupBusy(_) => "overlap",
+                    SkipReason::Running | SkipReason::GroupBusy(_) | SkipReason::OtherProcess(_) => "overlap",
                     SkipReason::Missed => "missed",
                     SkipReason::Paused => "paused",
                     SkipReason::Blackout(_) => "blackout",

@@ -1,17 +1,19 @@
 //! Resolves a written `config.yaml` into a [`Config`], with every problem in
 //! one pass.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use chrono_tz::Tz;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::api::{self, ApiFile};
 use super::file::{
-    AuthFile, ConfigFile, ElasticsearchFile, ListenFile, OneOrMany, PipelinesFile, SHAPE, SecretRef, ShotgunFile,
+    AuthFile, ConfigFile, ElasticsearchFile, ListenFile, OneOrMany, PipelinesFile, ReportsFile, SHAPE, SecretRef,
+    ShotgunFile,
 };
 use super::{
     Auth, Config, ElasticsearchSettings, HistorySettings, ListenSettings, PipelineSettings, ReportSettings, Secret,
@@ -19,9 +21,10 @@ use super::{
 };
 use crate::elastic;
 use crate::entity::DataType;
+use crate::pipeline::{Blackout, Defaults};
 use crate::server::{OpsAccess, OpsToken, Tls};
 use crate::store::embedded::DEFAULT_MEMORY;
-use crate::yaml::{Document, Problems, did_you_mean, nearest};
+use crate::yaml::{Document, Problems, Shape, did_you_mean, join, nearest};
 
 /// The name of the file in its directory.
 pub const FILE_NAME: &str = "config.yaml";
@@ -93,34 +96,84 @@ fn advise_init(path: &Path, _unreadable: Problems) -> Problems {
         .into()
 }
 
-/// Checks the values of a file whose shape is wrong somewhere: each part that
-/// can be decoded is resolved for its problems alone.
-fn check_parts(document: &Document, path: &Path, environment: &BTreeMap<String, String>, problems: &mut Problems) {
-    let part = |name: &str| document.value().get(name).filter(|value| !value.is_null());
-    // What does not decode was already reported by its shape.
-    let mut unheard = Problems::new();
-    let secrets =
-        part("secrets").and_then(|value| document.decode("/secrets", value, &mut unheard)).unwrap_or_default();
-    let resolver = Resolver::new(document, path, environment, &secrets);
-    if let Some(zone) = part("timezone").and_then(|value| value.as_str()) {
-        resolver.timezone(Some(zone), problems);
+/// What can be read of a `config.yaml` that has errors: enough to check pipelines
+/// without repeating its errors there.
+#[derive(Debug, Default)]
+pub struct Readable {
+    /// The time zone of schedules that name none.
+    pub timezone: Tz,
+    /// What applies to pipelines that do not say otherwise.
+    pub defaults: Defaults,
+    /// The blackouts by name; one with an error has hours of no meaning.
+    pub blackouts: BTreeMap<String, Blackout>,
+    /// The names of the notifiers, those with an error included.
+    pub notifiers: BTreeSet<String>,
+}
+
+impl Readable {
+    /// Reads what can be read of a file.
+    pub fn of(path: &Path, environment: &BTreeMap<String, String>) -> Readable {
+        match Document::read(path, &path.display().to_string()) {
+            Ok(document) => check_parts(&document, path, environment, &mut Problems::new()),
+            // Without any structure there is nothing to read.
+            Err(_) => Readable::default(),
+        }
     }
-    if let Some(file) = part("shotgun").and_then(|v| document.decode("/shotgun", v, &mut unheard)) {
+}
+
+/// Checks the values of a file whose shape is wrong somewhere: of each part, what
+/// fits its shape is resolved.
+fn check_parts(
+    document: &Document,
+    path: &Path,
+    environment: &BTreeMap<String, String>,
+    problems: &mut Problems,
+) -> Readable {
+    let secrets = part(document, "secrets").unwrap_or_default();
+    let resolver = Resolver::new(document, path, environment, &secrets);
+    let zone = part::<String>(document, "timezone");
+    let timezone = resolver.timezone(zone.as_deref(), problems);
+    if let Some(file) = part(document, "shotgun") {
         resolver.shotgun(file, problems);
     }
-    if let Some(file) = part("store").and_then(|v| document.decode("/store", v, &mut unheard)) {
+    if let Some(file) = part(document, "store") {
         resolver.store(Some(file), problems);
     }
-    if let Some(file) = part("listen").and_then(|v| document.decode("/listen", v, &mut unheard)) {
+    if let Some(file) = part(document, "listen") {
         resolver.listen(file, problems);
     }
-    if let Some(file) = part("api").and_then(|v| document.decode("/api", v, &mut unheard)) {
+    if let Some(file) = part(document, "api") {
         resolver.api(file, None, problems);
     }
-    let cluster = document.value().pointer("/reports/elasticsearch").filter(|value| !value.is_null());
-    if let Some(file) = cluster.and_then(|v| document.decode("/reports/elasticsearch", v, &mut unheard)) {
+    if let Some(file) = part::<ReportsFile>(document, "reports").and_then(|reports| reports.elasticsearch) {
         resolver.elasticsearch("/reports/elasticsearch", file, problems);
     }
+    resolver.notifiers(part(document, "notifiers").unwrap_or_default(), problems);
+    let mut blackouts = resolver.blackouts(part(document, "blackouts").unwrap_or_default(), timezone, problems);
+    for name in names(document, "blackouts") {
+        blackouts.entry(name.clone()).or_insert_with(|| Blackout::unreadable(name));
+    }
+    let file = part::<PipelinesFile>(document, "pipelines").unwrap_or_default();
+    Readable {
+        timezone: timezone.unwrap_or(Tz::UTC),
+        defaults: pipelines(file).defaults,
+        blackouts,
+        notifiers: names(document, "notifiers").collect(),
+    }
+}
+
+/// Decodes what fits of one key of the file. What does not was reported by its shape.
+fn part<T: DeserializeOwned>(document: &Document, name: &str) -> Option<T> {
+    let Shape::Object(keys) = &SHAPE else { return None };
+    let shape = &keys.iter().find(|key| key.name == name)?.shape;
+    let value = document.value().get(name).filter(|value| !value.is_null())?;
+    document.decode(&join("", name), &shape.fitting(value)?, &mut Problems::new())
+}
+
+/// The keys of a mapping of the file.
+fn names(document: &Document, name: &str) -> impl Iterator<Item = String> {
+    let map = document.value().get(name).and_then(Value::as_object);
+    map.into_iter().flatten().map(|(name, _)| name.clone())
 }
 
 /// Checks the names of data types in `generate`. Returns whether all are known.

@@ -15,7 +15,7 @@ mod secret;
 pub mod settings;
 
 pub use crate::elastic::Auth;
-pub use load::{FILE_NAME, locate};
+pub use load::{FILE_NAME, Readable, locate};
 pub use secret::Secret;
 pub use settings::{
     Config, ElasticsearchSettings, HistorySettings, ListenSettings, PipelineSettings, ReportSettings, ShotgunSettings,

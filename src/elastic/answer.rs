@@ -116,6 +116,9 @@ pub(super) fn excerpt(body: &[u8]) -> String {
     if body.is_empty() {
         return "no explanation given".to_owned();
     }
+    if body.trim_ascii_start().starts_with(b"<") {
+        return "a page of HTML".to_owned();
+    }
     let text = String::from_utf8_lossy(&body[..body.len().min(200)]);
     let words: Vec<&str> = text.split_whitespace().collect();
     let dots = if body.len() > 200 { "..." } else { "" };
@@ -134,7 +137,7 @@ mod tests {
         let plain = br#"{"error":"Incorrect HTTP method for uri [/x], allowed: [DELETE]","status":405}"#;
         assert_eq!(reason(plain), (None, "Incorrect HTTP method for uri [/x], allowed: [DELETE]".into()));
         assert_eq!(reason(b""), (None, "no explanation given".into()));
-        assert_eq!(reason(b"<html>\n  gone</html>"), (None, "`<html> gone</html>`".into()));
+        assert_eq!(reason(b"<html>\n  gone</html>"), (None, "a page of HTML".into()));
     }
 
     #[test]

@@ -22,6 +22,13 @@ pub struct Blackout {
 }
 
 impl Blackout {
+    /// Returns a stand-in for one whose definition has an error, for checks of what
+    /// names it.
+    pub fn unreadable(name: String) -> Blackout {
+        let begins = Schedule::new(vec!["@yearly".to_owned()], false, chrono_tz::UTC);
+        Blackout { name, begins: begins.expect("a nickname is a cron line"), duration: MIN_DURATION }
+    }
+
     /// Returns everything that decides when it holds, for comparison.
     pub fn fingerprint(&self) -> String {
         format!("{} {} for {:?}", self.name, self.begins.fingerprint(), self.duration)

@@ -7,7 +7,6 @@ use chrono::{DateTime, Datelike, Timelike, Utc};
 use chrono_tz::Tz;
 use serde_json::{Value, json};
 
-use super::Pipeline;
 use crate::report::{Status, StepResult, Trigger};
 
 /// The site, as expressions see it.
@@ -43,8 +42,9 @@ pub(super) struct RunFacts {
 pub(super) struct Context(Value);
 
 impl Context {
+    /// Returns the context of a run of the pipeline with this name and these labels.
     pub fn new(
-        pipeline: &Pipeline,
+        (name, labels): (&str, &BTreeMap<String, String>),
         site: &Site,
         params: &BTreeMap<String, Value>,
         facts: &RunFacts,
@@ -54,7 +54,7 @@ impl Context {
         let previous = facts.previous;
         Context(json!({
             "params": params,
-            "pipeline": { "name": pipeline.name, "labels": pipeline.labels },
+            "pipeline": { "name": name, "labels": labels },
             "site": { "name": site.name, "url": site.url },
             "run": {
                 "id": facts.run_id,
@@ -75,9 +75,9 @@ impl Context {
         }))
     }
 
-    /// Adds the result of a step, under `steps` and its id.
-    pub fn add_step(&mut self, id: &str, status: Status, result: &StepResult) {
-        let seen = json!({ "status": status.as_str(), "result": visible(result) });
+    /// Adds the [`visible`] result of a step, under `steps` and its id.
+    pub fn add_step(&mut self, id: &str, status: Status, result: Value) {
+        let seen = json!({ "status": status.as_str(), "result": result });
         if let Some(steps) = self.0["steps"].as_object_mut() {
             steps.insert(id.to_owned(), seen);
         }
@@ -94,16 +94,16 @@ impl Context {
         &self.0
     }
 
-    /// Returns what `warn_when` and `fail_when` see.
-    pub fn judging(&self, result: &StepResult) -> Value {
+    /// Returns what `warn_when` and `fail_when` see of a [`visible`] result.
+    pub fn judging(&self, result: Value) -> Value {
         let mut value = self.0.clone();
-        value["result"] = visible(result);
+        value["result"] = result;
         value
     }
 }
 
-/// A result without its mismatches: there can be thousands of them.
-fn visible(result: &StepResult) -> Value {
+/// Returns a result without its mismatches: there can be thousands of them.
+pub(super) fn visible(result: &StepResult) -> Value {
     let mut small = result.clone();
     small.mismatches.clear();
     let mut value = crate::yaml::to_json(&small);

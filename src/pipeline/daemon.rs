@@ -10,14 +10,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use futures::future::BoxFuture;
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Decision, Pauses, Pipeline, PlanState, Planner, Previous, RunOrder, Runner, SkipReason, SupervisorControl, find,
-    supervise,
+    Decision, Pauses, Pipeline, PlanState, Planner, RunOrder, Runner, SkipReason, SupervisorControl, find, supervise,
 };
 use crate::report::{RunReport, Status, Trigger};
 use crate::supervisor::{beat, panic_text};
@@ -73,10 +73,29 @@ pub type Observer = Arc<dyn Fn(Event) + Send + Sync>;
 /// Says who is paused; `None` when that cannot be found out now.
 pub type PauseSource = Arc<dyn Fn() -> Option<Pauses> + Send + Sync>;
 
+/// Claims a pipeline among the processes of the data directory; what it returns is
+/// dropped when the run has ended.
+pub type ClaimSource =
+    Arc<dyn Fn(Arc<Pipeline>) -> BoxFuture<'static, Result<Box<dyn Send>, SkipReason>> + Send + Sync>;
+
+/// Why a pipeline is not started on request.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TriggerError {
+    /// There is none of this name.
+    #[error("{0}")]
+    Unknown(String),
+    /// It cannot run now.
+    #[error("{0}")]
+    Refused(String),
+    /// A parameter does not fit.
+    #[error("{0}")]
+    Params(String),
+}
+
 /// Something that is asked of a running daemon.
 #[derive(Debug)]
 pub enum Command {
-    /// Start a pipeline now. Answered with the run id, or with words why not.
+    /// Start a pipeline now. Answered with the run id.
     Trigger {
         /// The pipeline.
         pipeline: String,
@@ -85,7 +104,7 @@ pub enum Command {
         /// Who asks.
         trigger: Trigger,
         /// Takes the answer.
-        answer: oneshot::Sender<Result<String, String>>,
+        answer: oneshot::Sender<Result<String, TriggerError>>,
     },
     /// Stop a run. Answered with whether there was one.
     Cancel {
@@ -116,7 +135,7 @@ pub struct Daemon {
     planner: Planner,
     plan: PlanState,
     observer: Observer,
-    previous: BTreeMap<String, Previous>,
+    claims: ClaimSource,
     overrides: BTreeMap<String, String>,
     /// The runs that go on, by id.
     running: BTreeMap<String, CancellationToken>,
@@ -148,7 +167,7 @@ impl Daemon {
             runner,
             pipelines,
             observer,
-            previous: BTreeMap::new(),
+            claims: Arc::new(|_| Box::pin(async { Ok(Box::new(()) as Box<dyn Send>) })),
             overrides,
             running: BTreeMap::new(),
             tasks: JoinSet::new(),
@@ -166,9 +185,9 @@ impl Daemon {
         self
     }
 
-    /// Makes it known how the last run of each pipeline ended.
-    pub fn with_previous(mut self, previous: BTreeMap<String, Previous>) -> Daemon {
-        self.previous = previous;
+    /// Claims pipelines among all processes before it starts them.
+    pub fn with_claims(mut self, claims: ClaimSource) -> Daemon {
+        self.claims = claims;
         self
     }
 
@@ -188,8 +207,8 @@ impl Daemon {
             beat(ROUND_BOUND).await;
             tokio::select! {
                 () = shutdown.cancelled() => break,
-                Some(now) = beats.recv() => self.tick(now),
-                Some(command) = commands.recv() => self.handle_command(command),
+                Some(now) = beats.recv() => self.tick(now).await,
+                Some(command) = commands.recv() => self.handle_command(command).await,
                 Some(ended) = self.tasks.join_next_with_id() => self.ended(ended),
             }
         }
@@ -267,54 +286,80 @@ impl Daemon {
         self.emit_plan();
     }
 
-    fn tick(&mut self, now: DateTime<Utc>) {
+    async fn tick(&mut self, now: DateTime<Utc>) {
         self.now = now;
         self.take_pauses();
         self.start_continuous();
         for decision in self.planner.tick(now) {
-            match decision {
-                Decision::Start { pipeline, scheduled_for } => self.start_due(&pipeline, scheduled_for),
-                Decision::Skip { pipeline, scheduled_for, reason } => {
-                    tracing::warn!(pipeline, %scheduled_for, %reason, "left out a run");
-                    self.emit(Event::Skipped { pipeline, scheduled_for, reason });
-                }
-                Decision::Queue { pipeline, scheduled_for, behind } => {
-                    tracing::info!(pipeline, %scheduled_for, behind, "a run waits");
-                    self.emit(Event::Queued { pipeline, scheduled_for, behind });
-                }
-                Decision::ClockJump { milliseconds } => {
-                    tracing::warn!(milliseconds, "the clock jumped, or this process stood still");
-                    self.emit(Event::ClockJump(milliseconds));
-                }
-            }
+            self.follow(decision).await;
         }
         self.emit_plan();
         self.emit(Event::Beat(now));
     }
 
-    fn start_due(&mut self, name: &str, scheduled_for: DateTime<Utc>) {
-        let Ok(pipeline) = find(&self.pipelines, name).cloned() else {
-            return self.planner.finished(name);
-        };
-        match self.params_of(&pipeline, &self.overrides) {
-            Ok(params) => {
-                let mut order = RunOrder::new(Trigger::Cron);
-                order.scheduled_for = Some(scheduled_for);
-                order.params = params;
-                self.start(pipeline, order);
+    async fn follow(&mut self, decision: Decision) {
+        match decision {
+            Decision::Start { pipeline, scheduled_for } => {
+                if let Some(decision) = self.start_due(&pipeline, scheduled_for).await {
+                    self.report(decision);
+                }
             }
-            Err(reason) => {
-                tracing::error!(pipeline = name, reason, "not started");
-                self.planner.finished(name);
+            other => self.report(other),
+        }
+    }
+
+    fn report(&mut self, decision: Decision) {
+        match decision {
+            // Only the planner starts something, and that was followed.
+            Decision::Start { .. } => {}
+            Decision::Skip { pipeline, scheduled_for, reason } => {
+                tracing::warn!(pipeline, %scheduled_for, %reason, "left out a run");
+                self.emit(Event::Skipped { pipeline, scheduled_for, reason });
+            }
+            Decision::Queue { pipeline, scheduled_for, behind } => {
+                tracing::info!(pipeline, %scheduled_for, behind, "a run waits");
+                self.emit(Event::Queued { pipeline, scheduled_for, behind });
+            }
+            Decision::ClockJump { milliseconds } => {
+                tracing::warn!(milliseconds, "the clock jumped, or this process stood still");
+                self.emit(Event::ClockJump(milliseconds));
             }
         }
     }
 
-    fn handle_command(&mut self, command: Command) {
+    /// Starts what is due; returns what becomes of the occurrence when another
+    /// process keeps it from starting.
+    async fn start_due(&mut self, name: &str, scheduled_for: DateTime<Utc>) -> Option<Decision> {
+        let Ok(pipeline) = find(&self.pipelines, name).cloned() else {
+            self.planner.finished(name);
+            return None;
+        };
+        let params = match self.params_of(&pipeline, &self.overrides) {
+            Ok(params) => params,
+            Err(reason) => {
+                tracing::error!(pipeline = name, reason, "not started");
+                self.planner.finished(name);
+                return None;
+            }
+        };
+        let claimed = (self.claims)(pipeline.clone()).await;
+        match claimed {
+            Ok(claim) => {
+                let mut order = RunOrder::new(Trigger::Cron);
+                order.scheduled_for = Some(scheduled_for);
+                order.params = params;
+                self.start(pipeline, order, claim);
+                None
+            }
+            Err(reason) => self.planner.put_back(name, scheduled_for, reason),
+        }
+    }
+
+    async fn handle_command(&mut self, command: Command) {
         // Whoever asked may be gone by now; the command counts all the same.
         match command {
             Command::Trigger { pipeline, set, trigger, answer } => {
-                let _ = answer.send(self.trigger(&pipeline, &set, trigger));
+                let _ = answer.send(self.trigger(&pipeline, &set, trigger).await);
             }
             Command::Reload { pipelines } => self.reload(pipelines),
             Command::Cancel { run_id, answer } => {
@@ -325,28 +370,46 @@ impl Daemon {
         }
     }
 
-    fn trigger(&mut self, name: &str, set: &BTreeMap<String, String>, trigger: Trigger) -> Result<String, String> {
-        let pipeline = find(&self.pipelines, name)?.clone();
-        if pipeline.continuous().is_some() {
-            return Err(format!("`{name}` runs all the time"));
+    async fn trigger(
+        &mut self,
+        name: &str,
+        set: &BTreeMap<String, String>,
+        trigger: Trigger,
+    ) -> Result<String, TriggerError> {
+        let pipeline = find(&self.pipelines, name).map_err(TriggerError::Unknown)?.clone();
+        if !pipeline.enabled {
+            let remedy = "set `enabled: true` in its file, or run it with `sgcache pipelines run --once`";
+            return Err(TriggerError::Refused(format!("`{name}` is disabled: {remedy}")));
         }
+        if pipeline.continuous().is_some() {
+            return Err(TriggerError::Refused(format!("`{name}` runs all the time")));
+        }
+        let refused = |reason: SkipReason| TriggerError::Refused(format!("`{name}` cannot start: {reason}"));
         let mut order = RunOrder::new(trigger);
-        let mut overrides = self.declared(&pipeline, &self.overrides);
+        let mut overrides = pipeline.params.declared(&self.overrides);
         overrides.extend(set.clone());
-        order.params = resolve_params(&pipeline, &overrides)?;
-        self.planner.begin(&pipeline).map_err(|reason| format!("`{name}` cannot start: {reason}"))?;
+        order.params = resolve_params(&pipeline, &overrides).map_err(TriggerError::Params)?;
+        self.planner.begin(&pipeline).map_err(refused)?;
+        let claimed = (self.claims)(pipeline.clone()).await;
+        let claim = claimed.map_err(|reason| {
+            self.planner.finished(name);
+            refused(reason)
+        })?;
         let run_id = order.run_id.clone();
-        self.start(pipeline, order);
+        self.start(pipeline, order, claim);
         Ok(run_id)
     }
 
-    fn start(&mut self, pipeline: Arc<Pipeline>, mut order: RunOrder) {
-        order.previous = self.previous.get(&pipeline.name).copied();
+    fn start(&mut self, pipeline: Arc<Pipeline>, order: RunOrder, claim: Box<dyn Send>) {
         self.running.insert(order.run_id.clone(), order.cancel.clone());
         let begun = self.runner.begin(&pipeline, &order);
         self.emit(Event::Started(Box::new(begun.clone())));
         let runner = self.runner.clone();
-        let task = self.tasks.spawn(async move { Some(runner.run(&pipeline, order).await) });
+        let task = self.tasks.spawn(async move {
+            let report = runner.run(&pipeline, order).await;
+            drop(claim);
+            Some(report)
+        });
         self.begun.insert(task.id(), begun);
     }
 
@@ -360,10 +423,6 @@ impl Daemon {
         let Some(report) = report else { return };
         self.planner.finished(&report.pipeline);
         self.running.remove(&report.run_id);
-        if let Some(finished_at) = report.finished_at {
-            let previous = Previous { status: report.status, finished_at };
-            self.previous.insert(report.pipeline.clone(), previous);
-        }
         self.emit(Event::Ended(Box::new(report)));
     }
 
@@ -399,13 +458,7 @@ impl Daemon {
         pipeline: &Pipeline,
         overrides: &BTreeMap<String, String>,
     ) -> Result<BTreeMap<String, Value>, String> {
-        resolve_params(pipeline, &self.declared(pipeline, overrides))
-    }
-
-    /// The overrides that a pipeline declares a parameter for.
-    fn declared(&self, pipeline: &Pipeline, overrides: &BTreeMap<String, String>) -> BTreeMap<String, String> {
-        let declares = |name: &str| pipeline.params.iter().any(|(declared, _)| declared == name);
-        overrides.iter().filter(|(name, _)| declares(name)).map(|(name, value)| (name.clone(), value.clone())).collect()
+        resolve_params(pipeline, &pipeline.params.declared(overrides))
     }
 
     fn emit(&self, event: Event) {

@@ -125,8 +125,6 @@ pub enum Detail {
     /// The run, and its mismatches.
     #[default]
     Drift,
-    /// The same; room for what was equal too.
-    All,
     /// The run alone.
     Summary,
 }
@@ -195,6 +193,22 @@ impl Pipeline {
             hash: String::new(),
             schedule_hash: String::new(),
         }
+    }
+
+    /// Returns the pipeline for one run now: what is continuous makes one complete
+    /// pass and ends.
+    pub fn once(&self) -> Pipeline {
+        let mut pipeline = self.clone();
+        if pipeline.continuous().is_none() {
+            return pipeline;
+        }
+        pipeline.start = Start::Manual;
+        for step in pipeline.steps.iter_mut().filter(|step| step.job == "sync") {
+            if let Arguments::Written(Value::Object(arguments)) = &mut step.arguments {
+                arguments.insert("once".to_owned(), Value::Bool(true));
+            }
+        }
+        pipeline
     }
 
     /// Returns its schedule, if it has one.

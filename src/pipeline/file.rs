@@ -11,7 +11,8 @@ use super::params::{PARAM, Param};
 use super::{CATCH_UP_WINDOW, CatchUp, LIMIT, RETRY_KEYS, RetryFile};
 use crate::yaml::{self, Key, Shape, optional, required};
 
-/// The whole file.
+/// The whole file. An entry of a list is `None` when it does not fit the shape, which
+/// has reported it: the places of the others stay right.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "the shipped pipelines explain each key")]
@@ -30,18 +31,18 @@ pub struct PipelineFile {
     pub retry: Option<RetryFile>,
     #[serde(default)]
     pub params: BTreeMap<String, Param>,
-    pub steps: Vec<StepFile>,
+    pub steps: Vec<Option<StepFile>>,
     #[serde(default, deserialize_with = "one_or_many")]
     pub blackout: Vec<String>,
     pub outputs: Option<OutputsFile>,
     #[serde(default)]
-    pub on_drift: Vec<ReactionFile>,
+    pub on_drift: Vec<Option<ReactionFile>>,
     #[serde(default)]
-    pub on_error: Vec<ReactionFile>,
+    pub on_error: Vec<Option<ReactionFile>>,
     #[serde(default)]
-    pub on_success: Vec<ReactionFile>,
+    pub on_success: Vec<Option<ReactionFile>>,
     #[serde(default)]
-    pub always: Vec<ReactionFile>,
+    pub always: Vec<Option<ReactionFile>>,
 }
 
 /// `continuous`.
@@ -203,10 +204,7 @@ pub const SHAPE: Shape = Shape::Object(&[
         "outputs",
         Shape::Object(&[
             optional("prometheus", Shape::Bool),
-            optional(
-                "elasticsearch",
-                Shape::Object(&[optional("detail", Shape::Choice(&["drift", "all", "summary"]))]),
-            ),
+            optional("elasticsearch", Shape::Object(&[optional("detail", Shape::Choice(&["drift", "summary"]))])),
         ]),
     ),
     optional("blackout", Shape::OneOrMany(&Shape::Text)),

@@ -105,7 +105,32 @@ impl JobSpec {
         if !Shape::Object(keys).check(document, pointer, arguments, problems) {
             return None;
         }
-        let document = (document, pointer, arguments);
+        JobSpec::decode(name, (document, pointer, arguments), problems)
+    }
+
+    /// Does the same, and returns a job also when some arguments are wrong, without
+    /// those: for checks of the others.
+    pub fn parse_fitting(
+        name: &str,
+        document: &Document,
+        pointer: &str,
+        arguments: &Value,
+        problems: &mut Problems,
+    ) -> Option<JobSpec> {
+        let shape = Shape::Object(JobSpec::arguments(name)?);
+        shape.check(document, pointer, arguments, problems);
+        let fitting = shape.fitting(arguments)?;
+        let before = problems.errors();
+        let spec = JobSpec::decode(name, (document, pointer, &fitting), problems);
+        if let Some(JobSpec::ValidateData(args)) = &spec
+            && problems.errors() == before
+        {
+            args.check_sample(document, pointer, problems);
+        }
+        spec
+    }
+
+    fn decode(name: &str, document: (&Document, &str, &Value), problems: &mut Problems) -> Option<JobSpec> {
         Some(match name {
             "sync" => JobSpec::Sync(decode(document, problems)?),
             "import" => JobSpec::Import(decode(document, problems)?),
@@ -129,19 +154,11 @@ fn decode<T: serde::de::DeserializeOwned>(
 }
 
 /// Arguments of `sync`.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SyncArgs {
-    /// Event log entries asked for per request.
-    pub batch_size: u32,
     /// Whether to stop at the end of the event log instead of following it.
     pub once: bool,
-}
-
-impl Default for SyncArgs {
-    fn default() -> SyncArgs {
-        SyncArgs { batch_size: 500, once: false }
-    }
 }
 
 /// Arguments of `import`.
@@ -212,6 +229,34 @@ pub struct ValidateDataArgs {
     pub locate: u32,
     /// Whether what is found is read again and mended at once.
     pub repair: bool,
+}
+
+impl ValidateDataArgs {
+    /// Reports arguments that have no effect beside a sample that chooses by id.
+    fn check_sample(&self, document: &Document, pointer: &str, problems: &mut Problems) {
+        let Some(sample) = &self.sample else { return };
+        let mode = match sample.mode {
+            SampleMode::Latest => "latest",
+            SampleMode::Rotate => "rotate",
+            SampleMode::RandomPages => "random_pages",
+        };
+        let by_id = sample.mode != SampleMode::Latest;
+        let given = [
+            ("filters", by_id && !self.filters.is_null()),
+            ("order", by_id && !self.order.is_null()),
+            ("limit", self.limit.is_some()),
+            ("page", self.page.is_some()),
+        ];
+        for (name, _) in given.into_iter().filter(|(_, given)| *given) {
+            let message = format!("`{name}` has no effect beside `sample: {{ mode: {mode} }}`");
+            let diagnostic = document.at_key(&yaml::join(pointer, name), "SG0210", message);
+            let help = match name {
+                "limit" | "page" => "`rows`, or `pages` and `page_size`, say how many a sample takes",
+                _ => "remove it, or choose by `filters`, `order` and `limit` alone",
+            };
+            document.report(problems, diagnostic.label("no effect").help(help.to_owned()));
+        }
+    }
 }
 
 impl Default for ValidateDataArgs {
@@ -353,7 +398,7 @@ const SETTLE: Key = optional("settle", Shape::Duration);
 const MENDS: Key = optional("repair", Shape::Bool);
 const LOCATE: Key = optional("locate", Shape::Integer(0, 1_000_000));
 
-const SYNC: &[Key] = &[optional("batch_size", Shape::Integer(1, 500)), optional("once", Shape::Bool)];
+const SYNC: &[Key] = &[optional("once", Shape::Bool)];
 const IMPORT: &[Key] = &[TYPES];
 const REBUILD: &[Key] = &[TYPES];
 const VALIDATE_COUNTS: &[Key] = &[TYPES, SETTLE, LOCATE, MENDS];

@@ -24,10 +24,12 @@ use crate::state::{StateError, TypeState};
 use crate::store::{PurgeScope, StoreError, StoreErrorKind};
 use crate::supervisor::Supervisor;
 use crate::sync::{Follower, Progress, Replica, SyncError};
-use crate::validate::{DataCheck, Sample, Selection, ValidateError, Validator};
+use crate::validate::{DataCheck, Sample, Selection, SoFar, ValidateError, Validator};
 
 /// Entities of a type that `validateData` compares when nothing is said.
 const LATEST: u32 = 500;
+/// How often the lead is asked for while a job of this process has it.
+const LOOK_FOR_LEAD_EVERY: Duration = Duration::from_millis(100);
 /// How long to wait for a poll and for what it told of to be read.
 const PATIENCE: Duration = Duration::from_secs(300);
 
@@ -94,17 +96,31 @@ impl Jobs {
     }
 
     async fn run(&self, spec: JobSpec, context: JobContext) -> Result<StepResult, JobError> {
+        // Following gives up no batch half done, so it ends by itself.
+        if matches!(&spec, JobSpec::Sync(args) if !args.once) {
+            return self.follow(&context).await;
+        }
+        // All other work may be dropped between any two requests, pages and writes,
+        // as a crash would do it: nothing is lost, and what was found is reported.
+        let so_far = SoFar::default();
+        let work = self.work(spec, &context, &so_far);
+        match context.cancel.run_until_cancelled(work).await {
+            Some(outcome) => outcome,
+            None => Err(JobError::stopped(so_far.take())),
+        }
+    }
+
+    async fn work(&self, spec: JobSpec, context: &JobContext, so_far: &SoFar) -> Result<StepResult, JobError> {
         match spec {
-            JobSpec::Sync(args) if args.once => self.catch_up(&context).await,
-            JobSpec::Sync(_) => self.follow(&context).await,
-            JobSpec::Import(_) => self.catch_up(&context).await,
-            JobSpec::Rebuild(args) => self.rebuild(&self.types(&args.types)?).await,
+            JobSpec::Sync(_) => self.catch_up(&self.replica.configured(), so_far).await,
+            JobSpec::Import(args) => self.catch_up(&self.types(&args.types)?, so_far).await,
+            JobSpec::Rebuild(args) => self.rebuild(&self.types(&args.types)?, so_far).await,
             JobSpec::ValidateCounts(args) => {
-                let validator = self.validator.limited(args.settle, args.locate);
+                let validator = self.validator.limited(args.settle, args.locate).noting(so_far);
                 Ok(validator.counts(&self.types(&args.types)?, args.repair).await?)
             }
-            JobSpec::ValidateData(args) => self.validate_data(args, &context).await,
-            JobSpec::Repair(args) => self.repair(&args, &context).await,
+            JobSpec::ValidateData(args) => self.validate_data(args, context, so_far).await,
+            JobSpec::Repair(args) => self.repair(&args, context).await,
             JobSpec::GenerateEntityConfigs(args) => self.generate(&args),
             JobSpec::Purge(args) => self.purge(&args).await,
             JobSpec::PruneReports(args) => self.prune_reports(&args).await,
@@ -132,36 +148,68 @@ impl Jobs {
     /// Follows the site until it is told to stop. The follower is dropped however this
     /// ends, also by a panic, so that the next one can take the lead.
     async fn follow(&self, context: &JobContext) -> Result<StepResult, JobError> {
-        let follower = Arc::new(Follower::take_lead(self.replica.clone(), None).await?);
+        let Some(follower) = self.take_lead(context).await? else { return Ok(StepResult::default()) };
+        let follower = Arc::new(follower);
         let _visible = self.following.set(&follower);
         let ended = follower.run(&self.supervisor, context.cancel.clone()).await;
         ended.map_err(|failed| JobError::new(ErrorClass::Internal, failed.to_string()))?;
         Ok(StepResult::default())
     }
 
-    /// Imports what is not complete and applies what the event log holds; where a
-    /// daemon does that already, waits for it.
-    async fn catch_up(&self, context: &JobContext) -> Result<StepResult, JobError> {
-        let (before, asked) = (self.rows().await?, self.import_requests());
+    /// Takes the lead. A job of this process may have it, because it polls for itself
+    /// until the site is followed: then this waits. `None` when it is to stop instead.
+    async fn take_lead(&self, context: &JobContext) -> Result<Option<Follower>, JobError> {
+        loop {
+            match Follower::take_lead(self.replica.clone(), None).await {
+                Err(SyncError::State(StateError::Locked { .. })) if self.replica.state().is_led_here().await => {}
+                led => return Ok(Some(led?)),
+            }
+            let pause = tokio::time::sleep(LOOK_FOR_LEAD_EVERY);
+            if context.cancel.run_until_cancelled(pause).await.is_none() {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Imports what of these types is not complete and applies what the event log
+    /// holds; where a daemon does that already, waits for it.
+    async fn catch_up(&self, layouts: &[TypeLayout], so_far: &SoFar) -> Result<StepResult, JobError> {
+        let (before, asked) = (self.rows(layouts).await?, self.import_requests());
+        let note = async || -> Result<(), JobError> {
+            so_far.set(self.written_since(&before, asked).await?);
+            Ok(())
+        };
         match Follower::start_up(self.replica.clone(), None).await {
             Ok(follower) => {
-                follower.import_pending().await?;
-                while !context.cancel.is_cancelled() && !self.all_live().await? {
+                for layout in layouts {
+                    if self.replica.pending_imports().await?.contains(&layout.entity_type) {
+                        self.replica.import(&layout.entity_type, None).await?;
+                        note().await?;
+                    }
+                }
+                while !self.all_live(layouts).await? {
                     follower.step(self.replica.now()).await?;
+                    note().await?;
                 }
             }
             Err(SyncError::State(StateError::Locked { .. })) => {
-                while !context.cancel.is_cancelled() && !self.all_live().await? {
+                while !self.all_live(layouts).await? {
                     self.replica.advance(PATIENCE).await?;
+                    note().await?;
                 }
             }
             Err(error) => return Err(error.into()),
         }
         self.replica.advance(PATIENCE).await?;
+        self.written_since(&before, asked).await
+    }
+
+    /// Returns the rows that types have more than before, and the requests since.
+    async fn written_since(&self, before: &[(EntityType, u64)], asked: u64) -> Result<StepResult, JobError> {
         let mut result = StepResult::default();
-        for (name, rows) in self.rows().await? {
-            let known = before.iter().find(|(before, _)| *before == name).map_or(0, |(_, rows)| *rows);
-            result.by_type.entry(name).or_default().written = rows.saturating_sub(known);
+        for (entity_type, known) in before {
+            let rows = self.replica.state().active_count(entity_type).await?;
+            result.by_type.entry(entity_type.to_string()).or_default().written = rows.saturating_sub(*known);
         }
         result.sum_up();
         result.requests = self.import_requests() - asked;
@@ -174,26 +222,26 @@ impl Jobs {
         self.replica.metrics().value("sgcache_source_requests_total", &labels).unwrap_or_default() as u64
     }
 
-    async fn rows(&self) -> Result<Vec<(String, u64)>, JobError> {
+    async fn rows(&self, layouts: &[TypeLayout]) -> Result<Vec<(EntityType, u64)>, JobError> {
         let mut rows = Vec::new();
-        for layout in self.replica.configured() {
+        for layout in layouts {
             let count = self.replica.state().active_count(&layout.entity_type).await?;
-            rows.push((layout.entity_type.to_string(), count));
+            rows.push((layout.entity_type.clone(), count));
         }
         Ok(rows)
     }
 
-    async fn all_live(&self) -> Result<bool, JobError> {
+    async fn all_live(&self, layouts: &[TypeLayout]) -> Result<bool, JobError> {
         let records = self.replica.state().types().await?;
         let live = |layout: &TypeLayout| {
             let found = records.iter().find(|record| record.entity_type == layout.entity_type);
             found.is_some_and(|record| record.state == TypeState::Live && record.layout_hash == layout.hash)
         };
-        Ok(self.replica.configured().iter().all(live))
+        Ok(layouts.iter().all(live))
     }
 
     /// Reads every entity of live types again, in place.
-    async fn rebuild(&self, layouts: &[TypeLayout]) -> Result<StepResult, JobError> {
+    async fn rebuild(&self, layouts: &[TypeLayout], so_far: &SoFar) -> Result<StepResult, JobError> {
         let mut result = StepResult::default();
         let asked = self.import_requests();
         for layout in layouts {
@@ -207,6 +255,9 @@ impl Jobs {
             let imported = self.replica.rebuild(&layout.entity_type, self.progress.clone()).await?;
             let ty = result.by_type.entry(layout.entity_type.to_string()).or_default();
             ty.written = imported.rows;
+            result.sum_up();
+            result.requests = self.import_requests() - asked;
+            so_far.set(result.clone());
         }
         self.replica.advance(PATIENCE).await?;
         result.sum_up();
@@ -214,7 +265,12 @@ impl Jobs {
         Ok(result)
     }
 
-    async fn validate_data(&self, args: ValidateDataArgs, context: &JobContext) -> Result<StepResult, JobError> {
+    async fn validate_data(
+        &self,
+        args: ValidateDataArgs,
+        context: &JobContext,
+        so_far: &SoFar,
+    ) -> Result<StepResult, JobError> {
         let layouts = self.types(&args.types)?;
         let check = DataCheck {
             sample: sample(&args, context)?,
@@ -223,14 +279,15 @@ impl Jobs {
             repair: args.repair,
             schema: Arc::clone(&self.schema),
         };
-        Ok(self.validator.limited(args.settle, args.locate).data(&layouts, &check).await?)
+        let validator = self.validator.limited(args.settle, args.locate).noting(so_far);
+        Ok(validator.data(&layouts, &check).await?)
     }
 
     async fn repair(&self, args: &RepairArgs, context: &JobContext) -> Result<StepResult, JobError> {
         let steps = context.results.iter().filter(|(step, _)| args.from.is_empty() || args.from.contains(step));
         let found: Vec<_> = steps.flat_map(|(_, result)| result.mismatches.iter().cloned()).collect();
         let most = usize::try_from(args.max_rows).unwrap_or(usize::MAX);
-        Ok(self.validator.repair_found(&self.replica.configured(), &found, most).await?)
+        Ok(self.validator.repair_found(&self.replica.configured(), &found, most, args.verify).await?)
     }
 
     fn generate(&self, args: &GenerateArgs) -> Result<StepResult, JobError> {

@@ -12,6 +12,8 @@ mod cron;
 mod daemon;
 mod defaults;
 mod definition;
+mod entities;
+mod expressions;
 pub mod file;
 mod heartbeat;
 mod hooks;
@@ -22,6 +24,8 @@ mod params;
 mod pause;
 mod planner;
 mod reactions;
+mod resolver;
+mod results;
 mod runner;
 mod schedule;
 mod steps;
@@ -29,11 +33,12 @@ mod supervisor;
 
 pub use blackout::{BLACKOUT_KEYS, Blackout, BlackoutFile};
 pub use context::{Previous, Site};
-pub use daemon::{Command, Daemon, Event, Observer, PauseSource};
+pub use daemon::{ClaimSource, Command, Daemon, Event, Observer, PauseSource, TriggerError};
 pub use defaults::{
     CATCH_UP_WINDOW, CatchUp, DEFAULTS_KEYS, Defaults, DefaultsFile, ErrorClass, LIMIT, RETRY_KEYS, Retry, RetryFile,
 };
 pub use definition::{Arguments, Continuous, Detail, Outputs, Pipeline, Policy, Start, Step, fingerprint};
+pub use entities::EntityCatalog;
 pub use heartbeat::Heartbeat;
 pub use hooks::{Every, Hook, HookTarget, Hooks, Notice, Tell};
 pub use job::{
@@ -41,11 +46,11 @@ pub use job::{
     RepairArgs, Sample, SampleMode, SyncArgs, ValidateCountsArgs, ValidateDataArgs,
 };
 pub use jobs::{Following, Jobs};
-pub use load::{ResolveContext, find, load, load_directory, parse_overrides, resolve};
+pub use load::{Loaded, ResolveContext, find, load, load_directory, load_what_fits, parse_overrides, resolve};
 pub use params::{Param, ParamError, ParamType, Params};
 pub use pause::{Pause, Pauses};
 pub use planner::{Decision, PlanEntry, PlanState, Planner, SkipReason};
-pub use runner::{Execute, JobContext, JobError, RunOrder, Runner, exit_code, worst_exit_code};
+pub use runner::{Execute, JobContext, JobError, PreviousSource, RunOrder, Runner, exit_code, worst_exit_code};
 pub use schedule::Schedule;
 pub use supervisor::{SupervisorControl, supervise};
 

@@ -128,6 +128,12 @@ impl Params {
         if errors.is_empty() { Ok(values) } else { Err(errors) }
     }
 
+    /// Returns those of the overrides that are declared here.
+    pub fn declared(&self, overrides: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+        let declared = overrides.iter().filter(|(name, _)| self.0.contains_key(*name));
+        declared.map(|(name, value)| (name.clone(), value.clone())).collect()
+    }
+
     /// Returns a value for every parameter, for checks before there is a run.
     pub(super) fn sample(&self) -> BTreeMap<String, Value> {
         let value = |param: &Param| param.default.clone().unwrap_or_else(|| param.example());

@@ -87,9 +87,11 @@ pub enum SkipReason {
     Running,
     /// Another pipeline of its group runs.
     GroupBusy(String),
+    /// Another process of the data directory runs it, or one of this group.
+    OtherProcess(Option<String>),
     /// A newer occurrence took its place in the queue.
     Superseded,
-    /// Somebody has paused the pipeline.
+    /// The pipeline is paused.
     Paused,
     /// It is too late after the hours in which it must not start.
     Blackout(String),
@@ -101,7 +103,8 @@ impl SkipReason {
         match self {
             SkipReason::Missed => "missed",
             SkipReason::Running => "running",
-            SkipReason::GroupBusy(_) => "group_busy",
+            SkipReason::GroupBusy(_) | SkipReason::OtherProcess(Some(_)) => "group_busy",
+            SkipReason::OtherProcess(None) => "running",
             SkipReason::Superseded => "superseded",
             SkipReason::Paused => "paused",
             SkipReason::Blackout(_) => "blackout",
@@ -115,6 +118,8 @@ impl fmt::Display for SkipReason {
             SkipReason::Missed => f.write_str("it was missed too long ago"),
             SkipReason::Running => f.write_str("the run before it has not ended"),
             SkipReason::GroupBusy(other) => write!(f, "`{other}` of the same group runs"),
+            SkipReason::OtherProcess(None) => f.write_str("another process runs it"),
+            SkipReason::OtherProcess(Some(group)) => write!(f, "another process runs one of the group `{group}`"),
             SkipReason::Superseded => f.write_str("a newer occurrence took its place"),
             SkipReason::Paused => f.write_str("it is paused"),
             SkipReason::Blackout(name) => write!(f, "the blackout `{name}` was too long for its catch_up_window"),
@@ -138,6 +143,8 @@ struct Entry {
     next_at: Option<DateTime<Utc>>,
     handled: Option<DateTime<Utc>>,
     waiting: Option<Waiting>,
+    /// The occurrence that last waited for another process, and was announced.
+    put_back: Option<DateTime<Utc>>,
 }
 
 #[derive(Debug)]
@@ -181,12 +188,14 @@ impl Planner {
                     next_at: entry.next_at.or_else(|| schedule.next_after(now)),
                     handled: entry.last_handled_at,
                     waiting: None,
+                    put_back: None,
                 },
                 None => Entry {
                     pipeline: pipeline.clone(),
                     next_at: schedule.next_after(now),
                     handled: None,
                     waiting: None,
+                    put_back: None,
                 },
             };
             self.entries.insert(pipeline.name.clone(), entry);
@@ -235,6 +244,20 @@ impl Planner {
                 Ok(())
             }
         }
+    }
+
+    /// Takes back a start that another process stands in the way of: the occurrence
+    /// waits or is left out, as the policy says.
+    pub fn put_back(&mut self, name: &str, scheduled_for: DateTime<Utc>, reason: SkipReason) -> Option<Decision> {
+        self.running.remove(name);
+        let entry = self.entries.get_mut(name)?;
+        if entry.pipeline.policy == Policy::Skip {
+            return Some(skip(name, scheduled_for, reason));
+        }
+        let announced = entry.put_back.replace(scheduled_for) == Some(scheduled_for);
+        entry.waiting.get_or_insert(Waiting { scheduled_for, not_before: scheduled_for, announced: true });
+        let behind = reason.to_string();
+        (!announced).then(|| Decision::Queue { pipeline: name.to_owned(), scheduled_for, behind })
     }
 
     /// Notes that the run of a pipeline has ended.

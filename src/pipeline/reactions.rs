@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 use super::file::ReactionFile;
-use super::load::{Resolver, known_job, object};
+use super::resolver::{Resolver, known_job, object};
 use super::{Arguments, Blackout, Hook, HookTarget, JobSpec, Step};
 use crate::yaml::{Problems, did_you_mean};
 
@@ -13,9 +13,14 @@ const HOOK_KEYS: [&str; 4] = ["on_drift", "on_error", "on_success", "always"];
 
 impl Resolver<'_> {
     /// Resolves `on_drift`: its jobs and its hooks.
-    pub(super) fn reactions(&self, files: Vec<ReactionFile>, problems: &mut Problems) -> (Vec<Step>, Vec<Hook>) {
+    pub(super) fn reactions(
+        &self,
+        files: Vec<Option<ReactionFile>>,
+        problems: &mut Problems,
+    ) -> (Vec<Step>, Vec<Hook>) {
         let (mut steps, mut hooks) = (Vec::new(), Vec::new());
         for (at, file) in files.into_iter().enumerate() {
+            let Some(file) = file else { continue };
             match &file.job {
                 Some(_) => steps.extend(self.reaction(at, steps.len(), file, problems)),
                 None => hooks.extend(self.hook("on_drift", at, file, problems)),
@@ -25,8 +30,8 @@ impl Resolver<'_> {
     }
 
     /// Resolves one list of hooks.
-    pub(super) fn hooks(&self, key: &str, files: Vec<ReactionFile>, problems: &mut Problems) -> Vec<Hook> {
-        files.into_iter().enumerate().filter_map(|(at, file)| self.hook(key, at, file, problems)).collect()
+    pub(super) fn hooks(&self, key: &str, files: Vec<Option<ReactionFile>>, problems: &mut Problems) -> Vec<Hook> {
+        files.into_iter().enumerate().filter_map(|(at, file)| self.hook(key, at, file?, problems)).collect()
     }
 
     fn reaction(&self, at: usize, before: usize, file: ReactionFile, problems: &mut Problems) -> Option<Step> {
@@ -77,7 +82,7 @@ impl Resolver<'_> {
     }
 
     fn check_notifier(&self, pointer: &str, name: &str, problems: &mut Problems) {
-        let known: Vec<&str> = self.resolve_context.notifiers.iter().map(String::as_str).collect();
+        let known: Vec<&str> = self.context.notifiers.iter().map(String::as_str).collect();
         if known.contains(&name) {
             return;
         }
@@ -89,7 +94,7 @@ impl Resolver<'_> {
 
     /// Resolves the names of blackouts.
     pub(super) fn blackouts(&self, names: &[String], problems: &mut Problems) -> Vec<Blackout> {
-        let known = &self.resolve_context.blackouts;
+        let known = &self.context.blackouts;
         let list = self.document.value().get("blackout").is_some_and(Value::is_array);
         let mut found = Vec::new();
         for (at, name) in names.iter().enumerate() {
@@ -126,12 +131,25 @@ impl Resolver<'_> {
                 for part in ["message", "ping"] {
                     let Some(written) = entry.get(part) else { continue };
                     let pointer = format!("/{key}/{at}/{part}");
-                    let rendered = self.resolve_context.templates.render(&pointer, written, context);
+                    self.check_blocks(&pointer, written, problems);
+                    let rendered = self.context.templates.render(&pointer, written, context);
                     for (place, error) in rendered.err().into_iter().flatten() {
                         self.document.report(problems, error.at(self.document, &place));
                     }
                 }
             }
+        }
+    }
+
+    /// Blocks would be sent as they are written.
+    fn check_blocks(&self, pointer: &str, written: &Value, problems: &mut Problems) {
+        let text = written.as_str().unwrap_or_default();
+        let block = ["{%", "{#"].into_iter().find_map(|open| Some((open, text.find(open)?)));
+        if let Some((open, at)) = block {
+            let message = format!("`{open}` is not rendered");
+            let diagnostic = self.document.within(pointer, at..at + open.len(), "SG0306", message);
+            let help = "a text holds expressions, ${{ .. }}, and no blocks or comments";
+            self.document.report(problems, diagnostic.label("a block").help(help.to_owned()));
         }
     }
 }

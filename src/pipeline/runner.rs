@@ -20,24 +20,34 @@ use super::{ErrorClass, JobSpec, Pipeline, Previous, ResolveContext, Site, Tell}
 use crate::report::{RunReport, RunStart, Status, StepResult, Trigger, new_run_id};
 use crate::yaml::Templates;
 
-/// Does a job. It should stop soon after `JobContext::cancel` is cancelled,
-/// with what it found so far.
+/// Does a job. It should stop soon after `JobContext::cancel` is cancelled, with
+/// [`JobError::stopped`]; a result says that the work was done.
 pub type Execute = Arc<dyn Fn(JobSpec, JobContext) -> BoxFuture<'static, Result<StepResult, JobError>> + Send + Sync>;
 
+/// Finds out how the last run of a pipeline ended, by its name.
+pub type PreviousSource = Arc<dyn Fn(String) -> BoxFuture<'static, Option<Previous>> + Send + Sync>;
+
 /// Why a job broke.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("{message}")]
 pub struct JobError {
     /// The kind of failure: decides about another attempt and the exit code.
     pub class: ErrorClass,
     /// What happened, for a person, without secrets.
     pub message: String,
+    /// What a job that was stopped had found and done by then.
+    pub so_far: Option<Box<StepResult>>,
 }
 
 impl JobError {
     /// Returns an error of a class.
     pub fn new(class: ErrorClass, message: impl Into<String>) -> JobError {
-        JobError { class, message: message.into() }
+        JobError { class, message: message.into(), so_far: None }
+    }
+
+    /// Returns how a job ends that was stopped before its work was done.
+    pub fn stopped(so_far: StepResult) -> JobError {
+        JobError { so_far: Some(Box::new(so_far)), ..JobError::new(ErrorClass::Internal, "was stopped") }
     }
 }
 
@@ -71,8 +81,6 @@ pub struct RunOrder {
     pub scheduled_for: Option<DateTime<Utc>>,
     /// The value of every parameter, from [`super::Params::resolve`].
     pub params: BTreeMap<String, Value>,
-    /// How the run before ended.
-    pub previous: Option<Previous>,
     /// Cancelled to stop this run.
     pub cancel: CancellationToken,
 }
@@ -85,7 +93,6 @@ impl RunOrder {
             trigger,
             scheduled_for: None,
             params: BTreeMap::new(),
-            previous: None,
             cancel: CancellationToken::new(),
         }
     }
@@ -100,6 +107,7 @@ pub struct Runner {
     /// How long a job may take to stop when it was told to.
     pub(super) grace: Duration,
     tell: Option<Tell>,
+    previous: Option<PreviousSource>,
     site: Site,
     timezone: Tz,
     instance: String,
@@ -120,6 +128,7 @@ impl Runner {
             shutdown,
             grace: Duration::from_secs(10),
             tell: None,
+            previous: None,
             site: resolve_context.site.clone(),
             timezone: resolve_context.timezone,
             instance: instance.into(),
@@ -129,6 +138,13 @@ impl Runner {
     /// Lets hooks tell somebody; without it they stay silent.
     pub fn with_tell(mut self, tell: Tell) -> Runner {
         self.tell = Some(tell);
+        self
+    }
+
+    /// Looks up how the run before ended, for hooks and expressions. The history
+    /// knows it of every process, so nothing of it is kept here.
+    pub fn with_previous(mut self, previous: PreviousSource) -> Runner {
+        self.previous = Some(previous);
         self
     }
 
@@ -163,14 +179,18 @@ impl Runner {
     pub async fn run(&self, pipeline: &Arc<Pipeline>, order: RunOrder) -> RunReport {
         let mut report = self.begin(pipeline, &order);
         let zone = pipeline.schedule().map_or(self.timezone, |schedule| schedule.timezone);
+        let previous = match &self.previous {
+            Some(source) => source(pipeline.name.clone()).await,
+            None => None,
+        };
         let facts = RunFacts {
             run_id: order.run_id.clone(),
             trigger: order.trigger,
             scheduled_for: order.scheduled_for,
             started_at: report.started_at,
-            previous: order.previous,
+            previous,
         };
-        let context = Context::new(pipeline, &self.site, &order.params, &facts, zone);
+        let context = Context::new((pipeline.name.as_str(), &pipeline.labels), &self.site, &order.params, &facts, zone);
         let mut run = Run::new(self, pipeline, order, context);
         for step in &pipeline.steps {
             run.step(step).await;

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::context::Context;
+use super::context::{Context, visible};
 use super::runner::{JobContext, JobError, RunOrder, Runner};
 use super::{Arguments, ErrorClass, JobSpec, Pipeline, Step, fingerprint};
 use crate::report::{Status, StepError, StepReport, StepResult, Verdict};
@@ -88,7 +88,7 @@ impl<'a> Run<'a> {
         let (id, status) = (step.id.as_str(), end.status);
         tracing::info!(step = id, job = step.job, %status, duration_seconds, "step ended");
         self.note_reason(step, &end);
-        self.context.add_step(&step.id, end.status, &end.result);
+        self.context.add_step(&step.id, end.status, visible(&end.result));
         self.results.insert(step.id.clone(), Arc::new(end.result.clone()));
         self.reports.push(StepReport {
             id: step.id.clone(),
@@ -211,20 +211,10 @@ impl<'a> Run<'a> {
         let ended = self.within_limits(step, spec).await;
         let attempts = ended.attempts;
         let mut end = match (ended.stopped, ended.outcome) {
-            (Some(Status::Timeout), outcome) => {
-                let reason = "ran out of its time";
-                StepOutcome {
-                    result: outcome.unwrap_or_default(),
-                    ..StepOutcome::without_result(Status::Timeout, reason)
-                }
-            }
-            // A continuous job is stopped by its stopping; when it ended by
-            // itself after that, it ended well.
-            (Some(_), Ok(result)) if self.pipeline.continuous().is_some() => self.judge(step, result),
-            (Some(status), outcome) => StepOutcome {
-                result: outcome.unwrap_or_default(),
-                ..StepOutcome::without_result(status, "was stopped")
-            },
+            (Some(Status::Timeout), outcome) => stopped(outcome, Status::Timeout, "ran out of its time"),
+            // It was told to stop and has done all of its work: that is its result.
+            (Some(_), Ok(result)) => self.judge(step, result),
+            (Some(status), outcome) => stopped(outcome, status, "was stopped"),
             (None, Ok(result)) => self.judge(step, result),
             (None, Err(error)) => StepOutcome::broken(error),
         };
@@ -320,7 +310,7 @@ impl<'a> Run<'a> {
 
     /// Says what a result means.
     fn judge(&self, step: &Step, result: StepResult) -> StepOutcome {
-        let context = self.context.judging(&result);
+        let context = self.context.judging(visible(&result));
         let (status, reason) = match self.meaning(step, &result, &context) {
             Ok(meaning) => meaning,
             Err(error) => {
@@ -350,6 +340,9 @@ impl<'a> Run<'a> {
             let reason = format!("{entity_type}: {problem}");
             return Ok((Status::Warn, Some(reason)));
         }
+        if result.looked_at_nothing() {
+            return Ok((Status::Ok, Some("nothing was compared: no entity was chosen".to_owned())));
+        }
         Ok((Status::Ok, None))
     }
 
@@ -369,7 +362,7 @@ impl<'a> Run<'a> {
         }
         for step in steps {
             step.status = Status::Repaired;
-            self.context.add_step(&step.id, step.status, &step.result);
+            self.context.add_step(&step.id, step.status, visible(&step.result));
         }
         if let Some((status @ Status::Drift, _)) = &mut self.reason {
             *status = Status::Repaired;
@@ -390,6 +383,12 @@ fn to_repair(steps: &[&mut StepReport]) -> u64 {
         entities.extend(own);
     }
     entities.len() as u64 + unnamed
+}
+
+/// A step that was stopped, with what it had found by then.
+fn stopped(outcome: Result<StepResult, JobError>, status: Status, reason: &str) -> StepOutcome {
+    let result = outcome.unwrap_or_else(|error| error.so_far.map(|so_far| *so_far).unwrap_or_default());
+    StepOutcome { result, ..StepOutcome::without_result(status, reason) }
 }
 
 async fn sleep_until(limit: Option<Instant>) {

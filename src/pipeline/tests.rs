@@ -21,6 +21,7 @@ fn resolve_context() -> ResolveContext {
         site: Site { name: "studio".to_owned(), url: "https://studio.example".to_owned() },
         blackouts: [("dailies".to_owned(), dailies())].into(),
         notifiers: ["td-slack".to_owned()].into(),
+        entities: None,
         templates: Templates::new(&BTreeMap::new()),
     }
 }

@@ -11,6 +11,7 @@
 mod difference;
 pub mod documents;
 pub mod elasticsearch;
+pub mod history;
 pub mod notify;
 mod outbox;
 pub mod prometheus;

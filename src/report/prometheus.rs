@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::result::{Action, CheckKind, Mismatch, MismatchClass, MismatchKind, StepResult, TypeResult, Verdict, ratio};
-use super::run::{RunReport, Status, StepReport};
+use super::run::{RunReport, StepReport};
 use crate::metrics::{Metrics, seconds};
 
 /// Adds a finished run to the metrics.
@@ -27,7 +27,7 @@ pub fn record(metrics: &Metrics, report: &RunReport) {
 /// Hand in the runs oldest first.
 pub fn restore(metrics: &Metrics, report: &RunReport) {
     let Some(finished_at) = report.finished_at else { return };
-    for step in report.steps.iter().filter(|step| step.status != Status::Skipped) {
+    for step in report.steps.iter().filter(|step| step.ran()) {
         let task = [report.pipeline.as_str(), step.id.as_str()];
         metrics.tasks.last_completion.set_moment(&task, finished_at);
         metrics.tasks.last_duration.set(&task, step.duration_seconds);
@@ -43,7 +43,7 @@ pub fn restore(metrics: &Metrics, report: &RunReport) {
 }
 
 fn count_step(metrics: &Metrics, report: &RunReport, step: &StepReport) {
-    if step.status == Status::Skipped {
+    if !step.ran() {
         return;
     }
     let task = [report.pipeline.as_str(), step.id.as_str()];
@@ -125,7 +125,7 @@ mod tests {
     use chrono::{TimeDelta, TimeZone, Utc};
     use serde_json::Value;
 
-    use super::super::run::{RunStart, StepError, Trigger};
+    use super::super::run::{RunStart, Status, StepError, Trigger};
     use super::*;
     use crate::metrics::Labels;
 

@@ -76,6 +76,12 @@ impl StepResult {
         self.drift_ratio = ratio(drift, checked);
     }
 
+    /// Tells whether values were to be compared and none were: then "no drift" says
+    /// nothing.
+    pub fn looked_at_nothing(&self) -> bool {
+        self.kind == Some(CheckKind::Sample) && self.checked == 0 && self.drift == 0
+    }
+
     /// Keeps a mismatch, or notes that there were more than `limit`.
     pub fn push_mismatch(&mut self, mismatch: Mismatch, limit: usize) {
         if self.mismatches.len() < limit {

@@ -283,6 +283,14 @@ pub struct StepReport {
     pub result: StepResult,
 }
 
+impl StepReport {
+    /// Tells whether its job was started, or broke before that: a step that was
+    /// skipped, or that a stopped run never came to, is no run and no failure.
+    pub fn ran(&self) -> bool {
+        self.status != Status::Skipped && (self.attempts > 0 || self.status == Status::Error)
+    }
+}
+
 /// What one hook did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HookReport {

@@ -60,16 +60,11 @@ pub struct TriggerRequest {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TriggerRefused {
     /// There is no such pipeline.
-    #[error("there is no pipeline `{name}`; there are {}", known.join(", "))]
-    Unknown {
-        /// The name asked for.
-        name: String,
-        /// The names there are.
-        known: Vec<String>,
-    },
-    /// It runs already.
-    #[error("pipeline `{0}` runs already")]
-    Running(String),
+    #[error("{0}")]
+    Unknown(String),
+    /// It cannot run now: it runs already, its group does, or it is disabled.
+    #[error("{0}")]
+    Refused(String),
     /// A parameter is wrong.
     #[error("{0}")]
     BadParams(String),
@@ -81,8 +76,8 @@ pub enum TriggerRefused {
 impl TriggerRefused {
     fn answer(&self) -> (StatusCode, &'static str) {
         match self {
-            TriggerRefused::Unknown { .. } => (StatusCode::NOT_FOUND, "unknown_pipeline"),
-            TriggerRefused::Running(_) => (StatusCode::CONFLICT, "already_running"),
+            TriggerRefused::Unknown(_) => (StatusCode::NOT_FOUND, "unknown_pipeline"),
+            TriggerRefused::Refused(_) => (StatusCode::CONFLICT, "cannot_start"),
             TriggerRefused::BadParams(_) => (StatusCode::BAD_REQUEST, "bad_params"),
             TriggerRefused::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
         }

@@ -30,15 +30,16 @@ pub struct StatusSnapshot {
     pub instance: String,
     /// Address of the site, without credentials.
     pub site: String,
-    /// Why changed files were not taken over; `None` when the last ones were.
-    #[serde(default)]
-    pub reload_problem: Option<String>,
     /// Hash of the configuration in use.
     pub config_hash: String,
     /// Whether `/readyz` says yes; filled in by the listener.
     pub ready: bool,
     /// Why it says no; filled in by the listener.
     pub reasons: Vec<Reason>,
+    /// What is wrong with the files on disk since the last reload failed, one line
+    /// per problem; `None` while they are in use.
+    #[serde(default)]
+    pub config_problem: Option<String>,
     /// The event loop.
     pub sync: SyncStatus,
     /// The loops of the process.
@@ -64,10 +65,10 @@ impl StatusSnapshot {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             instance: String::new(),
             site: String::new(),
-            reload_problem: None,
             config_hash: String::new(),
             ready: false,
             reasons: Vec::new(),
+            config_problem: None,
             sync: SyncStatus::default(),
             loops: Vec::new(),
             types: Vec::new(),
@@ -212,12 +213,30 @@ pub struct PipelineStatus {
     pub running: bool,
     /// Whether it is paused.
     pub paused: bool,
+    /// Whether it starts by itself.
+    #[serde(default)]
+    pub enabled: bool,
+    /// The time zone of its schedule, by its IANA name.
+    #[serde(default)]
+    pub timezone: Option<String>,
     /// When it runs next.
     pub next_run: Option<DateTime<Utc>>,
     /// How its last run ended.
     pub last_status: Option<Status>,
     /// When its last run ended.
     pub last_finished_at: Option<DateTime<Utc>>,
+}
+
+impl PipelineStatus {
+    /// Returns the word for what it does now, the same in every command and page.
+    pub fn state(&self) -> &'static str {
+        match (self.running, self.paused, self.enabled) {
+            (true, ..) => "running",
+            (_, true, _) => "paused",
+            (.., false) => "disabled",
+            _ => "idle",
+        }
+    }
 }
 
 /// One run in the list of the last ones.
@@ -342,7 +361,7 @@ pub fn readiness(status: &StatusSnapshot) -> Vec<Reason> {
 }
 
 /// Returns what an operator should know about a daemon that answers all the same:
-/// types that lack some of their fields, files that could not be taken over.
+/// types that lack some of their fields, files that could not be loaded again.
 pub fn warnings(status: &StatusSnapshot) -> Vec<Reason> {
     let degraded = status.types.iter().filter(|ty| ty.state == TypeState::Degraded);
     let reason = |ty: &TypeStatus| Reason {
@@ -350,12 +369,12 @@ pub fn warnings(status: &StatusSnapshot) -> Vec<Reason> {
         subject: ty.entity_type.clone(),
         message: type_message(ty),
     };
-    let reload = status.reload_problem.iter().map(|problem| Reason {
-        code: "reload_failed".into(),
-        subject: "config".into(),
-        message: format!("the configuration from before stays in use: {problem}"),
+    let config = status.config_problem.as_ref().map(|problem| Reason {
+        code: "config_invalid".into(),
+        subject: "config.yaml and pipelines".into(),
+        message: format!("the files on disk have errors, the pipelines loaded before stay in use: {problem}"),
     });
-    degraded.map(reason).chain(reload).collect()
+    degraded.map(reason).chain(config).collect()
 }
 
 fn loop_message(one: &LoopStatus) -> String {
@@ -456,9 +475,9 @@ mod tests {
             )],
         );
         let mut status = live();
-        status.reload_problem = Some("pipelines/nightly.yaml:3: unknown key".into());
+        status.config_problem = Some("pipelines/nightly.yaml:3: unknown key".into());
         check(&status, &[]);
-        assert_eq!(warnings(&status)[0].code, "reload_failed");
+        assert_eq!(warnings(&status)[0].code, "config_invalid");
     }
 
     #[test]

@@ -300,12 +300,15 @@ pub fn http_client(
 }
 
 fn status_error(status: reqwest::StatusCode, body: &[u8]) -> Error {
-    let words = format!("HTTP {status}: {}", beginning(body));
+    let words = match page_title(body) {
+        Some(title) => format!("HTTP {status} with a page of HTML{title}"),
+        None => format!("HTTP {status}: {}", beginning(body)),
+    };
     let kind = match status.as_u16() {
         401 | 403 => ErrorKind::Denied,
         // A gateway that gave up waiting says 504.
         408 | 504 => ErrorKind::Timeout,
-        429 | 503 => ErrorKind::RateLimited,
+        429 => ErrorKind::RateLimited,
         500.. => ErrorKind::Server,
         _ => ErrorKind::Rejected,
     };
@@ -313,13 +316,28 @@ fn status_error(status: reqwest::StatusCode, body: &[u8]) -> Error {
 }
 
 fn not_json(body: &[u8], error: &serde_json::Error) -> Error {
-    if body.trim_ascii_start().starts_with(b"<") {
-        return Error::new(ErrorKind::Malformed, format!("HTML instead of JSON: {}", beginning(body)));
+    if let Some(title) = page_title(body) {
+        return Error::new(ErrorKind::Malformed, format!("a page of HTML instead of JSON{title}"));
     }
     if error.is_eof() {
         return Error::new(ErrorKind::Malformed, format!("the answer breaks off after {} bytes", body.len()));
     }
     Error::new(ErrorKind::Malformed, format!("not JSON ({error}): {}", beginning(body)))
+}
+
+/// Returns the title of a page of HTML, which nothing else of it is as short and as
+/// telling as; `None` when the body is something else.
+fn page_title(body: &[u8]) -> Option<String> {
+    if !body.trim_ascii_start().starts_with(b"<") {
+        return None;
+    }
+    let text = String::from_utf8_lossy(&body[..body.len().min(4096)]).into_owned();
+    let folded = text.to_ascii_lowercase();
+    let inner = folded.find("<title>").map(|at| at + "<title>".len());
+    let title = inner.and_then(|at| text[at..].split('<').next()).unwrap_or_default();
+    let words: Vec<_> = title.split_whitespace().collect();
+    let title: String = words.join(" ").chars().take(80).collect();
+    Some(if title.is_empty() { String::new() } else { format!(", titled `{title}`") })
 }
 
 fn beginning(body: &[u8]) -> String {

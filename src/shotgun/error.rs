@@ -32,9 +32,9 @@ pub enum ErrorKind {
     Timeout,
     /// The credentials or their rights were refused.
     Denied,
-    /// The site asks for fewer requests, or is down for maintenance.
+    /// The site asks for fewer requests (HTTP 429).
     RateLimited,
-    /// The site failed (HTTP 5xx).
+    /// The site failed, or is down for maintenance (HTTP 5xx).
     Server,
     /// HTTP 4xx other than the above: most likely not a Shotgun site.
     Rejected,

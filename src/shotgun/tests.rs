@@ -78,11 +78,17 @@ async fn each_failure_has_its_kind_and_its_remedy() {
     let refused = http("200 OK", "", &fault);
     check(read(vec![refused], 3).await, ErrorKind::Denied, "Can't authenticate script 'bot'; check `shotgun.script`");
     let page = http("200 OK", "", "<!DOCTYPE html><title>Welcome to nginx</title>");
-    check(read(vec![page], 1).await, ErrorKind::Malformed, "HTML instead of JSON: <!DOCTYPE html>");
+    check(read(vec![page], 1).await, ErrorKind::Malformed, "HTML instead of JSON, titled `Welcome to nginx`");
     check(
         read(vec![http("404 Not Found", "", "no")], 3).await,
         ErrorKind::Rejected,
         "HTTP 404 Not Found: no; is `shotgun.site`",
+    );
+    let away = vec![http("503 Service Unavailable", "", "<html><title>Down for\n maintenance</title><p>Sorry"); 2];
+    check(
+        read(away, 2).await,
+        ErrorKind::Server,
+        "HTTP 503 Service Unavailable with a page of HTML, titled `Down for maintenance`",
     );
     let limited = vec![http("429 Too Many Requests", "retry-after: 0\r\n", "slow down"); 2];
     check(read(limited, 2).await, ErrorKind::RateLimited, "failed after 2 attempts: HTTP 429");

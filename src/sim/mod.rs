@@ -74,6 +74,11 @@ pub use site::{Site, SiteSettings};
 pub use snapshot::SnapshotError;
 pub use transaction::Transaction;
 
+/// Returns the schema of a stock site, as the simulated one shows it.
+pub fn stock_schema() -> crate::schema::Schema {
+    schema::SiteSchema::standard().public
+}
+
 /// How a simulated site is started.
 #[derive(Clone, Debug)]
 pub struct SimSettings {

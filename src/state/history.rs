@@ -41,6 +41,32 @@ impl State {
         .await
     }
 
+    /// Ends a run that has not ended; false when it has, or is not known.
+    pub async fn close_run(&self, run: &RunRow) -> Result<bool> {
+        let run = run.clone();
+        self.write(move |transaction| {
+            let sql = "UPDATE runs SET status = ?2, finished_at = ?3, report = ?4
+                WHERE run_id = ?1 AND finished_at IS NULL";
+            let finished_at = run.finished_at.map(|moment| moment.0);
+            let changed =
+                transaction.execute(sql, params![run.run_id, run.status, finished_at, run.report.to_string()])?;
+            Ok(changed > 0)
+        })
+        .await
+    }
+
+    /// Returns every run that has not ended.
+    pub async fn unfinished_runs(&self) -> Result<Vec<RunRow>> {
+        self.read(|connection| {
+            let sql = "SELECT run_id, pipeline, status, started_at, finished_at, report FROM runs
+                WHERE finished_at IS NULL ORDER BY started_at";
+            let mut statement = connection.prepare_cached(sql)?;
+            let rows = statement.query_map([], run_from_row)?;
+            rows.map(|row| row.map_err(StateError::from).and_then(parse_run)).collect()
+        })
+        .await
+    }
+
     /// Returns the newest runs, of one pipeline or of all.
     pub async fn runs(&self, limit: usize, pipeline: Option<&str>) -> Result<Vec<RunRow>> {
         let pipeline = pipeline.map(str::to_owned);

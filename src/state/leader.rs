@@ -43,6 +43,14 @@ impl State {
         matches!(self.lead().await, Err(StateError::Locked { .. }))
     }
 
+    /// Tells whether this process follows the site for this data directory, or polls
+    /// it for a job just now.
+    pub async fn is_led_here(&self) -> bool {
+        let path = self.directory().join("leader.lock");
+        let noted = tokio::fs::read_to_string(path).await.unwrap_or_default();
+        noted.trim() == std::process::id().to_string() && self.is_led().await
+    }
+
     /// Starts a new epoch of read versions, above that of the highest version in the
     /// store, and returns it. The state may be older than the store, or new beside it;
     /// its versions would be refused by the rows that it has forgotten.

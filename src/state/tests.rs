@@ -272,6 +272,7 @@ async fn one_process_leads_at_a_time() {
     let lead = test.state.lead().await.expect("the lead");
     let refused = test.state.lead().await.expect_err("it is taken");
     assert!(refused.to_string().starts_with("another sgcache follows this data directory"), "{refused}");
+    assert!(test.state.is_led_here().await, "the other handle is one of this process");
     assert!(test.state.is_led().await);
     drop(lead);
     assert!(!test.state.is_led().await);

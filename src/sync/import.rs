@@ -7,9 +7,10 @@
 //! before and not met are read again by id before they go. The retired rows, a
 //! list of their own, are one more segment.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::task::{JoinHandle, JoinSet};
 
@@ -54,13 +55,35 @@ pub struct Imported {
     pub unmet: u64,
 }
 
+/// Where it is noted how far an import is, so that the next one goes on there.
+#[derive(Clone)]
+enum Record {
+    /// In the record of the type, in the transaction of each page.
+    OfType,
+    /// Beside it, after each page, because the type stays live: a crash repeats a page.
+    OfRebuild(Arc<Mutex<Rebuild>>),
+}
+
+/// A rebuild that runs or was interrupted.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Rebuild {
+    layout_hash: String,
+    import: ImportState,
+}
+
+impl Rebuild {
+    /// The name under which the state keeps that of a type.
+    fn name(entity_type: &EntityType) -> String {
+        format!("rebuild/{entity_type}")
+    }
+}
+
 /// One import at work.
 #[derive(Clone)]
 struct Job {
     replica: Replica,
     layout: Arc<TypeLayout>,
-    /// Whether every page is noted in the state, so that a restart goes on here.
-    resumable: bool,
+    record: Record,
     rows: Arc<AtomicU64>,
     expected: Option<u64>,
     progress: Option<Progress>,
@@ -108,7 +131,7 @@ impl Replica {
             }
         };
         let lo_rv = import.lo_rv;
-        let rows = self.copy(&layout, import, true, progress).await?;
+        let rows = self.copy(&layout, import, Record::OfType, progress).await?;
         let unmet = self.mark_unmet(&layout, lo_rv).await?;
         let poll = self.state().stream().await?.complete_poll;
         self.state().confirm_import(entity_type, poll).await?;
@@ -117,7 +140,7 @@ impl Replica {
     }
 
     /// Reads every row of a live type again, in place: readers see the old row
-    /// until the new one is there.
+    /// until the new one is there. A rebuild that was interrupted goes on where it was.
     ///
     /// # Errors
     ///
@@ -125,10 +148,24 @@ impl Replica {
     pub async fn rebuild(&self, entity_type: &EntityType, progress: Option<Progress>) -> Result<Imported> {
         let layout = self.layout(entity_type)?;
         self.store().ensure_type(&layout).await?;
-        let import = self.plan_import(&layout).await?;
+        let name = Rebuild::name(entity_type);
+        let kept: Option<Option<Rebuild>> = self.state().kept(&name).await?;
+        let interrupted = kept.flatten().filter(|rebuild| rebuild.layout_hash == layout.hash);
+        let rebuild = match interrupted {
+            Some(rebuild) => rebuild,
+            None => {
+                let import = self.plan_import(&layout).await?;
+                let rebuild = Rebuild { layout_hash: layout.hash.clone(), import };
+                self.state().keep(&name, &rebuild).await?;
+                rebuild
+            }
+        };
+        let import = rebuild.import.clone();
         let lo_rv = import.lo_rv;
-        let rows = self.copy(&layout, import, false, progress).await?;
+        let record = Record::OfRebuild(Arc::new(Mutex::new(rebuild)));
+        let rows = self.copy(&layout, import, record, progress).await?;
         let unmet = self.mark_unmet(&layout, lo_rv).await?;
+        self.state().keep(&name, &None::<Rebuild>).await?;
         Ok(Imported { rows, unmet })
     }
 
@@ -162,7 +199,7 @@ impl Replica {
         &self,
         layout: &Arc<TypeLayout>,
         import: ImportState,
-        resumable: bool,
+        record: Record,
         progress: Option<Progress>,
     ) -> Result<u64> {
         let name = layout.entity_type.as_str();
@@ -171,7 +208,7 @@ impl Replica {
         let job = Job {
             replica: self.clone(),
             layout: layout.clone(),
-            resumable,
+            record,
             rows: Arc::new(AtomicU64::new(import.rows)),
             expected: import.expected,
             progress,
@@ -238,7 +275,7 @@ impl Job {
                 self.replica.state().abandon(&ticket).await?;
                 break Err(error);
             }
-            let step = self.resumable.then_some(SegmentStep { index, last_id, done });
+            let step = SegmentStep { index, last_id, done };
             writing = Some(tokio::spawn(inherit(self.clone().write_page(segment.retired, ticket, page, step))));
             if done {
                 break Ok(());
@@ -266,22 +303,33 @@ impl Job {
         }
     }
 
-    async fn write_page(
-        self,
-        retired: bool,
-        ticket: Ticket,
-        page: Answer<RowText>,
-        segment: Option<SegmentStep>,
-    ) -> Result<()> {
+    async fn write_page(self, retired: bool, ticket: Ticket, page: Answer<RowText>, step: SegmentStep) -> Result<()> {
         let state = if retired { RowState::Retired } else { RowState::Active };
         let said: Vec<_> = page.rows.into_iter().map(|row| (row.id, Said::Row(state, row.text))).collect();
         let count = if retired { 0 } else { said.len() as u64 };
+        let segment = matches!(self.record, Record::OfType).then_some(step);
         let read = Written { segment, ..Written::unmarked(&self.layout, ticket, Findings::of_rows(said)) };
         self.replica.write(read).await?;
+        self.note(step, count).await?;
         self.rows.fetch_add(count, Ordering::Relaxed);
         self.replica.metrics().imports.entities.add(&[self.layout.entity_type.as_str()], count);
         self.tell(false);
         Ok(())
+    }
+
+    /// Notes that a page of a rebuild is written.
+    async fn note(&self, step: SegmentStep, rows: u64) -> Result<()> {
+        let Record::OfRebuild(rebuild) = &self.record else { return Ok(()) };
+        let noted = {
+            // A panic elsewhere leaves a page to repeat, never a torn record.
+            let mut rebuild = rebuild.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(segment) = rebuild.import.segments.get_mut(step.index) {
+                (segment.last_id, segment.done) = (step.last_id, step.done);
+            }
+            rebuild.import.rows += rows;
+            rebuild.clone()
+        };
+        Ok(self.replica.state().keep(&Rebuild::name(&self.layout.entity_type), &noted).await?)
     }
 
     async fn read_page(&self, segment: &Segment, after: i64, size: u32) -> Result<Answer<RowText>> {

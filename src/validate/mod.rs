@@ -18,8 +18,8 @@ mod repair;
 mod sample;
 mod window;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
@@ -50,6 +50,29 @@ pub struct Validator {
     metrics: Metrics,
     settings: Settings,
     requests: Arc<AtomicU64>,
+    so_far: SoFar,
+}
+
+/// What a job has found by now, for the report of one that is stopped before its
+/// end. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct SoFar(Arc<Mutex<StepResult>>);
+
+impl SoFar {
+    /// Replaces what was found by now.
+    pub fn set(&self, result: StepResult) {
+        *self.lock() = result;
+    }
+
+    /// Returns what was found by now.
+    pub fn take(&self) -> StepResult {
+        std::mem::take(&mut *self.lock())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, StepResult> {
+        // A panic elsewhere leaves a report of less, never a torn one.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// How patient a validation is.
@@ -134,7 +157,13 @@ impl Validator {
             replica,
             settings: Settings::default(),
             requests: Arc::default(),
+            so_far: SoFar::default(),
         }
+    }
+
+    /// Notes there what is found, type by type.
+    pub fn noting(&self, so_far: &SoFar) -> Self {
+        Self { so_far: so_far.clone(), ..self.clone() }
     }
 
     /// Uses other settings.
@@ -196,6 +225,9 @@ impl Validator {
             async move {
                 let started = Instant::now();
                 let findings = check(layout).await;
+                if let Ok(findings) = &findings {
+                    self.note(&name, kind, findings);
+                }
                 (name, started.elapsed(), findings)
             }
         });
@@ -218,6 +250,20 @@ impl Validator {
         result.requests = self.requests.load(Ordering::Relaxed) - before;
         result.duration_seconds = started.elapsed().as_secs_f64();
         Ok(result)
+    }
+
+    /// Adds what was found about a type to what is reported of a check that is
+    /// stopped before all types are done.
+    fn note(&self, name: &str, kind: CheckKind, findings: &TypeFindings) {
+        let mut so_far = self.so_far.lock();
+        so_far.kind = Some(kind);
+        let mut result = findings.result.clone();
+        result.sum_up();
+        so_far.by_type.insert(name.to_owned(), result);
+        for mismatch in &findings.mismatches {
+            so_far.push_mismatch(mismatch.clone(), self.settings.locate);
+        }
+        so_far.sum_up();
     }
 
     /// Returns why a difference would mean nothing, and what to do about it; `None`

@@ -115,7 +115,7 @@ impl Validator {
         }
         findings.mismatches.extend(confirmed);
         if repair && !drifted.is_empty() {
-            self.repair(layout, only, &drifted, findings).await?;
+            self.repair(layout, only, &drifted, findings, true).await?;
         }
         Ok(())
     }
@@ -154,17 +154,24 @@ impl Validator {
         updated.is_some_and(|at| self.replica.now().since(at.into()) < self.settings.settle)
     }
 
-    /// Reads entities again and compares what the check compared, no more: other fields
-    /// may differ for reasons of their own.
+    /// Reads entities again and, to `verify`, compares what the check compared, no more:
+    /// other fields may differ for reasons of their own. Without `verify` every one
+    /// counts as repaired.
     async fn repair(
         &self,
         layout: &TypeLayout,
         only: Option<&[String]>,
         ids: &BTreeSet<i64>,
         findings: &mut TypeFindings,
+        verify: bool,
     ) -> Result<()> {
         let keys: Vec<_> = ids.iter().map(|id| EntityRef::new(layout.entity_type.clone(), *id)).collect();
         self.replica.refetch(&keys).await?;
+        if !verify {
+            findings.result.repaired += ids.len() as u64;
+            findings.mismatches.iter_mut().for_each(|mismatch| mismatch.action = Action::Repaired);
+            return Ok(());
+        }
         let wanted: Vec<i64> = ids.iter().copied().collect();
         let window = Window::open(&self.state, &layout.entity_type).await?;
         let sides = self.both_sides(layout, &wanted).await?;
@@ -253,6 +260,7 @@ impl Validator {
         layouts: &[TypeLayout],
         found: &[Mismatch],
         most: usize,
+        verify: bool,
     ) -> Result<crate::report::StepResult> {
         let mut result = crate::report::StepResult::default();
         let mut left = most;
@@ -270,7 +278,7 @@ impl Validator {
             let mismatches: Vec<_> = mine.filter(|mismatch| ids.contains(&mismatch.id)).cloned().collect();
             let compared = compared_fields(&mismatches);
             let mut findings = TypeFindings { mismatches, ..TypeFindings::default() };
-            self.repair(layout, Some(&compared), &ids, &mut findings).await?;
+            self.repair(layout, Some(&compared), &ids, &mut findings, verify).await?;
             result.by_type.insert(name.to_owned(), findings.result);
             result.mismatches.extend(findings.mismatches);
         }

@@ -83,6 +83,28 @@ impl Shape {
         problems.errors() == before
     }
 
+    /// Returns what of a value fits, so that it can be checked further: unknown keys
+    /// and values of a wrong form are left out. Mappings in a list that do not fit
+    /// are `null`, so that the places of the others stay right. `None` when nothing
+    /// is left that fits.
+    pub fn fitting(&self, value: &Value) -> Option<Value> {
+        match (self, value) {
+            (Shape::Object(keys), Value::Object(map)) => fitting_object(keys, map),
+            (Shape::Map(inner), Value::Object(map)) => {
+                let items = map.iter().filter_map(|(key, item)| Some((key.clone(), inner.fitting(item)?)));
+                Some(Value::Object(items.collect()))
+            }
+            (Shape::List(inner @ Shape::Object(_)), Value::Array(items)) => {
+                Some(items.iter().map(|item| inner.fitting(item).unwrap_or_default()).collect())
+            }
+            (Shape::List(inner) | Shape::OneOrMany(inner), Value::Array(items)) => {
+                items.iter().map(|item| inner.fitting(item)).collect::<Option<Vec<_>>>().map(Value::Array)
+            }
+            (Shape::OneOrMany(inner), _) => inner.fitting(value),
+            _ => self.objection(value).is_none().then(|| value.clone()),
+        }
+    }
+
     fn walk(&self, document: &Document, pointer: &str, value: &Value, problems: &mut Problems) {
         match (self, value) {
             (Shape::Object(keys), Value::Object(map)) => {
@@ -191,6 +213,19 @@ impl Shape {
         };
         words.to_owned()
     }
+}
+
+fn fitting_object(keys: &'static [Key], map: &serde_json::Map<String, Value>) -> Option<Value> {
+    let mut fitting = serde_json::Map::new();
+    for (name, value) in map {
+        let Some(key) = keys.iter().find(|key| key.name == name) else { continue };
+        match value {
+            Value::Null if !key.required => drop(fitting.insert(name.clone(), Value::Null)),
+            value => drop(key.shape.fitting(value).map(|value| fitting.insert(name.clone(), value))),
+        }
+    }
+    let complete = keys.iter().all(|key| !key.required || fitting.contains_key(key.name));
+    complete.then_some(Value::Object(fitting))
 }
 
 fn walk_object(

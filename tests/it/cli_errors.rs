@@ -29,6 +29,34 @@ fn every_problem_of_every_file_is_shown_in_one_pass() {
 }
 
 #[test]
+fn a_mistake_in_config_yaml_hides_none_of_a_pipeline() {
+    let place = Place::new();
+    place.edit("config.yaml", "timezone: Europe/Paris", "timezone: Europe/Pariss\ntimezoen: UTC");
+    place.edit("pipelines/nightly-counts.yaml", "timeout:", "timeuot:");
+    let text =
+        "name: mine\nsteps:\n  - { id: a, job: validateData, with: { types: [Shott], filters: [[cod, is, x]] } }\n";
+    std::fs::write(place.path("pipelines/mine.yaml"), text).expect("a file");
+    let words = ["Europe/Pariss", "timezoen", "timeuot", "`Shott`", "did you mean `Shot`?", "3 | ", "SG0610"];
+    check(&place, &["pipelines", "validate"], 78, &words);
+}
+
+#[test]
+fn types_and_fields_are_checked_against_the_site_when_it_may_be_asked() {
+    let place = Place::new();
+    let online = ["pipelines", "validate", "--online"];
+    check(&place, &online, 69, &[&place.site]);
+    let _sim = place.sim(50, 0.0);
+    check(&place, &online, 0, &["fine, with 4 pipelines"]);
+    // An entity config may hold a field that only the site can know.
+    place.edit("entityConfig/Shot.json", "\"fields\": {", "\"fields\": {\n    \"sg_ours\": {},");
+    let text =
+        "name: mine\nsteps:\n  - { id: a, job: validateData, with: { types: [Shot], filters: [[sg_ours, is, x]] } }\n";
+    std::fs::write(place.path("pipelines/mine.yaml"), text).expect("a file");
+    check(&place, &["pipelines", "validate"], 0, &["fine"]);
+    check(&place, &online, 78, &["Shot.json:", "Shot has no field `sg_ours`", "mine.yaml:3:67"]);
+}
+
+#[test]
 fn a_malformed_config_is_pointed_at() {
     let place = Place::new();
     place.edit("config.yaml", "timezone: Europe/Paris", "timezone: Europe/Pariss");
@@ -103,7 +131,7 @@ fn an_unknown_type_on_the_command_line_is_answered_with_the_nearest() {
     check(
         &place,
         &["job", "validateCounts", "Shott"],
-        78,
+        2,
         &["`Shott` is not a configured entity type", "did you mean `Shot`?"],
     );
 }

@@ -119,7 +119,16 @@ fn pauses_and_changed_files_reach_the_running_daemon() {
 
     std::fs::write(place.path("pipelines/hourly-purge.yaml"), text.replace("purge }", "prug }")).expect("a file");
     place.until("/metrics", |_, text| text.contains("sgcache_config_last_reload_successful 0"));
-    place.run(&["pipelines", "list"]).expect_code(78).says(&["hourly-purge.yaml:3", "prug"]);
+    // Commands go on with what runs, and say that a file has errors.
+    let listed = place.run(&["pipelines", "list"]).expect_code(0).says(&["hourly-purge.yaml:3", "prug", "errors"]);
+    assert!(listed.stdout.contains("hourly-purge"), "{}", listed.stdout);
+    place.run(&["pipelines", "trigger", "hourly-purge"]).expect_code(0);
+    place.run(&["pipelines", "pause", "hourly-purge", "--reason", "x"]).expect_code(0);
+    place.run(&["pipelines", "resume", "hourly-purge"]).expect_code(0);
+    let (_, ready) = crate::program::get(&format!("http://{}/readyz", place.ops)).expect("an answer");
+    assert!(ready.contains("config_invalid") && ready.contains("prug"), "{ready}");
+    let shown = place.run(&["status"]).expect_code(0).stdout;
+    assert!(shown.contains("files on disk have errors") && shown.contains("prug"), "{shown}");
     let (_, status) = crate::program::get(&format!("http://{}/api/v1/status", place.ops)).expect("an answer");
     assert!(status_of(&status, "hourly-purge").is_some(), "the old set stays: {status}");
 

@@ -10,6 +10,7 @@ mod cli_ops_tls;
 mod cli_pipelines;
 mod cli_reload;
 mod cli_start;
+mod cli_runs;
 mod crash;
 mod documented_commands;
 mod elastic_agreement;

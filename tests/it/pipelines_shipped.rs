@@ -26,6 +26,7 @@ fn shipped() -> (Config, ResolveContext, Vec<Arc<Pipeline>>) {
         site: Site { name: config.shotgun.name().to_owned(), url: config.shotgun.site.clone() },
         blackouts: Default::default(),
         notifiers: Default::default(),
+        entities: None,
         templates: Templates::new(&environment),
     };
     let (pipelines, warnings) = load_directory(&config.pipelines_dir(), &resolve_context)

@@ -56,6 +56,23 @@ impl Running {
         assert!(Command::new("kill").args(["-HUP", &pid]).status().expect("kill").success());
     }
 
+    /// Ends it as a crash would.
+    pub fn kill(mut self) {
+        self.child.kill().expect("the process was there");
+        self.child.wait().expect("the process ends");
+    }
+
+    /// Sends a signal and waits for the end.
+    pub fn signalled(mut self, signal: &str) -> Ended {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args([&format!("-{signal}"), &pid]).status().expect("kill").success());
+        let mut stdout = String::new();
+        self.child.stdout.take().expect("stdout").read_to_string(&mut stdout).expect("text");
+        let stderr = self.said.take().expect("stderr is read").join().expect("stderr was read");
+        let code = self.child.wait().expect("the process ends").code();
+        Ended { code, stdout, stderr }
+    }
+
     /// Sends SIGTERM and waits for the end; returns the exit code and what was
     /// said on stderr.
     pub fn terminate(self) -> (Option<i32>, String) {
@@ -129,7 +146,7 @@ impl Place {
 
     /// Starts a command that runs until it is stopped.
     pub fn start(&self, args: &[&str]) -> Running {
-        Running::spawn(&mut self.command(args))
+        Running::spawn(self.command(args).stdout(Stdio::piped()))
     }
 
     /// Starts the daemon and waits until it is ready.

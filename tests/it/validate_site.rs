@@ -502,7 +502,7 @@ async fn a_name_that_links_show_wrongly_is_found_once_at_its_target_and_mended()
     let layouts = [checked.cache.layout("Task").clone()];
     checked.site().update_silently("HumanUser", person, json!({"name": "Annie"})).expect("a rename");
     let found = checked.data(&["Task"], &check).await.mismatches;
-    let repaired = checked.validator.repair_found(&layouts, &found, 10).await.expect("a repair");
+    let repaired = checked.validator.repair_found(&layouts, &found, 10, true).await.expect("a repair");
     assert_eq!((repaired.repaired, repaired.unresolved), (1, 0));
     assert_clean(&checked.data(&["Task"], &check).await, "after the repair of what was found");
 }
@@ -583,7 +583,7 @@ async fn a_repair_verifies_what_the_check_compared_and_no_other_field() {
     checked.corrupt(shot(shots[1]), "code", json!("spoiled again")).await;
     let found = checked.amid(checked.data(&["Shot"], &check(false)), moving).await;
     let layouts = [checked.cache.layout("Shot").clone()];
-    let repairing = checked.validator.repair_found(&layouts, &found.mismatches, 10);
+    let repairing = checked.validator.repair_found(&layouts, &found.mismatches, 10, true);
     let result = checked.amid(repairing, moving).await.expect("a repair");
     assert_eq!((found.drift, result.repaired, result.unresolved), (1, 1, 0), "{result:?}");
 }

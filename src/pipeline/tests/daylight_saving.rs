@@ -134,7 +134,7 @@ impl Line {
         (0..24).all(|hour| self.hours.contains(&hour))
     }
 
-    /// Steps through a time minute by minute, as somebody who watches the clock.
+    /// Steps through a time minute by minute, as an observer of a wall clock would.
     fn watched(&self, zone: Tz, from: DateTime<Utc>, until: DateTime<Utc>) -> Vec<DateTime<Utc>> {
         let minute = TimeDelta::minutes(1);
         // A day earlier, so that an hour that comes twice is seen as such.
@@ -167,7 +167,7 @@ fn days_of_change(zone: Tz) -> Vec<DateTime<Utc>> {
 }
 
 #[test]
-fn random_lines_are_due_when_one_who_watches_the_clock_says_so() {
+fn random_lines_are_due_when_an_observer_of_the_wall_clock_sees_them() {
     let zones = [
         chrono_tz::Europe::Paris,
         chrono_tz::Europe::London,

@@ -59,6 +59,7 @@ fn unknown_names_are_errors_with_a_place_and_a_suggestion() {
         refused(&text),
         [
             "p.yaml:9:25: error[SG0301]: `params.typs` is not defined (did you mean `params.types`?)",
+            "p.yaml:9:42: error[SG0201]: unknown key `settel` (did you mean `settle`?)",
             "p.yaml:12:35: error[SG0503]: no step has the id `count` (did you mean `counts`?)",
         ]
     );
@@ -144,7 +145,7 @@ fn steps_run_after_what_they_need_and_never_in_circles() {
 #[test]
 fn a_step_sees_only_the_steps_before_it() {
     let text = "name: a\nsteps:\n  - { id: b, job: purge, when: steps.c.status == 'ok' }\n  \
-                - { id: c, job: purge, when: steps.b.result.checked == 0 }\n";
+                - { id: c, job: purge, when: steps.b.result.requests == 0 }\n";
     assert_eq!(refused(text), ["p.yaml:3:32: error[SG0301]: `steps.c` is not defined"]);
 }
 
@@ -200,11 +201,8 @@ fn job_arguments_become_types() {
     let text = "name: a\nsteps:\n  - id: s\n    job: validateData\n    with:\n      \
                 filters: [[updated_at, in_last, 2, HOUR]]\n      order: -updated_at\n      fields: all\n      \
                 sample: { mode: random_pages, pages: 2, seed: 7 }\n";
-    let pipeline = resolved(text).expect("a valid file");
-    let Arguments::Written(written) = &pipeline.steps[0].arguments else {
-        panic!("written arguments");
-    };
     let document = Document::yaml("p.yaml", text.as_bytes()).expect("valid");
+    let written = document.value().pointer("/steps/0/with").expect("arguments");
     let mut problems = Problems::new();
     let spec = JobSpec::parse("validateData", &document, "/steps/0/with", written, &mut problems);
     let Some(JobSpec::ValidateData(args)) = spec else {
@@ -253,7 +251,8 @@ fn problems_of_all_files_come_in_one_pass() {
     std::fs::write(directory.path().join("notes.txt"), "not a pipeline").expect("written");
     let problems = load_directory(directory.path(), &resolve_context()).expect_err("problems");
     let codes: Vec<&str> = problems.sorted().iter().map(|d| d.code).collect();
-    assert_eq!(codes, ["SG0201", "SG0202", "SG0206", "SG0102"]);
+    // All four have one name, also those that are wrong.
+    assert_eq!(codes, ["SG0201", "SG0206", "SG0202", "SG0206", "SG0206", "SG0102"]);
     let none = load_directory(&directory.path().join("none"), &resolve_context());
     assert!(none.expect_err("no directory").to_string().contains("cannot be read"));
 }
@@ -385,4 +384,178 @@ fn no_duration_of_a_file_is_longer_than_what_time_can_hold() {
     let pipeline = resolved(&text).expect("a valid file");
     let overrides = parse_overrides(&["types=99999999999d".to_owned()]).expect("a pair");
     assert!(pipeline.params.resolve(&overrides).expect_err("too long")[0].reason.contains("longer than"));
+}
+
+/// Problems against entity configs of two types, with the schema of a stock site.
+fn refused_with_entities(text: &str) -> Vec<String> {
+    let fields = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    let cached = [
+        ("Shot".to_owned(), fields(&["code", "sg_status_list", "updated_at", "sg_sequence", "sg_ours"])),
+        ("Task".to_owned(), fields(&["content", "entity", "updated_at"])),
+    ];
+    let catalog = EntityCatalog::new(cached.into(), crate::sim::stock_schema(), false);
+    let context = ResolveContext { entities: Some(std::sync::Arc::new(catalog)), ..resolve_context() };
+    let document = Document::yaml("p.yaml", text.as_bytes()).expect("valid YAML");
+    let mut problems = Problems::new();
+    resolve(&document, &context, &mut problems);
+    problems.sorted().iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn types_fields_filters_and_orders_are_checked_against_the_entity_configs() {
+    let step = |with: &str| format!("name: a\nsteps:\n  - id: s\n    job: validateData\n    with:\n      {with}\n");
+    for (with, said) in [
+        ("types: [Shott]", "6:15: error[SG0610]: `Shott` is not a configured entity type (did you mean `Shot`?)"),
+        ("types: [Shot]\n      fields: [code, cod]", "7:22: error[SG0611]: Shot.cod is not cached"),
+        ("types: [Task]\n      ignore_fields: [code]", "7:23: error[SG0611]: Task.code is not cached"),
+        ("types: [Shot]\n      filters: [[cod, is, x]]", "7:18: error[SG0611]: Shot has no field `cod`"),
+        ("types: [Shot]\n      filters: [[code, is_nott, x]]", "7:24: error[SG0613]: "),
+        ("types: [Shot]\n      filters: [[sg_status_list, greater_than, x]]", "7:34: error[SG0613]: "),
+        ("types: [Shot]\n      filters: [[updated_at, in_last, 2]]", "7:30: error[SG0613]: "),
+        ("types: [Shot]\n      filters: [[sg_ours, iss, 2]]", "there is no relation `iss` (did you mean `is`?)"),
+        ("types: [Shot]\n      filters: [code]", "7:17: error[SG0612]: "),
+        ("types: [Shot]\n      filters: [[sg_sequence.Sequense.code, is, x]]", "`Sequense`"),
+        ("types: [Shot]\n      order: -cod", "7:14: error[SG0611]: "),
+        // Without types, every configured one must have the field.
+        ("filters: [[code, is, x]]", "6:18: error[SG0611]: Task has no field `code`"),
+        (
+            "sample: { mode: rotate }\n      filters: [[updated_at, is, null]]",
+            "7:7: error[SG0210]: `filters` has no effect",
+        ),
+        ("sample: { mode: rotate }\n      limit: 5", "7:7: error[SG0210]: `limit` has no effect"),
+    ] {
+        let all = refused_with_entities(&step(with));
+        assert!(all.len() == 1 && all[0].contains(said), "{with}: {all:?}");
+    }
+    for with in [
+        "types: [Shot]\n      filters: [[sg_ours, is, 2], [sg_sequence.Sequence.code, is, x]]",
+        "types: [Shot, Task]\n      filters: [[updated_at, in_last, 2, DAY]]\n      order: -updated_at,id\n      fields: [updated_at]",
+        "types: [Shot]\n      filters: [{ filter_operator: any, filters: [[code, is, a], [code, contains, b]] }]",
+    ] {
+        assert_eq!(refused_with_entities(&step(with)), [""; 0], "{with}");
+    }
+}
+
+#[test]
+fn conditions_know_what_the_result_of_each_job_holds() {
+    let with = |job: &str, condition: &str| {
+        let steps = format!("  - {{ id: a, job: {job}, fail_when: \"{condition}\" }}");
+        refused_with_entities(&format!("name: a\nsteps:\n{steps}\n"))
+    };
+    for (job, condition) in [
+        ("validateCounts", "result.by_type.Shot.drift > 0"),
+        ("validateData", "result.differs > 0 and result.checked == 0"),
+        ("validateData", "result.by_type.Task.differs > 0"),
+        ("purge", "result.outputs.purged > 5"),
+        ("rebuild", "result.by_type.Shot.written == 0"),
+        ("repair", "result.unresolved > 0"),
+    ] {
+        assert_eq!(with(job, condition), [""; 0], "{job}: {condition}");
+    }
+    for (job, condition, said) in [
+        ("validateCounts", "result.differs > 0", "`result.differs` is not defined"),
+        ("purge", "result.missing > 0", "`result.missing` is not defined"),
+        ("rebuild", "result.drift > 0", "`result.drift` is not defined"),
+        ("validateCounts", "result.by_type.Shott.drift > 0", "did you mean `result.by_type.Shot`?"),
+    ] {
+        let all = with(job, condition);
+        assert!(all.len() == 1 && all[0].contains(said), "{job}: {condition}: {all:?}");
+    }
+}
+
+#[test]
+fn all_problems_of_a_file_come_in_one_pass() {
+    let text = "naem: a\nschedule: { cron: '61 2 * * *', timezone: Europe/Pariss }\n\
+                params: { n: { type: integer, default: many } }\nsteps:\n  \
+                - { id: a, job: purge, timeout: 5, when: params.m > 0 }\n  \
+                - { id: b, job: prune }\n  \
+                - { job: purge }\n  \
+                - { id: d, job: validateData, needs: [x], with: { limit: 0, types: [Shott, Shot], filters: [[cod, is, x]] } }\n\
+                on_error: [{ notify: nobody, message: 'a {% if x %}' }]\nblackout: [lunch]\n";
+    let found: Vec<(String, String)> = refused_with_entities(text)
+        .iter()
+        .map(|line| (line.split(": error").next().unwrap_or_default().to_owned(), line.clone()))
+        .map(|(place, line)| (place, line.split(['[', ']']).nth(1).unwrap_or_default().to_owned()))
+        .collect();
+    let expected = [
+        ("p.yaml:1:1", "SG0201"),
+        ("p.yaml:1:1", "SG0203"),
+        ("p.yaml:2:19", "SG0401"),
+        ("p.yaml:2:43", "SG0402"),
+        ("p.yaml:3:40", "SG0204"),
+        ("p.yaml:5:35", "SG0202"),
+        ("p.yaml:5:44", "SG0301"),
+        ("p.yaml:6:19", "SG0205"),
+        ("p.yaml:7:5", "SG0203"),
+        ("p.yaml:8:41", "SG0503"),
+        ("p.yaml:8:60", "SG0202"),
+        ("p.yaml:8:71", "SG0610"),
+        ("p.yaml:8:96", "SG0611"),
+        ("p.yaml:9:22", "SG0605"),
+        ("p.yaml:9:42", "SG0306"),
+        ("p.yaml:10:12", "SG0606"),
+    ];
+    let expected: Vec<(String, String)> =
+        expected.iter().map(|(place, code)| ((*place).to_owned(), (*code).to_owned())).collect();
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn two_pipelines_cannot_follow_the_site() {
+    let sync =
+        |name: &str, more: &str| format!("name: {name}\n{more}continuous: {{}}\nsteps: [{{ id: a, job: sync }}]\n");
+    let load_both = |second: &str| {
+        let documents = [
+            Document::yaml("a.yaml", sync("a", "").as_bytes()).expect("valid YAML"),
+            Document::yaml("b.yaml", second.as_bytes()).expect("valid YAML"),
+        ];
+        load(&documents, "pipelines", &resolve_context(), Problems::new()).problems.to_string()
+    };
+    let said = load_both(&sync("b", ""));
+    assert!(said.contains("b.yaml:2:1: error[SG0209]") && said.contains("a.yaml:1:7"), "{said}");
+    assert_eq!(load_both(&sync("b", "enabled: false\n")), "");
+}
+
+#[test]
+fn every_argument_of_every_job_changes_what_the_job_is() {
+    let values = [
+        ("sync", "once", json!(true)),
+        ("import", "types", json!(["Shot"])),
+        ("rebuild", "types", json!(["Shot"])),
+        ("validateCounts", "types", json!(["Shot"])),
+        ("validateCounts", "settle", json!("7s")),
+        ("validateCounts", "locate", json!(7)),
+        ("validateCounts", "repair", json!(true)),
+        ("validateData", "types", json!(["Shot"])),
+        ("validateData", "filters", json!([["code", "is", "x"]])),
+        ("validateData", "filter_operator", json!("any")),
+        ("validateData", "order", json!("-id")),
+        ("validateData", "fields", json!(["code"])),
+        ("validateData", "ignore_fields", json!(["code"])),
+        ("validateData", "limit", json!(7)),
+        ("validateData", "page", json!(7)),
+        ("validateData", "sample", json!({ "mode": "rotate" })),
+        ("validateData", "settle", json!("7s")),
+        ("validateData", "locate", json!(7)),
+        ("validateData", "repair", json!(true)),
+        ("repair", "from", json!("a")),
+        ("repair", "max_rows", json!(7)),
+        ("repair", "verify", json!(false)),
+        ("generateEntityConfigs", "types", json!(["Shot"])),
+        ("generateEntityConfigs", "mode", json!("write")),
+        ("purge", "older_than", json!("9d")),
+        ("pruneReports", "keep_runs", json!(7)),
+        ("pruneReports", "keep_days", json!(7)),
+    ];
+    let document = Document::json("p.json", b"{}").expect("valid JSON");
+    let parsed = |job: &str, arguments: serde_json::Value| {
+        JobSpec::parse(job, &document, "", &arguments, &mut Problems::new()).expect("arguments that fit")
+    };
+    for job in JobSpec::NAMES {
+        for key in JobSpec::arguments(job).expect("a job") {
+            let value = values.iter().find(|(of, name, _)| (*of, *name) == (job, key.name));
+            let (.., value) = value.unwrap_or_else(|| panic!("no value for {job}.{}", key.name));
+            assert_ne!(parsed(job, json!({ key.name: value })), parsed(job, json!({})), "{job}.{}", key.name);
+        }
+    }
 }

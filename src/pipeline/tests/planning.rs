@@ -351,3 +351,23 @@ fn a_blackout_of_every_second_is_looked_up_at_once() {
     let now = at("2026-01-10T12:00:00Z");
     assert_eq!(blackout.until(now), Some(now + TimeDelta::days(31)));
 }
+
+#[test]
+fn a_start_that_another_process_keeps_back_waits_or_is_left_out() {
+    let schedule = "cron: '0 1 * * *', timezone: UTC";
+    let all = [planned("skips", schedule, "policy: skip"), planned("waits", schedule, "policy: queue")];
+    let mut planner = planner(&all, "2026-01-10T00:00:00Z");
+    let due = at("2026-01-10T01:00:00Z");
+    assert_eq!(planner.tick(due).len(), 2);
+    let elsewhere = || SkipReason::OtherProcess(Some("heavy".to_owned()));
+    let skipped = said(planner.put_back("skips", due, elsewhere()).into_iter().collect());
+    assert_eq!(skipped, ["skip skips for 10 01:00:00: another process runs one of the group `heavy`"]);
+    let queued = said(planner.put_back("waits", due, elsewhere()).into_iter().collect());
+    assert_eq!(queued, ["queue waits for 10 01:00:00 behind another process runs one of the group `heavy`"]);
+    // It is tried again with every tick, and announced once.
+    assert_eq!(tick(&mut planner, "2026-01-10T01:00:01Z"), ["start waits for 10 01:00:00"]);
+    assert_eq!(planner.put_back("waits", due, elsewhere()), None);
+    assert_eq!(tick(&mut planner, "2026-01-10T01:00:02Z"), ["start waits for 10 01:00:00"]);
+    planner.finished("waits");
+    assert_eq!(tick(&mut planner, "2026-01-10T01:00:03Z"), NOTHING);
+}

@@ -280,9 +280,9 @@ async fn expressions_see_the_run_before() {
     let text = "name: p\nsteps:\n  - { id: a, job: purge, when: previous.status == 'drift' }\n";
     let runner = runner(|_, _| Ok(found(0, &[])));
     assert_eq!(run(&runner, text).await.status, Status::Skipped);
-    let mut order = RunOrder::new(Trigger::Cron);
-    order.previous = Some(Previous { status: Status::Drift, finished_at: super::at("2026-01-01T00:00:00Z") });
-    let report = runner.run(&pipeline(text), order).await;
+    let before = Previous { status: Status::Drift, finished_at: super::at("2026-01-01T00:00:00Z") };
+    let runner = runner.with_previous(Arc::new(move |name| async move { (name == "p").then_some(before) }.boxed()));
+    let report = runner.run(&pipeline(text), RunOrder::new(Trigger::Cron)).await;
     assert_eq!(report.status, Status::Ok);
 }
 
@@ -361,4 +361,27 @@ async fn a_step_that_does_not_run_says_why() {
     let runner = runner(|_, _| Ok(found(10, &[])));
     let report = run(&runner, "name: p\nsteps: [{ id: a, job: purge, when: run.hour > 99 }]\n").await;
     assert_eq!(report.steps[0].reason.as_deref(), Some("`run.hour > 99` does not hold"));
+}
+
+#[tokio::test]
+async fn a_job_that_is_stopped_leaves_what_it_found_and_one_that_is_done_is_judged() {
+    let text = "name: p\nsteps: [{ id: a, job: validateData, fail_when: result.drift > 0 }]\n";
+    let stopped = |done: bool| async move {
+        let shutdown = CancellationToken::new();
+        let execute: Execute = Arc::new(move |_, context| {
+            async move {
+                context.cancel.cancelled().await;
+                let result = found(9, &[1]);
+                if done { Ok(result) } else { Err(JobError::stopped(result)) }
+            }
+            .boxed()
+        });
+        let runner = Runner::new(execute, &resolve_context(), "test", shutdown.clone());
+        let pipeline = pipeline(text);
+        let running = runner.run(&pipeline, RunOrder::new(Trigger::Cli));
+        let (report, ()) = tokio::join!(running, async { shutdown.cancel() });
+        (report.steps[0].status, report.steps[0].result.checked)
+    };
+    assert_eq!(stopped(false).await, (Status::Interrupted, 9));
+    assert_eq!(stopped(true).await, (Status::Drift, 9));
 }

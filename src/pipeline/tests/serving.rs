@@ -49,7 +49,7 @@ fn bench(files: &[&str]) -> Bench {
                 _ => {
                     tokio::select! {
                         permit = gate.acquire() => permit.expect("open").forget(),
-                        () = context.cancel.cancelled() => {}
+                        () = context.cancel.cancelled() => return Err(JobError::stopped(StepResult::default())),
                     }
                 }
             }
@@ -87,7 +87,7 @@ impl Bench {
         self.events.recv().await.expect("an event")
     }
 
-    async fn trigger(&self, pipeline: &str, set: &[&str]) -> Result<String, String> {
+    async fn trigger(&self, pipeline: &str, set: &[&str]) -> Result<String, TriggerError> {
         let (answer, answered) = oneshot::channel();
         let set: Vec<String> = set.iter().map(|pair| (*pair).to_owned()).collect();
         let set = parse_overrides(&set).expect("pairs");
@@ -123,15 +123,28 @@ async fn a_pipeline_can_be_triggered_and_cancelled() {
     let run_id = bench.trigger("hourly", &["n=2"]).await.expect("a run id");
     assert_eq!(bench.next().await, "started hourly by api");
     let busy = bench.trigger("hourly", &[]).await;
-    assert_eq!(busy, Err("`hourly` cannot start: the run before it has not ended".to_owned()));
-    assert!(bench.trigger("hourli", &[]).await.expect_err("unknown").contains("did you mean `hourly`?"));
-    assert!(bench.trigger("sync", &[]).await.expect_err("continuous").contains("all the time"));
+    assert_eq!(busy, Err(TriggerError::Refused("`hourly` cannot start: the run before it has not ended".into())));
+    let unknown = bench.trigger("hourli", &[]).await;
+    assert!(
+        matches!(&unknown, Err(TriggerError::Unknown(why)) if why.contains("did you mean `hourly`?")),
+        "{unknown:?}"
+    );
+    let all_the_time = bench.trigger("sync", &[]).await;
+    assert!(matches!(&all_the_time, Err(TriggerError::Refused(why)) if why.contains("all the time")));
     let (answer, answered) = oneshot::channel();
     bench.commands.send(Command::Cancel { run_id, answer }).await.expect("the daemon runs");
     assert_eq!(answered.await, Ok(true));
     assert_eq!(bench.next().await, "ended hourly cancelled");
     let wrong = bench.trigger("hourly", &["n=many"]).await;
-    assert_eq!(wrong, Err("parameter `n`: \"many\" is not a whole number".to_owned()));
+    assert_eq!(wrong, Err(TriggerError::Params("parameter `n`: \"many\" is not a whole number".into())));
+}
+
+#[tokio::test]
+async fn a_disabled_pipeline_is_refused_as_such() {
+    let off = HOURLY.replace("name: hourly", "name: off\nenabled: false");
+    let bench = bench(&[HOURLY, &off]);
+    let refused = bench.trigger("off", &[]).await;
+    assert!(matches!(&refused, Err(TriggerError::Refused(why)) if why.contains("is disabled")), "{refused:?}");
 }
 
 #[tokio::test]
