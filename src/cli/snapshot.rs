@@ -141,7 +141,7 @@ impl Snapshots {
             lag_history: Vec::new(),
             stall_after_seconds: self.stall_after.as_secs(),
             event_id: stream.frontier.map(|id| id.0),
-            visible_event_id: stream.frontier.map(|id| id.0),
+            visible_event_id: state.visible_event().await?.map(|id| id.0),
             events_received: metrics.sync.events_received.get(),
             marks: state.mark_counts().await?.into_iter().map(|(kind, count)| (kind.to_owned(), count)).collect(),
             gaps_open: state.gaps().await?.len() as u64,

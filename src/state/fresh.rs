@@ -12,7 +12,7 @@ use rusqlite::{Connection, params};
 use serde::{Deserialize, Serialize};
 
 use super::{AsOf, Kinds, Result, SiteTime, State, TypeState};
-use crate::entity::EntityType;
+use crate::entity::{EntityType, EventId};
 
 /// What can be said about every type at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -134,6 +134,21 @@ impl State {
                 unread_polls: unread.into_iter().map(|(ty, since)| (ty, since.poll)).collect(),
                 schema_due,
             })
+        })
+        .await
+    }
+
+    /// Returns the newest event up to which every row that an event told of is in the
+    /// store: the one before the first of an open mark, or the frontier. Stuck keys do not
+    /// hold it up.
+    pub async fn visible_event(&self) -> Result<Option<EventId>> {
+        self.read(move |connection| {
+            let sql =
+                "SELECT coalesce((SELECT min(first_event) - 1 FROM marks WHERE kinds & ?1 <> 0 AND kinds & ?2 = 0),
+                frontier) FROM stream";
+            let (told, stuck) = (Kinds::TOLD | Kinds::INVERSE, Kinds::QUARANTINED | Kinds::HELD);
+            let visible: Option<i64> = connection.query_row(sql, params![told.0, stuck.0], |row| row.get(0))?;
+            Ok(visible.map(EventId))
         })
         .await
     }

@@ -155,8 +155,8 @@ impl Replica {
             sync.fields_lacking.set(&[name], one.lacking.len() as f64);
             self.metrics().store.entities.set(&[name], one.rows as f64);
         }
-        if let (Some(frontier), 0) = (status.frontier, status.marks.iter().map(|(_, count)| count).sum::<u64>()) {
-            sync.visible_event_id.set(frontier.0 as f64);
+        if let Some(visible) = self.state().visible_event().await? {
+            sync.visible_event_id.set(visible.0 as f64);
         }
         Ok(status)
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use sgcache::entity::{EntityRef, EntityType};
 use sgcache::sim::Trouble;
-use sgcache::state::{DeadKind, RowState};
+use sgcache::state::{DeadKind, Kinds, MarkRequest, RowState};
 use sgcache::sync::{KeyOutcome, SyncError};
 
 use crate::sync_cache::{Cache, create, empty_site, to};
@@ -422,4 +422,24 @@ async fn a_type_that_cannot_be_read_puts_no_key_aside() {
     cache.tick(Duration::from_secs(30));
     cache.quiesce().await;
     cache.assert_equal_to_site().await;
+}
+
+#[tokio::test]
+async fn the_visible_event_is_the_one_before_the_first_that_is_not_in_the_rows() {
+    let site = empty_site();
+    let shot = create(&site, "Shot", json!({"code": "a"}));
+    let cache = Cache::live(site).await;
+    let before = cache.state().stream().await.expect("a stream").frontier;
+    assert_eq!(cache.state().visible_event().await.expect("an id"), before);
+    cache.tick(Duration::from_secs(5));
+    cache.site().update("Shot", shot, json!({"code": "b"})).expect("an update");
+    // A row that is only read once more holds up nothing.
+    let other = MarkRequest::new(EntityRef::new("Shot", shot + 1), Kinds::RECHECK);
+    cache.state().mark(&[other], cache.replica().now()).await.expect("a mark");
+    cache.replica().poll().await.expect("a poll");
+    let frontier = cache.state().stream().await.expect("a stream").frontier;
+    assert!(frontier > before);
+    assert_eq!(cache.state().visible_event().await.expect("an id"), before);
+    cache.quiesce().await;
+    assert_eq!(cache.state().visible_event().await.expect("an id"), frontier);
 }
