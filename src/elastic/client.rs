@@ -355,10 +355,10 @@ mod tests {
     }
 
     #[test]
-    fn html_is_a_failure_even_at_200_and_is_shown() {
+    fn html_is_a_failure_even_at_200_and_is_not_shown() {
         let failure = failure(200, "<html>Please log in</html>");
         assert_eq!(failure.error.kind(), ErrorKind::Malformed);
-        assert!(failure.error.to_string().ends_with("a proxy may have given it: `<html>Please log in</html>`"));
+        assert!(failure.error.to_string().ends_with("a proxy may have given it: a page of HTML"));
         assert!(failure.again == Again::IfRepeatable);
     }
 
