@@ -72,6 +72,7 @@ pub(super) async fn json(
     let (pending_writes, writes) = (proxy.freshness.pending_writes(), proxy.freshness.writes());
     let digest = (body.len() <= plan_cache::MAX_REQUEST_BYTES).then(|| proxy.callers.request_digest(&[&body]));
     let cached = digest.as_ref().and_then(|digest| proxy.plans.get(digest));
+    let cached = cached.filter(|cached| proxy.callers.is_current(&cached.caller));
     let (asked, caller) = match &cached {
         Some(cached) => (Ok(Arc::clone(&cached.asked)), Arc::clone(&cached.caller)),
         None => {
@@ -279,6 +280,9 @@ fn check_credential(proxy: &Arc<Inner>, call: &Call, catalogue: &Catalogue) -> R
     }
     let outage = catalogue.site_is_down.then_some(catalogue.standing.complete_as_of);
     proxy.callers.check(&call.caller, outage)?;
+    if !catalogue.site_is_down {
+        bind_session(proxy, call);
+    }
     if !catalogue.site_is_down && proxy.callers.claim_renewal(&call.caller) {
         let (proxy, caller, body) = (Arc::clone(proxy), Arc::clone(&call.caller), call.body.clone());
         tokio::spawn(async move {
@@ -290,6 +294,20 @@ fn check_credential(proxy: &Arc<Inner>, call: &Call, catalogue: &Catalogue) -> R
     Ok(())
 }
 
+/// Has the site asked, beside the caller, whose session its token is, where that is not
+/// known lately and the token is known to be good.
+fn bind_session(proxy: &Arc<Inner>, call: &Call) {
+    if !proxy.callers.claim_binding(&call.caller) {
+        return;
+    }
+    let (proxy, body) = (Arc::clone(proxy), call.body.clone());
+    tokio::spawn(async move {
+        if let Some((auth, _)) = credential_question(&body) {
+            proxy.callers.bind(&proxy.upstream, proxy.freshness.replica().client(), &auth).await;
+        }
+    });
+}
+
 /// Returns the credentials of a request, and a type that the caller reads.
 fn credential_question(body: &[u8]) -> Option<(api3::Auth, String)> {
     let request = Asked::parse(body).ok()?.request;
@@ -299,12 +317,13 @@ fn credential_question(body: &[u8]) -> Option<(api3::Auth, String)> {
 
 /// Learns from an answer whether the credential of the request is good, where nothing
 /// but that credential can have led to it.
-pub(super) async fn learn(proxy: &Inner, call: &Call, answer: &Arc<BufferedResponse>) {
+pub(super) async fn learn(proxy: &Arc<Inner>, call: &Call, answer: &Arc<BufferedResponse>) {
     if let Ok(asked) = &call.asked
         && !asked.odd
         && callers::is_plain(&call.outgoing.headers)
     {
         proxy.callers.learn(&call.caller, &asked.request.method, answer).await;
+        bind_session(proxy, call);
     }
 }
 
@@ -425,11 +444,14 @@ async fn forward(proxy: &Arc<Inner>, call: &Call, pass: Pass, older: Option<Box<
         Reason::Write | Reason::UnknownMethod => return write_call::send(proxy, call, pass).await,
         Reason::Malformed if call.asked.is_err() => return write_call::send(proxy, call, pass).await,
         Reason::Mode if changes(call) => return write_call::send(proxy, call, pass).await,
+        Reason::Uncacheable if call.method() == callers::SESSION_METHOD => {
+            return open_session(proxy, call, &pass).await;
+        }
         Reason::Uncacheable => return stream(proxy, call, &pass).await,
         _ => {}
     }
     let mut outgoing = call.outgoing.clone();
-    if matches!(pass.reason, Reason::Unverified | Reason::SchemaUnread) {
+    if matches!(pass.reason, Reason::Unverified | Reason::SchemaUnread) || call.caller.is_unbound_session() {
         // The answer is read here, too: a compressed one would prove nothing.
         outgoing.headers.remove(header::ACCEPT_ENCODING);
     }
@@ -472,6 +494,21 @@ async fn forward(proxy: &Arc<Inner>, call: &Call, pass: Pass, older: Option<Box<
 
 fn changes(call: &Call) -> bool {
     call.asked.as_ref().map_or(true, |asked| decide::changes(asked))
+}
+
+/// Asks the site for a session, each caller for its own, and notes whose it is.
+async fn open_session(proxy: &Arc<Inner>, call: &Call, pass: &Pass) -> Outcome {
+    let mut outgoing = call.outgoing.clone();
+    // The answer is read here, too.
+    outgoing.headers.remove(header::ACCEPT_ENCODING);
+    match proxy.upstream.send_buffered(&outgoing, call.body.clone(), true).await {
+        Ok(whole) => {
+            let whole = Arc::new(whole);
+            learn(proxy, call, &whole).await;
+            repeat(&whole, "pass", Some(pass.reason))
+        }
+        Err(why) => gone(&why, pass),
+    }
 }
 
 /// Hands an answer through as it arrives.

@@ -5,9 +5,13 @@
 //! last is remembered here (`credential_cache`) and, for outages, in the state. Digests
 //! of credentials are keyed with a key that survives a restart (`credential_key`); those
 //! of requests with one that does not, because nothing of them is kept.
+//!
+//! The token of a session names its owner only to the site: it has the scope of the login
+//! or script whose session it is (`session_bindings`, `session_owner`). The site is asked
+//! about a token only after it has accepted it, so a wrong token causes no question.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::http::{HeaderMap, Method};
 use ring::hmac;
@@ -20,9 +24,12 @@ use super::credential_key;
 use super::credential_proof::Proof;
 use super::decide::Scope;
 use super::reason::{Advice, Pass, Reason};
-use super::settings::{CallerRule, Settings};
+use super::session_bindings::SessionBindings;
+use super::session_owner;
+use super::settings::{CallerName, CallerRule, Settings};
 use super::upstream::{BufferedResponse, Outgoing, Unreachable, Upstream};
 use crate::api3::{self, Auth};
+use crate::shotgun::Client;
 use crate::state::{CredentialRecord, SiteTime, State, StateError};
 use crate::sync::SiteClock;
 
@@ -30,6 +37,8 @@ use crate::sync::SiteClock;
 /// another request in it.
 const IDENTIFYING_HEADERS: &[&str] =
     &["authorization", "cookie", "content-encoding", "x-http-method-override", "x-sg-session-token"];
+/// The method that answers with the token of a new session.
+pub(super) const SESSION_METHOD: &str = "get_session_token";
 /// How long a question about a credential may take while an older answer is at hand.
 const OUTAGE_CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long any other one may take.
@@ -44,9 +53,18 @@ pub(super) struct Caller {
     pub name: String,
     /// What they may see.
     pub scope: Scope,
+    /// Whose rights the site applies, where that is known.
+    pub owner: Option<CallerName>,
+    /// Whether the credential is the token of a session: then the owner is the site's word.
+    pub is_session: bool,
 }
 
 impl Caller {
+    /// Tells whether only the site knows whose session this is.
+    pub fn is_unbound_session(&self) -> bool {
+        self.is_session && self.owner.is_none()
+    }
+
     /// Returns the scope as the state records it: an acceptance holds for that scope.
     fn scope_record(&self) -> String {
         match &self.scope {
@@ -63,8 +81,10 @@ pub(super) struct Callers {
     credential_key: hmac::Key,
     request_key: hmac::Key,
     own: Option<Digest>,
+    own_name: Option<CallerName>,
     rules: Vec<CallerRule>,
     credentials: CredentialCache,
+    sessions: SessionBindings,
     clock: SiteClock,
     /// Locked while a record changes: a removal is never overtaken by an older record.
     recording: tokio::sync::Mutex<State>,
@@ -88,15 +108,21 @@ impl Callers {
                 Vec::new()
             }
         };
-        let own = Credential::of(own).map(|own| own.digest(&credential_key));
+        let own = Credential::of(own);
+        let own_name = own.as_ref().and_then(Credential::owner);
+        let own = own.map(|own| own.digest(&credential_key));
+        let owners = records.iter().filter_map(|record| Some((record.digest, record.session_owner.as_ref()?)));
+        let owners = owners.filter_map(|(digest, owner)| Some((digest, owner.parse().ok()?)));
         let request_key: [u8; 32] = rand::random();
         Self {
+            sessions: SessionBindings::recorded(owners),
             credentials: CredentialCache::new(settings.verify_every, own, records),
             request_key: hmac::Key::new(hmac::HMAC_SHA256, &request_key),
             rules: settings.callers.clone(),
             recording: tokio::sync::Mutex::new(state),
             credential_key,
             own,
+            own_name,
             clock,
         }
     }
@@ -108,11 +134,6 @@ impl Callers {
 
     /// Tells who asks with these credentials.
     pub fn identify(&self, auth: Option<&Auth>) -> Caller {
-        let unknown = |name: String, why: &str| Caller {
-            digest: Digest::default(),
-            name,
-            scope: Scope::Nothing(Pass::new(Reason::UnknownCaller, why).advise(Advice::MapCaller)),
-        };
         let Some(auth) = auth else {
             return unknown("anonymous".into(), "the request has no credentials");
         };
@@ -121,17 +142,45 @@ impl Callers {
             return unknown(name, "only the site can judge credentials of this kind");
         };
         let digest = credential.digest(&self.credential_key);
-        if self.own == Some(digest) {
-            return Caller { digest, name, scope: Scope::Full };
+        if let Credential::Session { .. } = credential {
+            return self.identify_session(digest);
         }
-        match self.rules.iter().find(|rule| rule.name == credential.name) {
-            Some(rule) if rule.limits.is_full() => Caller { digest, name, scope: Scope::Full },
-            Some(rule) => Caller { digest, name, scope: Scope::Limited(rule.limits.clone()) },
+        let owner = credential.owner();
+        let scope = match &owner {
+            _ if self.own == Some(digest) => Scope::Full,
+            Some(owner) => self.mapped_scope(owner),
+            None => unknown_caller("only the site can judge credentials of this kind"),
+        };
+        Caller { digest, name, scope, owner, is_session: false }
+    }
+
+    /// Tells whose session a token is.
+    fn identify_session(&self, digest: Digest) -> Caller {
+        match self.sessions.owner(&digest) {
+            Some(owner) => {
+                let is_own = self.own_name.as_ref() == Some(&owner);
+                let scope = if is_own { Scope::Full } else { self.mapped_scope(&owner) };
+                Caller { digest, name: format!("session of {owner}"), scope, owner: Some(owner), is_session: true }
+            }
             None => {
-                let why = format!("{} is neither the script of the cache nor in `api.callers`", credential.name);
-                unknown(name, &why)
+                let scope = unknown_caller("the site has not said yet whose session this is");
+                Caller { digest, name: "session".to_owned(), scope, owner: None, is_session: true }
             }
         }
+    }
+
+    /// Returns what `api.callers` lets a script or a login see.
+    fn mapped_scope(&self, owner: &CallerName) -> Scope {
+        match self.rules.iter().find(|rule| rule.name == *owner) {
+            Some(rule) if rule.limits.is_full() => Scope::Full,
+            Some(rule) => Scope::Limited(rule.limits.clone()),
+            None => unknown_caller(format!("{owner} is neither the script of the cache nor in `api.callers`")),
+        }
+    }
+
+    /// Tells whether a caller that was identified before would be the same now.
+    pub fn is_current(&self, caller: &Caller) -> bool {
+        !caller.is_session || self.sessions.owner(&caller.digest) == caller.owner
     }
 
     /// Checks that the site accepted the credential of a caller lately.
@@ -146,6 +195,10 @@ impl Callers {
         if let Scope::Nothing(pass) = &caller.scope {
             return Err(Unverified::Pass(pass.clone()));
         }
+        if !self.is_bound(caller, outage.is_some()) {
+            let words = "the site has not said lately whose session this is";
+            return Err(Unverified::Pass(Pass::new(Reason::Unverified, words)));
+        }
         match self.credentials.status(&caller.digest) {
             CredentialStatus::Accepted => Ok(()),
             CredentialStatus::Refused(answer) => Err(Unverified::Refused(answer)),
@@ -159,16 +212,58 @@ impl Callers {
         }
     }
 
+    /// Tells whether the scope of a caller still is that of the owner of its session.
+    fn is_bound(&self, caller: &Caller, is_outage: bool) -> bool {
+        let holds = |owner| self.sessions.holds(&caller.digest, owner, is_outage);
+        !caller.is_session || caller.owner.as_ref().is_some_and(holds)
+    }
+
     /// Learns from the answer to a request of a caller; call it only for requests that
     /// [`is_plain`] holds for.
     pub async fn learn(&self, caller: &Caller, method: &str, answer: &Arc<BufferedResponse>) {
-        if matches!(caller.scope, Scope::Nothing(_)) {
+        let is_unmapped = matches!(caller.scope, Scope::Nothing(_));
+        // Whether a token is good counts before it is known whose it is.
+        if is_unmapped && !caller.is_session {
             return;
+        }
+        if method == SESSION_METHOD {
+            self.note_session(caller, answer);
         }
         let proof = Proof::of(method, answer.status, &answer.body);
         let change = self.credentials.note(&caller.digest, proof, answer);
-        if change != RecordChange::Keep {
+        if change != RecordChange::Keep && !is_unmapped {
             self.record(caller, change).await;
+        }
+    }
+
+    /// Binds the token that the site gave to a caller whose credential is known to be good.
+    fn note_session(&self, caller: &Caller, answer: &BufferedResponse) {
+        let is_good = matches!(self.credentials.status(&caller.digest), CredentialStatus::Accepted);
+        let owner = caller.owner.clone().filter(|_| is_good && self.is_bound(caller, false));
+        if let (Some(owner), Some(token)) = (owner, session_owner::token_of(answer)) {
+            let digest = Credential::Session { token }.digest(&self.credential_key);
+            self.sessions.bind(digest, owner, answer.asked_at);
+        }
+    }
+
+    /// Tells whether the caller should have the site asked now whose session its token is;
+    /// of those who ask at the same time, one is told to.
+    pub fn claim_binding(&self, caller: &Caller) -> bool {
+        caller.is_session
+            && matches!(self.credentials.status(&caller.digest), CredentialStatus::Accepted)
+            && self.sessions.claim_question(&caller.digest)
+    }
+
+    /// Asks the site whose session a token is, and remembers what it says.
+    pub async fn bind(&self, upstream: &Upstream, client: &Client, auth: &Auth) {
+        let Some(Credential::Session { token }) = Credential::of(auth) else { return };
+        let asked_at = Instant::now();
+        let Some(owner) = session_owner::ask(upstream, client, &token).await else { return };
+        let digest = Credential::Session { token }.digest(&self.credential_key);
+        self.sessions.bind(digest, owner, asked_at);
+        let caller = self.identify_session(digest);
+        if !matches!(caller.scope, Scope::Nothing(_)) {
+            self.record(&caller, RecordChange::Put).await;
         }
     }
 
@@ -179,7 +274,8 @@ impl Callers {
         let (digest, scope, accepted_at) = (caller.digest, caller.scope_record(), self.clock.now());
         let done = match change {
             RecordChange::Put if accepted => {
-                state.put_credential(&CredentialRecord { digest, accepted_at, scope }).await
+                let session_owner = caller.owner.as_ref().filter(|_| caller.is_session).map(ToString::to_string);
+                state.put_credential(&CredentialRecord { digest, accepted_at, scope, session_owner }).await
             }
             // A task of its own: a caller who leaves does not leave the record.
             RecordChange::Remove => {
@@ -269,6 +365,15 @@ pub(super) fn is_plain(headers: &HeaderMap) -> bool {
     !IDENTIFYING_HEADERS.iter().any(|name| headers.contains_key(*name))
 }
 
+/// A caller that the cache knows nothing of.
+fn unknown(name: String, why: &str) -> Caller {
+    Caller { digest: Digest::default(), name, scope: unknown_caller(why), owner: None, is_session: false }
+}
+
+fn unknown_caller(why: impl Into<String>) -> Scope {
+    Scope::Nothing(Pass::new(Reason::UnknownCaller, why).advise(Advice::MapCaller))
+}
+
 fn display_name(auth: &Auth) -> String {
     let name = match (auth.user_login(), auth.script_name(), auth.session_token()) {
         (Some(login), ..) => format!("login {login}"),
@@ -283,188 +388,5 @@ fn display_name(auth: &Auth) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Instant;
-
-    use axum::http::StatusCode;
-    use serde_json::Value;
-
-    use super::super::settings::{CallerName, Limits};
-    use super::*;
-
-    fn auth(value: &Value) -> Auth {
-        Auth::from_wire(value).expect("an object")
-    }
-
-    fn farm(key: &str) -> Auth {
-        Auth::script("farm", key)
-    }
-
-    fn settings() -> Settings {
-        let limits = Limits { types: Some(["Shot".into()].into()), ..Limits::default() };
-        let rules = vec![
-            CallerRule { name: CallerName::Script("farm".into()), limits },
-            CallerRule { name: CallerName::Login("td".into()), limits: Limits::default() },
-        ];
-        Settings { callers: rules, ..Settings::default() }
-    }
-
-    async fn callers_in(directory: &std::path::Path, settings: &Settings) -> Callers {
-        let state = State::open(directory).await.expect("a state");
-        Callers::new(&Auth::script("sgcache", "key"), settings, state, SiteClock::default()).await
-    }
-
-    fn answer(body: &str) -> Arc<BufferedResponse> {
-        let (status, headers, body) = (StatusCode::OK, HeaderMap::new(), body.to_owned().into());
-        Arc::new(BufferedResponse { status, headers, body, asked_at: Instant::now() })
-    }
-
-    const ROWS: &str = r#"{"results":{"entities":[]}}"#;
-    const REFUSAL: &str = r#"{"exception":true,"error_code":102,"message":"no"}"#;
-
-    #[tokio::test]
-    async fn only_the_own_key_and_mapped_callers_see_the_cache() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let callers = callers_in(directory.path(), &settings()).await;
-        let cases = [
-            (json!({"script_name": "sgcache", "script_key": "key"}), "full"),
-            (json!({"script_name": "sgcache", "script_key": "key", "session_uuid": "u", "product": "rv"}), "full"),
-            (json!({"script_name": "sgcache", "script_key": "other"}), "nothing"),
-            (json!({"script_name": "farm", "script_key": "x"}), "limited"),
-            (json!({"user_login": "td", "user_password": "x"}), "full"),
-            (json!({"user_login": "joe", "user_password": "x"}), "nothing"),
-            (json!({"script_name": "td", "script_key": "x"}), "nothing"),
-            (json!({"session_token": "t"}), "nothing"),
-            (json!({"script_name": "sgcache", "script_key": "key", "sudo_as_login": "td"}), "nothing"),
-            (json!({"script_name": "sgcache", "script_key": "key", "user_login": "td"}), "nothing"),
-            (json!({"script_name": "sgcache", "script_key": "key", "session_token": "t"}), "nothing"),
-            (json!({"user_login": "td", "user_password": "x", "auth_token": "1"}), "nothing"),
-            (json!({"script_name": "farm", "script_key": null}), "nothing"),
-            (json!({"script_name": "farm"}), "nothing"),
-            (json!({}), "nothing"),
-        ];
-        for (value, expected) in cases {
-            let scope = match callers.identify(Some(&auth(&value))).scope {
-                Scope::Full => "full",
-                Scope::Limited(_) => "limited",
-                Scope::Nothing(_) => "nothing",
-            };
-            assert_eq!(scope, expected, "{value}");
-        }
-    }
-
-    #[tokio::test]
-    async fn a_successful_answer_accepts_and_the_later_question_counts() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let callers = callers_in(directory.path(), &settings()).await;
-        let caller = callers.identify(Some(&farm("x")));
-        let (early, late) = (answer(ROWS), answer(REFUSAL));
-        for body in ["{}", r#"{"exception":true,"error_code":104,"message":"a fault"}"#] {
-            callers.learn(&caller, "read", &answer(body)).await;
-            assert!(matches!(callers.check(&caller, None), Err(Unverified::Pass(_))), "{body}");
-        }
-        callers.learn(&caller, "info", &answer(ROWS)).await;
-        assert!(matches!(callers.check(&caller, None), Err(Unverified::Pass(_))));
-        callers.learn(&caller, "read", &late).await;
-        assert!(matches!(callers.check(&caller, None), Err(Unverified::Refused(_))));
-        callers.learn(&caller, "read", &early).await;
-        assert!(matches!(callers.check(&caller, None), Err(Unverified::Refused(_))), "an older answer came later");
-        callers.learn(&caller, "read", &answer(ROWS)).await;
-        assert!(callers.check(&caller, None).is_ok());
-        callers.learn(&caller, "read", &late).await;
-        assert!(callers.check(&caller, None).is_ok(), "an older refusal came later");
-        let other = callers.identify(Some(&farm("y")));
-        assert!(callers.check(&other, None).is_err() && callers.check(&other, Some(None)).is_err());
-        assert!(!format!("{caller:?}").contains("\"x\""));
-    }
-
-    #[tokio::test]
-    async fn an_acceptance_ends_and_one_caller_renews_it_before() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let none = Settings { verify_every: Duration::ZERO, ..settings() };
-        let callers = callers_in(directory.path(), &none).await;
-        let caller = callers.identify(Some(&farm("x")));
-        callers.learn(&caller, "read", &answer(ROWS)).await;
-        assert!(callers.check(&caller, None).is_err(), "its time is over");
-        assert!(callers.check(&caller, Some(None)).is_ok(), "the site does not answer");
-
-        let short = Settings { verify_every: Duration::from_secs(8), ..settings() };
-        let ago = |seconds: u64| Instant::now().checked_sub(Duration::from_secs(seconds)).expect("uptime");
-        let asked = |asked_at| Arc::new(BufferedResponse { asked_at, ..BufferedResponse::clone(&answer(ROWS)) });
-        let callers = callers_in(directory.path(), &short).await;
-        callers.learn(&caller, "read", &asked(ago(2))).await;
-        assert!(callers.check(&caller, None).is_ok() && !callers.claim_renewal(&caller));
-        let callers = callers_in(directory.path(), &short).await;
-        callers.learn(&caller, "read", &asked(ago(7))).await;
-        // No assertion on `check`: on a slow machine the last second may be over.
-        let claims = (0..5).filter(|_| callers.claim_renewal(&caller)).count();
-        assert_eq!(claims, 1);
-    }
-
-    #[tokio::test]
-    async fn wrong_keys_do_not_make_a_good_one_be_forgotten() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let callers = callers_in(directory.path(), &settings()).await;
-        let good = callers.identify(Some(&farm("good")));
-        callers.learn(&good, "read", &answer(ROWS)).await;
-        for number in 0..12_000 {
-            let wrong = callers.identify(Some(&farm(&number.to_string())));
-            callers.learn(&wrong, "read", &answer(REFUSAL)).await;
-        }
-        assert!(callers.check(&good, None).is_ok());
-    }
-
-    #[tokio::test]
-    async fn after_a_restart_the_accepted_are_known_while_the_site_does_not_answer() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let (good, revoked) =
-            (farm("s3cr3t-good"), Auth::from_wire(&json!({"user_login": "td", "user_password": "x"})));
-        let revoked = revoked.expect("an object");
-        let own = Auth::script("sgcache", "key");
-        let (callers, now) = (callers_in(directory.path(), &settings()).await, SiteClock::default().now());
-        for auth in [&good, &revoked] {
-            callers.learn(&callers.identify(Some(auth)), "read", &answer(ROWS)).await;
-        }
-        callers.learn(&callers.identify(Some(&revoked)), "read", &answer(REFUSAL)).await;
-        for entry in std::fs::read_dir(directory.path()).expect("a directory") {
-            let bytes = std::fs::read(entry.expect("an entry").path()).expect("a file");
-            assert!(!bytes.windows(9).any(|bytes| bytes == b"s3cr3t-go"), "a secret on the disk");
-        }
-
-        let directory = directory.path();
-        let soon = now.after(Duration::from_secs(3600));
-        assert!(is_known_later(directory, &settings(), &good, soon).await);
-        assert!(is_known_later(directory, &settings(), &own, soon).await);
-        assert!(!is_known_later(directory, &settings(), &farm("wrong"), soon).await);
-        assert!(!is_known_later(directory, &settings(), &revoked, soon).await);
-        let late = now.after(Duration::from_secs(9 * 3600));
-        assert!(!is_known_later(directory, &settings(), &good, late).await, "too long before");
-        let mut other = settings();
-        other.callers[0].limits.types = None;
-        assert!(!is_known_later(directory, &other, &good, soon).await, "another scope");
-        std::fs::remove_file(directory.join(credential_key::FILE_NAME)).expect("a file");
-        assert!(!is_known_later(directory, &settings(), &good, soon).await, "another key");
-        assert!(is_known_later(directory, &settings(), &own, soon).await);
-    }
-
-    /// Restarts, and tells whether a credential is known while the site does not answer.
-    async fn is_known_later(directory: &std::path::Path, settings: &Settings, auth: &Auth, until: SiteTime) -> bool {
-        let callers = callers_in(directory, settings).await;
-        let caller = callers.identify(Some(auth));
-        assert!(callers.check(&caller, None).is_err(), "the site answers, so it is asked");
-        callers.check(&caller, Some(Some(until))).is_ok()
-    }
-
-    #[tokio::test]
-    async fn the_own_credential_is_known_in_an_outage_unless_it_was_refused() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let callers = callers_in(directory.path(), &settings()).await;
-        let own = callers.identify(Some(&Auth::script("sgcache", "key")));
-        assert!(callers.check(&own, None).is_err() && callers.check(&own, Some(None)).is_ok());
-        let long = format!(r#"{{"exception":true,"error_code":102,"message":"{}"}}"#, "x".repeat(5000));
-        callers.learn(&own, "read", &answer(&long)).await;
-        assert!(callers.check(&own, Some(None)).is_err());
-        callers.learn(&own, "read", &answer(ROWS)).await;
-        assert!(callers.check(&own, None).is_ok());
-    }
-}
+#[path = "callers_tests.rs"]
+mod tests;

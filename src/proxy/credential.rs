@@ -1,14 +1,15 @@
 //! What identifies a caller, and the digest that it is remembered by.
 //!
-//! Only two kinds of credential are read here: a script with its key, and a login with
-//! its password. Everything else (session tokens, second factors, `sudo_as_login`, both
-//! kinds at once, keys that are not known here) only the site can judge.
+//! Four kinds of credential are read here: a script with its key, a login with its
+//! password, a script with its key that acts for a login (`sudo_as_login`), and the token
+//! of a session. Everything else (second factors, several kinds at once, keys that are
+//! not known here) only the site can judge.
 //!
-//! A digest is an HMAC of the name and the secret: what is remembered cannot be turned
+//! A digest is an HMAC of the names and the secret: what is remembered cannot be turned
 //! back into a secret, and without the key of the HMAC not even a guess can be checked.
 
 use ring::hmac;
-use serde_json::{Map, Value};
+use serde_json::{Value, json};
 
 use super::settings::CallerName;
 use crate::api3::Auth;
@@ -19,48 +20,72 @@ pub(super) type Digest = [u8; 32];
 /// Keys of the authentication object that do not decide who asks.
 const DESCRIPTIVE_KEYS: &[&str] = &["session_uuid", "product", "reject_if_expired"];
 
-/// A name with its secret. Never printed.
-pub(super) struct Credential {
-    pub name: CallerName,
-    secret: String,
+/// Names with their secret. Never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) enum Credential {
+    Script { name: String, key: String },
+    Login { login: String, password: String },
+    Sudo { script: String, key: String, login: String },
+    Session { token: String },
 }
 
 impl Credential {
     /// Returns the credential of a request, or `None` when only the site can judge it.
     pub fn of(auth: &Auth) -> Option<Self> {
         let Value::Object(object) = auth.to_wire() else { return None };
-        let mut deciding = object.iter().filter(|(key, _)| !DESCRIPTIVE_KEYS.contains(&key.as_str()));
-        let known = ["script_name", "script_key", "user_login", "user_password"];
-        if !deciding.all(|(key, _)| known.contains(&key.as_str())) {
-            return None;
+        let mut pairs = Vec::new();
+        for (key, value) in &object {
+            if !DESCRIPTIVE_KEYS.contains(&key.as_str()) {
+                // Anything but a text only the site can judge.
+                pairs.push((key.as_str(), value.as_str()?.to_owned()));
+            }
         }
-        let text = |key: &str| object.get(key).map(|value| value.as_str().map(str::to_owned));
-        match (text("script_name"), text("script_key"), text("user_login"), text("user_password")) {
-            (Some(name), Some(key), None, None) => Some(Self { name: CallerName::Script(name?), secret: key? }),
-            (None, None, Some(login), Some(word)) => Some(Self { name: CallerName::Login(login?), secret: word? }),
+        pairs.sort();
+        match pairs.as_slice() {
+            [("script_key", key), ("script_name", name)] => Some(Self::Script { name: name.clone(), key: key.clone() }),
+            [("user_login", login), ("user_password", password)] => {
+                Some(Self::Login { login: login.clone(), password: password.clone() })
+            }
+            [("script_key", key), ("script_name", script), ("sudo_as_login", login)] => {
+                Some(Self::Sudo { script: script.clone(), key: key.clone(), login: login.clone() })
+            }
+            [("session_token", token)] => Some(Self::Session { token: token.clone() }),
             _ => None,
+        }
+    }
+
+    /// Returns whose rights the site applies, as far as the credential itself says it: not
+    /// for the token of a session.
+    pub fn owner(&self) -> Option<CallerName> {
+        match self {
+            Self::Script { name, .. } => Some(CallerName::Script(name.clone())),
+            Self::Login { login, .. } | Self::Sudo { login, .. } => Some(CallerName::Login(login.clone())),
+            Self::Session { .. } => None,
         }
     }
 
     /// Returns the authentication object that holds this credential and nothing else.
     pub fn to_auth(&self) -> Value {
-        let (name_key, name, secret_key) = match &self.name {
-            CallerName::Script(name) => ("script_name", name, "script_key"),
-            CallerName::Login(login) => ("user_login", login, "user_password"),
-        };
-        Value::Object(Map::from_iter([
-            (name_key.to_owned(), Value::from(name.as_str())),
-            (secret_key.to_owned(), Value::from(self.secret.as_str())),
-        ]))
+        match self {
+            Self::Script { name, key } => json!({"script_name": name, "script_key": key}),
+            Self::Login { login, password } => json!({"user_login": login, "user_password": password}),
+            Self::Sudo { script, key, login } => {
+                json!({"script_name": script, "script_key": key, "sudo_as_login": login})
+            }
+            // As the client sends it: without the flag a site may answer an ended session.
+            Self::Session { token } => json!({"session_token": token, "reject_if_expired": true}),
+        }
     }
 
     /// Returns the digest under a key.
     pub fn digest(&self, key: &hmac::Key) -> Digest {
-        let (kind, name) = match &self.name {
-            CallerName::Script(name) => ("script", name),
-            CallerName::Login(login) => ("login", login),
+        let parts = match self {
+            Self::Script { name, key } => vec!["script", name, key],
+            Self::Login { login, password } => vec!["login", login, password],
+            Self::Sudo { script, key, login } => vec!["sudo", script, key, login],
+            Self::Session { token } => vec!["session", token],
         };
-        digest(key, &[kind.as_bytes(), name.as_bytes(), self.secret.as_bytes()])
+        digest(key, &parts.iter().map(|part| part.as_bytes()).collect::<Vec<_>>())
     }
 }
 

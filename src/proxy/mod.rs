@@ -9,6 +9,7 @@
 //!   to date.
 //! - `callers`: who asks; `credential` and `credential_key` make the digest of a credential,
 //!   `credential_proof` reads what an answer proves about it, `credential_cache` keeps that;
+//!   `session_owner` asks whose a session token is, `session_bindings` keeps that;
 //!   `visibility` says what the scope of a caller hides.
 //! - `write_effects`, `rest_effects`, `effect_lookup`: what a write may have changed;
 //!   `pending_writes` which answers depend on it, `write_confirmation` when no more.
@@ -47,6 +48,8 @@ mod question;
 mod passthrough;
 pub mod reason;
 mod schema_cache;
+mod session_bindings;
+mod session_owner;
 pub mod settings;
 pub mod shadow;
 pub mod summary;

@@ -159,7 +159,7 @@ impl fmt::Display for Advice {
                     reading.words()
                 )
             }
-            Self::MapCaller => f.write_str("map the script under `api.callers` in config.yaml"),
+            Self::MapCaller => f.write_str("map the script or login under `api.callers` in config.yaml"),
             Self::Wait => f.write_str("nothing: it is a matter of time (`sgcache status` shows how far it is)"),
         }
     }

@@ -247,6 +247,19 @@ impl fmt::Display for CallerName {
     }
 }
 
+/// Reads what [`fmt::Display`] writes.
+impl FromStr for CallerName {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text.split_once(' ') {
+            Some(("script", name)) => Ok(Self::Script(name.to_owned())),
+            Some(("login", name)) => Ok(Self::Login(name.to_owned())),
+            _ => Err(()),
+        }
+    }
+}
+
 /// The part of the cache that a caller sees.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Limits {

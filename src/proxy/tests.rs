@@ -439,7 +439,13 @@ fn the_projects_of_a_scope_are_part_of_the_filter() {
 #[test]
 fn a_cached_plan_is_decided_like_a_new_request() {
     let (known, plans) = (catalogue(), plan_cache::PlanCache::default());
-    let caller = Arc::new(callers::Caller { digest: [0; 32], name: "s".into(), scope: Scope::Full });
+    let caller = Arc::new(callers::Caller {
+        digest: [0; 32],
+        name: "s".into(),
+        scope: Scope::Full,
+        owner: None,
+        is_session: false,
+    });
     let keep = |digest: u8, asked: &Asked| {
         let planned = decide::plan(asked, &Scope::Full, &known).expect("a plan");
         plans.insert([digest; 32], asked, &caller, &planned, &known);

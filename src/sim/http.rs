@@ -1,4 +1,5 @@
-//! The listener: `POST …/api3/json`; every other path is that of a file.
+//! The listener: `POST …/api3/json`, and the one path of the REST API that is simulated
+//! (`rest_auth`); every other path is that of a file.
 //!
 //! The official client keeps its connection, never expects the site to close it,
 //! and pays 40 ms for an answer in two writes: so answers carry their length and
@@ -22,6 +23,7 @@ use tokio::task::JoinHandle;
 
 use super::faults::{Asked, Trouble};
 use super::methods::is_broken;
+use super::rest_auth;
 use super::site::Site;
 use super::upload;
 use crate::api3::{Fault, PATH, Request};
@@ -67,6 +69,9 @@ impl Listener {
 }
 
 async fn handle(State(site): State<Arc<Site>>, request: HttpRequest<Body>) -> Response<Body> {
+    if request.method() == Method::POST && request.uri().path().ends_with(rest_auth::PATH) {
+        return rest_auth::serve(&site, request).await;
+    }
     if !request.uri().path().ends_with(PATH) {
         return upload::serve(&site, request).await;
     }

@@ -34,6 +34,7 @@ mod presets;
 mod read;
 mod readings;
 mod requests;
+mod rest_auth;
 mod retire;
 mod rpc;
 pub mod scenario;

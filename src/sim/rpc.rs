@@ -234,6 +234,7 @@ impl Site {
         } else {
             let sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
             let actor = auth.session_token().and_then(|token| sessions.get(token)).cloned();
+            let actor = actor.filter(|actor| world.is_active(actor.user));
             actor.ok_or_else(|| denied("The session has expired.".to_owned()))?
         };
         if let Some(login) = auth.sudo_as_login() {
@@ -241,6 +242,11 @@ impl Site {
         }
         actor.session = auth.session_uuid().map(str::to_owned);
         Ok(actor)
+    }
+
+    /// Ends every session, as inactivity does on a site.
+    pub fn end_sessions(&self) {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     fn new_session(&self, actor: &Actor) -> String {

@@ -22,6 +22,8 @@ pub struct CredentialRecord {
     pub accepted_at: SiteTime,
     /// What the caller was allowed to see then, as the proxy writes it.
     pub scope: String,
+    /// For the token of a session, whose it is, as the proxy writes it.
+    pub session_owner: Option<String>,
 }
 
 /// A record as it is written.
@@ -29,6 +31,8 @@ pub struct CredentialRecord {
 struct Kept {
     accepted_at: SiteTime,
     scope: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    session_owner: Option<String>,
 }
 
 impl State {
@@ -51,7 +55,8 @@ impl State {
     /// Adds a record or replaces the one of the same credential.
     pub async fn put_credential(&self, record: &CredentialRecord) -> Result<()> {
         let name = name(&record.digest);
-        let kept = Kept { accepted_at: record.accepted_at, scope: record.scope.clone() };
+        let CredentialRecord { accepted_at, scope, session_owner, .. } = record.clone();
+        let kept = Kept { accepted_at, scope, session_owner };
         let value = serde_json::to_string(&kept).map_err(|error| StateError::malformed("value", error))?;
         self.write(move |transaction| {
             let sql = "INSERT OR REPLACE INTO kept (name, value) VALUES (?1, ?2)";
@@ -95,8 +100,8 @@ fn parse(name: &str, value: &str) -> Option<CredentialRecord> {
     for (index, byte) in digest.iter_mut().enumerate() {
         *byte = u8::from_str_radix(&hex[2 * index..2 * index + 2], 16).ok()?;
     }
-    let Kept { accepted_at, scope } = serde_json::from_str(value).ok()?;
-    Some(CredentialRecord { digest, accepted_at, scope })
+    let Kept { accepted_at, scope, session_owner } = serde_json::from_str(value).ok()?;
+    Some(CredentialRecord { digest, accepted_at, scope, session_owner })
 }
 
 #[cfg(test)]
@@ -110,7 +115,12 @@ mod tests {
         let record = |number: u16| {
             let mut digest = [0; 32];
             digest[..2].copy_from_slice(&number.to_be_bytes());
-            CredentialRecord { digest, accepted_at: SiteTime(i64::from(number)), scope: "full".into() }
+            CredentialRecord {
+                digest,
+                accepted_at: SiteTime(i64::from(number)),
+                scope: "full".into(),
+                session_owner: None,
+            }
         };
         state.keep("other", &1).await.expect("another value");
         state

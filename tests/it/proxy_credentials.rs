@@ -43,7 +43,7 @@ fn shots() -> Value {
     find("Shot", json!([]), &["code"])
 }
 
-/// The kinds of credentials; a wrong one of each, and of two a right one.
+/// The kinds of credentials; a wrong one of each, and of four a right one.
 const KINDS: &[&str] = &["script", "login", "session_token", "sudo_as_login", "sso", "two_factor"];
 
 fn wrong(kind: &str, secret: &str) -> Value {
@@ -56,13 +56,29 @@ fn wrong(kind: &str, secret: &str) -> Value {
     }
 }
 
-fn right(kind: &str) -> Option<Value> {
+async fn right(rig: &Rig, kind: &str) -> Option<Value> {
     match kind {
         "script" => Some(json!({"script_name": "farm", "script_key": "farm-key"})),
         "login" => Some(json!({"user_login": "td", "user_password": "td-word"})),
+        "session_token" => Some(session(rig, json!({"user_login": "td", "user_password": "td-word"})).await),
+        "sudo_as_login" => Some(json!({"script_name": "farm", "script_key": "farm-key", "sudo_as_login": "td"})),
         _ => None,
     }
 }
+
+/// Opens a session at the site itself.
+async fn session(rig: &Rig, auth: Value) -> Value {
+    session_at(&rig.site_url, auth).await
+}
+
+async fn session_at(url: &str, auth: Value) -> Value {
+    let (status, _, answer) = call_with_status(url, auth, "get_session_token", Value::Null).await;
+    assert_eq!(status, 200, "{answer}");
+    json!({"session_token": answer["results"]["session_id"]})
+}
+
+/// Questions to the site about the owner of a session.
+const OWNER_QUESTION: &str = "auth/access_token";
 
 /// What is sent before, and whether a successful answer to it proves the credential.
 const SENT: &[(&str, bool)] = &[
@@ -182,19 +198,24 @@ async fn no_answer_to_anything_opens_the_cache_to_a_wrong_credential() {
                 assert!(!text.contains(ROW) && how != "hit" && how != "stale", "{context}: {how} {text}");
             }
         }
-        if let Some(auth) = right(kind) {
+        assert_eq!(rig.site().requests.of(OWNER_QUESTION), 0, "{kind}: asked about a wrong token");
+        if let Some(auth) = right(&rig, kind).await {
             let (first, rows) = read(&http, &rig, &auth).await;
-            assert!(first == "unverified" && rows.contains(ROW), "{kind}: {first} {rows}");
+            let expected = if *kind == "session_token" { "unknown_caller" } else { "unverified" };
+            assert!(first == expected && rows.contains(ROW), "{kind}: {first} {rows}");
             // Calls before whose answers were lost may have written something; until a poll
-            // has seen the contrary, the site answers.
+            // has seen the contrary, the site answers. Whose a session is, is asked beside
+            // the caller.
             let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
             let (second, again) = loop {
                 let answer = read(&http, &rig, &auth).await;
-                if answer.0 != "pending_write" || std::time::Instant::now() > deadline {
+                let is_passing = matches!(answer.0.as_str(), "pending_write" | "unknown_caller" | "unverified");
+                if !is_passing || std::time::Instant::now() > deadline {
                     break answer;
                 }
             };
             assert!(second == "hit" && again.contains(ROW), "{kind}: {second} {again}");
+            rig.site().requests.reset();
         }
     }
     println!("{number} wrong credentials");
@@ -244,7 +265,7 @@ async fn a_revoked_key_is_refused_whatever_it_sends_meanwhile() {
     let settings = Settings { verify_every: Duration::from_millis(500), ..settings() };
     let rig = Rig::start(site(), written(CONFIGS), settings).await;
     let http = reqwest::Client::new();
-    let farm = right("script").expect("a credential");
+    let farm = right(&rig, "script").await.expect("a credential");
     while read(&http, &rig, &farm).await.0 != "hit" {}
     revoke(&rig);
     // Hits and answers of methods that need no login go on all the time: only the refusal
@@ -268,7 +289,7 @@ async fn a_revoked_key_is_refused_whatever_it_sends_meanwhile() {
 async fn a_credential_in_use_is_renewed_before_its_time_is_over() {
     let settings = Settings { verify_every: Duration::from_secs(2), ..settings() };
     let rig = Rig::start(site(), written(CONFIGS), settings).await;
-    let (http, farm) = (reqwest::Client::new(), right("script").expect("a credential"));
+    let (http, farm) = (reqwest::Client::new(), right(&rig, "script").await.expect("a credential"));
     // On a machine that stalls for the last quarter of the time, a read goes to the site
     // after all, and it begins anew.
     'anew: loop {
@@ -317,19 +338,26 @@ async fn stale_or_not(url: &str, auth: &Value) -> (String, HeaderMap, Value) {
 async fn who_was_good_before_a_restart_is_answered_while_the_site_is_away() {
     let rig = Rig::start(site(), written(CONFIGS), settings()).await;
     let http = reqwest::Client::new();
-    for kind in ["script", "login"] {
-        let auth = right(kind).expect("a credential");
+    let mut credentials = Vec::new();
+    for kind in ["script", "login", "session_token", "sudo_as_login"] {
+        let auth = right(&rig, kind).await.expect("a credential");
         while read(&http, &rig, &auth).await.0 != "hit" {}
+        credentials.push((kind, auth));
     }
+    // Whose a session is, is recorded beside the caller.
+    let is_recorded = |records: Vec<sgcache::state::CredentialRecord>| {
+        records.len() >= credentials.len() && records.iter().any(|record| record.session_owner.is_some())
+    };
+    while !is_recorded(rig.replica.state().credential_records().await.expect("records")) {}
     let (url, stop) = restarted(&rig, settings()).await;
     rig.site().troubles.next(u32::MAX, Trouble::Status(503));
-    for kind in ["script", "login"] {
-        let auth = right(kind).expect("a credential");
+    for (kind, auth) in credentials {
         let (how, headers, answer) = stale_or_not(&url, &auth).await;
-        assert_eq!(how, "stale", "{headers:?} {answer}");
+        assert_eq!(how, "stale", "{kind}: {headers:?} {answer}");
         assert_eq!(answer["results"]["entities"][0]["code"], ROW);
         let (how, _, answer) = stale_or_not(&url, &wrong(kind, "wrong")).await;
-        assert!(how == "unverified" && !answer.to_string().contains(ROW), "{how} {answer}");
+        let is_passed = how == "unverified" || (kind == "session_token" && how == "unknown_caller");
+        assert!(is_passed && !answer.to_string().contains(ROW), "{kind}: {how} {answer}");
     }
     stop.cancel();
 }
@@ -339,7 +367,7 @@ async fn a_request_that_fails_does_not_make_an_outage_for_a_revoked_key() {
     // A process that has just started knows the credential from the record of the last one.
     for trouble in [Trouble::Status(500), Trouble::DroppedBefore] {
         let rig = Rig::start(site(), written(CONFIGS), settings()).await;
-        let (http, farm) = (reqwest::Client::new(), right("script").expect("a credential"));
+        let (http, farm) = (reqwest::Client::new(), right(&rig, "script").await.expect("a credential"));
         while read(&http, &rig, &farm).await.0 != "hit" {}
         let (url, stop) = restarted(&rig, settings()).await;
         revoke(&rig);
@@ -349,4 +377,99 @@ async fn a_request_that_fails_does_not_make_an_outage_for_a_revoked_key() {
         assert!(how == "refused" && !answer.to_string().contains(ROW), "{how} {answer}");
         stop.cancel();
     }
+}
+
+/// Settings in which a login sees Shots and nothing else, and other logins nothing.
+fn limited_login() -> Settings {
+    let limits = Limits { types: Some(["Shot".into()].into()), ..Limits::default() };
+    Settings { callers: vec![CallerRule { name: CallerName::Login("td".into()), limits }], ..settings() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_has_the_scope_of_its_owner() {
+    let rig = Rig::start(site(), written(CONFIGS), limited_login()).await;
+    let person = json!({"login": "joe", "password_proxy": "joe-word", "name": "J"});
+    rig.site().create("HumanUser", person).expect("a person");
+    let http = reqwest::Client::new();
+    let login = json!({"user_login": "td", "user_password": "td-word"});
+    let sudo = json!({"script_name": "sgcache", "script_key": "sgcache-sim", "sudo_as_login": "td"});
+    let sessions = [session(&rig, login.clone()).await, session(&rig, sudo.clone()).await];
+    for auth in sessions.into_iter().chain([sudo]) {
+        while read(&http, &rig, &auth).await.0 != "hit" {}
+        let (_, headers, _) =
+            call_with_status(&rig.url, auth.clone(), "read", find("Project", json!([]), &["name"])).await;
+        assert_eq!(said(&headers), "scope", "{auth}");
+    }
+    let own = json!({"script_name": "sgcache", "script_key": "sgcache-sim"});
+    let own = session(&rig, own).await;
+    while read(&http, &rig, &own).await.0 != "hit" {}
+    let (_, headers, _) = call_with_status(&rig.url, own, "read", find("Project", json!([]), &["name"])).await;
+    assert_eq!(said(&headers), "hit");
+
+    let other = session(&rig, json!({"user_login": "joe", "user_password": "joe-word"})).await;
+    rig.site().requests.reset();
+    while rig.site().requests.of("read HumanUser") == 0 {
+        assert_eq!(read(&http, &rig, &other).await.0, "unknown_caller");
+    }
+    for _ in 0..5 {
+        assert_eq!(read(&http, &rig, &other).await.0, "unknown_caller");
+    }
+    assert_eq!(rig.site().requests.of(OWNER_QUESTION), 1);
+    let joe = json!({"script_name": "sgcache", "script_key": "sgcache-sim", "sudo_as_login": "joe"});
+    for _ in 0..3 {
+        assert_eq!(read(&http, &rig, &joe).await.0, "unknown_caller");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_was_opened_here_belongs_to_the_caller_who_opened_it() {
+    let rig = Rig::start(site(), written(CONFIGS), settings()).await;
+    let http = reqwest::Client::new();
+    let login = right(&rig, "login").await.expect("a credential");
+    let early = session_at(&rig.url, login.clone()).await;
+    while read(&http, &rig, &login).await.0 != "hit" {}
+    let auth = session_at(&rig.url, login.clone()).await;
+    let (how, rows) = read(&http, &rig, &auth).await;
+    assert!(how == "unverified" && rows.contains(ROW), "{how} {rows}");
+    assert_eq!(read(&http, &rig, &auth).await.0, "hit");
+    assert_eq!(rig.site().requests.of(OWNER_QUESTION), 0);
+    // Before the site had accepted the password elsewhere, its answer proved nothing here.
+    assert_eq!(read(&http, &rig, &early).await.0, "unknown_caller");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_ended_is_refused() {
+    let settings = Settings { verify_every: Duration::from_millis(500), ..settings() };
+    let rig = Rig::start(site(), written(CONFIGS), settings).await;
+    let http = reqwest::Client::new();
+    let auth = right(&rig, "session_token").await.expect("a credential");
+    while read(&http, &rig, &auth).await.0 != "hit" {}
+    rig.site().end_sessions();
+    loop {
+        let (how, text) = read(&http, &rig, &auth).await;
+        if how == "refused" || how == "unverified" {
+            assert!(!text.contains(ROW), "{text}");
+            break;
+        }
+        assert_eq!(how, "hit");
+    }
+    let (how, text) = read(&http, &rig, &auth).await;
+    assert!(!text.contains(ROW), "{how} {text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_site_that_does_not_say_whose_a_session_is_answers_itself() {
+    let rig = Rig::start(site(), written(CONFIGS), settings()).await;
+    let rule = Rule {
+        method: Some(OWNER_QUESTION.to_owned()),
+        ..Rule::always(Trouble::Answer { status: 400, body: r#"{"errors":[]}"#.to_owned() })
+    };
+    rig.site().troubles.order(rule, Timestamp(0));
+    let http = reqwest::Client::new();
+    let auth = right(&rig, "session_token").await.expect("a credential");
+    while rig.site().requests.of(OWNER_QUESTION) == 0 {
+        assert_eq!(read(&http, &rig, &auth).await.0, "unknown_caller");
+    }
+    let (how, rows) = read(&http, &rig, &auth).await;
+    assert!(how == "unknown_caller" && rows.contains(ROW), "{how} {rows}");
 }

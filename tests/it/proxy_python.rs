@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
-use sgcache::proxy::{Semantics, Settings};
+use sgcache::proxy::{CallerName, CallerRule, Limits, Semantics, Settings};
 use sgcache::sim::{Edits, Site, SiteSettings, Trouble};
 
 use crate::proxy_rig::{Rig, shipped};
@@ -99,6 +99,19 @@ async fn a_library_on_top_of_the_client_works_through_the_proxy() {
     let (output, said) = run(python, "test_pyshotgrid.py", vec![rig.url.clone()]).await;
     assert!(output.status.success() && said.contains("OK"), "{said}");
     assert!(hits(&rig) > 0.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_of_the_official_client_are_answered_from_the_cache() {
+    let Some(python) = python(SUITE) else { return };
+    let site = Site::generated(3, 600);
+    let person = serde_json::json!({"login": "artist", "password_proxy": "a word", "name": "A B"});
+    site.create("HumanUser", person).expect("a person");
+    let callers = vec![CallerRule { name: CallerName::Login("artist".into()), limits: Limits::default() }];
+    let rig = Rig::start(site, shipped(), Settings { callers, ..Settings::default() }).await;
+    let arguments = [&rig.url, &rig.site_url, "artist", "a word"].map(str::to_owned).to_vec();
+    let (output, said) = run(python, "test_sessions.py", arguments).await;
+    assert!(output.status.success() && said.contains("OK"), "{said}");
 }
 
 /// Starts a proxy that assumes every reading which the site has.

@@ -64,7 +64,7 @@ impl Site {
         *self.event_ids() = moment.event_ids.clone();
         moments.retain(|_, moment| moment.rows.at <= at);
         self.scenario.replica.start_over(&world);
-        self.sessions.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.end_sessions();
         true
     }
 
