@@ -104,7 +104,10 @@ async fn a_page_that_stays_is_named_and_not_shown() {
     proxy.plan("/", 99, Fault::Answer { status: 502, headers: vec![], body: "<html>Bad gateway</html>" });
     let error = client([proxy.url.as_str()]).send(&Call::get("/_cluster/health")).await.unwrap_err();
     assert_eq!((error.kind(), error.status()), (ErrorKind::Malformed, Some(502)));
-    assert!(error.to_string().contains("a page of HTML (after 5 attempts)") && !error.to_string().contains("gateway<"), "{error}");
+    assert!(
+        error.to_string().contains("a page of HTML (after 5 attempts)") && !error.to_string().contains("gateway<"),
+        "{error}"
+    );
 }
 
 #[tokio::test]
