@@ -53,8 +53,8 @@ pub async fn run(options: &Options) -> anyhow::Result<()> {
     let proxy = Proxy::new(made).await?;
     let listener = ApiListener::bind(([127, 0, 0, 1], 0).into(), &settings).await?;
     let url = format!("http://{}", listener.address());
-    let (router, end) = (proxy.router(), stop.clone());
-    tokio::spawn(async move { listener.serve(router, end).await });
+    let (router, metrics, end) = (proxy.router(), parts.metrics.clone(), stop.clone());
+    tokio::spawn(async move { listener.serve(router, &metrics, end).await });
     let end = stop.clone();
     tokio::spawn(async move { proxy.run(end).await });
     let canned = canned().await?;

@@ -125,10 +125,10 @@ impl Daemon {
             let (engine, snapshots, names, commands) = reloading.clone();
             reload::watch(engine, snapshots, names, commands)
         }));
-        let (bound, until) = (Arc::new(bound), stop.clone());
+        let (bound, until, metrics) = (Arc::new(bound), stop.clone(), engine.online.metrics.clone());
         tasks.push(supervisor.spawn(Loop::OpsListener, move || {
-            let (router, until) = (router.clone(), until.clone());
-            sharing(&bound, |it| async move { it.serve(router, until).await })
+            let (router, metrics, until) = (router.clone(), metrics.clone(), until.clone());
+            sharing(&bound, |it| async move { it.serve(router, &metrics, until).await })
         }));
         let until = stop.clone();
         let measured = Arc::clone(&snapshots);
@@ -254,15 +254,17 @@ fn follow_settings(pipelines: &[Arc<Pipeline>]) -> sync::Settings {
     settings
 }
 
-/// Shows in the metrics how the store is, also while nobody asks for a status.
+/// Shows in the metrics how the store is, also while no status is asked for; ends when
+/// the store is lost to this process.
 async fn measure(snapshots: Arc<Snapshots>, stop: CancellationToken) {
     loop {
         beat(MEASURE_BOUND).await;
-        let measured = async {
-            snapshots.measure_store().await;
-            tokio::time::sleep(MEASURE_EVERY).await;
-        };
-        if stop.run_until_cancelled(measured).await.is_none() {
+        let Some(health) = stop.run_until_cancelled(snapshots.measure_store()).await else { return };
+        if health.is_lost {
+            // A loop that ends again and again is given up, and with it the process.
+            return tracing::error!(reason = health.message, "the store is lost to this process");
+        }
+        if stop.run_until_cancelled(tokio::time::sleep(MEASURE_EVERY)).await.is_none() {
             return;
         }
     }
@@ -293,10 +295,10 @@ async fn open(listener: ApiListener, engine: &Arc<Engine>) -> Result<[JoinHandle
         let until = until.clone();
         sharing(&proxy, |it| async move { it.run(until).await })
     });
-    let listener = Arc::new(listener);
+    let (listener, metrics) = (Arc::new(listener), online.metrics.clone());
     let served = supervisor.spawn(Loop::ApiListener, move || {
-        let (router, stop) = (router.clone(), stop.clone());
-        sharing(&listener, |it| async move { it.serve(router, stop).await })
+        let (router, metrics, stop) = (router.clone(), metrics.clone(), stop.clone());
+        sharing(&listener, |it| async move { it.serve(router, &metrics, stop).await })
     });
     Ok([kept, served])
 }

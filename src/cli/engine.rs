@@ -207,8 +207,8 @@ impl Engine {
         for sink in &self.sinks {
             match sink {
                 Sink::Prometheus(_) if !outputs.prometheus => {}
-                Sink::Elasticsearch(..) => sink.deliver(&shortened(report, outputs.elasticsearch)),
-                _ => sink.deliver(report),
+                Sink::Elasticsearch(..) => sink.deliver(&shortened(report, outputs.elasticsearch)).await,
+                _ => sink.deliver(report).await,
             }
         }
         let remembered = history::remember(&self.online.state, report).await;
@@ -219,15 +219,12 @@ impl Engine {
 
     /// Returns how many documents about runs wait to be delivered, those of jobs
     /// beside this process included.
-    pub fn reports_waiting(&self) -> u64 {
-        let waiting = self.delivery.as_ref().map(|delivery| delivery.outbox().len());
-        waiting
-            .transpose()
-            .unwrap_or_else(|error| {
-                tracing::warn!(%error, "the outbox of reports cannot be read");
-                None
-            })
-            .unwrap_or_default()
+    pub async fn reports_waiting(&self) -> u64 {
+        let Some(delivery) = &self.delivery else { return 0 };
+        delivery.outbox().len().await.unwrap_or_else(|error| {
+            tracing::warn!(%error, "the number of waiting reports is unknown, shown as 0");
+            0
+        })
     }
 
     /// Stops, and sends the reports that wait, for a few seconds.
@@ -311,21 +308,22 @@ pub fn differences(online: &Online, delivery: Option<&Delivery>) -> Option<OnDif
     let outbox = Arc::clone(delivery?.outbox());
     let wording = Wording::new(online.config.shotgun.name());
     let instance = instance();
-    Some(Arc::new(move |difference: &Difference| {
-        let Difference { class, method, argument, site, cache } = difference;
+    Some(Arc::new(move |difference: Difference| {
+        let Difference { class, method, argument, site, cache } = &difference;
         let seen = ShadowDifference { instance: &instance, class, method, argument, site, cache };
-        if let Err(error) = outbox.put(&[seen.document(Utc::now(), &wording)]) {
-            tracing::error!(%error, "a difference is lost to Elasticsearch");
-        }
+        let (document, outbox) = (seen.document(Utc::now(), &wording), Arc::clone(&outbox));
+        Box::pin(async move {
+            if let Err(error) = outbox.put(&[document]).await {
+                tracing::error!(%error, "a difference is lost to Elasticsearch");
+            }
+        })
     }))
 }
 
 /// The way of reports to a cluster, where one is configured.
 fn delivery(online: &Online) -> Result<Option<Arc<Delivery>>, Failure> {
     let Some(settings) = &online.config.reports.elasticsearch else { return Ok(None) };
-    let path = online.config.data_dir.join("state.sqlite");
-    let outbox = Outbox::open(&path, OUTBOX_LIMIT, online.metrics.clone())
-        .map_err(|error| Failure::internal(format!("the outbox of reports in {}: {error}", path.display())))?;
+    let outbox = Outbox::new(online.state.clone(), OUTBOX_LIMIT, online.metrics.clone());
     let client = elastic::Client::new(&settings.transport())
         .map_err(|error| Failure::config(format!("reports.elasticsearch: {error}")))?;
     Ok(Some(Arc::new(Delivery::new(client, &settings.prefix, Arc::new(outbox)))))

@@ -17,7 +17,7 @@ use super::Failure;
 use super::engine::{Engine, claim};
 use crate::pipeline::{self, ClaimSource, Command, Event, Heartbeat, Observer, Pauses, Pipeline, PlanState};
 use crate::report::{self, RunReport, history};
-use crate::state::State;
+use crate::state::{State, StateError, Unreadable};
 use crate::supervisor::beat;
 
 /// How long runs may take to end once the daemon is told to stop.
@@ -151,7 +151,16 @@ fn claims(state: &State) -> ClaimSource {
 
 /// Returns the plan that the last scheduler left.
 pub(super) async fn stored_plan(state: &State) -> Result<PlanState, Failure> {
-    Ok(state.plan().await?.and_then(|plan| serde_json::from_value(plan).ok()).unwrap_or_default())
+    let anew = |error: &dyn std::fmt::Display| {
+        Unreadable::Plan.note("the plan of the scheduler: what is due is planned anew", error);
+        PlanState::default()
+    };
+    match state.plan().await {
+        Ok(Some(plan)) => Ok(serde_json::from_value(plan).unwrap_or_else(|error| anew(&error))),
+        Ok(None) => Ok(PlanState::default()),
+        Err(error @ StateError::Malformed { .. }) => Ok(anew(&error)),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Reads which pipelines are paused; `None` when the state cannot be read.

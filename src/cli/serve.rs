@@ -18,6 +18,7 @@ use super::daemon::{closed, interrupted, sharing};
 use super::engine::instance;
 use crate::config::{ElasticsearchSettings, StoreSettings};
 use crate::elastic;
+use crate::metrics::Metrics;
 use crate::proxy::{ApiListener, Leader, Mode, Parts, Proxy};
 use crate::server::{Bound, Control, Ops, StatusSnapshot, StoreStatus, TypeState, TypeStatus};
 use crate::state;
@@ -76,10 +77,10 @@ pub async fn run(config: Option<&Path>) -> Result<u8, Failure> {
     let control = Control::new(bound.address());
     let access = observer.online.config.listen.ops_access.clone();
     let metrics = observer.online.metrics.clone();
-    let ops = Ops::new(metrics, control, move || sharing(&observer, |it| async move { it.snapshot().await }))
+    let ops = Ops::new(metrics.clone(), control, move || sharing(&observer, |it| async move { it.snapshot().await }))
         .with_access(access)
         .with_supervisor(supervisor.clone());
-    let tasks = start(&supervisor, &stop, proxy, listener, (bound, ops));
+    let tasks = start(&supervisor, &stop, (proxy, listener), (bound, ops), &metrics);
     let failed = tokio::select! {
         () = interrupted() => None,
         failed = supervisor.failed() => Some(failed),
@@ -97,24 +98,25 @@ pub async fn run(config: Option<&Path>) -> Result<u8, Failure> {
 fn start(
     supervisor: &Supervisor,
     stop: &CancellationToken,
-    proxy: Proxy,
-    listener: ApiListener,
+    (proxy, listener): (Proxy, ApiListener),
     (bound, ops): (Bound, Ops),
+    metrics: &Metrics,
 ) -> [JoinHandle<()>; 3] {
     let [kept, served, shown] = [stop.clone(), stop.clone(), stop.clone()];
     let (api, router) = (proxy.router(), ops.router());
+    let (counted, metrics) = (metrics.clone(), metrics.clone());
     let (proxy, listener, bound) = (Arc::new(proxy), Arc::new(listener), Arc::new(bound));
     let freshness = move || {
         let stop = kept.clone();
         sharing(&proxy, |it| async move { it.run(stop).await })
     };
     let api_listener = move || {
-        let (router, stop) = (api.clone(), served.clone());
-        sharing(&listener, |it| async move { it.serve(router, stop).await })
+        let (router, metrics, stop) = (api.clone(), counted.clone(), served.clone());
+        sharing(&listener, |it| async move { it.serve(router, &metrics, stop).await })
     };
     let ops_listener = move || {
-        let (router, stop) = (router.clone(), shown.clone());
-        sharing(&bound, |it| async move { it.serve(router, stop).await })
+        let (router, metrics, stop) = (router.clone(), metrics.clone(), shown.clone());
+        sharing(&bound, |it| async move { it.serve(router, &metrics, stop).await })
     };
     [
         supervisor.spawn(Loop::Freshness, freshness),

@@ -202,8 +202,9 @@ impl Snapshots {
             version: String::new(),
             up: health.ok,
             problem: (!health.ok).then_some(health.message),
+            write_problem: health.write_problem,
             size_bytes: health.bytes,
-            reports_waiting: self.engine.reports_waiting(),
+            reports_waiting: self.engine.reports_waiting().await,
         }
     }
 

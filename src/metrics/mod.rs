@@ -33,7 +33,8 @@ pub use declare::{Declared, Kind};
 pub use family::{Counters, Family, Gauges, Histograms, Labels, OTHER, Vector};
 pub use log::CountLog;
 pub use table::{
-    About, Imports, Leader, Loops, PASS_REASONS, Proxy, Reports, Scheduler, Source, Store, Sync, Tasks, Validation,
+    About, Imports, Leader, Listeners, Loops, PASS_REASONS, Proxy, Reports, Scheduler, Source, Store, Sync, Tasks,
+    Validation,
 };
 
 /// The content type of what [`Metrics::render`] returns.
@@ -59,6 +60,8 @@ pub struct All {
     pub tasks: Tasks,
     /// The scheduler itself.
     pub scheduler: Scheduler,
+    /// Both listeners.
+    pub listeners: Listeners,
     /// The api listener.
     pub proxy: Proxy,
     /// Documents about runs on their way to Elasticsearch.
@@ -106,6 +109,7 @@ impl Metrics {
         let imports = Imports::declare(&mut registrar);
         let tasks = Tasks::declare(&mut registrar);
         let scheduler = Scheduler::declare(&mut registrar);
+        let listeners = Listeners::declare(&mut registrar);
         let proxy = Proxy::declare(&mut registrar);
         let reports = Reports::declare(&mut registrar);
         let leader = Leader::declare(&mut registrar);
@@ -122,6 +126,7 @@ impl Metrics {
             imports,
             tasks,
             scheduler,
+            listeners,
             proxy,
             reports,
             leader,

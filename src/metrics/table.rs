@@ -51,6 +51,28 @@ const POLL_REASON: Axis = Axis::Fixed(
 );
 const EVENT_OPERATION: Axis = Axis::Fixed("operation", &["create", "change", "retire", "revive", "link"]);
 const SKIP_REASON: Axis = Axis::Fixed("reason", &["not_cached_type", "duplicate", "no_entity", "other"]);
+/// Who turned a request away; the names of [`crate::supervisor::Loop`] without `_listener`.
+const LISTENER: Axis = Axis::Fixed("listener", &["api", "ops"]);
+/// Why a listener refuses a request or closes a connection: 408 (`head_timeout`,
+/// `body_timeout`), 413 (`too_large`), 431 (`head_too_large`), 503 (`memory`, `busy`,
+/// `connections`, `site_busy`), or without an answer.
+const REFUSAL: Axis = Axis::Fixed(
+    "reason",
+    &[
+        "head_timeout",
+        "head_too_large",
+        "head_malformed",
+        "body_timeout",
+        "too_large",
+        "memory",
+        "busy",
+        "connections",
+        "evicted",
+        "site_busy",
+    ],
+);
+/// What the state holds; `state::Unreadable` has the same names.
+const STATE_VALUE: Axis = Axis::Fixed("kind", &["expected", "type", "run", "plan", "credential", "cursor"]);
 const EVENT_FAILURE: Axis = Axis::Fixed("reason", &["malformed", "refused", "other"]);
 const ROW_OUTCOME: Axis = Axis::Fixed("outcome", &["written", "unchanged", "stale", "absent", "filtered", "refused"]);
 const MARK_KIND: Axis = Axis::Fixed(
@@ -262,6 +284,9 @@ metrics! {
         incarnation: Gauge = gauge("sgcache_sync_incarnation", First::Zero);
         /// What was refused for good, by what it is.
         dead_letters: Gauges = gauges("sgcache_dead_letters", &[DEAD_KIND], First::Zero);
+        /// Values in `state.sqlite` that could not be read since the start, by what they are.
+        /// What they stood for is read or done again.
+        unreadable: Gauges = gauges("sgcache_state_unreadable_values", &[STATE_VALUE], First::Zero);
         /// Entities that the site answers for because the cache cannot hold them.
         quarantined: Gauges = gauges(
             "sgcache_quarantined_entities", &[Axis::EntityType], First::Zero);
@@ -399,6 +424,15 @@ metrics! {
         last_tick: Gauge = gauge("sgcache_scheduler_last_tick_timestamp_seconds", First::Start);
         /// Jumps of the local clock.
         clock_jumps: IntCounter = counter("sgcache_scheduler_clock_jumps_total");
+    }
+}
+
+metrics! {
+    /// The listeners.
+    struct Listeners {
+        /// Requests that were refused and connections that were closed to keep within the
+        /// bounds, by why.
+        refusals: Counters = counters("sgcache_listener_refusals_total", &[LISTENER, REFUSAL]);
     }
 }
 

@@ -218,8 +218,7 @@ impl Jobs {
 
     /// Returns how many requests imports of this process have made so far.
     fn import_requests(&self) -> u64 {
-        let labels = [("method", Purpose::Import.label())];
-        self.replica.metrics().value("sgcache_source_requests_total", &labels).unwrap_or_default() as u64
+        self.replica.client().requests(Purpose::Import)
     }
 
     async fn rows(&self, layouts: &[TypeLayout]) -> Result<Vec<(EntityType, u64)>, JobError> {

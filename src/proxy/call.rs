@@ -19,6 +19,7 @@ use super::reason::{Pass, Reason};
 use super::settings::{Mode, OnDirty};
 use super::shadow::Comparison;
 use super::upstream::{BufferedResponse, Outgoing, Unreachable, forwarded};
+use super::verification::while_first;
 use super::write_call;
 use crate::api3;
 use crate::filter::Query;
@@ -111,35 +112,59 @@ impl Call {
 
 async fn answer_to(proxy: &Arc<Inner>, call: Call) -> Outcome {
     let pass = match proxy.settings.mode {
-        Mode::Serve => match consider(proxy, &call, false).await {
-            Ok(Ready::Refuse(whole)) => return repeat(&whole, "refused", None),
-            Ok(Ready::Serve(serve)) => match carry_out(proxy, &call, &serve, "hit").await {
-                Ok(outcome) => return outcome,
-                Err(pass) => pass,
-            },
+        Mode::Serve => match serve(proxy, &call).await {
+            Ok(outcome) => return outcome,
+            // While the site is down there is no answer to wait for.
+            Err(pass) if pass.reason == Reason::Unverified && can_prove(&call) && !proxy.upstream.is_down() => {
+                return prove(proxy, &call, pass).await;
+            }
             Err(pass) => pass,
         },
         Mode::Shadow => return shadowed(proxy, call).await,
         Mode::Pass => Pass::new(Reason::Mode, "`api.mode` is `pass`"),
     };
-    let older = older_answer(proxy, &call, &pass).await;
+    ask_site(proxy, &call, pass).await
+}
+
+/// Answers from the cache, or repeats a refusal; the error says why the site answers.
+async fn serve(proxy: &Arc<Inner>, call: &Call) -> Result<Outcome, Pass> {
+    match consider(proxy, call, false).await? {
+        Ready::Refuse(whole) => Ok(repeat(&whole, "refused", None)),
+        Ready::Serve(serve) => carry_out(proxy, call, &serve, "hit").await,
+    }
+}
+
+/// Sends the first request of a credential to the site; the others wait for its answer,
+/// and go to the site themselves when that has not proved the credential.
+async fn prove(proxy: &Arc<Inner>, call: &Call, pass: Pass) -> Outcome {
+    let first = proxy.verifications.begin(call.caller.digest, proxy.settings.patience).await;
+    // Also the first one: the answer may have come between the decision and this.
+    match serve(proxy, call).await {
+        Ok(outcome) => while_first(first, std::future::ready(outcome)).await,
+        Err(again) if first.is_none() => ask_site(proxy, call, again).await,
+        Err(_) => while_first(first, ask_site(proxy, call, pass)).await,
+    }
+}
+
+async fn ask_site(proxy: &Arc<Inner>, call: &Call, pass: Pass) -> Outcome {
+    let older = older_answer(proxy, call, &pass).await;
     // One failure of the site does not make an acknowledged write unseen: then it is asked.
     let gives_older = match pass.reason {
         Reason::PendingWrite => proxy.upstream.is_down_for(proxy.settings.patience),
         _ => proxy.upstream.is_down(),
     };
     if let Some(outcome) = older.as_ref().filter(|_| gives_older) {
-        return older_outcome(proxy, &call, outcome, &pass).await;
+        return older_outcome(proxy, call, outcome, &pass).await;
     }
     if pass.reason != Reason::PendingWrite {
-        return forward(proxy, &call, pass, older).await;
+        return forward(proxy, call, pass, older).await;
     }
     // The site has the write, the cache will: whoever has it first answers, so that a
     // read that waits costs no more than the site itself.
     tokio::select! {
         biased;
-        outcome = when_visible(proxy, &call) => outcome,
-        outcome = forward_pending(proxy, &call, pass, older) => outcome,
+        outcome = when_visible(proxy, call) => outcome,
+        outcome = forward_pending(proxy, call, pass, older) => outcome,
     }
 }
 
@@ -182,12 +207,8 @@ async fn when_visible(proxy: &Arc<Inner>, call: &Call) -> Outcome {
     loop {
         // Before the decision: what comes in between is not waited for.
         watch.see();
-        let reason = match consider(proxy, call, false).await {
-            Ok(Ready::Refuse(whole)) => return repeat(&whole, "refused", None),
-            Ok(Ready::Serve(serve)) => match carry_out(proxy, call, &serve, "hit").await {
-                Ok(outcome) => return outcome,
-                Err(pass) => pass.reason,
-            },
+        let reason = match serve(proxy, call).await {
+            Ok(outcome) => return outcome,
             Err(pass) => pass.reason,
         };
         if reason != Reason::PendingWrite {
@@ -315,12 +336,16 @@ fn credential_question(body: &[u8]) -> Option<(api3::Auth, String)> {
     Some((request.auth?, ty.to_owned()))
 }
 
-/// Learns from an answer whether the credential of the request is good, where nothing
-/// but that credential can have led to it.
+/// Tells whether an answer to the request can prove its credential: nothing else can have
+/// led to it.
+fn can_prove(call: &Call) -> bool {
+    call.asked.as_ref().is_ok_and(|asked| !asked.odd) && callers::is_plain(&call.outgoing.headers)
+}
+
+/// Learns from an answer whether the credential of the request is good.
 pub(super) async fn learn(proxy: &Arc<Inner>, call: &Call, answer: &Arc<BufferedResponse>) {
     if let Ok(asked) = &call.asked
-        && !asked.odd
-        && callers::is_plain(&call.outgoing.headers)
+        && can_prove(call)
     {
         proxy.callers.learn(&call.caller, &asked.request.method, answer).await;
         bind_session(proxy, call);

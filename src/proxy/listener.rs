@@ -28,10 +28,11 @@ use super::schema_cache::SchemaCache;
 use super::settings::Settings;
 use super::shadow::{OnDifference, Shadow};
 use super::upstream::{Outgoing, Upstream};
+use super::verification::Verifications;
 use super::{call, decide, passthrough};
 use crate::api3;
 use crate::schema::Schema;
-use crate::server::{BodyCut, Peer};
+use crate::server::{BodyCut, Peer, Refusals};
 use crate::shotgun;
 use crate::state::{ReplicationStatus, StateError};
 use crate::sync::Replica;
@@ -103,6 +104,7 @@ pub(super) struct Inner {
     pub upstream: Upstream,
     pub schemas: SchemaCache,
     pub plans: PlanCache,
+    pub verifications: Verifications,
     pub access_log: Option<AccessLog>,
     memory: MemoryBudget,
     reading: Semaphore,
@@ -136,6 +138,7 @@ impl Proxy {
             upstream,
             schemas,
             plans,
+            verifications: Verifications::default(),
             access_log,
             memory,
             reading,
@@ -199,7 +202,12 @@ async fn handle(State(proxy): State<Arc<Inner>>, request: Request<Body>) -> Resp
         let (asked, _tree) = read_large(&proxy, &body).await?.unzip();
         Ok::<_, Refusal>(call::json(&proxy, outgoing, body, asked).await)
     };
-    answered.await.unwrap_or_else(|refusal| refusal.answer())
+    answered.await.unwrap_or_else(|refusal| {
+        if let Some(reason) = refusal.reason() {
+            Refusals::of(proxy.freshness.replica().metrics(), "api").count(reason);
+        }
+        refusal.answer()
+    })
 }
 
 /// Ends a request in flight, also when its caller has left.
@@ -229,6 +237,18 @@ enum Refusal {
 }
 
 impl Refusal {
+    /// Returns the name in the metrics; `None` for what the server counts, or the peer
+    /// did by itself.
+    fn reason(self) -> Option<&'static str> {
+        match self {
+            Self::TooLong(_) => Some("too_large"),
+            Self::TricklesIn => Some("body_timeout"),
+            Self::OutOfMemory(_) => Some("memory"),
+            Self::Busy => Some("busy"),
+            Self::TooSlow(_) | Self::Incomplete => None,
+        }
+    }
+
     /// The connection is closed, because the rest of the request is not read.
     fn answer(self) -> Response<Body> {
         let status = match self {

@@ -38,6 +38,7 @@ mod write_call;
 mod write_confirmation;
 pub mod write_effects;
 mod envelope;
+mod in_flight;
 pub mod explain;
 pub mod listener;
 mod memory;
@@ -54,6 +55,7 @@ pub mod settings;
 pub mod shadow;
 pub mod summary;
 mod upstream;
+mod verification;
 mod visibility;
 
 pub use crate::server::{ConnectionBounds, Tls};

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::Semaphore;
@@ -56,7 +57,7 @@ pub struct Difference {
 }
 
 /// Called with each difference.
-pub type OnDifference = Arc<dyn Fn(&Difference) + Send + Sync>;
+pub type OnDifference = Arc<dyn Fn(Difference) -> BoxFuture<'static, ()> + Send + Sync>;
 
 /// Returns what was kept in a data directory.
 ///
@@ -120,7 +121,7 @@ impl Shadow {
             Judged::Equal | Judged::Skipped => None,
         };
         if let (Some(difference), Some(on_difference)) = (&difference, &self.on_difference) {
-            on_difference(difference);
+            on_difference(difference.clone()).await;
         }
         let copy = self.count(word, difference);
         if let Err(error) = freshness.replica().state().keep(KEPT, &copy).await {

@@ -9,7 +9,8 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::settings::Settings;
-use crate::server::HttpServer;
+use crate::metrics::Metrics;
+use crate::server::{HttpServer, Refusals};
 
 /// Why the api listener cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -74,7 +75,7 @@ impl ApiListener {
 
     /// Serves until `stop`, then finishes the requests under way. Accepting
     /// goes on after failures.
-    pub async fn serve(&self, router: Router, stop: CancellationToken) {
-        self.server.serve(router, stop).await;
+    pub async fn serve(&self, router: Router, metrics: &Metrics, stop: CancellationToken) {
+        self.server.serve(router, Refusals::of(metrics, "api"), stop).await;
     }
 }

@@ -4,24 +4,23 @@
 //! again after them; nothing else is repeated. Identical reads in flight are sent
 //! once. The answer is never looked into here.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use bytes::{Bytes, BytesMut};
-use futures::FutureExt;
-use futures::future::{BoxFuture, Shared};
 use reqwest::Url;
 use tokio::sync::Semaphore;
 
 use super::callers::Digest;
+use super::in_flight::InFlightRequests;
 use super::memory::{MemoryBudget, OutOfMemory};
 use super::settings::Settings;
 use crate::api3;
 use crate::entity::Timestamp;
 use crate::metrics::Metrics;
 use crate::retry::retry_after;
+use crate::server::Refusals;
 use crate::shotgun;
 use crate::shotgun::SiteHealth;
 use crate::sync::{Replica, SiteClock};
@@ -80,8 +79,6 @@ impl Unreachable {
     }
 }
 
-type InFlight = Shared<BoxFuture<'static, Result<Arc<BufferedResponse>, Unreachable>>>;
-
 /// The site, as the proxy reaches it; clones share everything.
 #[derive(Clone)]
 pub(super) struct Upstream(Arc<Inner>);
@@ -97,7 +94,7 @@ struct Inner {
     clock: SiteClock,
     health: SiteHealth,
     metrics: Metrics,
-    in_flight: Mutex<HashMap<Digest, InFlight>>,
+    in_flight: InFlightRequests,
 }
 
 impl Upstream {
@@ -124,7 +121,7 @@ impl Upstream {
             clock: replica.clock().clone(),
             health: replica.client().health().clone(),
             metrics: replica.metrics().clone(),
-            in_flight: Mutex::default(),
+            in_flight: InFlightRequests::default(),
         })))
     }
 
@@ -180,33 +177,15 @@ impl Upstream {
         body: Bytes,
         patient: bool,
     ) -> Result<Arc<BufferedResponse>, Unreachable> {
-        let request = {
-            let mut in_flight = lock(&self.0.in_flight);
-            match in_flight.get(&key) {
-                Some(request) => {
-                    self.0.metrics.proxy.coalesced.inc();
-                    request.clone()
-                }
-                None => {
-                    let request = self.start(key, outgoing, body, patient);
-                    in_flight.insert(key, request.clone());
-                    request
-                }
-            }
-        };
-        request.await
-    }
-
-    /// The request is a task of its own: it goes on when its first caller leaves, and
-    /// nobody joins one that has landed.
-    fn start(&self, key: Digest, outgoing: Outgoing, body: Bytes, patient: bool) -> InFlight {
         let upstream = self.clone();
-        let task = tokio::spawn(async move {
-            // Also when this panics: the key would give its error to every later caller.
-            let _landed = Landed { upstream: &upstream, key };
-            upstream.send_buffered(&outgoing, body, patient).await.map(Arc::new)
-        });
-        task.map(|landed| landed.unwrap_or_else(|error| Err(Unreachable::unknown(error.to_string())))).boxed().shared()
+        let (joined, answer) = self
+            .0
+            .in_flight
+            .join(key, || async move { upstream.send_buffered(&outgoing, body, patient).await.map(Arc::new) });
+        if joined {
+            self.0.metrics.proxy.coalesced.inc();
+        }
+        answer.await
     }
 
     /// Sends a request and reads the whole answer. Patient ones wait out what the
@@ -277,7 +256,10 @@ impl Upstream {
         let url = address(&inner.site, &outgoing.target)?;
         let slots = if kind == Body::Whole { &inner.slots } else { &inner.upload_slots };
         let slot = tokio::time::timeout(SLOT_TIMEOUT, slots.acquire()).await;
-        let busy = |_| Unreachable::never_sent("as many requests to it are in flight as there may be");
+        let busy = |_| {
+            Refusals::of(&inner.metrics, "api").count("site_busy");
+            Unreachable::never_sent("as many requests to it are in flight as there may be")
+        };
         let _slot = slot.map_err(busy)?.map_err(|error| Unreachable::never_sent(error.to_string()))?;
         let request = inner.http.request(outgoing.method.clone(), url).headers(forwarded(&outgoing.headers)).body(body);
         let begun = Instant::now();
@@ -384,18 +366,6 @@ fn address(site: &Url, target: &str) -> Result<Url, Unreachable> {
     Ok(url)
 }
 
-/// Takes a request out of those that others may join.
-struct Landed<'a> {
-    upstream: &'a Upstream,
-    key: Digest,
-}
-
-impl Drop for Landed<'_> {
-    fn drop(&mut self) {
-        lock(&self.upstream.0.in_flight).remove(&self.key);
-    }
-}
-
 /// Headers that belong to one connection, and the name of this host.
 const OWN: &[&str] = &[
     "host",
@@ -422,10 +392,6 @@ pub(super) fn forwarded(headers: &HeaderMap) -> HeaderMap {
 fn date(headers: &HeaderMap) -> Option<Timestamp> {
     let moment = chrono::DateTime::parse_from_rfc2822(headers.get(header::DATE)?.to_str().ok()?).ok()?;
     Some(Timestamp(moment.timestamp()))
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -130,6 +130,8 @@ impl Delivery {
     ///
     /// [`DeliveryError`]; what was not delivered waits on.
     pub async fn drain(&self) -> Result<(), DeliveryError> {
+        // Other processes put documents in, too.
+        self.outbox.show().await?;
         loop {
             let batch = self.next_batch().await?;
             if batch.is_empty() {
@@ -157,9 +159,7 @@ impl Delivery {
     }
 
     async fn next_batch(&self) -> Result<Vec<Waiting>, DeliveryError> {
-        let outbox = self.outbox.clone();
-        let read = tokio::task::spawn_blocking(move || outbox.waiting(BATCH)).await;
-        Ok(read.map_err(|error| DeliveryError::Store(error.to_string()))??)
+        Ok(self.outbox.waiting(BATCH).await?)
     }
 
     async fn deliver(&self, batch: &[Waiting], layout: Layout) -> Result<(), DeliveryError> {
@@ -181,9 +181,7 @@ impl Delivery {
                 ItemOutcome::StoreFault(reason) => fault = Some(reason),
             }
         }
-        let outbox = self.outbox.clone();
-        let settled = tokio::task::spawn_blocking(move || outbox.settle(&delivered, &refused));
-        settled.await.map_err(|error| DeliveryError::Store(error.to_string()))??;
+        self.outbox.finish(delivered, refused).await?;
         match fault {
             None => Ok(()),
             Some(reason) => {

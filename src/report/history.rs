@@ -7,8 +7,8 @@
 
 use chrono::Utc;
 
-use super::RunReport;
-use crate::state::{RunRow, State, StateError};
+use super::{RunReport, Status};
+use crate::state::{RunRow, State, StateError, Unreadable};
 use crate::yaml::to_json;
 
 /// How far back the last finished run of a pipeline is looked for.
@@ -34,11 +34,8 @@ pub async fn close_abandoned(state: &State) -> Result<usize, StateError> {
         if state.is_run_owned(&row.run_id).await? {
             continue;
         }
-        let Some(mut report) = report_of(row) else { continue };
-        report.finished_at = Some(Utc::now());
-        report.reason = Some(format!("its process ended before the run did ({})", report.instance));
         // Its owner may have finished it since it was read here: then that counts.
-        closed += usize::from(state.close_run(&row_of(&report)).await?);
+        closed += usize::from(state.close_run(&interrupted(row)).await?);
     }
     Ok(closed)
 }
@@ -70,9 +67,23 @@ pub async fn run(state: &State, run_id: &str) -> Result<Option<RunReport>, State
     Ok(state.run(run_id).await?.and_then(report_of))
 }
 
-/// A report of another version of this program may not be readable: it is left out.
+/// Ends a run whose process has died. One whose report cannot be read ends, too: it
+/// would look like a run that goes on.
+fn interrupted(row: RunRow) -> RunRow {
+    let now = Utc::now();
+    let Some(mut report) = report_of(row.clone()) else {
+        return RunRow { status: Status::Interrupted.to_string(), finished_at: Some(now.into()), ..row };
+    };
+    report.finished_at = Some(now);
+    report.reason = Some(format!("its process ended before the run did ({})", report.instance));
+    row_of(&report)
+}
+
+/// Returns the report of a run. One that cannot be read, perhaps of another version of
+/// this program, is left out, and counted.
 fn report_of(row: RunRow) -> Option<RunReport> {
-    serde_json::from_value(row.report).ok()
+    let report = serde_json::from_value(row.report);
+    report.inspect_err(|error| Unreadable::Run.note(format_args!("run {}", row.run_id), error)).ok()
 }
 
 fn row_of(report: &RunReport) -> RunRow {
@@ -83,5 +94,33 @@ fn row_of(report: &RunReport) -> RunRow {
         started_at: report.started_at.into(),
         finished_at: report.finished_at.map(Into::into),
         report: to_json(report),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entity::Timestamp;
+
+    #[tokio::test]
+    async fn a_run_that_is_unreadable_ends_and_holds_up_no_other() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let state = State::open(directory.path()).await.expect("a state");
+        for (run_id, report) in [("a", "{"), ("b", "[]")] {
+            let (pipeline, status, started_at) = ("p".to_owned(), "running".to_owned(), Timestamp(5));
+            let report_value = serde_json::Value::Null;
+            let row =
+                RunRow { run_id: run_id.into(), pipeline, status, started_at, finished_at: None, report: report_value };
+            state.insert_run(&row).await.expect("a run");
+            let file = rusqlite::Connection::open(directory.path().join("state.sqlite")).expect("the file");
+            file.execute("UPDATE runs SET report = ?2 WHERE run_id = ?1", [run_id, report]).expect("the damage");
+        }
+        let before = Unreadable::Run.count();
+        assert_eq!(close_abandoned(&state).await.expect("no error"), 2);
+        assert!(state.unfinished_runs().await.expect("no error").is_empty());
+        assert!(runs(&state, 10, None).await.expect("no error").is_empty());
+        assert!(Unreadable::Run.count() >= before + 4);
+        let ended = state.run("b").await.expect("no error").expect("a run");
+        assert_eq!((ended.status.as_str(), ended.finished_at.is_some()), ("interrupted", true));
     }
 }

@@ -30,4 +30,4 @@ pub use result::{
     Action, CheckKind, MISMATCH_LIMIT, Mismatch, MismatchClass, MismatchKind, StepResult, TypeResult, Verdict,
 };
 pub use run::{HookReport, RunReport, RunStart, Status, StepError, StepReport, Trigger, new_run_id};
-pub use sink::{Sink, deliver};
+pub use sink::Sink;

@@ -25,23 +25,16 @@ pub enum Sink {
 
 impl Sink {
     /// Hands a finished report over.
-    pub fn deliver(&self, report: &RunReport) {
+    pub async fn deliver(&self, report: &RunReport) {
         match self {
             Sink::Log => log(report),
             Sink::Prometheus(metrics) => prometheus::record(metrics, report),
             Sink::Elasticsearch(outbox, wording) => {
-                if let Err(error) = outbox.put(&documents(report, wording)) {
+                if let Err(error) = outbox.put(&documents(report, wording)).await {
                     error!(%error, run_id = %report.run_id, "a report is lost to Elasticsearch");
                 }
             }
         }
-    }
-}
-
-/// Hands a finished report to every sink.
-pub fn deliver(sinks: &[Sink], report: &RunReport) {
-    for sink in sinks {
-        sink.deliver(report);
     }
 }
 

@@ -31,6 +31,7 @@ use tokio_util::task::TaskTracker;
 
 use super::connections::{Admitted, CloseReason, Connection, ConnectionBounds, Connections, MAX_HEAD_BYTES};
 use super::stream::{AnswerBody, RequestBody, Stream, Transport};
+use crate::metrics::Metrics;
 use crate::supervisor::beat;
 
 /// How often connections are looked at; timeouts are as exact as this.
@@ -49,6 +50,45 @@ const HEAD_TIMEOUT_ANSWER: &[u8] = b"HTTP/1.1 408 Request Timeout\r\ncontent-typ
 const NO_ROOM_ANSWER: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: text/plain; charset=utf-8\r\n\
     retry-after: 1\r\nconnection: close\r\ncontent-length: 55\r\n\r\nsgcache: every connection is in use; try again shortly\n";
 
+/// Counts what one listener refuses.
+#[derive(Clone)]
+pub struct Refusals {
+    metrics: Metrics,
+    listener: &'static str,
+}
+
+impl Refusals {
+    /// Counts for a listener: `api` or `ops`.
+    pub fn of(metrics: &Metrics, listener: &'static str) -> Self {
+        Self { metrics: metrics.clone(), listener }
+    }
+
+    /// Counts one refusal, by why.
+    pub fn count(&self, reason: &str) {
+        self.metrics.listeners.refusals.inc(&[self.listener, reason]);
+    }
+
+    fn count_close(&self, reason: CloseReason) {
+        match reason {
+            CloseReason::HeadTimeout => self.count("head_timeout"),
+            CloseReason::BodyTimeout => self.count("body_timeout"),
+            CloseReason::Evicted => self.count("evicted"),
+            // The usual end of a connection.
+            CloseReason::Idle => {}
+        }
+    }
+
+    /// Counts a head that could not be read; everything else that ends a connection
+    /// early is its peer, who has left.
+    fn count_end(&self, ended: Result<(), hyper::Error>) {
+        match ended {
+            Err(error) if error.is_parse_too_large() => self.count("head_too_large"),
+            Err(error) if error.is_parse() => self.count("head_malformed"),
+            _ => {}
+        }
+    }
+}
+
 /// A bound address, and what is granted there.
 pub struct HttpServer {
     /// Where connections come in.
@@ -61,14 +101,14 @@ pub struct HttpServer {
 
 impl HttpServer {
     /// Serves until `stop`, then finishes the requests under way.
-    pub async fn serve(&self, router: Router, stop: CancellationToken) {
+    pub async fn serve(&self, router: Router, refusals: Refusals, stop: CancellationToken) {
         let connections = Arc::new(Connections::new(self.bounds));
         let shortest = self.bounds.head_timeout.min(self.bounds.body_timeout).min(self.bounds.idle_timeout);
         let interval = (shortest / 4).clamp(Duration::from_millis(1), MAX_SWEEP_INTERVAL);
         let sweeper = sweep(Arc::clone(&connections), interval);
         let serving = async {
             let tasks = TaskTracker::new();
-            self.accept(&connections, &router, &tasks, &stop).await;
+            self.accept(&connections, &router, &refusals, &tasks, &stop).await;
             tasks.close();
             tasks.wait().await;
         };
@@ -82,6 +122,7 @@ impl HttpServer {
         &self,
         connections: &Arc<Connections>,
         router: &Router,
+        refusals: &Refusals,
         tasks: &TaskTracker,
         stop: &CancellationToken,
     ) {
@@ -100,12 +141,17 @@ impl HttpServer {
             let _ = stream.set_nodelay(true);
             match connections.admit(address, Instant::now()) {
                 Some(admitted) => {
-                    let connection = serve(stream, self.tls.clone(), admitted, router.clone(), stop.clone());
+                    let refusals = refusals.clone();
+                    let connection = serve(stream, self.tls.clone(), admitted, router.clone(), refusals, stop.clone());
                     tasks.spawn(connection);
                 }
-                // Best effort: what does not fit into an empty send buffer is not sent.
-                None if self.tls.is_none() => drop(stream.try_write(NO_ROOM_ANSWER)),
-                None => {}
+                None => {
+                    refusals.count("connections");
+                    // Best effort: what does not fit into an empty send buffer is not sent.
+                    if self.tls.is_none() {
+                        drop(stream.try_write(NO_ROOM_ANSWER));
+                    }
+                }
             }
         }
     }
@@ -126,6 +172,7 @@ async fn serve(
     tls: Option<TlsAcceptor>,
     admitted: Admitted,
     router: Router,
+    refusals: Refusals,
     stop: CancellationToken,
 ) {
     let connection = Arc::clone(admitted.connection());
@@ -137,7 +184,7 @@ async fn serve(
                 Ok(stream) => Transport::Tls(Box::new(stream)),
                 Err(_) => return,
             },
-            _ = connection.closed() => return,
+            reason = connection.closed() => return refusals.count_close(reason),
             () = stop.cancelled() => return,
         },
     };
@@ -147,8 +194,7 @@ async fn serve(
     let mut http =
         http1::Builder::new().header_read_timeout(None).max_buf_size(MAX_HEAD_BYTES).serve_connection(stream, service);
     let reason = tokio::select! {
-        // What ends a connection early is its peer, who has left.
-        _ = &mut http => return,
+        ended = &mut http => return refusals.count_end(ended),
         reason = connection.closed() => reason,
         () = stop.cancelled() => {
             Pin::new(&mut http).graceful_shutdown();
@@ -158,6 +204,7 @@ async fn serve(
             }
         }
     };
+    refusals.count_close(reason);
     if connection.is_in_request() {
         // Whoever reads the body has the reason now, and answers it.
         Pin::new(&mut http).graceful_shutdown();

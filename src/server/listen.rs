@@ -11,8 +11,9 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::connections::ConnectionBounds;
-use super::http_server::HttpServer;
+use super::http_server::{HttpServer, Refusals};
 use super::tls::Tls;
+use crate::metrics::Metrics;
 
 /// Connections of the ops listener: scrapers, probes, a few browsers.
 const MAX_CONNECTIONS: usize = 256;
@@ -90,7 +91,7 @@ impl Bound {
 
     /// Serves until `stop` is cancelled, then finishes the requests under way.
     /// Accepting goes on after failures.
-    pub async fn serve(&self, router: Router, stop: CancellationToken) {
-        self.server.serve(router, stop).await;
+    pub async fn serve(&self, router: Router, metrics: &Metrics, stop: CancellationToken) {
+        self.server.serve(router, Refusals::of(metrics, "ops"), stop).await;
     }
 }

@@ -24,7 +24,7 @@ mod tls;
 pub use access::{OpsAccess, OpsToken};
 pub use connections::{CloseReason, ConnectionBounds, Peer};
 pub use control::Control;
-pub use http_server::HttpServer;
+pub use http_server::{HttpServer, Refusals};
 pub use listen::{BindError, Bound};
 pub use ops::{Ops, RunsQuery, TriggerRefused, TriggerRequest};
 pub use status::{

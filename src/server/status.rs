@@ -298,6 +298,9 @@ pub struct StoreStatus {
     pub up: bool,
     /// What it fails with.
     pub problem: Option<String>,
+    /// Why it takes no writes, although it answers.
+    #[serde(default)]
+    pub write_problem: Option<String>,
     /// Its size, if it can tell.
     pub size_bytes: Option<u64>,
     /// Documents about runs that wait to be delivered.
@@ -328,7 +331,7 @@ pub fn readiness(status: &StatusSnapshot) -> Vec<Reason> {
         let problem = status.store.problem.as_deref().unwrap_or("it has not answered yet");
         because("store_down", &status.store.kind, format!("the store does not answer: {problem}"));
     }
-    if let Some(problem) = &status.sync.write_problem {
+    if let Some(problem) = status.sync.write_problem.as_ref().or(status.store.write_problem.as_ref()) {
         because("not_writable", &status.store.kind, format!("what the site has changed cannot be written: {problem}"));
     }
     for one in status.loops.iter().filter(|one| one.state != LoopState::Running) {
@@ -472,6 +475,15 @@ mod tests {
             &[(
                 "not_writable",
                 "what the site has changed cannot be written: there is no room left on the disk of `data_dir`",
+            )],
+        );
+        let mut status = live();
+        status.store.write_problem = Some("elasticsearch: sgcache-entity-shot takes no writes".into());
+        check(
+            &status,
+            &[(
+                "not_writable",
+                "what the site has changed cannot be written: elasticsearch: sgcache-entity-shot takes no writes",
             )],
         );
         let mut status = live();

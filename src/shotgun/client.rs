@@ -1,6 +1,7 @@
 //! Sends requests: budget, deadline, retries, classification.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -32,6 +33,8 @@ struct Inner {
     budget: Budget,
     health: SiteHealth,
     metrics: Metrics,
+    /// Requests sent so far, by purpose: metrics are shown and never read.
+    requests: [AtomicU64; Purpose::COUNT],
 }
 
 /// What an answer holds, and when it was given.
@@ -51,7 +54,8 @@ impl Client {
         let endpoint = format!("{site}{}", api3::PATH);
         let http = http_client(&settings, |builder| builder.timeout(settings.timeout))?;
         let budget = Budget::new(settings.max_concurrency, settings.max_rps);
-        Ok(Self(Arc::new(Inner { endpoint, http, budget, health: SiteHealth::default(), metrics, settings })))
+        let (health, requests) = (SiteHealth::default(), Default::default());
+        Ok(Self(Arc::new(Inner { endpoint, http, budget, health, metrics, settings, requests })))
     }
 
     /// Returns the address of the site.
@@ -62,6 +66,12 @@ impl Client {
     /// Returns whether the site answers, as this client and those who share it find out.
     pub fn health(&self) -> &SiteHealth {
         &self.0.health
+    }
+
+    /// Returns how many requests for a purpose this client and its clones have sent,
+    /// repeated ones included.
+    pub fn requests(&self, purpose: Purpose) -> u64 {
+        self.0.requests[purpose as usize].load(Ordering::Relaxed)
     }
 
     /// Returns the rows per page that reads ask for.
@@ -207,6 +217,7 @@ impl Client {
         metrics.source.throttle_wait.inc_by(permit.waited.as_secs_f64());
         metrics.source.in_flight.set(budget.in_flight() as f64);
         let started = Instant::now();
+        self.0.requests[purpose as usize].fetch_add(1, Ordering::Relaxed);
         let outcome = self.exchange(body, purpose, take).await;
         drop(permit);
         metrics.source.in_flight.set(budget.in_flight() as f64);

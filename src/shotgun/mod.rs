@@ -83,6 +83,9 @@ pub enum Purpose {
 }
 
 impl Purpose {
+    /// How many purposes there are.
+    const COUNT: usize = Self::Proxy as usize + 1;
+
     /// Returns the value of the label `method`.
     pub fn label(self) -> &'static str {
         match self {

@@ -6,7 +6,7 @@
 use rusqlite::params;
 use serde::{Deserialize, Serialize};
 
-use super::{Result, SiteTime, State, StateError};
+use super::{Result, SiteTime, State, StateError, Unreadable};
 
 /// Records that are kept.
 const MAX_RECORDS: usize = 1_000;
@@ -100,7 +100,8 @@ fn parse(name: &str, value: &str) -> Option<CredentialRecord> {
     for (index, byte) in digest.iter_mut().enumerate() {
         *byte = u8::from_str_radix(&hex[2 * index..2 * index + 2], 16).ok()?;
     }
-    let Kept { accepted_at, scope, session_owner } = serde_json::from_str(value).ok()?;
+    let kept = serde_json::from_str(value).inspect_err(|error| Unreadable::Credential.note("a record", error));
+    let Kept { accepted_at, scope, session_owner } = kept.ok()?;
     Some(CredentialRecord { digest, accepted_at, scope, session_owner })
 }
 

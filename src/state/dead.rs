@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use rusqlite::types::Type;
 use rusqlite::{Transaction, params};
 use serde::{Deserialize, Serialize};
 
@@ -102,9 +103,13 @@ impl State {
             let mut statement = connection.prepare_cached(sql)?;
             let rows = statement.query_map([limit as i64], |row| {
                 let word: String = row.get(1)?;
+                let Some(kind) = DeadKind::ALL.into_iter().find(|kind| kind.as_str() == word) else {
+                    let words = format!("`{word}` is not the kind of a dead letter");
+                    return Err(rusqlite::Error::FromSqlConversionFailure(1, Type::Text, words.into()));
+                };
                 Ok(Dead {
                     serial: row.get(0)?,
-                    kind: DeadKind::ALL.into_iter().find(|kind| kind.as_str() == word).unwrap_or(DeadKind::Event),
+                    kind,
                     key: EntityRef::new(row.get::<_, String>(2)?.as_str(), row.get(3)?),
                     payload: row.get(4)?,
                     error: row.get(5)?,

@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::Unreadable;
 use crate::entity::{EntityRef, EventId};
 
 /// More announced fields than this share one entry, [`OTHER_FIELDS`].
@@ -26,6 +27,10 @@ const OTHER_FIELDS: &str = "*";
 /// The name under which retirement and revival are announced, and whether the entity
 /// exists at all.
 pub const LIFE: &str = "retirement_date";
+
+/// Seconds after which a row is read once more when what it should show is not known any
+/// more; replicas of the site are rarely so far behind.
+const UNREADABLE_AGAIN_AFTER: u64 = 60;
 
 /// When the site wrote an entry, in seconds since 1970, and the id of the entry.
 pub type EntryTime = (i64, EventId);
@@ -158,6 +163,16 @@ fn merge_links(mut known: Vec<ExpectedLink>, links: Vec<ExpectedLink>) -> (Annou
 }
 
 impl Expected {
+    /// Reads what a dirty key expects. What cannot be read proves nothing about the row,
+    /// so the row is read now and once more later, when a replica has caught up.
+    pub(super) fn parse(key: &EntityRef, text: Option<&str>) -> Self {
+        let Some(text) = text else { return Self::default() };
+        serde_json::from_str(text).unwrap_or_else(|error| {
+            Unreadable::Expected.note(key, error);
+            Self { read_again_after: Some(UNREADABLE_AGAIN_AFTER), ..Self::default() }
+        })
+    }
+
     /// Tells whether nothing was announced.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()

@@ -170,13 +170,14 @@ fn type_statuses(connection: &Connection) -> Result<BTreeMap<EntityType, TypeRep
     let mut statement = connection.prepare_cached("SELECT type, state, layout_hash, breaker_since FROM types")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
+        let entity_type = EntityType::new(row.get::<_, String>(0)?);
         let standing = TypeReplicationStatus {
-            state: TypeState::parse(&row.get::<_, String>(1)?),
+            state: TypeState::parse(&entity_type, &row.get::<_, String>(1)?),
             layout_hash: row.get(2)?,
             breaker: row.get::<_, Option<i64>>(3)?.is_some(),
             quarantined: BTreeSet::new(),
         };
-        types.insert(EntityType::new(row.get::<_, String>(0)?), standing);
+        types.insert(entity_type, standing);
     }
     let sql = "SELECT type, id FROM dead WHERE kind <> 'event' UNION SELECT type, id FROM suspected";
     let mut statement = connection.prepare_cached(sql)?;

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::{Result, State, StateError};
+use super::{Result, State, StateError, Unreadable};
 use crate::entity::Timestamp;
 
 /// One run in the history.
@@ -22,7 +22,7 @@ pub struct RunRow {
     pub started_at: Timestamp,
     /// When it ended.
     pub finished_at: Option<Timestamp>,
-    /// The whole report.
+    /// The whole report; `null` when it cannot be read.
     pub report: Value,
 }
 
@@ -62,7 +62,7 @@ impl State {
                 WHERE finished_at IS NULL ORDER BY started_at";
             let mut statement = connection.prepare_cached(sql)?;
             let rows = statement.query_map([], run_from_row)?;
-            rows.map(|row| row.map_err(StateError::from).and_then(parse_run)).collect()
+            Ok(rows.map(|row| row.map(parse_run)).collect::<rusqlite::Result<_>>()?)
         })
         .await
     }
@@ -75,7 +75,7 @@ impl State {
                 WHERE ?2 IS NULL OR pipeline = ?2 ORDER BY started_at DESC, run_id DESC LIMIT ?1";
             let mut statement = connection.prepare_cached(sql)?;
             let rows = statement.query_map(params![limit as i64, pipeline], run_from_row)?;
-            rows.map(|row| row.map_err(StateError::from).and_then(parse_run)).collect()
+            Ok(rows.map(|row| row.map(parse_run)).collect::<rusqlite::Result<_>>()?)
         })
         .await
     }
@@ -85,7 +85,7 @@ impl State {
         let run_id = run_id.to_owned();
         self.read(move |connection| {
             let sql = "SELECT run_id, pipeline, status, started_at, finished_at, report FROM runs WHERE run_id = ?1";
-            connection.query_row(sql, [run_id], run_from_row).optional()?.map(parse_run).transpose()
+            Ok(connection.query_row(sql, [run_id], run_from_row).optional()?.map(parse_run))
         })
         .await
     }
@@ -107,15 +107,27 @@ impl State {
 
     /// Returns a value kept under a name; `None` when there is none.
     pub async fn kept<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
-        let name = name.to_owned();
+        let (place, name) = (name, name.to_owned());
         let text: Option<String> = self
             .read(move |connection| {
                 let sql = "SELECT value FROM kept WHERE name = ?1";
                 Ok(connection.query_row(sql, [name], |row| row.get(0)).optional()?)
             })
             .await?;
-        let parse = |text: String| serde_json::from_str(&text).map_err(|error| StateError::malformed("value", error));
-        text.map(parse).transpose()
+        let malformed = |error| StateError::malformed("value", format_args!("`{place}`: {error}"));
+        text.map(|text| serde_json::from_str(&text).map_err(malformed)).transpose()
+    }
+
+    /// Returns where work that goes round stands; `None` before the first time. A place
+    /// that cannot be read is counted, and the work begins a new round.
+    pub async fn cursor<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
+        match self.kept(name).await {
+            Err(StateError::Malformed { message, .. }) => {
+                Unreadable::Cursor.note(name, message);
+                Ok(None)
+            }
+            other => other,
+        }
     }
 
     /// Keeps a value under a name.
@@ -141,7 +153,7 @@ impl State {
 
     /// Returns where a rotation stands.
     pub async fn rotation(&self, name: &str) -> Result<Option<Value>> {
-        self.kept(&format!("rotation/{name}")).await
+        self.cursor(&format!("rotation/{name}")).await
     }
 
     /// Keeps where a rotation stands.
@@ -162,7 +174,11 @@ fn run_from_row(row: &Row<'_>) -> rusqlite::Result<(RunRow, String)> {
     Ok((run, row.get(5)?))
 }
 
-fn parse_run((mut run, report): (RunRow, String)) -> Result<RunRow> {
-    run.report = serde_json::from_str(&report).map_err(|error| StateError::malformed("run report", error))?;
-    Ok(run)
+/// Adds the report; one that is not JSON is `null`, and holds up no other run.
+fn parse_run((mut run, report): (RunRow, String)) -> RunRow {
+    run.report = serde_json::from_str(&report).unwrap_or_else(|error| {
+        Unreadable::Run.note(format_args!("run {}", run.run_id), error);
+        Value::Null
+    });
+    run
 }

@@ -526,7 +526,7 @@ fn expected_of(transaction: &Transaction<'_>, request: &MarkRequest) -> Result<O
     let sql = "SELECT expected FROM marks WHERE type = ?1 AND id = ?2";
     let key = params![request.key.entity_type.as_str(), request.key.id];
     let known: Option<Option<String>> = transaction.prepare_cached(sql)?.query_row(key, |row| row.get(0)).optional()?;
-    let mut expected: Expected = known.flatten().and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+    let mut expected = Expected::parse(&request.key, known.flatten().as_deref());
     expected.merge(&request.expected);
     serde_json::to_string(&expected).map(Some).map_err(|error| StateError::malformed("mark", error))
 }
@@ -538,8 +538,10 @@ fn collect(connection: &Connection, sql: &str, values: impl rusqlite::Params) ->
 }
 
 fn from_row(row: &Row<'_>) -> rusqlite::Result<Mark> {
+    let key = EntityRef::new(row.get::<_, String>(0)?.as_str(), row.get(1)?);
     Ok(Mark {
-        key: EntityRef::new(row.get::<_, String>(0)?.as_str(), row.get(1)?),
+        expected: Expected::parse(&key, row.get::<_, Option<String>>(10)?.as_deref()),
+        key,
         generation: row.get(2)?,
         kinds: Kinds(row.get(3)?),
         since: AsOf { at: SiteTime(row.get(4)?), poll: row.get(11)? },
@@ -548,10 +550,5 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<Mark> {
         events: row.get(7)?,
         attempts: row.get(8)?,
         due_at: SiteTime(row.get(9)?),
-        // What cannot be read expects nothing: at worst a recheck is missed.
-        expected: row
-            .get::<_, Option<String>>(10)?
-            .and_then(|text| serde_json::from_str(&text).ok())
-            .unwrap_or_default(),
     })
 }

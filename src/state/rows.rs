@@ -24,12 +24,13 @@ fn code(state: RowState) -> i64 {
     }
 }
 
-fn from_code(code: i64) -> RowState {
+fn from_code(code: i64) -> rusqlite::Result<RowState> {
     match code {
-        0 => RowState::Active,
-        1 => RowState::Retired,
-        2 => RowState::Absent,
-        _ => RowState::Filtered,
+        0 => Ok(RowState::Active),
+        1 => Ok(RowState::Retired),
+        2 => Ok(RowState::Absent),
+        3 => Ok(RowState::Filtered),
+        other => Err(rusqlite::Error::IntegralValueOutOfRange(1, other)),
     }
 }
 
@@ -292,7 +293,7 @@ pub(super) fn store_meta(
 fn from_row(row: &Row<'_>) -> rusqlite::Result<RowMeta> {
     Ok(RowMeta {
         rv: row.get(0)?,
-        state: from_code(row.get(1)?),
+        state: from_code(row.get(1)?)?,
         updated_at: row.get::<_, Option<i64>>(2)?.map(Timestamp),
         hash: RowHash(u128::from_be_bytes(row.get(3)?)),
         last_event: row.get::<_, Option<i64>>(4)?.map(EventId),

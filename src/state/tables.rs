@@ -11,7 +11,7 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use super::{Result, StateError};
 
 /// The statements that lead from one format to the next.
-const FORMATS: [&str; 3] = [FIRST, SUSPECTED_ABSENCES, POLL_NUMBERS];
+const FORMATS: [&str; 4] = [FIRST, SUSPECTED_ABSENCES, POLL_NUMBERS, OUTBOX];
 
 const FIRST: &str = "
 CREATE TABLE stream (
@@ -80,6 +80,14 @@ ALTER TABLE sweeps ADD COLUMN since_poll INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE gaps ADD COLUMN asked_poll INTEGER NOT NULL DEFAULT 0;
 CREATE TABLE consequences (cause_type TEXT NOT NULL, cause_id INTEGER NOT NULL, type TEXT NOT NULL,
     PRIMARY KEY (cause_type, cause_id, type)) STRICT, WITHOUT ROWID;
+";
+
+/// Until this format the table was made by its only user, so it may be there already.
+const OUTBOX: &str = "
+CREATE TABLE IF NOT EXISTS outbox (seq INTEGER PRIMARY KEY AUTOINCREMENT, stream TEXT NOT NULL, id TEXT NOT NULL,
+    at INTEGER NOT NULL, document TEXT NOT NULL, refused TEXT, UNIQUE (stream, id)) STRICT;
+ALTER TABLE outbox ADD COLUMN rank INTEGER NOT NULL DEFAULT 0;
+UPDATE outbox SET rank = CASE stream WHEN 'runs' THEN 2 WHEN 'validation' THEN 1 ELSE 0 END;
 ";
 
 /// Refuses a file of a newer format before anything is written to it, even the

@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use serde::{Deserialize, Serialize};
 
-use super::{Result, SiteTime, State, StateError};
+use super::{Result, SiteTime, State, StateError, Unreadable};
 use crate::entity::EntityType;
 
 /// What can be said about the rows of a type.
@@ -34,9 +34,13 @@ impl TypeState {
         }
     }
 
-    pub(super) fn parse(word: &str) -> Self {
-        let all = [Self::Importing, Self::Live, Self::Degraded, Self::Untracked];
-        all.into_iter().find(|state| state.as_str() == word).unwrap_or(Self::Absent)
+    /// Reads the word of a type; of one that is not known nothing can be relied on.
+    pub(super) fn parse(entity_type: &EntityType, word: &str) -> Self {
+        let all = [Self::Absent, Self::Importing, Self::Live, Self::Degraded, Self::Untracked];
+        all.into_iter().find(|state| state.as_str() == word).unwrap_or_else(|| {
+            Unreadable::Type.note(entity_type, "its state is an unknown word");
+            Self::Absent
+        })
     }
 }
 
@@ -98,7 +102,7 @@ impl State {
             )?;
             let rows = statement.query_map([], from_row)?;
             let rows = rows.collect::<rusqlite::Result<Vec<_>>>()?;
-            rows.into_iter().map(parse_import).collect()
+            Ok(rows.into_iter().map(parse_import).collect())
         })
         .await
     }
@@ -215,13 +219,14 @@ pub(super) fn step_import(
 pub(super) fn load(connection: &Connection, entity_type: &EntityType) -> Result<Option<TypeRecord>> {
     let sql = "SELECT type, state, layout_hash, import, untracked_since, breaker_since FROM types WHERE type = ?1";
     let mut statement = connection.prepare_cached(sql)?;
-    statement.query_row([entity_type.as_str()], from_row).optional()?.map(parse_import).transpose()
+    Ok(statement.query_row([entity_type.as_str()], from_row).optional()?.map(parse_import))
 }
 
 fn from_row(row: &Row<'_>) -> rusqlite::Result<(TypeRecord, Option<String>)> {
+    let entity_type = EntityType::new(row.get::<_, String>(0)?);
     let record = TypeRecord {
-        entity_type: EntityType::new(row.get::<_, String>(0)?),
-        state: TypeState::parse(&row.get::<_, String>(1)?),
+        state: TypeState::parse(&entity_type, &row.get::<_, String>(1)?),
+        entity_type,
         layout_hash: row.get(2)?,
         import: None,
         untracked_since: row.get::<_, Option<i64>>(4)?.map(SiteTime),
@@ -230,11 +235,17 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<(TypeRecord, Option<String>)> {
     Ok((record, row.get(3)?))
 }
 
-fn parse_import((mut record, import): (TypeRecord, Option<String>)) -> Result<TypeRecord> {
-    if let Some(text) = import {
-        record.import = Some(serde_json::from_str(&text).map_err(|error| StateError::malformed("import", error))?);
+/// Adds the import. When it cannot be read, what is imported is not known, and the
+/// import begins anew.
+fn parse_import((mut record, import): (TypeRecord, Option<String>)) -> TypeRecord {
+    match import.as_deref().map(serde_json::from_str).transpose() {
+        Ok(import) => record.import = import,
+        Err(error) => {
+            Unreadable::Type.note(&record.entity_type, error);
+            record.state = TypeState::Absent;
+        }
     }
-    Ok(record)
+    record
 }
 
 fn render(import: &ImportState) -> Result<String> {

@@ -149,7 +149,7 @@ pub struct StoredType {
 }
 
 /// Whether a store works.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Health {
     /// Whether it does.
     pub ok: bool,
@@ -157,4 +157,8 @@ pub struct Health {
     pub message: String,
     /// The size on disk, where it is known.
     pub bytes: Option<u64>,
+    /// Why it takes no writes, although it answers; `None` as far as is known.
+    pub write_problem: Option<String>,
+    /// Whether this process can never write again: it must end.
+    pub is_lost: bool,
 }

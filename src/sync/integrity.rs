@@ -75,7 +75,7 @@ impl Replica {
     pub async fn verify_rows(&self, rows: u64) -> Result<Integrity> {
         let mut found = Integrity::default();
         let types = self.live_types().await?;
-        let (name, mut after): (String, i64) = self.state().kept(PLACE).await?.unwrap_or_default();
+        let (name, mut after): (String, i64) = self.state().cursor(PLACE).await?.unwrap_or_default();
         let mut index = types.iter().position(|ty| *ty.as_str() >= *name).unwrap_or(0);
         if types.get(index).is_none_or(|ty| *ty != *name) {
             after = 0;

@@ -32,7 +32,7 @@ impl Periods {
             state.keep(PLACE, &self.done).await?;
         }
         if !self.loaded {
-            let kept: BTreeMap<String, SiteTime> = state.kept(PLACE).await?.unwrap_or_default();
+            let kept: BTreeMap<String, SiteTime> = state.cursor(PLACE).await?.unwrap_or_default();
             self.done.extend(kept);
             self.loaded = true;
         }

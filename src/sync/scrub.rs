@@ -39,7 +39,7 @@ impl Replica {
     pub async fn scrub(&self) -> Result<Scrubbed> {
         let mut scrubbed = Scrubbed::default();
         let types: Vec<EntityType> = self.live_types().await?;
-        let (name, mut after): (String, i64) = self.state().kept(PLACE).await?.unwrap_or_default();
+        let (name, mut after): (String, i64) = self.state().cursor(PLACE).await?.unwrap_or_default();
         let mut index = types.iter().position(|ty| *ty.as_str() >= *name).unwrap_or(0);
         if types.get(index).is_none_or(|ty| *ty != *name) {
             after = 0;

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{Replica, Result};
 use crate::entity::{EntityType, EventId};
-use crate::state::{DeadKind, SiteTime, TypeRecord, TypeState};
+use crate::state::{DeadKind, SiteTime, TypeRecord, TypeState, Unreadable};
 
 /// The state of the whole cache.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -143,6 +143,9 @@ impl Replica {
         }
         for (kind, count) in &status.dead {
             sync.dead_letters.set(&[kind.as_str()], *count as f64);
+        }
+        for kind in Unreadable::ALL {
+            sync.unreadable.set(&[kind.as_str()], kind.count() as f64);
         }
         sync.incarnation.set(status.incarnation as f64);
         for one in &status.types {

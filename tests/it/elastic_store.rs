@@ -218,7 +218,12 @@ async fn a_store_that_takes_no_writes_fails_and_refuses_no_row() {
     let current = fixture.index_of("entity-shot-write").await.remove(0);
     let set = |setting: Value| Call::put(format!("/{current}/_settings")).json(&setting);
 
+    assert_eq!(fixture.store.health().await.write_problem, None);
     fixture.call(set(json!({"index.blocks.write": true}))).await;
+    // Before anything is written: an idle site must not hide it.
+    let health = fixture.store.health().await;
+    let problem = health.write_problem.expect("a problem");
+    assert!(health.ok && problem.contains(&current) && problem.contains("index write"), "{problem}");
     let blocked = fixture.store.put(&[shot(1, 5, "a")]).await.unwrap_err();
     assert_eq!(blocked.kind(), StoreErrorKind::Refused, "{blocked}");
 
@@ -226,7 +231,9 @@ async fn a_store_that_takes_no_writes_fails_and_refuses_no_row() {
     let full = fixture.store.put(&[shot(1, 5, "a")]).await.unwrap_err();
     assert_eq!(full.kind(), StoreErrorKind::Full, "{full}");
 
+    assert!(fixture.store.health().await.write_problem.is_some());
     fixture.call(set(json!({"index.blocks.read_only_allow_delete": null}))).await;
+    assert_eq!(fixture.store.health().await.write_problem, None);
     assert_eq!(fixture.store.put(&[shot(1, 5, "a")]).await.unwrap(), [PutOutcome::Written]);
 
     fixture.call(Call::delete(format!("/{current}"))).await;

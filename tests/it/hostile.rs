@@ -293,3 +293,53 @@ async fn targets_that_name_no_path_are_refused() {
         assert!(matches!(status, 400 | 404 | 405), "{target}: {status} {words}");
     }
 }
+
+/// A peer that asks for much and takes none of it, as one does whose machine has died:
+/// nothing it does ends the connection.
+#[tokio::test(flavor = "multi_thread")]
+async fn peers_that_take_no_answer_are_closed_and_hold_up_no_one() {
+    const PEERS: usize = 20;
+    let site = filled();
+    let long = json!({"code": "x".repeat(200_000), "project": {"type": "Project", "id": 1}});
+    site.update("Shot", 1, long).expect("an update");
+    let bounds = ConnectionBounds { body_timeout: Duration::from_millis(200), ..ConnectionBounds::default() };
+    let rig = Rig::start(site, written(CONFIGS), Settings { connections: bounds, ..Settings::default() }).await;
+    let mut dead = Vec::new();
+    for _ in 0..PEERS {
+        let mut peer = Raw::open(&rig.url).await;
+        // More answers than the buffers of both sides hold.
+        peer.send(&request().repeat(100)).await;
+        dead.push(peer);
+    }
+    let labels = [("listener", "api"), ("reason", "body_timeout")];
+    while rig.counted("sgcache_listener_refusals_total", &labels) < PEERS as f64 {
+        let mut honest = Raw::open(&rig.url).await;
+        honest.send(&request()).await;
+        assert!(is_answered(honest.answer().await));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_refusal_is_counted_by_its_reason() {
+    let bounds = ConnectionBounds { head_timeout: Duration::from_millis(50), ..ConnectionBounds::default() };
+    let settings = Settings { connections: bounds, max_request_bytes: 1 << 20, ..Settings::default() };
+    let rig = Rig::start(filled(), written(CONFIGS), settings).await;
+    let refusals = |reason| rig.counted("sgcache_listener_refusals_total", &[("listener", "api"), ("reason", reason)]);
+    let long_head = format!("GET / HTTP/1.1\r\nhost: localhost\r\nx: {}\r\n\r\n", "y".repeat(64 << 10));
+    for (sent, status, reason) in [
+        ("POST /api3/json HTTP/1.1\r\nhost: loc".to_owned(), 408, "head_timeout"),
+        (long_head, 431, "head_too_large"),
+        (head(2 << 20), 413, "too_large"),
+    ] {
+        assert_eq!(refusals(reason), 0.0, "{reason}");
+        let mut peer = Raw::open(&rig.url).await;
+        peer.send(sent.as_bytes()).await;
+        assert_eq!(peer.answer().await.map(|(status, _)| status), Some(status), "{reason}");
+        peer.closed().await;
+        // The count may follow the last byte.
+        while refusals(reason) < 1.0 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(refusals(reason), 1.0, "{reason}");
+    }
+}

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use sgcache::sim::{Sim, SimHandle, SimSettings, Site};
 
 use crate::program::{Place, Running, get};
+use crate::servers::{TestIndices, elasticsearch};
 
 /// The loops that can be started again.
 const RESTARTED: &[&str] = &[
@@ -18,6 +19,7 @@ const RESTARTED: &[&str] = &[
     "heartbeat",
     "recorder",
     "reload",
+    "outbox",
     "store_health",
     "freshness",
     "api_listener",
@@ -35,6 +37,13 @@ struct Rig {
 impl Rig {
     async fn start() -> Self {
         let place = Place::new();
+        // Nothing listens there: reports wait in the outbox.
+        let reports = "reports: { elasticsearch: { url: 'http://127.0.0.1:9', prefix: sgcache } }\nlisten:\n";
+        place.edit("config.yaml", "listen:\n", reports);
+        Self::start_at(place).await
+    }
+
+    async fn start_at(place: Place) -> Self {
         let site = Site::generated(1, 600);
         let settings = SimSettings { listen: place.site.parse().expect("an address"), ..SimSettings::default() };
         let sim = Sim::serve(Arc::clone(&site), &settings).await.expect("the port is free");
@@ -89,6 +98,20 @@ async fn each_loop_that_panics_once_is_started_again_and_the_rest_goes_on() {
     let (code, said) = rig.daemon.terminate();
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains("fault point of the poll loop"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_publisher_of_the_leader_that_panics_is_started_again() {
+    let Some(url) = elasticsearch("loops") else { return };
+    let (place, indices) = (Place::new(), TestIndices::new(url));
+    let prefix = indices.prefix();
+    let store = format!("store:\n  kind: elasticsearch\n  url: {url}\n  prefix: {prefix}\n  replicas: 0");
+    place.edit("config.yaml", "store:\n  kind: embedded", &store);
+    let rig = Rig::start_at(place).await;
+    rig.order("cluster_publisher", "panic");
+    rig.until_restarted("cluster_publisher", "panic");
+    rig.until_followed("seen after the panic");
+    assert_eq!(rig.daemon.terminate().0, Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -129,12 +129,12 @@ fn check(what: &Value, found: &Value, buckets: &[Value], metrics: &Map<String, V
 
 #[tokio::test]
 async fn elasticsearch_answers_what_every_visualization_asks() {
-    let Some(case) = Case::start() else { return };
+    let Some(case) = Case::start().await else { return };
     let mut counted = report("RUN2");
     let shot = counted.steps[0].result.by_type.get_mut("Shot").expect("a type");
     (shot.site_count, shot.cache_count, shot.stale_ratio_upper95) = (Some(1_000), Some(999), Some(0.003));
-    case.report(&report("RUN1"));
-    case.report(&counted);
+    case.report(&report("RUN1")).await;
+    case.report(&counted).await;
     case.delivery(case.url).drain().await.expect("documents");
     let objects = objects();
     for object in of_type(&objects, "visualization").chain(of_type(&objects, "search")) {

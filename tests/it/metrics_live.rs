@@ -118,8 +118,8 @@ async fn every_panel_of_the_overview_has_data() {
     let status = || async { StatusSnapshot::empty(Utc::now()) };
     let ops = Ops::new(metrics.clone(), Control::new(address), status);
     let stop = CancellationToken::new();
-    let (router, until) = (ops.router(), stop.clone());
-    let served = tokio::spawn(async move { bound.serve(router, until).await });
+    let (router, until, counted) = (ops.router(), stop.clone(), metrics.clone());
+    let served = tokio::spawn(async move { bound.serve(router, &counted, until).await });
     let worker = {
         let (metrics, stop) = (metrics.clone(), stop.clone());
         tokio::spawn(async move {

@@ -29,7 +29,7 @@ impl Listener {
         let stop = CancellationToken::new();
         let router = make(control.clone()).router();
         let until = stop.clone();
-        let served = tokio::spawn(async move { bound.serve(router, until).await });
+        let served = tokio::spawn(async move { bound.serve(router, &Metrics::default(), until).await });
         Self { url, control, stop, served }
     }
 

@@ -321,7 +321,8 @@ async fn restarted(rig: &Rig, settings: Settings) -> (String, CancellationToken)
     let listener = ApiListener::bind(([127, 0, 0, 1], 0).into(), &settings).await.expect("a free port");
     let (url, stop) = (format!("http://{}", listener.address()), CancellationToken::new());
     let (router, serving, running) = (proxy.router(), stop.clone(), stop.clone());
-    tokio::spawn(async move { listener.serve(router, serving).await });
+    let metrics = rig.metrics.clone();
+    tokio::spawn(async move { listener.serve(router, &metrics, serving).await });
     tokio::spawn(async move { proxy.run(running).await });
     // A poll after the start shows that no write is on its way any more.
     let own = json!({"script_name": "sgcache", "script_key": "sgcache-sim"});
@@ -472,4 +473,33 @@ async fn a_site_that_does_not_say_whose_a_session_is_answers_itself() {
     }
     let (how, rows) = read(&http, &rig, &auth).await;
     assert!(how == "unknown_caller" && rows.contains(ROW), "{how} {rows}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_the_first_requests_of_a_credential_one_goes_to_the_site() {
+    let rig = Rig::start(site(), written(CONFIGS), Settings { patience: Duration::from_secs(60), ..settings() }).await;
+    rig.site().requests.reset();
+    let farm = right(&rig, "script").await.expect("a credential");
+    let reads = (0..40).map(|number| {
+        let argument = find("Shot", json!([["id", "less_than", 1000 + number]]), &["code"]);
+        call_with_status(&rig.url, farm.clone(), "read", argument)
+    });
+    let answers = futures::future::join_all(reads).await;
+    let passed = answers.iter().filter(|(_, headers, _)| said(headers) == "unverified").count();
+    let served = answers.iter().filter(|(_, headers, _)| said(headers) == "hit").count();
+    assert_eq!((passed, served), (1, 39));
+    assert!(answers.iter().all(|(status, _, answer)| *status == 200 && answer.to_string().contains(ROW)));
+    assert_eq!(rig.site().requests.of("read Shot"), 1);
+
+    // A wrong one is refused as often as before, and by one question.
+    rig.site().requests.reset();
+    let wrong = wrong("script", "no-key");
+    let reads = (0..40).map(|number| {
+        let argument = find("Shot", json!([["id", "less_than", 1000 + number]]), &["code"]);
+        call_with_status(&rig.url, wrong.clone(), "read", argument)
+    });
+    for (_, _, answer) in futures::future::join_all(reads).await {
+        assert!(!answer.to_string().contains(ROW) && answer["exception"] == true, "{answer}");
+    }
+    assert_eq!(rig.site().requests.of("read Shot"), 1);
 }

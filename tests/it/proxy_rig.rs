@@ -95,7 +95,10 @@ impl Rig {
             settings: settings.clone(),
             leader: Leader::Here(Arc::new(move || poked.poke())),
             access_log: Some(directory.path()),
-            differences: Some(Arc::new(move |one: &Difference| told.lock().expect("a list").push(one.clone()))),
+            differences: Some(Arc::new(move |one: Difference| {
+                told.lock().expect("a list").push(one);
+                Box::pin(std::future::ready(()))
+            })),
         };
         let proxy = Proxy::new(parts).await.expect("a proxy");
         let listener = ApiListener::bind(([127, 0, 0, 1], 0).into(), &settings).await.expect("a free port");
@@ -106,8 +109,9 @@ impl Rig {
         let [served, kept, followed] = ends;
         let following = Arc::clone(&follower);
         let supervisor = Supervisor::new(metrics.clone(), stop.clone());
+        let counted = metrics.clone();
         let tasks = vec![
-            tokio::spawn(async move { listener.serve(router, served).await }),
+            tokio::spawn(async move { listener.serve(router, &counted, served).await }),
             tokio::spawn(async move { proxy.run(kept).await }),
             tokio::spawn(async move { following.run(&supervisor, followed).await.expect("no loop fails") }),
         ];

@@ -13,6 +13,7 @@ use sgcache::report::{
     Action, CheckKind, Delivery, Document, Layout, Mismatch, MismatchClass, MismatchKind, Outbox, RunReport, RunStart,
     ShadowDifference, Sink, Status, StepReport, StepResult, Stream, Trigger, TypeResult, Wording,
 };
+use sgcache::state::State;
 
 use crate::elastic_proxy::{Fault, Proxy};
 use crate::servers::{TestIndices, elasticsearch};
@@ -31,11 +32,11 @@ pub struct Case {
 }
 
 impl Case {
-    pub fn start() -> Option<Self> {
+    pub async fn start() -> Option<Self> {
         let url = elasticsearch(SUITE)?;
         let folder = tempfile::tempdir().unwrap();
         let metrics = Metrics::default();
-        let outbox = open(folder.path(), &metrics);
+        let outbox = open(folder.path(), &metrics).await;
         Some(Self { url, indices: TestIndices::new(url), outbox, metrics, _folder: folder })
     }
 
@@ -47,9 +48,9 @@ impl Case {
         Delivery::new(client, self.indices.prefix(), self.outbox.clone())
     }
 
-    pub fn report(&self, report: &RunReport) {
+    pub async fn report(&self, report: &RunReport) {
         let sink = Sink::Elasticsearch(self.outbox.clone(), Wording::new("studio"));
-        sink.deliver(report);
+        sink.deliver(report).await;
     }
 
     /// Returns what a search of a stream finds.
@@ -76,9 +77,8 @@ impl Case {
     }
 }
 
-fn open(folder: &Path, metrics: &Metrics) -> Arc<Outbox> {
-    let path = folder.join("state.sqlite");
-    Arc::new(Outbox::open(&path, 1000, metrics.clone()).unwrap())
+async fn open(folder: &Path, metrics: &Metrics) -> Arc<Outbox> {
+    Arc::new(Outbox::new(State::open(folder).await.unwrap(), 1000, metrics.clone()))
 }
 
 /// A sampled validation that found one field different and repaired it.
@@ -129,12 +129,12 @@ pub fn report(run_id: &str) -> RunReport {
 
 #[tokio::test]
 async fn a_difference_of_shadow_mode_is_found_among_the_mismatches() {
-    let Some(case) = Case::start() else { return };
+    let Some(case) = Case::start().await else { return };
     let argument = json!({"type": "Shot", "filters": {"logical_operator": "and", "conditions": []}});
     let (class, method) = ("order", "read");
     let seen =
         ShadowDifference { instance: "host:1", class, method, argument: &argument, site: "[1,2]", cache: "[2,1]" };
-    case.outbox.put(&[seen.document(Utc::now(), &Wording::new("studio"))]).unwrap();
+    case.outbox.put(&[seen.document(Utc::now(), &Wording::new("studio"))]).await.unwrap();
     case.delivery(case.url).drain().await.unwrap();
     let query = json!({"query": {"bool": {"filter": [
         {"term": {"sgcache.mismatch.kind": "shadow"}}, {"term": {"sgcache.mismatch.class": "order"}},
@@ -147,15 +147,15 @@ async fn a_difference_of_shadow_mode_is_found_among_the_mismatches() {
 
 #[tokio::test]
 async fn a_run_becomes_documents_that_kibana_can_sum() {
-    let Some(case) = Case::start() else { return };
-    case.report(&report("RUN1"));
-    case.report(&report("RUN2"));
+    let Some(case) = Case::start().await else { return };
+    case.report(&report("RUN1")).await;
+    case.report(&report("RUN2")).await;
     let delivery = case.delivery(case.url);
     delivery.drain().await.unwrap();
     let has_streams = !std::env::var("SGCACHE_TEST_ELASTICSEARCH").unwrap().contains("search-7.");
     let layout = if has_streams { Layout::DataStream } else { Layout::Daily };
     assert_eq!(delivery.layout().await.unwrap(), layout);
-    assert!(case.outbox.is_empty().unwrap());
+    assert!(case.outbox.is_empty().await.unwrap());
     assert_eq!(case.metrics.value("sgcache_report_documents_total", &[]), Some(6.0));
 
     let runs = json!({"size": 1, "aggs": {
@@ -186,44 +186,44 @@ async fn a_run_becomes_documents_that_kibana_can_sum() {
 
 #[tokio::test]
 async fn a_dead_server_loses_no_report() {
-    let Some(case) = Case::start() else { return };
-    case.report(&report("RUN1"));
+    let Some(case) = Case::start().await else { return };
+    case.report(&report("RUN1")).await;
     let error = case.delivery(CLOSED).drain().await.unwrap_err().to_string();
     assert!(error.contains("127.0.0.1:9"), "{error}");
-    assert_eq!(case.outbox.len().unwrap(), 3);
+    assert_eq!(case.outbox.len().await.unwrap(), 3);
     assert_eq!(case.metrics.value("sgcache_report_outbox_documents", &[]), Some(3.0));
 
     case.delivery(case.url).drain().await.unwrap();
-    assert!(case.outbox.is_empty().unwrap());
+    assert!(case.outbox.is_empty().await.unwrap());
     assert_eq!(case.count("runs").await, 1);
 }
 
 #[tokio::test]
 async fn a_report_that_is_sent_again_is_there_once() {
-    let Some(case) = Case::start() else { return };
+    let Some(case) = Case::start().await else { return };
     let delivery = case.delivery(case.url);
     for _ in 0..2 {
-        case.report(&report("RUN1"));
+        case.report(&report("RUN1")).await;
         delivery.drain().await.unwrap();
-        assert!(case.outbox.is_empty().unwrap());
+        assert!(case.outbox.is_empty().await.unwrap());
     }
     assert_eq!((case.count("runs").await, case.count("mismatch").await), (1, 1));
 }
 
 #[tokio::test]
 async fn a_lost_answer_makes_no_second_document() {
-    let Some(case) = Case::start() else { return };
+    let Some(case) = Case::start().await else { return };
     let proxy = Proxy::before(case.url).await;
     proxy.plan("_bulk", 1, Fault::LoseReply);
-    case.report(&report("RUN1"));
+    case.report(&report("RUN1")).await;
     case.delivery(&proxy.url).drain().await.unwrap();
-    assert!(case.outbox.is_empty().unwrap());
+    assert!(case.outbox.is_empty().await.unwrap());
     assert_eq!(case.count("runs").await, 1);
 }
 
 #[tokio::test]
 async fn a_server_without_data_streams_gets_daily_indices_behind_the_same_name() {
-    let Some(case) = Case::start() else { return };
+    let Some(case) = Case::start().await else { return };
     let proxy = Proxy::before(case.url).await;
     let refusal = Fault::Answer {
         status: 400,
@@ -231,7 +231,7 @@ async fn a_server_without_data_streams_gets_daily_indices_behind_the_same_name()
         body: r#"{"error":{"type":"x_content_parse_exception","reason":"unknown field [data_stream]"},"status":400}"#,
     };
     proxy.plan("_index_template", 1, refusal);
-    case.report(&report("RUN1"));
+    case.report(&report("RUN1")).await;
     let delivery = case.delivery(&proxy.url);
     delivery.drain().await.unwrap();
     assert_eq!(delivery.layout().await.unwrap(), Layout::Daily);
@@ -243,24 +243,24 @@ async fn a_server_without_data_streams_gets_daily_indices_behind_the_same_name()
     // The alias has taken the name, so a newer server stays with what is there.
     let again = case.delivery(case.url);
     assert_eq!(again.layout().await.unwrap(), Layout::Daily);
-    case.report(&report("RUN2"));
+    case.report(&report("RUN2")).await;
     again.drain().await.unwrap();
     assert_eq!(case.count("runs").await, 2);
 }
 
 #[tokio::test]
 async fn a_refused_document_does_not_hold_up_the_others() {
-    let Some(case) = Case::start() else { return };
+    let Some(case) = Case::start().await else { return };
     let at = Utc.with_ymd_and_hms(2026, 11, 23, 2, 0, 0).unwrap();
     let body = json!({"@timestamp": "never"});
     let bad = Document { stream: Stream::Runs, id: "BAD-0".into(), at, body };
-    case.outbox.put(&[bad]).unwrap();
-    case.report(&report("RUN1"));
+    case.outbox.put(&[bad]).await.unwrap();
+    case.report(&report("RUN1")).await;
     case.delivery(case.url).drain().await.unwrap();
 
     assert_eq!(case.count("runs").await, 1);
-    assert!(case.outbox.is_empty().unwrap());
-    let refused = case.outbox.refused().unwrap();
+    assert!(case.outbox.is_empty().await.unwrap());
+    let refused = case.outbox.refused().await.unwrap();
     assert_eq!(refused[0].id, "BAD-0");
     assert!(refused[0].reason.contains("400"), "{}", refused[0].reason);
     let dropped = case.metrics.value("sgcache_report_dropped_total", &[("reason", "refused")]);
@@ -269,27 +269,27 @@ async fn a_refused_document_does_not_hold_up_the_others() {
 
 #[tokio::test]
 async fn the_background_delivery_starts_when_a_run_ends_and_stops_when_told() {
-    let Some(case) = Case::start() else { return };
+    let Some(case) = Case::start().await else { return };
     let delivery = Arc::new(case.delivery(case.url));
     let stop = tokio_util::sync::CancellationToken::new();
     let running = {
         let (delivery, stop) = (delivery.clone(), stop.clone());
         tokio::spawn(async move { delivery.run(stop, Duration::from_secs(60)).await })
     };
-    case.report(&report("RUN1"));
+    case.report(&report("RUN1")).await;
     // Told to stop at once, it still delivers what waits.
     stop.cancel();
     running.await.unwrap();
-    assert!(case.outbox.is_empty().unwrap());
+    assert!(case.outbox.is_empty().await.unwrap());
     assert_eq!(case.count("runs").await, 1);
 }
 
 #[tokio::test]
 async fn old_reports_are_removed_and_new_ones_still_arrive() {
-    let Some(case) = Case::start() else { return };
+    let Some(case) = Case::start().await else { return };
     let delivery = case.delivery(case.url);
     assert!(delivery.prune(Utc::now()).await.unwrap().is_empty(), "nothing was written yet");
-    case.report(&report("RUN1"));
+    case.report(&report("RUN1")).await;
     delivery.drain().await.unwrap();
 
     let long_ago = Utc.with_ymd_and_hms(2020, 1, 1, 0, 0, 0).unwrap();
@@ -300,7 +300,7 @@ async fn old_reports_are_removed_and_new_ones_still_arrive() {
     let years_ahead = Utc.with_ymd_and_hms(2040, 1, 1, 0, 0, 0).unwrap();
     let removed = delivery.prune(years_ahead).await.unwrap();
     assert_eq!(removed.len(), 3, "{removed:?}");
-    case.report(&report("RUN2"));
+    case.report(&report("RUN2")).await;
     delivery.drain().await.unwrap();
     assert_eq!(case.count("runs").await, 1);
 }

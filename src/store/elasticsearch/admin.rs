@@ -137,10 +137,7 @@ impl Inner {
     }
 
     pub(super) async fn health(&self) -> Health {
-        match self.check().await {
-            Ok(health) => health,
-            Err(error) => Health { ok: false, message: error.to_string(), bytes: None },
-        }
+        self.check().await.unwrap_or_else(|error| Health { message: error.to_string(), ..Health::default() })
     }
 
     async fn check(&self) -> Result<Health> {
@@ -148,13 +145,15 @@ impl Inner {
         let indices = self.names.any_entity_index();
         let call = Call::get(format!("/_cluster/health/{indices}")).param("level", "indices").accept(&[408]);
         let health = self.client.send(&call).await?.value()?;
-        let mut missing: Vec<String> = Vec::new();
+        let (mut missing, mut written) = (Vec::new(), Vec::new());
         let aliases = Call::get(format!("/{indices}/_alias")).param("allow_no_indices", true).accept(&[404]);
         let described: BTreeMap<String, Value> = self.client.send(&aliases).await?.json().unwrap_or_default();
         for entity_type in self.open_types().keys() {
             let alias = self.names.write(entity_type);
-            if !described.values().any(|index| index["aliases"].get(&alias).is_some()) {
-                missing.push(alias);
+            let of_type = described.iter().find(|(_, index)| index["aliases"].get(&alias).is_some());
+            match of_type {
+                Some((index, _)) => written.push(index.as_str()),
+                None => missing.push(alias),
             }
         }
         let status = health["status"].as_str().unwrap_or("unknown").to_owned();
@@ -163,7 +162,26 @@ impl Inner {
         if !missing.is_empty() {
             message.push_str(&format!("; missing: {}", missing.join(", ")));
         }
-        Ok(Health { ok, message, bytes: self.bytes(&indices).await })
+        let write_problem = self.write_block(&indices, &written).await;
+        Ok(Health { ok, message, bytes: self.bytes(&indices).await, write_problem, is_lost: false })
+    }
+
+    /// Returns the block that keeps one of these indices from being written, set by an
+    /// operator or by a server whose disk is full. Without a write nothing else shows it.
+    /// Not every account, and not every service, may ask.
+    async fn write_block(&self, indices: &str, written: &[&str]) -> Option<String> {
+        let call = Call::get(format!("/_cluster/state/blocks/{indices}")).param("filter_path", "blocks");
+        let state = self.client.send(&call).await.ok()?.value().ok()?;
+        let indices = written.iter().map(|index| (*index, state.pointer(&format!("/blocks/indices/{index}"))));
+        let cluster = ("the cluster", state.pointer("/blocks/global"));
+        std::iter::once(cluster).chain(indices).find_map(|(place, blocks)| {
+            let stops_writes = |block: &&Value| {
+                block["levels"].as_array().is_some_and(|levels| levels.iter().any(|level| level == "write"))
+            };
+            let block = blocks?.as_object()?.values().find(stops_writes)?;
+            let words = block["description"].as_str().unwrap_or("a block of writes");
+            Some(format!("elasticsearch: {place} takes no writes: {words}; remove the block, see `index.blocks`"))
+        })
     }
 
     /// The size on disk; not every account may ask for it.

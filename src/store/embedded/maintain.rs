@@ -109,5 +109,5 @@ pub(super) fn health(reader: &Connection, layouts: &Layouts) -> Result<Health> {
     let bytes = pragma("page_count")?.saturating_mul(pragma("page_size")?);
     let types = layouts.all().count();
     let message = format!("SQLite {}, {types} entity types", rusqlite::version());
-    Ok(Health { ok: true, message, bytes: Some(bytes.unsigned_abs()) })
+    Ok(Health { ok: true, message, bytes: Some(bytes.unsigned_abs()), ..Health::default() })
 }

@@ -340,10 +340,13 @@ impl Store for EmbeddedStore {
     }
 
     async fn health(&self) -> Health {
-        match self.read(maintain::health).await {
-            Ok(health) => health,
-            Err(error) => Health { ok: false, message: error.to_string(), bytes: None },
+        if self.writer.has_ended() {
+            let message = "the thread that writes the store has ended".to_owned();
+            return Health { message, is_lost: true, ..Health::default() };
         }
+        self.read(maintain::health)
+            .await
+            .unwrap_or_else(|error| Health { message: error.to_string(), ..Health::default() })
     }
 
     async fn verify(&self, entity_type: &EntityType, after_id: i64, limit: usize) -> Result<Verified> {

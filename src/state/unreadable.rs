@@ -1,0 +1,143 @@
+//! Values of the state that cannot be read: each is logged with its place and counted,
+//! and what follows from it is the careful choice of the reader, never an empty value.
+//!
+//! The counts belong to the process, not to a handle: rows are parsed where only a
+//! connection is at hand. They are shown as `sgcache_state_unreadable_values`.
+
+use std::fmt::Display;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What could not be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unreadable {
+    /// What events announced about a dirty key: the row is read twice, without it.
+    Expected,
+    /// What is known of an entity type: the type is imported again.
+    Type,
+    /// The report of a run: the run is left out of the history.
+    Run,
+    /// The plan of the scheduler: it is planned anew.
+    Plan,
+    /// The proof of a credential: it is verified anew.
+    Credential,
+    /// Where work that goes round stands: it begins a new round.
+    Cursor,
+}
+
+static COUNTS: [AtomicU64; Unreadable::ALL.len()] = [const { AtomicU64::new(0) }; Unreadable::ALL.len()];
+
+impl Unreadable {
+    /// Every kind.
+    pub const ALL: [Self; 6] = [Self::Expected, Self::Type, Self::Run, Self::Plan, Self::Credential, Self::Cursor];
+
+    /// Returns its name in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Expected => "expected",
+            Self::Type => "type",
+            Self::Run => "run",
+            Self::Plan => "plan",
+            Self::Credential => "credential",
+            Self::Cursor => "cursor",
+        }
+    }
+
+    /// Logs and counts one value; `place` names its row, `error` quotes nothing of it.
+    pub fn note(self, place: impl Display, error: impl Display) {
+        COUNTS[self as usize].fetch_add(1, Ordering::Relaxed);
+        tracing::warn!(kind = self.as_str(), %place, %error, "a stored value cannot be read");
+    }
+
+    /// Returns how many this process has met so far.
+    pub fn count(self) -> u64 {
+        COUNTS[self as usize].load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::{Kinds, MarkRequest, Result, SiteTime, State, StateError, TypeState};
+    use super::Unreadable;
+    use crate::entity::{EntityRef, EntityType, EventId};
+
+    struct Case {
+        _directory: tempfile::TempDir,
+        state: State,
+    }
+
+    async fn case() -> Case {
+        let directory = tempfile::tempdir().expect("a directory");
+        let state = State::open(directory.path()).await.expect("a state");
+        state.begin_stream("http://site", EventId(100), None, &[], None, SiteTime(0)).await.expect("a stream");
+        Case { _directory: directory, state }
+    }
+
+    impl Case {
+        async fn damage(&self, sql: &'static str) {
+            let changed: Result<()> = self.state.write(|transaction| Ok(transaction.execute_batch(sql)?)).await;
+            changed.expect("the damage");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_dirty_key_whose_expectation_is_unreadable_is_read_twice() {
+        let case = case().await;
+        let request = MarkRequest::new(EntityRef::new("Shot", 7), Kinds::CHANGE);
+        case.state.mark(std::slice::from_ref(&request), SiteTime(0)).await.expect("a mark");
+        case.damage("UPDATE marks SET expected = '{\"fields\": 5}'").await;
+        let before = Unreadable::Expected.count();
+        let due = case.state.due_marks(SiteTime(0), 10).await.expect("the marks");
+        assert_eq!(due[0].expected.read_again_after, Some(60), "one read is no proof");
+        assert!(Unreadable::Expected.count() > before);
+
+        let mut again = request;
+        again.expected.note_edit(5);
+        again.delay = Duration::ZERO;
+        case.state.mark(&[again], SiteTime(0)).await.expect("a mark");
+        let expected = &case.state.due_marks(SiteTime(0), 10).await.expect("the marks")[0].expected;
+        assert_eq!((expected.read_again_after, expected.newest_edit), (Some(60), Some((5, 1))));
+    }
+
+    #[tokio::test]
+    async fn a_type_that_is_unreadable_is_not_relied_on_and_holds_up_no_other() {
+        let case = case().await;
+        case.damage(
+            "INSERT INTO types (type, state, layout_hash, import) VALUES
+                ('Asset', 'live', 'a', NULL), ('Shot', 'lvie', 'a', NULL), ('Task', 'importing', 'a', '{')",
+        )
+        .await;
+        let before = Unreadable::Type.count();
+        let states: Vec<_> = case.state.types().await.expect("the types").into_iter().map(|one| one.state).collect();
+        assert_eq!(states, [TypeState::Live, TypeState::Absent, TypeState::Absent]);
+        assert!(Unreadable::Type.count() >= before + 2);
+        let task = case.state.type_record(&EntityType::new("Task")).await.expect("a type").expect("a record");
+        assert_eq!((task.state, task.import), (TypeState::Absent, None));
+    }
+
+    #[tokio::test]
+    async fn a_cursor_that_is_unreadable_begins_anew_and_any_other_value_is_an_error_with_its_name() {
+        let case = case().await;
+        case.state.keep("place", &("Shot", 5)).await.expect("a value");
+        case.damage("UPDATE kept SET value = '[\"Shot\"' WHERE name = 'place'").await;
+        let before = Unreadable::Cursor.count();
+        assert_eq!(case.state.cursor::<(String, i64)>("place").await.expect("no error"), None);
+        assert!(Unreadable::Cursor.count() > before);
+        let error = case.state.kept::<(String, i64)>("place").await.expect_err("an error");
+        assert!(matches!(&error, StateError::Malformed { message, .. } if message.contains("`place`")), "{error}");
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_understood_is_an_error_and_nothing_else() {
+        let case = case().await;
+        case.damage(
+            "INSERT INTO dead VALUES (1, 'odd', 'Shot', 7, '', '', 1, 0, 0, 0);
+            INSERT INTO rowmeta VALUES ('Shot', 7, 1, 9, NULL, zeroblob(16), 0, NULL, 0)",
+        )
+        .await;
+        let error = case.state.dead(10).await.expect_err("an error").to_string();
+        assert!(error.contains("`odd` is not the kind of a dead letter"), "{error}");
+        assert!(case.state.rows(&EntityType::new("Shot"), &[7]).await.is_err());
+    }
+}
