@@ -168,7 +168,7 @@ const SECRET: Shape = Shape::Object(&[
     optional("env", Shape::Text),
     optional("file", Shape::Text),
     optional("secret", Shape::Text),
-    optional("value", Shape::Text),
+    optional("value", Shape::Secret),
 ]);
 
 const AUTH: Shape = Shape::Object(&[

@@ -15,6 +15,7 @@ use super::file::{
     AuthFile, ConfigFile, ElasticsearchFile, ListenFile, OneOrMany, PipelinesFile, ReportsFile, SHAPE, SecretRef,
     ShotgunFile,
 };
+use super::redaction;
 use super::{
     Auth, Config, ElasticsearchSettings, HistorySettings, ListenSettings, PipelineSettings, ReportSettings, Secret,
     ShotgunSettings, StoreSettings,
@@ -55,6 +56,13 @@ impl Config {
     ///
     /// All problems of the file, if one of them is an error.
     pub fn load(path: &Path, environment: &BTreeMap<String, String>) -> Result<(Config, Problems), Problems> {
+        // Problems are drawn with the lines that they point at.
+        let hidden = |problems: Problems| problems.with_text(&path.display().to_string(), redaction::hide_values);
+        let loaded = Config::load_file(path, environment);
+        loaded.map(|(config, problems)| (config, hidden(problems))).map_err(hidden)
+    }
+
+    fn load_file(path: &Path, environment: &BTreeMap<String, String>) -> Result<(Config, Problems), Problems> {
         let document = Document::read(path, &path.display().to_string()).map_err(|problems| match path.exists() {
             true => problems,
             false => advise_init(path, problems),
@@ -387,19 +395,18 @@ impl<'a> Resolver<'a> {
     /// Checks a URL; what comes back has no slash at its end.
     fn url(&self, at: &str, written: &str, problems: &mut Problems) -> Option<String> {
         let objection = match reqwest::Url::parse(written) {
+            // Before anything repeats it.
+            _ if written.contains('@') => "credentials do not belong into a URL".to_owned(),
             Ok(url) if !["http", "https"].contains(&url.scheme()) => {
                 format!("`{written}` is not an http or https URL")
             }
             Ok(url) if url.host_str().is_none_or(str::is_empty) => {
                 format!("`{written}` names no host")
             }
-            Ok(url) if !url.username().is_empty() || url.password().is_some() => {
-                "credentials do not belong into a URL".to_owned()
-            }
             Ok(_) => return Some(written.trim_end_matches('/').to_owned()),
             Err(error) => format!("`{written}` is not a URL: {error}"),
         };
-        let help = (!written.contains("://")).then(|| format!("write `https://{written}`"));
+        let help = (!written.contains("://") && !written.contains('@')).then(|| format!("write `https://{written}`"));
         let diagnostic = self.document.at(at, "SG0602", objection).label("not a usable URL").help(help);
         self.document.report(problems, diagnostic);
         None

@@ -1,11 +1,12 @@
 //! Fault points of loops, for tests that watch a real process lose one.
 //!
-//! Every beat is one. In a debug build, `SGCACHE_LOOP_FAULTS` may name a directory; a
-//! file there that is named like a loop holds the word of what the loop meets at its
-//! next beat, and is taken away by that. A release build has none of this.
+//! Every beat is one, and so is each round of a thread that calls [`meet_on_thread`]. In a
+//! debug build, `SGCACHE_LOOP_FAULTS` may name a directory; a file there that is named
+//! like a loop or thread holds the word of what it meets next, and is taken away by that.
+//! A release build has none of this.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::watched::Watched;
@@ -22,6 +23,18 @@ enum Fault {
     Hang,
     /// It holds its thread for ever, as a lock that is never released makes it.
     Block,
+}
+
+/// Lets a thread that is no loop meet what was ordered for its name.
+pub fn meet_on_thread(name: &'static str) {
+    static FAULTS: OnceLock<Faults> = OnceLock::new();
+    match FAULTS.get_or_init(Faults::from_environment).take(name) {
+        None => {}
+        Some(Fault::Panic) => panic!("fault point of the {name} thread"),
+        Some(Fault::Hang | Fault::Block) => loop {
+            std::thread::park();
+        },
+    }
 }
 
 impl Faults {

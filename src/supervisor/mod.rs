@@ -28,6 +28,7 @@ use tokio_util::task::AbortOnDropHandle;
 use fault::Faults;
 use watched::Watched;
 
+pub use fault::meet_on_thread;
 pub use watched::{LoopState, LoopStatus, beat, inherit, working};
 
 use crate::metrics::Metrics;

@@ -133,6 +133,17 @@ impl Problems {
         self.texts.entry(file.to_owned()).or_insert_with(|| text.clone());
     }
 
+    /// Draws another text in the place of that of a file. It must have the same length in
+    /// bytes, so that the places stay right.
+    pub fn with_text(mut self, file: &str, other: impl FnOnce(&str) -> String) -> Problems {
+        if let Some(text) = self.texts.get_mut(file) {
+            let drawn = other(text);
+            debug_assert_eq!(drawn.len(), text.len(), "places are bytes");
+            *text = drawn.into();
+        }
+        self
+    }
+
     /// Takes over everything from another collection.
     pub fn extend(&mut self, other: Problems) {
         self.texts.extend(other.texts);

@@ -28,6 +28,8 @@ pub enum Shape {
     NumberBetween(f64, f64),
     /// Text.
     Text,
+    /// Text that no message repeats.
+    Secret,
     /// Text, a number or a boolean.
     Scalar,
     /// A duration such as `30s`, at most [`super::MAX_DURATION`].
@@ -140,14 +142,17 @@ impl Shape {
             Shape::Bool => value.is_boolean(),
             Shape::Integer(..) => value.is_i64(),
             Shape::Number | Shape::NumberBetween(..) => value.is_number(),
-            Shape::Text | Shape::Choice(_) | Shape::Duration | Shape::DurationBetween(..) => value.is_string(),
+            Shape::Text | Shape::Secret | Shape::Choice(_) | Shape::Duration | Shape::DurationBetween(..) => {
+                value.is_string()
+            }
             Shape::Scalar => !value.is_array() && !value.is_object() && !value.is_null(),
             Shape::List(_) | Shape::OneOrMany(_) => value.is_array(),
             Shape::Map(_) | Shape::Object(_) => value.is_object(),
             Shape::Renamed(_) => false,
         };
         if !fits {
-            let message = format!("expected {}, found {}", self.expected(), found(value));
+            let found = if self.may_quote() { found(value) } else { kind(value).to_owned() };
+            let message = format!("expected {}, found {found}", self.expected());
             return Some((message, self.advice(value)));
         }
         match (self, value) {
@@ -173,6 +178,12 @@ impl Shape {
             },
             _ => None,
         }
+    }
+
+    /// Tells whether a message may repeat what stands here. Text in the place of a mapping
+    /// is often a secret whose writer forgot to say where it comes from.
+    fn may_quote(&self) -> bool {
+        !matches!(self, Shape::Secret | Shape::Object(_) | Shape::Map(_))
     }
 
     fn advice(&self, value: &Value) -> Option<String> {
@@ -202,7 +213,7 @@ impl Shape {
             Shape::Bool => "true or false",
             Shape::Integer(..) => "a whole number",
             Shape::Number | Shape::NumberBetween(..) => "a number",
-            Shape::Text => "text",
+            Shape::Text | Shape::Secret => "text",
             Shape::Scalar => "one value",
             Shape::Duration | Shape::DurationBetween(..) => "a duration",
             Shape::Choice(words) => return format!("one of {}", words.join(", ")),
@@ -287,11 +298,20 @@ fn out_of_bounds(
 
 fn found(value: &Value) -> String {
     match value {
-        Value::Null => "nothing".to_owned(),
         Value::Bool(flag) => format!("`{flag}`"),
         Value::Number(number) => format!("the number {number}"),
         Value::String(text) => format!("the text `{text}`"),
-        Value::Array(_) => "a list".to_owned(),
-        Value::Object(_) => "a mapping".to_owned(),
+        other => kind(other).to_owned(),
+    }
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "nothing",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "text",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "a mapping",
     }
 }

@@ -115,6 +115,30 @@ async fn the_publisher_of_the_leader_that_panics_is_started_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_thread_that_writes_the_store_begins_anew_after_a_panic() {
+    let rig = Rig::start().await;
+    rig.order("store_writer", "panic");
+    rig.until_followed("written before or after the panic");
+    rig.until_followed("written after the panic");
+    assert!(!rig.place.path("faults/store_writer").exists(), "the fault was not met");
+    let (code, said) = rig.daemon.terminate();
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("it begins anew"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_whose_store_cannot_be_written_any_more_is_not_ready_and_ends() {
+    let rig = Rig::start().await;
+    rig.order("store_writer", "panic always");
+    rig.site.update("Shot", 1, json!({"code": "never seen"})).expect("an update");
+    let words = "the thread that writes the store has ended";
+    rig.place.until("/readyz", |status, answer| status == 503 && answer.contains(words));
+    let (code, said) = rig.daemon.wait();
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("the store_health loop was given up"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_loop_that_hangs_is_started_again() {
     let rig = Rig::start().await;
     rig.order("fetch", "hang");

@@ -48,6 +48,7 @@ mod proxy_writes;
 mod prometheus;
 mod report_elastic;
 mod scenarios;
+mod secrets;
 mod servers;
 mod sim_admin;
 mod sim_http;

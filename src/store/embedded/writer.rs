@@ -21,7 +21,7 @@ use tokio::sync::oneshot;
 use super::super::{Result, StoreError, StoreErrorKind};
 use super::error::wrap;
 use super::layouts::{Layouts, Shared};
-use crate::supervisor::panic_text;
+use crate::supervisor::{meet_on_thread, panic_text};
 
 /// How long nothing may be written before a checkpoint is made.
 const IDLE: Duration = Duration::from_millis(300);
@@ -281,6 +281,7 @@ fn keep_serving(mut connection: Connection, shared: &Shared, inbox: &Receiver<Jo
 fn serve(connection: &mut Connection, shared: &Shared, inbox: &Receiver<Job>, done: &mut u64) {
     let (mut written, mut left) = (false, None);
     loop {
+        meet_on_thread("store_writer");
         // Without anything to tidy up there is no reason to wake.
         let next = match left.take() {
             Some(job) => Ok(job),
