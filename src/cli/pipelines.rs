@@ -138,8 +138,8 @@ pub async fn load_what_fits(config: &Config) -> Loaded {
     pipeline::load_what_fits(&config.pipelines_dir(), &context)
 }
 
-/// Returns the schema that the site last showed, or that of a stock site. What is
-/// wrong with the state is said by whoever needs it.
+/// Returns the schema that the site last showed, or that of a stock site. A state that
+/// cannot be read is an error of the commands that need it.
 pub async fn last_schema(config: &Config) -> Schema {
     let Ok(Some(state)) = open_state(config).await else { return stock_schema() };
     let kept = state.kept_schema(&config.shotgun.site).await.ok().flatten();

@@ -216,26 +216,15 @@ pub(super) async fn restore(engine: &Engine, pipelines: &[Arc<Pipeline>]) -> Res
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pipeline::RunOrder;
-    use crate::report::{RunStart, Status, Trigger};
-
-    fn run_of(name: &str) -> Box<RunReport> {
-        Box::new(RunReport::begin(RunStart {
-            run_id: RunOrder::new(Trigger::Cron).run_id,
-            pipeline: name.to_owned(),
-            trigger: Trigger::Cron,
-            scheduled_for: None,
-            started_at: DateTime::UNIX_EPOCH,
-            attempt: 1,
-            params: BTreeMap::default(),
-            instance: String::new(),
-            definition_hash: String::new(),
-        }))
-    }
+    use crate::report::Status;
 
     #[test]
     fn runs_that_a_scheduler_took_with_it_are_interrupted_once() {
-        let (runs, lost, ended) = (UnfinishedRuns::default(), run_of("lost"), run_of("ended"));
+        let (runs, lost, ended) = (
+            UnfinishedRuns::default(),
+            Box::new(RunReport::of_schedule("lost")),
+            Box::new(RunReport::of_schedule("ended")),
+        );
         runs.note(&Event::Started(lost.clone()));
         runs.note(&Event::Started(ended.clone()));
         runs.note(&Event::Ended(ended));

@@ -83,26 +83,12 @@ pub fn labels<'a>(entity_types: impl Iterator<Item = &'a str>, pipelines: &[Arc<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pipeline::{JobSpec, PruneReportsArgs, RunOrder};
-    use crate::report::{RunReport, RunStart, Trigger};
+    use crate::pipeline::{JobSpec, PruneReportsArgs};
+    use crate::report::RunReport;
 
     fn pipeline(name: &str) -> Arc<Pipeline> {
         let spec = JobSpec::PruneReports(PruneReportsArgs::default());
         Arc::new(Pipeline { name: name.to_owned(), ..Pipeline::single(spec, None, None) })
-    }
-
-    fn run_of(name: &str) -> Box<RunReport> {
-        Box::new(RunReport::begin(RunStart {
-            run_id: RunOrder::new(Trigger::Cron).run_id,
-            pipeline: name.to_owned(),
-            trigger: Trigger::Cron,
-            scheduled_for: None,
-            started_at: chrono::DateTime::UNIX_EPOCH,
-            attempt: 1,
-            params: Default::default(),
-            instance: String::new(),
-            definition_hash: String::new(),
-        }))
     }
 
     #[test]
@@ -111,10 +97,10 @@ mod tests {
         let metrics = Metrics::new(&labels(["Shot"].into_iter(), &all));
         let series = TaskSeries::new(metrics.clone(), Box::new(|| vec!["Shot".to_owned()]), &all);
         let shown = || metrics.render().contains("pipeline=\"goes\"");
-        series.note(&Event::Started(run_of("goes")));
+        series.note(&Event::Started(Box::new(RunReport::of_schedule("goes"))));
         series.note(&Event::Reloaded(vec![all[1].clone()]));
         assert!(shown(), "it still runs");
-        series.note(&Event::Ended(run_of("goes")));
+        series.note(&Event::Ended(Box::new(RunReport::of_schedule("goes"))));
         assert!(!shown() && metrics.render().contains("pipeline=\"stays\""));
     }
 }

@@ -193,11 +193,9 @@ impl Check<'_> {
         object: impl Fn(&str) -> Option<Objection>,
         problems: &mut Problems,
     ) {
-        let is_list = self.document.value().pointer(pointer).is_some_and(Value::is_array);
         for (at, name) in names.iter().enumerate() {
             if let Some(objection) = object(name) {
-                let place = if is_list { join(pointer, &at.to_string()) } else { pointer.to_owned() };
-                self.object(&place, objection, problems);
+                self.object(&self.document.entry(pointer, at), objection, problems);
             }
         }
     }

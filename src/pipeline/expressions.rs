@@ -124,17 +124,13 @@ impl Resolver<'_> {
         let Some(JobSpec::Repair(repair)) = spec else { return };
         let names: Vec<&str> = ids.iter().map(String::as_str).collect();
         let place = join(&join(step, "with"), "from");
-        let list = self.document.value().pointer(&place).is_some_and(Value::is_array);
         for (at, id) in repair.from.iter().enumerate() {
             if names.contains(&id.as_str()) {
                 continue;
             }
-            let place = match list {
-                true => join(&place, &at.to_string()),
-                false => place.clone(),
-            };
             let message = format!("no step has the id `{id}`");
-            let diagnostic = self.document.unknown(&place, "SG0503", message, id, &names);
+            let entry = self.document.entry(&place, at);
+            let diagnostic = self.document.unknown(&entry, "SG0503", message, id, &names);
             self.document.report(problems, diagnostic);
         }
     }

@@ -95,7 +95,6 @@ impl Resolver<'_> {
     /// Resolves the names of blackouts.
     pub(super) fn blackouts(&self, names: &[String], problems: &mut Problems) -> Vec<Blackout> {
         let known = &self.context.blackouts;
-        let list = self.document.value().get("blackout").is_some_and(Value::is_array);
         let mut found = Vec::new();
         for (at, name) in names.iter().enumerate() {
             if let Some(blackout) = known.get(name) {
@@ -103,7 +102,7 @@ impl Resolver<'_> {
                 continue;
             }
             let names: Vec<&str> = known.keys().map(String::as_str).collect();
-            let pointer = if list { format!("/blackout/{at}") } else { "/blackout".to_owned() };
+            let pointer = self.document.entry("/blackout", at);
             let help =
                 did_you_mean(name, &names).unwrap_or_else(|| "add it under `blackouts` in config.yaml".to_owned());
             let diagnostic = self

@@ -212,7 +212,7 @@ impl<'a> Run<'a> {
         let attempts = ended.attempts;
         let mut end = match (ended.stopped, ended.outcome) {
             (Some(Status::Timeout), outcome) => stopped(outcome, Status::Timeout, "ran out of its time"),
-            // It was told to stop and has done all of its work: that is its result.
+            // It was cancelled after it had done all of its work: that is its result.
             (Some(_), Ok(result)) => self.judge(step, result),
             (Some(status), outcome) => stopped(outcome, status, "was stopped"),
             (None, Ok(result)) => self.judge(step, result),

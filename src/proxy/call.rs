@@ -19,7 +19,6 @@ use super::reason::{Pass, Reason};
 use super::settings::{Mode, OnDirty};
 use super::shadow::Comparison;
 use super::upstream::{BufferedResponse, Outgoing, Unreachable, forwarded};
-use super::verification::while_first;
 use super::write_call;
 use crate::api3;
 use crate::filter::Query;
@@ -139,11 +138,14 @@ async fn serve(proxy: &Arc<Inner>, call: &Call) -> Result<Outcome, Pass> {
 async fn prove(proxy: &Arc<Inner>, call: &Call, pass: Pass) -> Outcome {
     let first = proxy.verifications.begin(call.caller.digest, proxy.settings.patience).await;
     // Also the first one: the answer may have come between the decision and this.
-    match serve(proxy, call).await {
-        Ok(outcome) => while_first(first, std::future::ready(outcome)).await,
-        Err(again) if first.is_none() => ask_site(proxy, call, again).await,
-        Err(_) => while_first(first, ask_site(proxy, call, pass)).await,
+    let outcome = match serve(proxy, call).await {
+        Ok(outcome) => outcome,
+        Err(again) => ask_site(proxy, call, if first.is_some() { pass } else { again }).await,
+    };
+    if let Some(first) = first {
+        first.answered();
     }
+    outcome
 }
 
 async fn ask_site(proxy: &Arc<Inner>, call: &Call, pass: Pass) -> Outcome {
@@ -343,7 +345,7 @@ fn can_prove(call: &Call) -> bool {
 }
 
 /// Learns from an answer whether the credential of the request is good.
-pub(super) async fn learn(proxy: &Arc<Inner>, call: &Call, answer: &Arc<BufferedResponse>) {
+async fn learn(proxy: &Arc<Inner>, call: &Call, answer: &Arc<BufferedResponse>) {
     if let Ok(asked) = &call.asked
         && can_prove(call)
     {
@@ -456,7 +458,12 @@ pub(super) fn repeat(whole: &BufferedResponse, how: &'static str, reason: Option
 }
 
 pub(super) fn gone(why: &Unreachable, pass: &Pass) -> Outcome {
-    let mut response = page(StatusCode::SERVICE_UNAVAILABLE, &format!("the site cannot be reached: {why}"));
+    let response = page(StatusCode::SERVICE_UNAVAILABLE, &format!("the site cannot be reached: {why}"));
+    passed(response, pass)
+}
+
+/// Says in a header why the site was asked.
+fn passed(mut response: Response<Body>, pass: &Pass) -> Outcome {
     let said = format!("pass; reason={}", pass.reason);
     response.headers_mut().insert(SAID, HeaderValue::from_str(&said).unwrap_or(HeaderValue::from_static("pass")));
     Outcome { response, decision: "pass", reason: Some(pass.reason), rows: None }
@@ -526,7 +533,18 @@ async fn open_session(proxy: &Arc<Inner>, call: &Call, pass: &Pass) -> Outcome {
     let mut outgoing = call.outgoing.clone();
     // The answer is read here, too.
     outgoing.headers.remove(header::ACCEPT_ENCODING);
-    match proxy.upstream.send_buffered(&outgoing, call.body.clone(), true).await {
+    let sent = proxy.upstream.send_buffered(&outgoing, call.body.clone(), true).await;
+    hand_on(proxy, call, sent, pass).await
+}
+
+/// Hands on what the site has answered to this call alone.
+pub(super) async fn hand_on(
+    proxy: &Arc<Inner>,
+    call: &Call,
+    sent: Result<BufferedResponse, Unreachable>,
+    pass: &Pass,
+) -> Outcome {
+    match sent {
         Ok(whole) => {
             let whole = Arc::new(whole);
             learn(proxy, call, &whole).await;
@@ -539,14 +557,7 @@ async fn open_session(proxy: &Arc<Inner>, call: &Call, pass: &Pass) -> Outcome {
 /// Hands an answer through as it arrives.
 async fn stream(proxy: &Inner, call: &Call, pass: &Pass) -> Outcome {
     match proxy.upstream.send_with_retry(&call.outgoing, call.body.clone(), true).await {
-        Ok(response) => {
-            let mut response = super::passthrough::answer(response);
-            let said = format!("pass; reason={}", pass.reason);
-            response
-                .headers_mut()
-                .insert(SAID, HeaderValue::from_str(&said).unwrap_or(HeaderValue::from_static("pass")));
-            Outcome { response, decision: "pass", reason: Some(pass.reason), rows: None }
-        }
+        Ok(response) => passed(super::passthrough::answer(response), pass),
         Err(why) => gone(&why, pass),
     }
 }

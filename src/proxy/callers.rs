@@ -247,7 +247,7 @@ impl Callers {
     }
 
     /// Tells whether the caller should have the site asked now whose session its token is;
-    /// of those who ask at the same time, one is told to.
+    /// true for one of concurrent callers.
     pub fn claim_binding(&self, caller: &Caller) -> bool {
         caller.is_session
             && matches!(self.credentials.status(&caller.digest), CredentialStatus::Accepted)
@@ -290,8 +290,8 @@ impl Callers {
         }
     }
 
-    /// Tells whether the caller should have its credential renewed now; of those who ask at
-    /// the same time, one is told to.
+    /// Tells whether the caller should have its credential renewed now; true for
+    /// one of concurrent callers.
     pub fn claim_renewal(&self, caller: &Caller) -> bool {
         self.credentials.claim_renewal(&caller.digest)
     }

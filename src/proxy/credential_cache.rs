@@ -142,8 +142,8 @@ impl CredentialCache {
         self.started.elapsed() < MAX_OUTAGE_AGE && inner.records.get(digest).is_some_and(recent)
     }
 
-    /// Tells whether the caller should ask the site about an accepted credential now; of
-    /// those who ask at the same time, one is told to.
+    /// Tells whether the caller should ask the site about an accepted credential now; true
+    /// for one of concurrent callers.
     pub fn claim_renewal(&self, digest: &Digest) -> bool {
         let (every, now) = (self.verify_every, Instant::now());
         match self.lock().accepted.get_mut(digest) {

@@ -68,8 +68,8 @@ impl SessionBindings {
         self.lock().bindings.insert(digest, Binding { owner, asked_at: Some(asked_at) });
     }
 
-    /// Tells whether the caller should ask the site about a token now; of those who ask at
-    /// the same time, one is told to.
+    /// Tells whether the caller should ask the site about a token now; true for
+    /// one of concurrent callers.
     pub fn claim_question(&self, digest: &Digest) -> bool {
         let mut inner = self.lock();
         let asked_at = inner.bindings.get(digest).and_then(|binding| binding.asked_at);

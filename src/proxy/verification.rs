@@ -3,11 +3,10 @@
 //! A farm begins with hundreds of requests at the same time, and all of them would go to
 //! the site, because none is proved yet. Here the first one goes, and the others wait for
 //! its answer: when that proves the credential, the cache answers them. A request waits
-//! for one answer and within a bound, so that answers which prove nothing hold nobody up
+//! for one answer and within a bound, so that answers which prove nothing delay no request
 //! for long. What is asked plays no part: nothing about the cache shows.
 
 use std::collections::HashMap;
-use std::future::Future;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -75,15 +74,6 @@ impl Verifications {
     }
 }
 
-/// Runs the first request; the others go on with its end, whatever that is.
-pub(super) async fn while_first<T>(first: Option<FirstRequest<'_>>, request: impl Future<Output = T>) -> T {
-    let answer = request.await;
-    if let Some(first) = first {
-        first.answered();
-    }
-    answer
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -110,7 +100,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn nobody_waits_for_longer_than_their_patience() {
+    async fn a_request_waits_no_longer_than_its_patience() {
         let all = Verifications::default();
         let _first = all.begin(CREDENTIAL, LONG).await.expect("the first");
         assert!(all.begin(CREDENTIAL, Duration::from_secs(2)).await.is_none());

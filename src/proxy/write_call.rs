@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::call::{Call, Outcome, gone, learn, repeat};
+use super::call::{Call, Outcome, gone, hand_on};
 use super::listener::Inner;
 use super::pending_writes::PendingWrites;
 use super::reason::{Pass, Reason};
@@ -32,14 +32,7 @@ pub(super) async fn send(proxy: &Arc<Inner>, call: &Call, pass: Pass) -> Outcome
             }
             shared.freshness.acknowledge(effects).await;
         }
-        match sent {
-            Ok(whole) => {
-                let whole = Arc::new(whole);
-                learn(&shared, &call, &whole).await;
-                repeat(&whole, "pass", Some(pass.reason))
-            }
-            Err(why) => gone(&why, &pass),
-        }
+        hand_on(&shared, &call, sent, &pass).await
     });
     task.await.unwrap_or_else(|error| {
         tracing::error!(%error, "proxy request task panicked");

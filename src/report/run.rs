@@ -312,4 +312,22 @@ pub struct StepError {
 }
 
 #[cfg(test)]
+impl RunReport {
+    /// Returns the report of a run that a schedule has started, for tests.
+    pub(crate) fn of_schedule(pipeline: &str) -> Self {
+        Self::begin(RunStart {
+            run_id: new_run_id(),
+            pipeline: pipeline.to_owned(),
+            trigger: Trigger::Cron,
+            scheduled_for: None,
+            started_at: DateTime::UNIX_EPOCH,
+            attempt: 1,
+            params: BTreeMap::new(),
+            instance: String::new(),
+            definition_hash: String::new(),
+        })
+    }
+}
+
+#[cfg(test)]
 mod tests;

@@ -8,12 +8,12 @@ use proptest::prelude::*;
 use super::*;
 use crate::entity::{EntityRef, EntityType, EventId, RowHash};
 
-struct Fixture {
+pub(super) struct Fixture {
     _directory: tempfile::TempDir,
-    state: State,
+    pub(super) state: State,
 }
 
-async fn fixture() -> Fixture {
+pub(super) async fn fixture() -> Fixture {
     let directory = tempfile::tempdir().expect("a directory");
     let state = State::open(directory.path()).await.expect("a new state");
     state.begin_stream("http://site", EventId(100), None, &[], None, SiteTime(0)).await.expect("a stream");

@@ -58,23 +58,12 @@ impl Unreadable {
 mod tests {
     use std::time::Duration;
 
-    use super::super::{Kinds, MarkRequest, Result, SiteTime, State, StateError, TypeState};
+    use super::super::tests::{Fixture, fixture};
+    use super::super::{Kinds, MarkRequest, Result, SiteTime, StateError, TypeState};
     use super::Unreadable;
-    use crate::entity::{EntityRef, EntityType, EventId};
+    use crate::entity::{EntityRef, EntityType};
 
-    struct Case {
-        _directory: tempfile::TempDir,
-        state: State,
-    }
-
-    async fn case() -> Case {
-        let directory = tempfile::tempdir().expect("a directory");
-        let state = State::open(directory.path()).await.expect("a state");
-        state.begin_stream("http://site", EventId(100), None, &[], None, SiteTime(0)).await.expect("a stream");
-        Case { _directory: directory, state }
-    }
-
-    impl Case {
+    impl Fixture {
         async fn damage(&self, sql: &'static str) {
             let changed: Result<()> = self.state.write(|transaction| Ok(transaction.execute_batch(sql)?)).await;
             changed.expect("the damage");
@@ -83,61 +72,61 @@ mod tests {
 
     #[tokio::test]
     async fn a_dirty_key_whose_expectation_is_unreadable_is_read_twice() {
-        let case = case().await;
+        let test = fixture().await;
         let request = MarkRequest::new(EntityRef::new("Shot", 7), Kinds::CHANGE);
-        case.state.mark(std::slice::from_ref(&request), SiteTime(0)).await.expect("a mark");
-        case.damage("UPDATE marks SET expected = '{\"fields\": 5}'").await;
+        test.state.mark(std::slice::from_ref(&request), SiteTime(0)).await.expect("a mark");
+        test.damage("UPDATE marks SET expected = '{\"fields\": 5}'").await;
         let before = Unreadable::Expected.count();
-        let due = case.state.due_marks(SiteTime(0), 10).await.expect("the marks");
+        let due = test.state.due_marks(SiteTime(0), 10).await.expect("the marks");
         assert_eq!(due[0].expected.read_again_after, Some(60), "one read is no proof");
         assert!(Unreadable::Expected.count() > before);
 
         let mut again = request;
         again.expected.note_edit(5);
         again.delay = Duration::ZERO;
-        case.state.mark(&[again], SiteTime(0)).await.expect("a mark");
-        let expected = &case.state.due_marks(SiteTime(0), 10).await.expect("the marks")[0].expected;
+        test.state.mark(&[again], SiteTime(0)).await.expect("a mark");
+        let expected = &test.state.due_marks(SiteTime(0), 10).await.expect("the marks")[0].expected;
         assert_eq!((expected.read_again_after, expected.newest_edit), (Some(60), Some((5, 1))));
     }
 
     #[tokio::test]
     async fn a_type_that_is_unreadable_is_not_relied_on_and_holds_up_no_other() {
-        let case = case().await;
-        case.damage(
+        let test = fixture().await;
+        test.damage(
             "INSERT INTO types (type, state, layout_hash, import) VALUES
                 ('Asset', 'live', 'a', NULL), ('Shot', 'lvie', 'a', NULL), ('Task', 'importing', 'a', '{')",
         )
         .await;
         let before = Unreadable::Type.count();
-        let states: Vec<_> = case.state.types().await.expect("the types").into_iter().map(|one| one.state).collect();
+        let states: Vec<_> = test.state.types().await.expect("the types").into_iter().map(|one| one.state).collect();
         assert_eq!(states, [TypeState::Live, TypeState::Absent, TypeState::Absent]);
         assert!(Unreadable::Type.count() >= before + 2);
-        let task = case.state.type_record(&EntityType::new("Task")).await.expect("a type").expect("a record");
+        let task = test.state.type_record(&EntityType::new("Task")).await.expect("a type").expect("a record");
         assert_eq!((task.state, task.import), (TypeState::Absent, None));
     }
 
     #[tokio::test]
     async fn a_cursor_that_is_unreadable_begins_anew_and_any_other_value_is_an_error_with_its_name() {
-        let case = case().await;
-        case.state.keep("place", &("Shot", 5)).await.expect("a value");
-        case.damage("UPDATE kept SET value = '[\"Shot\"' WHERE name = 'place'").await;
+        let test = fixture().await;
+        test.state.keep("place", &("Shot", 5)).await.expect("a value");
+        test.damage("UPDATE kept SET value = '[\"Shot\"' WHERE name = 'place'").await;
         let before = Unreadable::Cursor.count();
-        assert_eq!(case.state.cursor::<(String, i64)>("place").await.expect("no error"), None);
+        assert_eq!(test.state.cursor::<(String, i64)>("place").await.expect("no error"), None);
         assert!(Unreadable::Cursor.count() > before);
-        let error = case.state.kept::<(String, i64)>("place").await.expect_err("an error");
+        let error = test.state.kept::<(String, i64)>("place").await.expect_err("an error");
         assert!(matches!(&error, StateError::Malformed { message, .. } if message.contains("`place`")), "{error}");
     }
 
     #[tokio::test]
     async fn what_cannot_be_understood_is_an_error_and_nothing_else() {
-        let case = case().await;
-        case.damage(
+        let test = fixture().await;
+        test.damage(
             "INSERT INTO dead VALUES (1, 'odd', 'Shot', 7, '', '', 1, 0, 0, 0);
             INSERT INTO rowmeta VALUES ('Shot', 7, 1, 9, NULL, zeroblob(16), 0, NULL, 0)",
         )
         .await;
-        let error = case.state.dead(10).await.expect_err("an error").to_string();
+        let error = test.state.dead(10).await.expect_err("an error").to_string();
         assert!(error.contains("`odd` is not the kind of a dead letter"), "{error}");
-        assert!(case.state.rows(&EntityType::new("Shot"), &[7]).await.is_err());
+        assert!(test.state.rows(&EntityType::new("Shot"), &[7]).await.is_err());
     }
 }

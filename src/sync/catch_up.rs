@@ -54,9 +54,11 @@ impl Replica {
             self.check_stream().await?;
         }
         if polled.is_none_or(|polled| polled.elapsed() >= self.settings().poll_min) {
-            self.poll().await?;
-            while self.state().stream().await?.poll_done <= started {
+            loop {
                 self.poll().await?;
+                if self.state().stream().await?.poll_done > started {
+                    break;
+                }
             }
             *polled = Some(Instant::now());
         }

@@ -148,6 +148,14 @@ impl Document {
         problems.push(diagnostic);
     }
 
+    /// Returns the pointer to an entry of what may be a list or one entry alone.
+    pub fn entry(&self, pointer: &str, index: usize) -> String {
+        match self.value.pointer(pointer).is_some_and(Value::is_array) {
+            true => join(pointer, &index.to_string()),
+            false => pointer.to_owned(),
+        }
+    }
+
     /// Returns an error that points at the value at `pointer`.
     pub fn at(&self, pointer: &str, code: &'static str, message: impl Into<String>) -> Diagnostic {
         self.diagnostic(code, message.into(), self.value_span(pointer))

@@ -15,6 +15,14 @@ async fn site(place: &Place) -> SimHandle {
     Sim::start(settings).await.expect("a site")
 }
 
+/// A place with a replica of a site.
+async fn imported() -> (Place, SimHandle) {
+    let place = Place::new();
+    let site = site(&place).await;
+    place.run(&["job", "import"]).expect_code(0);
+    (place, site)
+}
+
 /// Tells whether this process, and so each that it starts, ignores SIGHUP (Linux).
 fn hangups_are_ignored() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -45,9 +53,7 @@ fn hanging_rebuild(place: &Place, site: &SimHandle) -> Running {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_whose_process_was_killed_is_interrupted_for_every_reader() {
-    let place = Place::new();
-    let site = site(&place).await;
-    place.run(&["job", "import"]).expect_code(0);
+    let (place, site) = imported().await;
     let running = hanging_rebuild(&place, &site);
     let before = newest(&place);
     assert_eq!((&before["pipeline"], &before["finished_at"]), (&Value::from("rebuild"), &Value::Null));
@@ -62,9 +68,7 @@ async fn a_run_whose_process_was_killed_is_interrupted_for_every_reader() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_signal_ends_a_job_in_order_with_its_result_so_far() {
-    let place = Place::new();
-    let site = site(&place).await;
-    place.run(&["job", "import"]).expect_code(0);
+    let (place, site) = imported().await;
     for (signal, code, status) in [("INT", 130, "cancelled"), ("TERM", 143, "interrupted"), ("HUP", 143, "interrupted")]
     {
         if signal == "HUP" && hangups_are_ignored() {
@@ -78,7 +82,7 @@ async fn a_signal_ends_a_job_in_order_with_its_result_so_far() {
         let result = &run["steps"][0]["result"]["by_type"];
         assert!(result["Shot"]["written"].as_u64().is_some_and(|written| written > 0), "{signal}: {run}");
         if signal != "HUP" {
-            // After a hangup there is nobody to print to.
+            // After a hangup there is no terminal to print to.
             assert_eq!(ended.json()["run_id"], run["run_id"], "{signal}");
         }
     }
@@ -86,9 +90,7 @@ async fn a_signal_ends_a_job_in_order_with_its_result_so_far() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_timeout_ends_a_job_that_waits_for_the_site_at_once() {
-    let place = Place::new();
-    let site = site(&place).await;
-    place.run(&["job", "import"]).expect_code(0);
+    let (place, site) = imported().await;
     let slow = "name: slow\nsteps:\n  - { id: all, job: rebuild, with: { types: [Shot, Task] }, timeout: 1500ms }\n  \
                 - { id: never, job: purge, needs: all }\n";
     std::fs::write(place.path("pipelines/slow.yaml"), slow).expect("a file");
@@ -106,9 +108,7 @@ async fn a_timeout_ends_a_job_that_waits_for_the_site_at_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_another_process_runs_is_not_run_twice() {
-    let place = Place::new();
-    let site = site(&place).await;
-    place.run(&["job", "import"]).expect_code(0);
+    let (place, site) = imported().await;
     let running = hanging_rebuild(&place, &site);
     let ended = place.run(&["job", "rebuild", "Shot"]).expect_code(12);
     assert!(ended.stderr.contains("another process runs it"), "{}", ended.stderr);
@@ -118,9 +118,7 @@ async fn what_another_process_runs_is_not_run_twice() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn all_parameters_are_checked_before_the_first_pipeline_runs() {
-    let place = Place::new();
-    let _site = site(&place).await;
-    place.run(&["job", "import"]).expect_code(0);
+    let (place, _site) = imported().await;
     let runs = || place.run(&["pipelines", "history", "-o", "json"]).json().as_array().map(Vec::len);
     let before = runs();
     let args = ["pipelines", "run", "--once", "nightly-counts", "sampled-data"];
@@ -183,9 +181,7 @@ async fn an_interrupted_rebuild_goes_on_where_it_was() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_validation_that_looked_at_nothing_says_so() {
-    let place = Place::new();
-    let _site = site(&place).await;
-    place.run(&["job", "import"]).expect_code(0);
+    let (place, _site) = imported().await;
     let none = ["job", "validateData", "Shot", "--filters", "[['code','is','no such shot']]"];
     place.run(&none).expect_code(12).says(&["nothing was compared"]);
     let judged: Vec<&str> = none.into_iter().chain(["--fail-when", "result.checked == 0"]).collect();
@@ -194,9 +190,7 @@ async fn a_validation_that_looked_at_nothing_says_so() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_command_line_names_wrongly_is_2_and_in_a_file_78() {
-    let place = Place::new();
-    let _site = site(&place).await;
-    place.run(&["job", "import"]).expect_code(0);
+    let (place, _site) = imported().await;
     let data = |more: &[&str]| {
         let all: Vec<&str> = ["job", "validateData", "Shot"].into_iter().chain(more.iter().copied()).collect();
         place.run(&all)
@@ -224,9 +218,7 @@ async fn only_the_named_types_are_imported() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hook_of_changes_knows_the_runs_of_other_processes() {
-    let place = Place::new();
-    let _site = site(&place).await;
-    place.run(&["job", "import"]).expect_code(0);
+    let (place, _site) = imported().await;
     let text = "name: mine\nsteps: [{ id: a, job: validateCounts, with: { types: [Shot] } }]\n\
                 on_success: [{ ping: 'http://127.0.0.1:1/x', every: change }]\n";
     std::fs::write(place.path("pipelines/mine.yaml"), text).expect("a file");

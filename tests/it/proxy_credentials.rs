@@ -253,6 +253,15 @@ async fn credentials_that_two_readers_take_for_different_ones_are_not_learned() 
     assert_eq!((said(&headers).as_str(), &answer["error_code"]), ("unverified", &json!(102)));
 }
 
+/// Reads, and tells whether the site decided that the credential is not good; until then
+/// it must be a hit.
+async fn is_refused(http: &reqwest::Client, rig: &Rig, auth: &Value) -> bool {
+    let (how, text) = read(http, rig, auth).await;
+    let is_refused = how == "refused" || how == "unverified";
+    assert!(if is_refused { !text.contains(ROW) } else { how == "hit" }, "{how} {text}");
+    is_refused
+}
+
 /// Replaces the key of the script `farm` on the site, as revoking it does.
 fn revoke(rig: &Rig) {
     let found = rig.site().read("ApiUser", &json!([["firstname", "is", "farm"]]), &["firstname"]).expect("a script");
@@ -270,13 +279,7 @@ async fn a_revoked_key_is_refused_whatever_it_sends_meanwhile() {
     revoke(&rig);
     // Hits and answers of methods that need no login go on all the time: only the refusal
     // of a question ends the loop.
-    loop {
-        let (how, text) = read(&http, &rig, &farm).await;
-        if how == "refused" || how == "unverified" {
-            assert!(!text.contains(ROW), "{text}");
-            break;
-        }
-        assert_eq!(how, "hit");
+    while !is_refused(&http, &rig, &farm).await {
         for what in ["info", "no_such_method", "GET /api/v1/entity/shots"] {
             send(&http, &rig, what, &farm).await;
         }
@@ -446,14 +449,7 @@ async fn a_session_that_ended_is_refused() {
     let auth = right(&rig, "session_token").await.expect("a credential");
     while read(&http, &rig, &auth).await.0 != "hit" {}
     rig.site().end_sessions();
-    loop {
-        let (how, text) = read(&http, &rig, &auth).await;
-        if how == "refused" || how == "unverified" {
-            assert!(!text.contains(ROW), "{text}");
-            break;
-        }
-        assert_eq!(how, "hit");
-    }
+    while !is_refused(&http, &rig, &auth).await {}
     let (how, text) = read(&http, &rig, &auth).await;
     assert!(!text.contains(ROW), "{how} {text}");
 }
