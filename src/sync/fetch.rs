@@ -228,9 +228,11 @@ impl Replica {
         Ok(self.state().postpone(&postponed, self.now()).await?)
     }
 
-    /// Reads those of these keys that are dirty, at once and before all other work: the
-    /// caller of a write waits for them. A key that is dirty no longer was read after it
-    /// became so. Returns false when some of them cannot be read yet.
+    /// Reads those of these keys that are dirty and due, at once and before all other work:
+    /// the caller of a write waits for them. A key that is dirty no longer, or by no write
+    /// any more, was read after it became so. Returns false when some of them cannot be read
+    /// yet, or were and are not stored: those wait for the pause of their reread, which is
+    /// part of the evidence that the next read is newer.
     ///
     /// # Errors
     ///
@@ -239,7 +241,10 @@ impl Replica {
         let layout = self.tracked().layout(entity_type).cloned();
         let mut complete = true;
         for chunk in ids.chunks(self.client().page_size() as usize) {
+            let now = self.now();
             let marks = self.state().marks_of(entity_type, chunk).await?;
+            let (marks, paused): (Vec<_>, Vec<_>) = marks.into_iter().partition(|mark| mark.due_at <= now);
+            complete &= !paused.iter().any(|mark| mark.kinds.any(Kinds::WRITE));
             complete &= match &layout {
                 _ if marks.is_empty() => true,
                 Some(layout) if self.must_wait(layout).await?.is_some() => false,

@@ -393,6 +393,10 @@ async fn a_write_is_not_confirmed_by_a_read_that_was_not_stored() {
     let confirmed = cache.replica().refetch_now(&"Shot".into(), &[shot]).await.expect("a read");
     let stored = cache.cached(cache.layout("Shot")).await[&shot]["sg_cut_in"].clone();
     assert!(!confirmed || stored == json!(3), "{stored} was confirmed as 3");
+    // Nor by asking again before the pause of the reread is over, which is evidence, too.
+    let asked = cache.site().requests.of("read Shot");
+    let again = cache.replica().refetch_now(&"Shot".into(), &[shot]).await.expect("a read");
+    assert_eq!((again, cache.site().requests.of("read Shot")), (confirmed, asked));
     // A restart knows that it is pending as long as it is.
     let pending = cache.state().dirty_by_writes(10).await.expect("keys");
     assert_eq!(pending.is_empty(), confirmed, "{pending:?}");
