@@ -34,6 +34,7 @@ pub fn request(bytes: &[u8]) {
     let Ok(asked) = Asked::parse(bytes) else { return };
     let catalogue = Catalogue {
         schema: Default::default(),
+        schema_is_current: true,
         stored: Default::default(),
         standing: Default::default(),
         pending_writes: PendingWrites::default(),

@@ -30,6 +30,7 @@ pub async fn run(args: Args, chosen: Option<&Path>) -> Result<u8, Failure> {
         standing: Arc::new(state.replication_status().await?),
         now: SiteTime::from(offline.now),
         schema: Arc::new(offline.schema),
+        schema_is_current: true,
         pending_writes: PendingWrites::default(),
         settings: Arc::new(settings.api),
         max_page: proxy::max_page(&state).await,

@@ -5,7 +5,7 @@ use std::{fmt, fs, io};
 
 use serde::{Deserialize, Serialize};
 
-use super::layout::nearest;
+use super::layout::{EVENT_LOG, event_log_problem, nearest};
 use super::{EntityConfig, EntityConfigError, EntityConfigFile, FieldConfig};
 use crate::entity::{DataType, EntityType};
 use crate::schema::{Derivation, Schema};
@@ -64,6 +64,9 @@ impl Exclusions {
 ///
 /// A message with the nearest name when the site does not have the type.
 pub fn generate(schema: &Schema, entity_type: &EntityType, exclusions: &Exclusions) -> Result<EntityConfig, String> {
+    if *entity_type == *EVENT_LOG {
+        return Err(event_log_problem());
+    }
     let Some(entity) = schema.entity(entity_type) else {
         return Err(format!(
             "the site has no entity type `{entity_type}`{}",

@@ -38,6 +38,16 @@ pub struct LayoutField {
     pub mapping: Option<Value>,
 }
 
+/// The type that is never cached as an ordinary one.
+pub(super) const EVENT_LOG: &str = "EventLogEntry";
+
+/// Says why the event log cannot be an entity config.
+pub(super) fn event_log_problem() -> String {
+    format!(
+        "`{EVENT_LOG}` cannot be cached: it is the log that the cache follows, no entry tells of a new entry, so every          answer would lack the newest ones; reads of it go to the site. Remove the file"
+    )
+}
+
 /// Something in an entity config that the site does not have.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{path}:{line}: {message}")]
@@ -82,6 +92,9 @@ impl TypeLayout {
             message,
         };
         let entity_type = &file.entity_type;
+        if *entity_type == *EVENT_LOG {
+            return Err(vec![problem("", event_log_problem())]);
+        }
         let Some(entity) = schema.entity(entity_type) else {
             let hint = nearest(entity_type.as_str(), schema.type_names());
             return Err(vec![problem("", format!("the site has no entity type `{entity_type}`{hint}"))]);

@@ -66,6 +66,19 @@ fn every_problem_is_named_with_its_line_and_the_nearest_name() {
 }
 
 #[test]
+fn the_event_log_is_neither_generated_nor_cached() {
+    let entry = EntitySchema { entity_type: "EventLogEntry".into(), ..schema().types["Shot"].clone() };
+    let schema = Schema { types: [("EventLogEntry".into(), entry)].into() };
+    let path = Path::new("entityConfig/EventLogEntry.json");
+    let file = EntityConfigFile::parse(path, r#"{"fields": {"code": {}}}"#.to_owned()).expect("valid JSON");
+    let problems = TypeLayout::check(&file, &schema).expect_err("a problem");
+    let expected = "entityConfig/EventLogEntry.json:1: `EventLogEntry` cannot be cached: ";
+    assert!(problems.len() == 1 && problems[0].to_string().starts_with(expected), "{problems:?}");
+    let refused = generate(&schema, &"EventLogEntry".into(), &Exclusions::default()).expect_err("a refusal");
+    assert!(refused.starts_with("`EventLogEntry` cannot be cached: "), "{refused}");
+}
+
+#[test]
 fn the_hash_changes_with_fields_and_filters_only() {
     let hash = |text: &str| check(text).expect("a good config").hash;
     let base = hash(r#"{"fields": {"code": {}}}"#);

@@ -103,8 +103,8 @@ async fn counted(store: &dyn Store, query: &Query) -> Result<Value, Pass> {
         "current_page": current, "page_count": pages, "entity_count": total, "entities_per_page": query.page.size}))
 }
 
-/// An address of an uploaded file is signed and expires: only those of files on
-/// disk and of web pages are the same at every read.
+/// An address of an image or of an uploaded file is signed and expires: only those of
+/// files on disk and of web pages are the same at every read, and no address at all.
 fn check_addresses(found: &Found, addresses: &[String]) -> Result<(), Pass> {
     for (row, path) in found.rows.iter().flat_map(|row| addresses.iter().map(move |path| (row, path))) {
         let Some(value) = row.get(path).filter(|value| !value.is_null()) else { continue };

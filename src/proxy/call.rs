@@ -264,9 +264,13 @@ async fn consider(proxy: &Arc<Inner>, call: &Call, site_is_down: bool) -> Result
             Err(Unverified::Refused(answer)) => return Ok(Ready::Refuse(answer)),
             Err(Unverified::Pass(pass)) => return Err(pass),
         }
-        match planned(proxy, call, &catalogue)?.at(&catalogue) {
+        let decided = planned(proxy, call, &catalogue).and_then(|planned| planned.at(&catalogue));
+        match decided {
             Ok(serve) => return Ok(Ready::Serve(Box::new(serve))),
             Err(pass) => {
+                if pass.reason == Reason::UnknownField {
+                    proxy.freshness.want_schema();
+                }
                 let helps = match pass.reason {
                     Reason::Dirty => proxy.settings.on_dirty == OnDirty::Wait,
                     _ => false,

@@ -17,6 +17,8 @@ use crate::store;
 pub struct Catalogue {
     /// The schema of the site, as last read.
     pub schema: Arc<Schema>,
+    /// Whether no change of the schema was noticed since it was read.
+    pub schema_is_current: bool,
     /// The types and fields that are stored.
     pub stored: Arc<store::Catalogue>,
     /// What can be said about the stored rows.

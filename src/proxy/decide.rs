@@ -224,6 +224,10 @@ fn may_show(question: &Question, entity_type: &EntityType, aside: &BTreeSet<i64>
 /// Checks that everything that an answer depends on follows the site closely
 /// enough, and returns the moment up to which it does.
 fn vouch(question: &Question, catalogue: &Catalogue) -> Result<(SiteTime, Writes), Pass> {
+    if question.omits_unknown && !catalogue.schema_is_current && !catalogue.site_is_down {
+        let detail = "a field is not in the schema as last read, and the schema may have changed since";
+        return Err(Pass::new(Reason::UnknownField, detail).advise(Advice::Wait));
+    }
     let (needs, standing) = (&question.needs, &catalogue.standing);
     let mut fresh_as_of = SiteTime(i64::MAX);
     let every: BTreeSet<&EntityType> = needs.rows.iter().chain(&needs.names).collect();

@@ -32,7 +32,14 @@ fn served(serve: &Serve) -> String {
         Serve::Info => ", with the site's own values".to_owned(),
         Serve::Schema => ", once it was read through the proxy".to_owned(),
         Serve::Read(plan) => {
-            format!(", as of {}\n  filter: {}", plan.fresh_as_of.timestamp(), plan.question.query.filter)
+            let as_of = format!(", as of {}\n  filter: {}", plan.fresh_as_of.timestamp(), plan.question.query.filter);
+            match plan.question.addresses.as_slice() {
+                [] => as_of,
+                fields => {
+                    let fields = fields.join("`, `");
+                    format!("{as_of}\n  unless a row has an address that expires in `{fields}`: then the site answers")
+                }
+            }
         }
         Serve::Summarize(plan) => {
             format!(", as of {}\n  filter: {}", plan.fresh_as_of.timestamp(), plan.question.query.filter)

@@ -7,7 +7,7 @@
 //! makes the cache look older than it is.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -67,7 +67,10 @@ pub(super) struct FreshnessTracker {
     refetcher: Arc<Refetcher>,
     /// With the version of the leader's notice; zero where this process leads.
     status: watch::Sender<(i64, Arc<ReplicationStatus>)>,
-    schema: Mutex<Arc<Schema>>,
+    /// With the number of noticed changes that it holds, where that is known.
+    schema: Mutex<(Arc<Schema>, Option<i64>)>,
+    /// Whether a request needs a schema that holds every noticed change.
+    schema_wanted: AtomicBool,
     stored: Mutex<(Arc<Tracked>, Arc<store::Catalogue>)>,
     pending: Mutex<PendingWrites>,
     /// Counts the writes that have become visible.
@@ -98,7 +101,9 @@ impl FreshnessTracker {
             leader,
             refetcher: Arc::new(Refetcher::new(replica.clone())),
             status: watch::Sender::new((0, Arc::new(status))),
-            schema: Mutex::new(Arc::new(schema)),
+            // It was read before the status here.
+            schema: Mutex::new((Arc::new(schema), None)),
+            schema_wanted: AtomicBool::new(false),
             stored: Mutex::new((tracked, catalogue)),
             pending: Mutex::default(),
             visible: watch::Sender::new(0),
@@ -200,10 +205,13 @@ impl FreshnessTracker {
 
     /// Returns everything that a decision depends on.
     pub fn catalogue(&self, pending_writes: PendingWrites, max_page: u32, site_is_down: bool) -> Catalogue {
+        let standing = self.replication_status();
+        let (schema, changes) = lock(&self.schema).clone();
         Catalogue {
-            schema: lock(&self.schema).clone(),
+            schema,
+            schema_is_current: changes == Some(standing.schema_changes),
             stored: self.stored(),
-            standing: self.replication_status(),
+            standing,
             pending_writes,
             now: self.replica.now(),
             settings: Arc::clone(&self.settings),
@@ -352,8 +360,9 @@ impl FreshnessTracker {
             // An event about the schema is followed by a read of it; then it is new.
             let changed = due && !status.schema_due;
             due = status.schema_due;
-            if changed || schema_read.elapsed() > SCHEMA_INTERVAL {
-                self.read_schema().await;
+            let is_wanted = !due && self.schema_wanted.swap(false, Ordering::SeqCst);
+            if changed || is_wanted || schema_read.elapsed() > SCHEMA_INTERVAL {
+                self.read_schema(status.schema_changes).await;
                 schema_read = Instant::now();
             }
             let (busy, idle) = match &self.leader {
@@ -401,16 +410,32 @@ impl FreshnessTracker {
         });
     }
 
-    async fn read_schema(&self) {
+    /// Reads the schema; `changes` is how many changes of it were noticed before.
+    async fn read_schema(&self, changes: i64) {
         match self.replica.client().schema().await {
-            Ok(schema) => *lock(&self.schema) = Arc::new(schema),
+            Ok(schema) => {
+                let mut known = lock(&self.schema);
+                // The same allocation where nothing changed: cached plans stay good.
+                if *known.0 != schema {
+                    known.0 = Arc::new(schema);
+                }
+                known.1 = Some(changes);
+            }
             Err(error) => tracing::warn!(%error, "the schema could not be read again"),
         }
     }
 
     /// Returns the schema; a new one is another allocation.
     pub fn schema(&self) -> Arc<Schema> {
-        lock(&self.schema).clone()
+        Arc::clone(&lock(&self.schema).0)
+    }
+
+    /// Has the schema read, unless it holds every noticed change: a request depends on it.
+    pub fn want_schema(&self) {
+        let is_current = lock(&self.schema).1 == Some(self.replication_status().schema_changes);
+        if !is_current && !self.schema_wanted.swap(true, Ordering::SeqCst) {
+            self.refresh_now.notify_one();
+        }
     }
 }
 

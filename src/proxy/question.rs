@@ -6,8 +6,9 @@
 //!
 //! Strict where `api3` is lenient: a parameter, a key or a value that nothing here
 //! knows may change the answer, so it ends the attempt. The site ignores unknown
-//! return fields and sort fields without a word; as the schema here may be older
-//! than the site's, they end the attempt, too.
+//! return fields and sort fields without a word. A return field that has the form of a
+//! declared one and that the schema lacks is left out here, too, as long as no change of
+//! the schema was noticed since it was read; unknown sort fields end the attempt.
 
 use std::collections::BTreeSet;
 
@@ -43,10 +44,14 @@ pub struct Question {
     pub query: Query,
     /// What it depends on.
     pub needs: Needs,
-    /// Fields with addresses: a row with a signed one makes the request pass.
+    /// Fields with addresses (files, images): a row with a signed one makes the request
+    /// pass, rows without are answered.
     pub addresses: Vec<String>,
     /// Whether the query is about this very moment: it asked for the last two days, say.
     pub of_now: bool,
+    /// Whether fields were left out because the schema lacks them: the answer then depends
+    /// on the schema being current.
+    pub omits_unknown: bool,
 }
 
 const READ_KEYS: &[&str] = &[
@@ -158,6 +163,7 @@ pub(super) struct Reader<'c> {
     entity_type: EntityType,
     needs: Needs,
     addresses: Vec<String>,
+    omits_unknown: bool,
 }
 
 impl<'c> Reader<'c> {
@@ -167,10 +173,11 @@ impl<'c> Reader<'c> {
         if catalogue.schema.entity(entity_type).is_none() {
             return Err(Pass::new(Reason::UnknownField, format!("the site has no entity type `{entity_type}`")));
         }
-        let reader =
-            Self { catalogue, scope, entity_type: entity_type.clone(), needs: Needs::default(), addresses: Vec::new() };
-        reader.whole(entity_type)?;
-        Ok(Self { needs: Needs { rows: [entity_type.clone()].into(), ..Needs::default() }, ..reader })
+        let needs = Needs { rows: [entity_type.clone()].into(), ..Needs::default() };
+        let entity_type = entity_type.clone();
+        let reader = Self { catalogue, scope, entity_type, needs, addresses: Vec::new(), omits_unknown: false };
+        reader.whole(&reader.entity_type)?;
+        Ok(reader)
     }
 
     /// Ends: windows around now become absolute, and the store's own check has the
@@ -180,11 +187,15 @@ impl<'c> Reader<'c> {
         let of_now = filter != asked.filter;
         let query = Query { filter, ..asked };
         self.catalogue.stored.check(&query).map_err(|error| Pass::new(Reason::Store, error.to_string()))?;
-        Ok(Question { query, needs: self.needs, addresses: self.addresses, of_now })
+        let Self { needs, addresses, omits_unknown, .. } = self;
+        Ok(Question { query, needs, addresses, of_now, omits_unknown })
     }
 
     fn whole(&self, entity_type: &EntityType) -> Result<(), Pass> {
         match self.catalogue.stored.types.get(entity_type) {
+            None if *entity_type == *"EventLogEntry" => {
+                Err(Pass::new(Reason::UncachedType, "the event log is never answered from the cache"))
+            }
             None => {
                 let pass = Pass::new(Reason::UncachedType, format!("`{entity_type}` is not cached"));
                 Err(pass.advise(Advice::AddType(entity_type.clone())))
@@ -265,7 +276,13 @@ impl<'c> Reader<'c> {
     pub fn fields(&mut self, names: &[String]) -> Result<Vec<FieldPath>, Pass> {
         let mut fields = Vec::new();
         for name in names.iter().filter(|name| !matches!(name.as_str(), "type" | "id")) {
-            let path = self.path(name)?;
+            let path = match self.path(name) {
+                Err(pass) if pass.reason == Reason::UnknownField && self.is_undeclared(name) => {
+                    self.omits_unknown = true;
+                    continue;
+                }
+                found => found?,
+            };
             // The site leaves fields that are reached through a list out of the row.
             if path.is_multi() || fields.contains(&path) {
                 continue;
@@ -274,7 +291,7 @@ impl<'c> Reader<'c> {
             if matches!(path.data_type.shape(), Shape::Link | Shape::Links) {
                 self.sees_targets(&path);
             }
-            if path.data_type == DataType::Url {
+            if matches!(path.data_type, DataType::Url | DataType::Image) {
                 self.addresses.push(path.to_string());
             }
             self.looks_at(path.clone());
@@ -283,13 +300,28 @@ impl<'c> Reader<'c> {
         Ok(fields)
     }
 
+    /// Tells whether a name looks like that of a field that the schema would declare: a
+    /// custom one (`sg_`), or one that another type has. Sites answer some fields that no
+    /// schema declares (`read_by_current_user`), and others (`$FROM$...`) are no fields.
+    fn is_undeclared(&self, name: &str) -> bool {
+        let (owner, field) = match name.rsplit_once('.') {
+            None => (Some(self.entity_type.clone()), name),
+            Some((before, field)) => {
+                let id = self.catalogue.schema.path(&self.entity_type, &format!("{before}.id"));
+                (id.and_then(|path| path.hops.last().map(|hop| hop.entity_type.clone())), field)
+            }
+        };
+        let is_word = field.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
+        let is_elsewhere = || self.catalogue.schema.types.values().any(|entity| entity.fields.contains_key(field));
+        owner.is_some_and(|owner| self.catalogue.schema.field(&owner, field).is_none())
+            && is_word
+            && (field.starts_with("sg_") || is_elsewhere())
+    }
+
     fn servable(&self, path: &FieldPath) -> Result<(), Pass> {
         if path.data_type.is_volatile() {
             let detail = format!("`{path}` ({}) is computed by the site at every read", path.data_type);
             return Err(Pass::new(Reason::Computed, detail));
-        }
-        if path.data_type == DataType::Image {
-            return Err(Pass::new(Reason::SignedUrl, format!("`{path}` (image) is an address that expires")));
         }
         self.cached(path)
     }

@@ -2,7 +2,8 @@
 //!
 //! A change of what they are derived from writes no event about the row and leaves its
 //! `updated_at`, so a cached value goes stale without a sign. Which they are is partly
-//! in the schema (a field that cannot be edited and is no stamp of the site, a query),
+//! in the schema (a field that cannot be edited and is no stamp of the site, a query, an
+//! image that is the one of the newest linked Version or Note),
 //! partly known from the vendor's documentation; both are here. A derived field is
 //! followed by a declared dependency, or it is never cached.
 
@@ -118,7 +119,10 @@ impl EntitySchema {
         if listed(OWN_ROW, entity_type, name) {
             return Some(Derivation::OwnRow);
         }
-        let computed = listed(UNANNOUNCED, entity_type, name) || is_query(field) || self.is_only_shown(name, field);
+        let computed = listed(UNANNOUNCED, entity_type, name)
+            || is_query(field)
+            || is_image_of_another(field)
+            || self.is_only_shown(name, field);
         computed.then_some(Derivation::Unannounced)
     }
 
@@ -141,6 +145,14 @@ pub fn dependency(field: &str) -> Option<&'static Dependency> {
 
 fn is_query(field: &FieldSchema) -> bool {
     field.properties.get("query").is_some_and(|query| !query.is_null() && query.get("value") != Some(&Value::Null))
+}
+
+/// Tells whether an image is not the uploaded one, but that of the newest entity that a
+/// query finds ("Thumbnail based on query").
+fn is_image_of_another(field: &FieldSchema) -> bool {
+    let text = |name: &str| field.properties.get(name).and_then(|property| property["value"].as_str());
+    let flag = |name: &str| field.properties.get(name).and_then(|property| property["value"].as_bool());
+    text("render_method") == Some("use_image_query") || flag("image_use_query") == Some(true)
 }
 
 fn listed(table: &[(&str, &str)], entity_type: &str, name: &str) -> bool {
@@ -181,6 +193,14 @@ mod tests {
             field.properties.insert("query".into(), json!({"value": {"filters": []}, "editable": true}));
         };
         assert_eq!(check("Shot", "sg_query", query), Some(Derivation::Unannounced));
+        let rendered = |method: &'static str| {
+            move |field: &mut FieldSchema| {
+                field.data_type = DataType::Image;
+                field.properties.insert("render_method".into(), json!({"value": method, "editable": false}));
+            }
+        };
+        assert_eq!(check("Shot", "image", rendered("use_image_query")), Some(Derivation::Unannounced));
+        assert_eq!(check("Shot", "image", rendered("use_uploaded_image")), None);
     }
 
     #[test]

@@ -38,6 +38,10 @@ pub struct ReplicationStatus {
     pub unread_polls: BTreeMap<EntityType, i64>,
     /// Whether an event told of a change of the schema that was not read yet.
     pub schema_due: bool,
+    /// How often a change of the schema was noticed: a schema whose read began after this
+    /// number was seen holds all of them.
+    #[serde(default)]
+    pub schema_changes: i64,
 }
 
 /// What can be said about one type.
@@ -89,6 +93,9 @@ impl ReplicationStatus {
     }
 }
 
+/// What the status takes from the one row of `stream`.
+type StreamRow = (Option<i64>, i64, i64, bool, i64);
+
 impl State {
     /// Returns the moment up to which everything that is live equals the site, or
     /// `None` before the first complete poll.
@@ -119,10 +126,10 @@ impl State {
     /// Returns what can be said about every type now.
     pub async fn replication_status(&self) -> Result<ReplicationStatus> {
         self.read(move |connection| {
-            let sql = "SELECT complete_as_of, complete_poll, polls_started, schema_due FROM stream";
-            let (complete, complete_poll, polls_started, schema_due): (Option<i64>, i64, i64, bool) = connection
+            let sql = "SELECT complete_as_of, complete_poll, polls_started, schema_due, schema_changes FROM stream";
+            let (complete, complete_poll, polls_started, schema_due, schema_changes): StreamRow = connection
                 .prepare_cached(sql)?
-                .query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?;
+                .query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?)))?;
             let unread = marked_types(connection, Kinds::TOLD | Kinds::INVERSE)?;
             Ok(ReplicationStatus {
                 complete_as_of: complete.map(SiteTime),
@@ -133,6 +140,7 @@ impl State {
                 unread: times(&unread),
                 unread_polls: unread.into_iter().map(|(ty, since)| (ty, since.poll)).collect(),
                 schema_due,
+                schema_changes,
             })
         })
         .await

@@ -225,7 +225,7 @@ fn store_position(transaction: &Transaction<'_>, commit: &PollCommit, frontier: 
     let fingerprint = newest.map(render_fingerprint).transpose()?;
     let sql = "UPDATE stream SET frontier = ?1, fingerprint = coalesce(?2, fingerprint),
         event_created = max(coalesce(event_created, ?3), coalesce(?3, event_created)),
-        schema_due = max(schema_due, ?4)";
+        schema_due = max(schema_due, ?4), schema_changes = schema_changes + ?4";
     let created = commit.event_created.map(|moment| moment.0);
     transaction.prepare_cached(sql)?.execute(params![frontier.0, fingerprint, created, commit.schema_due])?;
     if !commit.full {

@@ -160,7 +160,7 @@ impl State {
     /// Asks for a fresh schema.
     pub async fn request_schema(&self) -> Result<()> {
         self.write(move |transaction| {
-            transaction.execute("UPDATE stream SET schema_due = 1", [])?;
+            transaction.execute("UPDATE stream SET schema_due = 1, schema_changes = schema_changes + 1", [])?;
             Ok(())
         })
         .await

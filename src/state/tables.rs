@@ -11,7 +11,7 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use super::{Result, StateError};
 
 /// The statements that lead from one format to the next.
-const FORMATS: [&str; 4] = [FIRST, SUSPECTED_ABSENCES, POLL_NUMBERS, OUTBOX];
+const FORMATS: [&str; 5] = [FIRST, SUSPECTED_ABSENCES, POLL_NUMBERS, OUTBOX, SCHEMA_CHANGES];
 
 const FIRST: &str = "
 CREATE TABLE stream (
@@ -89,6 +89,10 @@ CREATE TABLE IF NOT EXISTS outbox (seq INTEGER PRIMARY KEY AUTOINCREMENT, stream
 ALTER TABLE outbox ADD COLUMN rank INTEGER NOT NULL DEFAULT 0;
 UPDATE outbox SET rank = CASE stream WHEN 'runs' THEN 2 WHEN 'validation' THEN 1 ELSE 0 END;
 ";
+
+/// How often a change of the schema was noticed: whoever reads the schema knows from it
+/// whether there was another one since.
+const SCHEMA_CHANGES: &str = "ALTER TABLE stream ADD COLUMN schema_changes INTEGER NOT NULL DEFAULT 0;";
 
 /// Refuses a file of a newer format before anything is written to it, even the
 /// journal mode.

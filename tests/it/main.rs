@@ -39,6 +39,7 @@ mod ops_listener;
 mod pipelines_shipped;
 mod program;
 mod proxy_credentials;
+mod proxy_fields;
 mod proxy_listener;
 mod proxy_outage;
 mod proxy_python;

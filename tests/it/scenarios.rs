@@ -278,6 +278,7 @@ fn catalogue(world: &World) -> Catalogue {
     let semantics = Semantics::EVERY.iter().copied().collect();
     Catalogue {
         schema: Arc::new(world.schema.clone()),
+        schema_is_current: true,
         stored: Arc::new(proxy::catalogue::stored(&layouts)),
         standing: Arc::new(ReplicationStatus { complete_as_of: Some(now), types, ..ReplicationStatus::default() }),
         pending_writes: PendingWrites::default(),
