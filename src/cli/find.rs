@@ -156,17 +156,26 @@ fn default_columns(schema: &Schema, entity_type: &EntityType) -> Vec<String> {
     wanted.into_iter().filter(exists).map(str::to_owned).collect()
 }
 
-/// Puts a row into the form of `find`: `type`, `id` and the asked fields.
+/// Puts a row into the form of `shotgun_api3.find`: `type`, `id` and the asked fields.
 fn record(entity_type: &EntityType, id: i64, mut fields: Map<String, Value>, columns: &[String]) -> Map<String, Value> {
     let mut record = Map::new();
     for column in columns {
         if let Some(value) = fields.remove(column) {
-            record.insert(column.clone(), value);
+            record.insert(column.clone(), decoded(value));
         }
     }
     record.insert("id".into(), id.into());
     record.insert("type".into(), entity_type.as_str().into());
     record
+}
+
+/// Decodes a value as the client does: a site stores `<` in a text as `&lt;`. Other
+/// character references, and texts inside of links, stay as they are.
+fn decoded(value: Value) -> Value {
+    match value {
+        Value::String(text) if text.contains("&lt;") => Value::String(text.replace("&lt;", "<")),
+        other => other,
+    }
 }
 
 fn print(rows: &[Map<String, Value>], columns: &[String], form: Output) {
@@ -184,5 +193,23 @@ fn print(rows: &[Map<String, Value>], columns: &[String], form: Output) {
             println!("{table}");
             eprintln!("{} rows", rows.len());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn texts_are_decoded_as_the_client_decodes_them() {
+        let Value::Object(fields) = json!({"code": "a&lt;b&gt;&amp;", "sg_sequence": {"name": "a&lt;b"}}) else {
+            panic!("an object")
+        };
+        let columns = ["code".to_owned(), "sg_sequence".to_owned()];
+        let row = Value::Object(record(&EntityType::new("Shot"), 1, fields, &columns));
+        let expected = json!({"code": "a<b&gt;&amp;", "sg_sequence": {"name": "a&lt;b"}, "id": 1, "type": "Shot"});
+        assert_eq!(row, expected);
     }
 }
