@@ -11,9 +11,10 @@ use super::Failure;
 use super::bars::Bars;
 use super::context::load_config;
 use super::daemon::{Daemon, interrupted};
+use super::demo_outage::Outage;
 use super::output;
 use crate::server::{StatusSnapshot, TypeState};
-use crate::sim::{Sim, SimSettings};
+use crate::sim::{Sim, SimHandle, SimSettings};
 
 /// The files that a demo starts from, as they are shipped.
 const SHIPPED: &[(&str, &str)] = &[
@@ -50,6 +51,9 @@ pub struct Args {
     /// End by itself after this time, with a summary
     #[arg(long = "for", value_name = "DURATION", value_parser = crate::yaml::parse_duration)]
     duration: Option<Duration>,
+    /// Play an outage of the site for this time, with a failed write and a restart, then end
+    #[arg(long, value_name = "DURATION", value_parser = crate::yaml::parse_duration)]
+    outage: Option<Duration>,
     /// Where everything is written
     #[arg(long, value_name = "DIR", default_value = "sgcache-demo")]
     data_dir: PathBuf,
@@ -83,6 +87,10 @@ pub async fn run(args: Args) -> Result<u8, Failure> {
     eprintln!("data      {} (nothing is written elsewhere)", args.data_dir.display());
     eprintln!("metrics   http://{}/metrics", daemon.ops);
     eprintln!("status    http://{}/ (or: sgcache -c {} status)", daemon.ops, args.data_dir.display());
+    let (daemon, is_played) = match args.outage {
+        Some(duration) => (play(&args, duration, &sim, daemon).await?, true),
+        None => (daemon, false),
+    };
     let watch = tokio::spawn(watch(Arc::clone(&daemon.snapshots)));
     let ended = async {
         match args.duration {
@@ -92,6 +100,7 @@ pub async fn run(args: Args) -> Result<u8, Failure> {
                     () = interrupted() => {}
                 }
             }
+            None if is_played => {}
             None => interrupted().await,
         }
     };
@@ -108,7 +117,16 @@ pub async fn run(args: Args) -> Result<u8, Failure> {
     failed.map_or(stopped.map(|()| 0), |failed| Err(Failure::internal(failed.to_string())))
 }
 
-async fn start_site(args: &Args) -> Result<crate::sim::SimHandle, Failure> {
+/// Plays an outage; returns the daemon that runs after it.
+async fn play(args: &Args, duration: Duration, sim: &SimHandle, daemon: Daemon) -> Result<Daemon, Failure> {
+    let outage = Outage { site: sim.site(), site_address: sim.addr(), data_dir: &args.data_dir, duration };
+    tokio::select! {
+        played = outage.play(daemon) => played,
+        () = interrupted() => Err(Failure::new(143, "stopped before the outage was over")),
+    }
+}
+
+async fn start_site(args: &Args) -> Result<SimHandle, Failure> {
     let settings = SimSettings {
         listen: args.listen,
         entities: args.entities,

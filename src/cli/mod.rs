@@ -11,6 +11,7 @@ mod corrupt;
 mod daemon;
 mod dead_letters;
 mod demo;
+mod demo_outage;
 mod engine;
 mod explain;
 mod failure;
