@@ -103,7 +103,7 @@ impl Daemon {
         let stored = stored_plan(&state).await?;
         restore(&engine, &pipelines).await?;
         let snapshots = Arc::new(Snapshots::new(Arc::clone(&engine), &pipelines, &stored).await);
-        let (observer, recorder) = Recorder::new(&engine, &pipelines, &stored, &snapshots);
+        let (observer, recorder) = Recorder::new(&engine, &pipelines, &stored, &snapshots).await?;
         let (commands, command_receiver) = mpsc::channel(16);
         let (beat_sender, beats) = mpsc::channel(1);
         let (looked_up, pauses) = watch::channel(read_pauses(&state).await);

@@ -249,11 +249,11 @@ fn line(status: &StatusSnapshot) -> String {
         || "none yet".to_owned(),
         |run| format!("{} {} ({} checked, {} drift)", run.pipeline, run.status, output::number(run.checked), run.drift),
     );
+    let lag = status.sync.lag_seconds.map_or_else(|| "not known".to_owned(), |lag| format!("{lag:.1} s"));
     format!(
-        "{live}/{} types live, {} rows, lag {:.1} s, {} events, last validation: {validation}",
+        "{live}/{} types live, {} rows, lag {lag}, {} events, last validation: {validation}",
         status.types.len(),
         output::number(rows),
-        status.sync.lag_seconds,
         output::number(status.sync.events_received),
     )
 }

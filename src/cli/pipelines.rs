@@ -290,7 +290,7 @@ async fn listed(config: &Config, loaded: &Loaded) -> Result<Vec<Listed>, Failure
     for pipeline in &loaded.pipelines {
         rows.push(Listed {
             name: pipeline.name.clone(),
-            starts: pipeline.starts(),
+            starts: pipeline.starts_short(),
             description: pipeline.description.clone(),
             enabled: pipeline.enabled,
             zone: pipeline.schedule().map_or(config.timezone, |schedule| schedule.timezone),

@@ -5,8 +5,11 @@
 //! loop writes them in their order. The queue is as long as the events that the
 //! scheduler reports during one slow write, a few per second. The loop ends with the
 //! scheduler, and everything in the queue is written before the daemon ends.
+//!
+//! Runs of other processes on the same data directory (`sgcache job`, `run --once`) are
+//! found in the history and count in the metrics and the status like own ones.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,8 +22,12 @@ use super::snapshot::Snapshots;
 use super::task_gauges::TaskGauges;
 use super::task_series::TaskSeries;
 use crate::pipeline::{Event, Observer, Outputs, Pipeline, PlanState};
+use crate::report::{history, prometheus};
 use crate::supervisor::beat;
 
+/// Runs that ended last and are looked at for those of other processes; more do not end
+/// between two beats.
+const RECENT: usize = 100;
 /// How long it may take to write one event.
 const WRITE_BOUND: Duration = Duration::from_secs(120);
 
@@ -33,16 +40,22 @@ pub(super) struct Recorder {
     gauges: TaskGauges,
     queued: tokio::sync::Mutex<mpsc::UnboundedReceiver<Event>>,
     outputs: Mutex<BTreeMap<String, Outputs>>,
+    /// Finished runs that the metrics know.
+    counted: Mutex<BTreeSet<String>>,
 }
 
 impl Recorder {
     /// Returns the observer for the scheduler, and the recorder of what it reports.
-    pub fn new(
+    ///
+    /// # Errors
+    ///
+    /// When the history cannot be read.
+    pub async fn new(
         engine: &Arc<Engine>,
         pipelines: &[Arc<Pipeline>],
         plan: &PlanState,
         snapshots: &Arc<Snapshots>,
-    ) -> (Observer, Arc<Self>) {
+    ) -> Result<(Observer, Arc<Self>), Failure> {
         let (queue, queued) = mpsc::unbounded_channel();
         let observer: Observer = Arc::new(move |event| {
             // Without a receiver the process is ending and nothing is left to write to.
@@ -57,8 +70,9 @@ impl Recorder {
             gauges: TaskGauges::new(engine.online.metrics.clone(), pipelines, plan),
             queued: tokio::sync::Mutex::new(queued),
             outputs: Mutex::new(outputs_of(pipelines)),
+            counted: Mutex::new(engine.online.state.finished_run_ids(RECENT).await?.into_iter().collect()),
         };
-        (observer, Arc::new(recorder))
+        Ok((observer, Arc::new(recorder)))
     }
 
     /// Writes events until the scheduler is gone.
@@ -80,15 +94,35 @@ impl Recorder {
         if let Err(failure) = self.write(event).await {
             tracing::error!(error = %failure.message, "the history could not be written");
         }
+        if let Event::Beat(_) = event
+            && let Err(failure) = self.count_others().await
+        {
+            tracing::error!(error = %failure.message, "the history could not be read");
+        }
         self.series.note(event);
         self.gauges.note(event);
         self.snapshots.note(event).await;
+    }
+
+    /// Counts the runs that other processes have ended since the last time.
+    async fn count_others(&self) -> Result<(), Failure> {
+        let state = &self.engine.online.state;
+        let ended = state.finished_run_ids(RECENT).await?;
+        let known = std::mem::take(&mut *self.counted.lock());
+        for run_id in ended.iter().rev().filter(|run_id| !known.contains(*run_id)) {
+            let Some(report) = history::run(state, run_id).await? else { continue };
+            prometheus::record(&self.engine.online.metrics, &report);
+            self.snapshots.note(&Event::Ended(Box::new(report))).await;
+        }
+        self.counted.lock().extend(ended);
+        Ok(())
     }
 
     async fn write(&self, event: &Event) -> Result<(), Failure> {
         match event {
             Event::Started(report) => self.engine.begin(report).await,
             Event::Ended(report) => {
+                self.counted.lock().insert(report.run_id.clone());
                 let outputs = self.outputs.lock().get(&report.pipeline).copied().unwrap_or_default();
                 self.engine.keep(report, outputs).await
             }

@@ -157,7 +157,7 @@ impl Observer {
                 entity_type: layout.entity_type.to_string(),
                 state: known.filter(|_| !other).map_or(TypeState::New, |known| shown(known.state)),
                 fresh_as_of: fresh.map(|fresh| fresh.timestamp().to_chrono()),
-                lag_seconds: fresh.map_or(0.0, |fresh| age(fresh).as_seconds_f64()),
+                lag_seconds: fresh.map(|fresh| age(fresh).as_seconds_f64()),
                 problem,
                 ..TypeStatus::default()
             });

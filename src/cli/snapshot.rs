@@ -8,11 +8,12 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use super::engine::{Engine, instance};
 use crate::entity_config::TypeLayout;
+use crate::metrics;
 use crate::pipeline::{Event, Pipeline, PlanState};
 use crate::report::{RunReport, Status};
 use crate::server::{
-    ImportProgress, LagPoint, PipelineStatus, RunSummary, StatusSnapshot, StoreStatus, SyncStatus, TypeState,
-    TypeStatus,
+    ImportProgress, LagPoint, Ledger, PassCount, PipelineStatus, RunSummary, Serving, StatusSnapshot, StoreStatus,
+    SyncStatus, TypeState, TypeStatus,
 };
 use crate::state::{self, StateError, TypeRecord};
 use crate::store::Health;
@@ -20,6 +21,10 @@ use crate::sync::WHOLE;
 
 /// Runs that the status shows.
 const RUNS: usize = 30;
+/// A request without an answer for so long means that the site is silent.
+const SILENT_AFTER: Duration = Duration::from_secs(10);
+/// Reasons of requests that are no reads.
+const NO_READS: &[&str] = &["write", "path", "uncacheable"];
 /// Points of the lag that the status shows.
 const LAGS: usize = 300;
 
@@ -29,6 +34,17 @@ pub struct Snapshots {
     started_at: DateTime<Utc>,
     stall_after: Duration,
     noted: Mutex<Noted>,
+}
+
+/// How polling goes.
+#[derive(Default)]
+struct PollView {
+    following: bool,
+    failures: u32,
+    error: Option<String>,
+    failing_since: Option<state::SiteTime>,
+    last_success: Option<state::SiteTime>,
+    denied: bool,
 }
 
 /// What only passes by once.
@@ -65,14 +81,15 @@ impl Snapshots {
 
     /// Takes note of what happened in the loop.
     pub async fn note(&self, event: &Event) {
-        let seconds = if let Event::Beat(now) = event { self.lag(*now).await } else { 0.0 };
+        let lag = if let Event::Beat(_) = event { self.lag(&self.poll().await).await } else { None };
         let mut noted = self.noted();
         match event {
             Event::Started(report) => noted.running(&report.pipeline, true),
             Event::Ended(report) => noted.ended(report),
             Event::Planned(plan) => noted.planned(plan),
             Event::Beat(now) => {
-                noted.lags.push_back(LagPoint { at: *now, seconds });
+                // What is not known is a hole.
+                noted.lags.extend(lag.map(|seconds| LagPoint { at: *now, seconds }));
                 if noted.lags.len() > LAGS {
                     noted.lags.pop_front();
                 }
@@ -98,6 +115,7 @@ impl Snapshots {
         let mut snapshot = StatusSnapshot::empty(now);
         snapshot.started_at = self.started_at;
         snapshot.instance = instance();
+        snapshot.timezone = Some(self.engine.online.config.timezone.name().to_owned());
         self.engine.online.client.site().clone_into(&mut snapshot.site);
         snapshot.store = self.store().await;
         snapshot.loops = self.engine.supervisor.status();
@@ -124,20 +142,18 @@ impl Snapshots {
         let state = &self.engine.online.state;
         let metrics = &self.engine.online.metrics;
         let stream = state.stream().await?;
-        let poll = match self.engine.following.follower() {
-            Some(follower) => follower.status().await.ok().and_then(|status| status.poll),
-            None => None,
-        };
+        let poll = self.poll().await;
         let site_now = self.engine.replica.now();
         let age = |at: state::SiteTime| TimeDelta::from_std(site_now.since(at)).unwrap_or_default();
         snapshot.sync = SyncStatus {
-            following: poll.is_some(),
-            last_poll_at: poll.as_ref().and_then(|poll| poll.last_success).map(|at| snapshot.now - age(at)),
-            poll_failures: poll.as_ref().map_or(0, |poll| poll.failures),
-            failing_since: poll.as_ref().and_then(|poll| poll.failing_since).map(|at| snapshot.now - age(at)),
+            following: poll.following,
+            last_poll_at: poll.last_success.map(|at| snapshot.now - age(at)),
+            poll_failures: poll.failures,
+            failing_since: poll.failing_since.map(|at| snapshot.now - age(at)),
+            denied: poll.denied,
             write_problem: self.engine.following.follower().and_then(|follower| follower.write_problem()),
-            last_error: poll.and_then(|poll| poll.error),
-            lag_seconds: self.lag(snapshot.now).await,
+            lag_seconds: self.lag(&poll).await,
+            last_error: poll.error,
             lag_history: Vec::new(),
             stall_after_seconds: self.stall_after.as_secs(),
             event_id: stream.frontier.map(|id| id.0),
@@ -156,8 +172,16 @@ impl Snapshots {
         let records = state.types().await?;
         for layout in &self.engine.replica.configured() {
             let record = records.iter().find(|record| record.entity_type == layout.entity_type);
-            snapshot.types.push(self.type_status(layout, record).await?);
+            let mut ty = self.type_status(layout, record).await?;
+            ty.lag_seconds = ty.lag_seconds.filter(|_| snapshot.sync.lag_seconds.is_some());
+            snapshot.types.push(ty);
         }
+        let api = &self.engine.online.config.api;
+        snapshot.serving = Some(Serving {
+            max_age_seconds: api.max_age.as_secs(),
+            stale_if_error_seconds: api.stale_if_error.as_secs(),
+        });
+        snapshot.ledger = Some(ledger(&metrics.proxy));
         Ok(())
     }
 
@@ -165,10 +189,7 @@ impl Snapshots {
         let state = &self.engine.online.state;
         let fresh = state.fresh_as_of_type(&layout.entity_type).await?;
         let newest = state.stream().await?.complete_as_of;
-        let lag = match (fresh, newest) {
-            (Some(fresh), Some(newest)) => newest.since(fresh).as_secs_f64(),
-            _ => 0.0,
-        };
+        let lag = fresh.zip(newest).map(|(fresh, newest)| newest.since(fresh).as_secs_f64());
         let import = record.and_then(|record| record.import.as_ref());
         let progress =
             import.map(|import| ImportProgress { done: import.rows, total: import.expected.unwrap_or(import.rows) });
@@ -227,10 +248,38 @@ impl Snapshots {
         health
     }
 
-    /// Returns the age of the oldest event whose row is not stored yet.
-    async fn lag(&self, now: DateTime<Utc>) -> f64 {
-        let oldest = self.engine.online.state.oldest_open_event().await.ok().flatten();
-        oldest.map_or(0.0, |created| state::SiteTime(now.timestamp_millis()).since(created).as_secs_f64())
+    /// Returns the age of the oldest event whose row is not stored yet; `None` while the
+    /// site does not say what is newer.
+    async fn lag(&self, poll: &PollView) -> Option<f64> {
+        poll.last_success.filter(|_| poll.error.is_none())?;
+        let oldest = self.engine.online.state.oldest_open_event().await.ok()?;
+        Some(oldest.map_or(0.0, |created| self.engine.replica.now().since(created).as_secs_f64()))
+    }
+
+    /// Returns how polling goes. Silence of the site counts before a request has timed out.
+    async fn poll(&self) -> PollView {
+        let status = match self.engine.following.follower() {
+            Some(follower) => follower.status().await.ok().and_then(|status| status.poll),
+            None => None,
+        };
+        let mut poll = PollView { following: status.is_some(), ..PollView::default() };
+        if let Some(status) = status {
+            poll = PollView {
+                failures: status.failures,
+                error: status.error,
+                failing_since: status.failing_since,
+                last_success: status.last_success,
+                denied: status.denied,
+                ..poll
+            };
+        }
+        let silent = self.engine.online.client.health().open_since(SILENT_AFTER);
+        if let (Some(since), None) = (silent, &poll.error) {
+            let seconds = since.elapsed();
+            poll.error = Some(format!("no answer for {:.0} s", seconds.as_secs_f64()));
+            poll.failing_since = Some(self.engine.replica.now().before(seconds));
+        }
+        poll
     }
 
     fn noted(&self) -> MutexGuard<'_, Noted> {
@@ -292,10 +341,34 @@ impl Noted {
     }
 }
 
+/// Sums up what the read proxy has answered.
+fn ledger(proxy: &metrics::Proxy) -> Ledger {
+    let (mut reads, mut hits, mut saved) = (0, 0, None);
+    for method in metrics::READ_METHODS {
+        let answered = proxy.hits.at(&[method]).get();
+        reads += proxy.requests.at(&[method]).get();
+        hits += answered;
+        let [site, cache] = ["source", "cache"].map(|by| proxy.duration.at(&[method, by]));
+        if site.get_sample_count() > 0 {
+            let mean = site.get_sample_sum() / site.get_sample_count() as f64;
+            *saved.get_or_insert(0.0) += answered as f64 * mean - cache.get_sample_sum();
+        }
+    }
+    let count =
+        |reason: &&str| PassCount { reason: (*reason).to_owned(), count: proxy.passthrough.at(&[reason]).get() };
+    let mut passes: Vec<_> =
+        metrics::PASS_REASONS.iter().filter(|reason| !NO_READS.contains(reason)).map(count).collect();
+    passes.retain(|pass| pass.count > 0);
+    passes.sort_by_key(|pass| std::cmp::Reverse(pass.count));
+    let hit_ratio = (reads > 0).then(|| hits as f64 / reads as f64);
+    Ledger { reads, hits, hit_ratio, stale_hits: proxy.stale.get(), saved_seconds: saved, passes }
+}
+
 fn first_status(pipeline: &Arc<Pipeline>) -> PipelineStatus {
     PipelineStatus {
         name: pipeline.name.clone(),
-        schedule: Some(pipeline.starts()),
+        schedule: Some(pipeline.starts_short()),
+        schedule_words: Some(pipeline.starts()),
         enabled: pipeline.enabled,
         timezone: pipeline.schedule().map(|schedule| schedule.timezone.name().to_owned()),
         next_run: pipeline.next_runs(Utc::now(), 1).first().copied(),

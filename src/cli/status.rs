@@ -3,12 +3,15 @@
 use std::path::Path;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
+use chrono_tz::Tz;
+use comfy_table::{CellAlignment, Table};
+
 use super::Failure;
 use super::context::load_config;
 use super::output::{self, Output};
-use super::pipelines::in_zone;
 use crate::config::Config;
-use crate::server::{Control, StatusSnapshot};
+use crate::server::{Control, Ledger, Level, PassCount, Span, StatusSnapshot};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -74,57 +77,122 @@ pub(super) fn ops_client(control: &Control, timeout: Duration) -> reqwest::Resul
 
 /// Prints a snapshot for people.
 pub fn print(status: &StatusSnapshot) {
-    let ready = if status.ready { "ready" } else { "not ready" };
-    println!("{ready}: {} follows {}", status.instance, status.site);
-    for reason in &status.reasons {
-        println!("  {}", reason.message);
-    }
-    if let Some(problem) = &status.config_problem {
-        println!("  the files on disk have errors, the pipelines loaded before stay in use: {problem}");
-    }
-    let sync = &status.sync;
-    let event = sync.event_id.map_or_else(|| "-".to_owned(), |id| id.to_string());
-    println!(
-        "event {event}, lag {:.1} s, {} marks, {} gaps, {} events since the start",
-        sync.lag_seconds,
-        sync.marks.values().sum::<u64>(),
-        sync.gaps_open,
-        output::number(sync.events_received),
-    );
-    let dead: u64 = sync.dead_letters.values().sum();
-    if dead > 0 {
-        let kinds = sync.dead_letters.iter().filter(|(_, count)| **count > 0).map(|(kind, n)| format!("{n} {kind}"));
-        println!("{dead} dead letters are put aside and tried again: {}", kinds.collect::<Vec<_>>().join(", "));
+    print!("{}", text(status));
+}
+
+/// Writes a snapshot for people, 80 columns wide: what it is like, what it gives, then
+/// every type and pipeline. All times are in the zone of `config.yaml`.
+fn text(status: &StatusSnapshot) -> String {
+    let zone = status.timezone.as_deref().and_then(|zone| zone.parse().ok()).unwrap_or(chrono_tz::UTC);
+    let mut lines = head(status, zone);
+    lines.extend(status.ledger.as_ref().map(|ledger| given(ledger, status, zone)).unwrap_or_default());
+    lines.push(types(status).to_string());
+    lines.push(String::new());
+    if !status.pipelines.is_empty() {
+        lines.push(pipelines(status, zone).to_string());
+        lines.push(String::new());
     }
     let store = &status.store;
-    let size = store.size_bytes.map_or_else(String::new, |bytes| format!(", {:.1} MB", bytes as f64 / 1e6));
-    println!("store {} at {}{size}", store.kind, store.location);
+    let size = store.size_bytes.map_or_else(String::new, |bytes| format!(" {:.1} MB", bytes as f64 / 1e6));
+    lines.push(format!("sgcache {} on {}, store {}{size}", status.version, status.instance, store.kind));
     if store.reports_waiting > 0 {
-        println!("{} documents about runs wait to be delivered", output::number(store.reports_waiting));
+        lines.push(format!("{} documents about runs wait to be delivered", output::number(store.reports_waiting)));
     }
-    let mut types = output::table(["type", "state", "rows", "fresh as of", "lag", "drift"]);
+    lines.iter().map(|line| format!("{}\n", line.trim_end())).collect()
+}
+
+/// The sentence, the answers, and what else needs a person.
+fn head(status: &StatusSnapshot, zone: Tz) -> Vec<String> {
+    let health = &status.health;
+    let mut lines = vec![format!("{}{}", sign(health.level), health.title)];
+    let since = health.since.unwrap_or(status.started_at);
+    let age = (status.now - since).as_seconds_f64();
+    lines.push(format!("since {} ({}), following {}", moment(since, zone), Span(age), status.site));
+    lines.push(String::new());
+    for (name, answer) in [("Reads", &health.reads), ("Site", &health.site), ("Drift", &health.drift)] {
+        let sign = sign(answer.level);
+        lines.push(format!("{:2}{name:<7}{}", sign.trim_end(), answer.text));
+    }
+    lines.push(String::new());
+    for need in &health.needs {
+        lines.push(format!("{}{}", sign(need.level), need.text));
+    }
+    if !health.needs.is_empty() {
+        lines.push(String::new());
+    }
+    lines
+}
+
+fn sign(level: Level) -> &'static str {
+    match level {
+        Level::Ok => "",
+        Level::Busy => "~ ",
+        Level::Warn => "! ",
+        Level::Bad => "x ",
+    }
+}
+
+/// What the read proxy has answered.
+fn given(ledger: &Ledger, status: &StatusSnapshot, zone: Tz) -> Vec<String> {
+    let mut lines = vec![format!("Since {}", moment(status.started_at, zone))];
+    let ratio = ledger.hit_ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{:.1} %", ratio * 100.0));
+    lines.push(format!("  reads answered {:>10}   {ratio} from the cache", output::number(ledger.reads)));
+    let saved = ledger.saved_seconds.map_or_else(|| "-".to_owned(), |seconds| Span(seconds.max(0.0)).to_string());
+    lines.push(format!("  waiting saved  {saved:>10}"));
+    let passed: u64 = ledger.passes.iter().map(|pass| pass.count).sum();
+    let share = |pass: &PassCount| format!("{:.0} % {}", 100.0 * pass.count as f64 / passed as f64, pass.reason);
+    let reasons: Vec<String> = ledger.passes.iter().take(2).map(share).collect();
+    let more = if ledger.passes.len() > 2 { ", other" } else { "" };
+    lines.push(format!("  to the site    {:>10}   {}{more}", output::number(passed), reasons.join(", ")));
+    lines.push(String::new());
+    lines
+}
+
+fn types(status: &StatusSnapshot) -> Table {
+    let mut types = output::table(["type", "state", "rows", "age", "lag", "drift", "compared"]);
+    let ago = |at: Option<DateTime<Utc>>| {
+        at.map_or_else(|| "-".to_owned(), |at| Span((status.now - at).as_seconds_f64().max(0.0)).to_string())
+    };
     for ty in &status.types {
-        let fresh = ty.fresh_as_of.map_or_else(|| "-".to_owned(), |at| at.format("%Y-%m-%d %H:%M:%S UTC").to_string());
+        let state = match ty.import {
+            Some(import) if import.total > 0 => format!("{} {} %", ty.state.as_str(), 100 * import.done / import.total),
+            _ => ty.state.as_str().to_owned(),
+        };
         let drift = ty.drift_ratio.filter(|ratio| !ratio.is_nan());
         let drift = drift.map_or_else(|| "-".to_owned(), |ratio| format!("{:.3} %", ratio * 100.0));
-        let lag = format!("{:.1} s", ty.lag_seconds);
-        types.add_row([ty.entity_type.clone(), ty.state.as_str().into(), output::number(ty.rows), fresh, lag, drift]);
-    }
-    println!("{types}");
-    let mut pipelines = output::table(["pipeline", "starts", "state", "last", "ended", "next"]);
-    for pipeline in &status.pipelines {
-        let zone = pipeline.timezone.as_deref().and_then(|zone| zone.parse().ok()).unwrap_or(chrono_tz::UTC);
-        let at = |time| in_zone(time, zone);
-        let last = pipeline.last_status.map_or_else(|| "-".to_owned(), |status| status.to_string());
-        let schedule = pipeline.schedule.clone().unwrap_or_default();
-        pipelines.add_row([
-            pipeline.name.clone(),
-            schedule,
-            pipeline.state().to_owned(),
-            last,
-            at(pipeline.last_finished_at),
-            at(pipeline.next_run),
+        let lag = ty.lag_seconds.map_or_else(|| "-".to_owned(), |lag| Span(lag).to_string());
+        let compared = ago(ty.validated_at);
+        types.add_row([
+            ty.entity_type.clone(),
+            state,
+            output::number(ty.rows),
+            ago(ty.fresh_as_of),
+            lag,
+            drift,
+            compared,
         ]);
     }
-    println!("{pipelines}");
+    types.column_iter_mut().skip(2).for_each(|column| column.set_cell_alignment(CellAlignment::Right));
+    types
+}
+
+fn pipelines(status: &StatusSnapshot, zone: Tz) -> Table {
+    let mut pipelines = output::table(["pipeline", "state", "last", "ended", "next"]);
+    for pipeline in &status.pipelines {
+        let at = |time: Option<DateTime<Utc>>| time.map_or_else(|| "-".to_owned(), |time| moment(time, zone));
+        let last = pipeline.last_status.map_or_else(|| "-".to_owned(), |status| status.to_string());
+        let next = match (pipeline.next_run, pipeline.schedule.as_deref()) {
+            (Some(next), _) => at(Some(next)),
+            (None, Some(words)) => words.to_owned(),
+            (None, None) => "-".to_owned(),
+        };
+        let (name, state) = (pipeline.name.clone(), pipeline.state().to_owned());
+        pipelines.add_row([name, state, last, at(pipeline.last_finished_at), next]);
+    }
+    pipelines
+}
+
+/// A moment as people read it: `Mon 23 Nov 10:00 CET`.
+fn moment(at: DateTime<Utc>, zone: Tz) -> String {
+    at.with_timezone(&zone).format("%a %d %b %H:%M %Z").to_string()
 }

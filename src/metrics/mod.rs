@@ -33,8 +33,8 @@ pub use declare::{Declared, Kind};
 pub use family::{Counters, Family, Gauges, Histograms, Labels, OTHER, Vector};
 pub use log::CountLog;
 pub use table::{
-    About, Imports, Leader, Listeners, Loops, PASS_REASONS, Proxy, Reports, Scheduler, Source, Store, Sync, Tasks,
-    Validation,
+    About, Imports, Leader, Listeners, Loops, PASS_REASONS, Proxy, READ_METHODS, Reports, Scheduler, Source, Store,
+    Sync, Tasks, Validation,
 };
 
 /// The content type of what [`Metrics::render`] returns.

@@ -91,6 +91,9 @@ const MISMATCH_CLASS: Axis =
 const REPAIR: Axis = Axis::Fixed("action", &["upsert", "delete"]);
 const TASK_SKIP: Axis = Axis::Fixed("reason", &["overlap", "paused", "missed", "blackout", "other"]);
 const DROP_REASON: Axis = Axis::Fixed("reason", &["full", "refused"]);
+/// The methods of the api listener that only read.
+pub const READ_METHODS: &[&str] =
+    &["read", "summarize", "schema_read", "schema_entity_read", "schema_field_read", "info"];
 const API_METHOD: Axis = Axis::Fixed(
     "method",
     &[

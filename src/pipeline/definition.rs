@@ -236,6 +236,17 @@ impl Pipeline {
         }
     }
 
+    /// Returns when it starts, short enough for a table: its first cron line and how many
+    /// more there are.
+    pub fn starts_short(&self) -> String {
+        let Start::Scheduled(schedule) = &self.start else { return self.starts() };
+        match schedule.written.as_slice() {
+            [one] => one.clone(),
+            [first, more @ ..] => format!("{first} +{}", more.len()),
+            [] => "on request".to_owned(),
+        }
+    }
+
     /// Returns in words when it starts: `At 02:30. (Europe/Paris)`.
     pub fn starts(&self) -> String {
         match &self.start {

@@ -1,7 +1,8 @@
 //! The HTTP listeners of the daemon.
 //!
 //! - `ops`: metrics, health, status, the control API and the status page.
-//! - `status`: what the ops listener shows, and when it calls itself ready.
+//! - `status`: what the ops listener shows, and when it calls itself ready; `health`:
+//!   how it is, in words.
 //! - `control`: the token with which a local user may change things.
 //! - `listen`: the bound ops listener; `access`: whom it answers.
 //! - `http_server`: serves a router within bounds; the api listener uses it as well.
@@ -14,6 +15,7 @@
 mod access;
 pub mod connections;
 pub mod control;
+pub mod health;
 mod http_server;
 pub mod listen;
 pub mod ops;
@@ -24,12 +26,13 @@ mod tls;
 pub use access::{OpsAccess, OpsToken};
 pub use connections::{CloseReason, ConnectionBounds, Peer};
 pub use control::Control;
+pub use health::{Answer, Health, Level, Span};
 pub use http_server::{HttpServer, Refusals};
 pub use listen::{BindError, Bound};
 pub use ops::{Ops, RunsQuery, TriggerRefused, TriggerRequest};
 pub use status::{
-    ImportProgress, LagPoint, PipelineStatus, Reason, RunSummary, StatusSnapshot, StoreStatus, SyncStatus, TypeState,
-    TypeStatus, readiness,
+    ImportProgress, LagPoint, Ledger, PassCount, PipelineStatus, Reason, RunSummary, Serving, StatusSnapshot,
+    StoreStatus, SyncStatus, TypeState, TypeStatus, readiness,
 };
 pub use stream::BodyCut;
 pub use tls::Tls;

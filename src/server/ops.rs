@@ -198,7 +198,8 @@ async fn readyz(State(ops): State<Ops>) -> Response {
     let snapshot = ops.snapshot().await;
     let code = if snapshot.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let warnings = super::status::warnings(&snapshot);
-    let body = json!({"ready": snapshot.ready, "reasons": snapshot.reasons, "warnings": warnings});
+    let health = json!({"level": snapshot.health.level, "code": snapshot.health.code, "title": snapshot.health.title});
+    let body = json!({"ready": snapshot.ready, "reasons": snapshot.reasons, "warnings": warnings, "health": health});
     (code, Json(body)).into_response()
 }
 

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+use super::health::{Health, health};
 use crate::report::Status;
 use crate::supervisor::{LoopState, LoopStatus};
 
@@ -30,12 +31,24 @@ pub struct StatusSnapshot {
     pub instance: String,
     /// Address of the site, without credentials.
     pub site: String,
-    /// Hash of the configuration in use.
+    /// Hash of the configuration in use; empty where none is loaded.
     pub config_hash: String,
+    /// The time zone of `config.yaml`, by its IANA name.
+    #[serde(default)]
+    pub timezone: Option<String>,
     /// Whether `/readyz` says yes; filled in by the listener.
     pub ready: bool,
     /// Why it says no; filled in by the listener.
     pub reasons: Vec<Reason>,
+    /// How it is, in words; filled in by the listener.
+    #[serde(default)]
+    pub health: Health,
+    /// What the read proxy may answer; `None` without an api listener.
+    #[serde(default)]
+    pub serving: Option<Serving>,
+    /// What the read proxy has answered; `None` without an api listener.
+    #[serde(default)]
+    pub ledger: Option<Ledger>,
     /// What is wrong with the files on disk since the last reload failed, one line
     /// per problem; `None` while they are in use.
     #[serde(default)]
@@ -66,8 +79,12 @@ impl StatusSnapshot {
             instance: String::new(),
             site: String::new(),
             config_hash: String::new(),
+            timezone: None,
             ready: false,
             reasons: Vec::new(),
+            health: Health::default(),
+            serving: None,
+            ledger: None,
             config_problem: None,
             sync: SyncStatus::default(),
             loops: Vec::new(),
@@ -78,11 +95,48 @@ impl StatusSnapshot {
         }
     }
 
-    /// Fills in `ready` and `reasons`.
+    /// Fills in `ready`, `reasons` and `health`.
     pub fn judge(&mut self) {
+        self.health = health(self);
         self.reasons = readiness(self);
         self.ready = self.reasons.is_empty();
     }
+}
+
+/// How old an answer of the read proxy may be.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Serving {
+    /// Seconds, while the site answers.
+    pub max_age_seconds: u64,
+    /// Seconds, while it does not.
+    pub stale_if_error_seconds: u64,
+}
+
+/// What the read proxy has answered since the start of the process.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Ledger {
+    /// Requests that only read.
+    pub reads: u64,
+    /// Those of them that the cache answered.
+    pub hits: u64,
+    /// The share of hits, 0 to 1; `None` without reads.
+    pub hit_ratio: Option<f64>,
+    /// Hits that were older than usual, because the site was down.
+    pub stale_hits: u64,
+    /// Seconds that callers did not wait: hits times the mean of the site's answers to the
+    /// same method, less what the hits took. `None` until the site has answered one.
+    pub saved_seconds: Option<f64>,
+    /// Reads that the site answered, by why, most frequent first.
+    pub passes: Vec<PassCount>,
+}
+
+/// How many reads went to the site for one reason.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PassCount {
+    /// As in the header `x-sgcache` and in `sgcache explain`.
+    pub reason: String,
+    /// How many.
+    pub count: u64,
 }
 
 /// The event loop.
@@ -99,10 +153,13 @@ pub struct SyncStatus {
     pub poll_failures: u32,
     /// Since when polls fail; `None` while they work.
     pub failing_since: Option<DateTime<Utc>>,
+    /// Whether the site refused the credentials of sgcache.
+    pub denied: bool,
     /// Why nothing can be written; `None` while it can.
     pub write_problem: Option<String>,
-    /// Seconds that the cache is behind the site; 0 when caught up.
-    pub lag_seconds: f64,
+    /// Seconds that the cache is behind the site, 0 when caught up; `None` while that is
+    /// not known, because the site does not answer.
+    pub lag_seconds: Option<f64>,
     /// The lag of the last minutes, oldest first.
     pub lag_history: Vec<LagPoint>,
     /// A poll that is older than this does not count as succeeding.
@@ -181,8 +238,9 @@ pub struct TypeStatus {
     pub rows: u64,
     /// The moment up to which it is known to equal the site.
     pub fresh_as_of: Option<DateTime<Utc>>,
-    /// Seconds that it is behind the site; 0 when caught up.
-    pub lag_seconds: f64,
+    /// Seconds that it is behind the rest of the cache, 0 when caught up; `None` while that
+    /// is not known.
+    pub lag_seconds: Option<f64>,
     /// Rows imported and rows to import, while an import runs.
     pub import: Option<ImportProgress>,
     /// Share of drifted entities found by the last validation and not repaired.
@@ -207,8 +265,11 @@ pub struct ImportProgress {
 pub struct PipelineStatus {
     /// Its name.
     pub name: String,
-    /// Its schedule in words; `None` when it runs on request only.
+    /// When it starts, in short: its first cron line, `all the time` or `on request`.
     pub schedule: Option<String>,
+    /// The same in words.
+    #[serde(default)]
+    pub schedule_words: Option<String>,
     /// Whether it runs now.
     pub running: bool,
     /// Whether it is paused.
@@ -366,6 +427,13 @@ pub fn readiness(status: &StatusSnapshot) -> Vec<Reason> {
 /// Returns what an operator should know about a daemon that answers all the same:
 /// types that lack some of their fields, files that could not be loaded again.
 pub fn warnings(status: &StatusSnapshot) -> Vec<Reason> {
+    // Before it is a reason: the first poll that fails is known at once.
+    let away = status.sync.last_error.as_ref().filter(|_| status.sync.last_poll_at.is_some());
+    let away = away.map(|error| Reason {
+        code: "site_away".into(),
+        subject: status.site.clone(),
+        message: format!("the site does not answer: {error}"),
+    });
     let degraded = status.types.iter().filter(|ty| ty.state == TypeState::Degraded);
     let reason = |ty: &TypeStatus| Reason {
         code: "type_degraded".into(),
@@ -377,7 +445,7 @@ pub fn warnings(status: &StatusSnapshot) -> Vec<Reason> {
         subject: "config.yaml and pipelines".into(),
         message: format!("the files on disk have errors, the pipelines loaded before stay in use: {problem}"),
     });
-    degraded.map(reason).chain(config).collect()
+    away.into_iter().chain(degraded.map(reason)).chain(config).collect()
 }
 
 fn loop_message(one: &LoopStatus) -> String {
@@ -388,7 +456,7 @@ fn loop_message(one: &LoopStatus) -> String {
     }
 }
 
-fn type_message(ty: &TypeStatus) -> String {
+pub(super) fn type_message(ty: &TypeStatus) -> String {
     match (&ty.problem, ty.import) {
         (Some(problem), _) => format!("{}: {problem}", ty.state.as_str()),
         (None, Some(import)) => {

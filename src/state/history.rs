@@ -80,6 +80,18 @@ impl State {
         .await
     }
 
+    /// Returns the ids of the runs that ended last, newest first.
+    pub async fn finished_run_ids(&self, limit: usize) -> Result<Vec<String>> {
+        self.read(move |connection| {
+            let sql = "SELECT run_id FROM runs WHERE finished_at IS NOT NULL ORDER BY finished_at DESC, run_id DESC
+                LIMIT ?1";
+            let mut statement = connection.prepare_cached(sql)?;
+            let rows = statement.query_map([limit as i64], |row| row.get(0))?;
+            Ok(rows.collect::<rusqlite::Result<_>>()?)
+        })
+        .await
+    }
+
     /// Returns one run.
     pub async fn run(&self, run_id: &str) -> Result<Option<RunRow>> {
         let run_id = run_id.to_owned();

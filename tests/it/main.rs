@@ -60,6 +60,7 @@ mod store_conformance;
 mod store_embedded;
 mod store_integrity;
 mod store_property;
+mod status_truth;
 mod store_world;
 mod sync_absence;
 mod sync_cache;
