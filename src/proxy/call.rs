@@ -4,25 +4,24 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes};
-use axum::http::{HeaderValue, Response, StatusCode, header};
+use axum::http::{HeaderValue, Response, header};
 use serde_json::Value;
 
-use super::access_log::Entry;
 use super::answer::{self, Answered};
 use super::callers::{self, Caller, Digest, Unverified};
 use super::catalogue::Catalogue;
 use super::decide::{self, Asked, Decision, Planned, Serve, Writes, decide};
-use super::listener::{FRESH, Inner, JSON, SAID, page};
+use super::listener::Inner;
+use super::outcome::{Outcome, gone, note, passed, repeat, served};
 use super::pending_writes::PendingWrites;
 use super::plan_cache::{self, CachedPlan};
 use super::reason::{Pass, Reason};
 use super::settings::{Mode, OnDirty};
 use super::shadow::Comparison;
-use super::upstream::{BufferedResponse, Outgoing, Unreachable, forwarded};
+use super::upstream::{BufferedResponse, Outgoing, Unreachable};
 use super::write_call;
 use crate::api3;
 use crate::filter::Query;
-use crate::state::SiteTime;
 
 /// A call and what is known of it when it arrives.
 #[derive(Clone)]
@@ -38,14 +37,6 @@ pub(super) struct Call {
     /// The writes that were acknowledged before it began.
     pending_writes: PendingWrites,
     writes: u64,
-}
-
-/// What became of a call.
-pub(super) struct Outcome {
-    pub response: Response<Body>,
-    pub decision: &'static str,
-    pub reason: Option<Reason>,
-    pub rows: Option<usize>,
 }
 
 /// What the cache is about to answer.
@@ -432,47 +423,6 @@ async fn check_writes(proxy: &Inner, query: &Query, writes: &Writes) -> Result<(
     }
 }
 
-fn served(answered: Answered, fresh: Option<(SiteTime, &Writes)>, proxy: &Inner, how: &'static str) -> Outcome {
-    let mut response = Response::new(Body::from(answered.body));
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, JSON);
-    let said = match fresh {
-        Some((fresh, writes)) => {
-            if let Ok(moment) = HeaderValue::from_str(&fresh.timestamp().to_string()) {
-                headers.insert(FRESH, moment);
-            }
-            let age = proxy.freshness.replica().now().since(fresh);
-            let lacks = if writes.is_unconfirmed { "; unconfirmed-write" } else { "" };
-            format!("{how}; age={:.1}{lacks}", age.as_secs_f64())
-        }
-        None => how.to_owned(),
-    };
-    headers.insert(SAID, HeaderValue::from_str(&said).unwrap_or(HeaderValue::from_static("hit")));
-    Outcome { response, decision: how, reason: None, rows: Some(answered.rows) }
-}
-
-/// Gives an answer of the site, byte for byte.
-pub(super) fn repeat(whole: &BufferedResponse, how: &'static str, reason: Option<Reason>) -> Outcome {
-    let mut response = Response::new(Body::from(whole.body.clone()));
-    *response.status_mut() = whole.status;
-    *response.headers_mut() = forwarded(&whole.headers);
-    let said = reason.map_or_else(|| how.to_owned(), |reason| format!("{how}; reason={reason}"));
-    response.headers_mut().insert(SAID, HeaderValue::from_str(&said).unwrap_or(HeaderValue::from_static("pass")));
-    Outcome { response, decision: how, reason, rows: None }
-}
-
-pub(super) fn gone(why: &Unreachable, pass: &Pass) -> Outcome {
-    let response = page(StatusCode::SERVICE_UNAVAILABLE, &format!("the site cannot be reached: {why}"));
-    passed(response, pass)
-}
-
-/// Says in a header why the site was asked.
-fn passed(mut response: Response<Body>, pass: &Pass) -> Outcome {
-    let said = format!("pass; reason={}", pass.reason);
-    response.headers_mut().insert(SAID, HeaderValue::from_str(&said).unwrap_or(HeaderValue::from_static("pass")));
-    Outcome { response, decision: "pass", reason: Some(pass.reason), rows: None }
-}
-
 /// Sends a call to the site.
 async fn forward(proxy: &Arc<Inner>, call: &Call, pass: Pass, older: Option<Box<Serve>>) -> Outcome {
     match pass.reason {
@@ -563,41 +513,5 @@ async fn stream(proxy: &Inner, call: &Call, pass: &Pass) -> Outcome {
     match proxy.upstream.send_with_retry(&call.outgoing, call.body.clone(), true).await {
         Ok(response) => passed(super::passthrough::answer(response), pass),
         Err(why) => gone(&why, pass),
-    }
-}
-
-fn note(proxy: &Inner, subject: (String, Option<String>, String), outcome: &Outcome, begun: Instant) {
-    let (method, entity_type, caller) = subject;
-    let metrics = &proxy.freshness.replica().metrics().proxy;
-    let hit = matches!(outcome.decision, "hit" | "stale");
-    let took = begun.elapsed().as_secs_f64();
-    metrics.requests.inc(&[&method]);
-    metrics.duration.observe(&[&method, if hit { "cache" } else { "source" }], took);
-    if hit {
-        metrics.hits.inc(&[&method]);
-    } else if let Some(reason) = outcome.reason {
-        metrics.passthrough.inc(&[reason.as_str()]);
-    }
-    if outcome.decision == "stale" {
-        metrics.stale.inc();
-    }
-    let status = outcome.response.status().as_u16();
-    if status >= 500 {
-        metrics.errors.inc(&[&method]);
-    }
-    let Some(access_log) = &proxy.access_log else { return };
-    let entry = Entry {
-        at: chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Millis, true),
-        caller,
-        method: method.chars().take(80).collect(),
-        entity_type,
-        decision: outcome.decision,
-        reason: outcome.reason.map(Reason::as_str),
-        rows: outcome.rows,
-        status,
-        milliseconds: (took * 1e6).round() / 1e3,
-    };
-    if !access_log.record(entry) {
-        metrics.audit_dropped.inc();
     }
 }

@@ -42,6 +42,7 @@ mod in_flight;
 pub mod explain;
 pub mod listener;
 mod memory;
+mod outcome;
 mod pending_writes;
 mod plan_cache;
 pub mod supported_filters;

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::call::{Call, Outcome, gone, hand_on};
+use super::call::{Call, hand_on};
 use super::listener::Inner;
+use super::outcome::{Outcome, gone};
 use super::pending_writes::PendingWrites;
 use super::reason::{Pass, Reason};
 use super::upstream::{BufferedResponse, Unreachable};

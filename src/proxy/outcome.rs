@@ -1,0 +1,105 @@
+//! What became of a call: its response, its `x-sgcache` header, its metrics and its line in the access log.
+
+use std::time::Instant;
+
+use axum::body::Body;
+use axum::http::{HeaderValue, Response, StatusCode, header};
+
+use super::access_log::Entry;
+use super::answer::Answered;
+use super::decide::Writes;
+use super::listener::{FRESH, Inner, JSON, SAID, page};
+use super::reason::{Pass, Reason};
+use super::upstream::{BufferedResponse, Unreachable, forwarded};
+use crate::state::SiteTime;
+
+/// What became of a call.
+pub(super) struct Outcome {
+    pub response: Response<Body>,
+    pub decision: &'static str,
+    pub reason: Option<Reason>,
+    pub rows: Option<usize>,
+}
+
+pub(super) fn served(
+    answered: Answered,
+    fresh: Option<(SiteTime, &Writes)>,
+    proxy: &Inner,
+    how: &'static str,
+) -> Outcome {
+    let mut response = Response::new(Body::from(answered.body));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, JSON);
+    let said = match fresh {
+        Some((fresh, writes)) => {
+            if let Ok(moment) = HeaderValue::from_str(&fresh.timestamp().to_string()) {
+                headers.insert(FRESH, moment);
+            }
+            let age = proxy.freshness.replica().now().since(fresh);
+            let lacks = if writes.is_unconfirmed { "; unconfirmed-write" } else { "" };
+            format!("{how}; age={:.1}{lacks}", age.as_secs_f64())
+        }
+        None => how.to_owned(),
+    };
+    headers.insert(SAID, HeaderValue::from_str(&said).unwrap_or(HeaderValue::from_static("hit")));
+    Outcome { response, decision: how, reason: None, rows: Some(answered.rows) }
+}
+
+/// Gives an answer of the site, byte for byte.
+pub(super) fn repeat(whole: &BufferedResponse, how: &'static str, reason: Option<Reason>) -> Outcome {
+    let mut response = Response::new(Body::from(whole.body.clone()));
+    *response.status_mut() = whole.status;
+    *response.headers_mut() = forwarded(&whole.headers);
+    let said = reason.map_or_else(|| how.to_owned(), |reason| format!("{how}; reason={reason}"));
+    response.headers_mut().insert(SAID, HeaderValue::from_str(&said).unwrap_or(HeaderValue::from_static("pass")));
+    Outcome { response, decision: how, reason, rows: None }
+}
+
+pub(super) fn gone(why: &Unreachable, pass: &Pass) -> Outcome {
+    let response = page(StatusCode::SERVICE_UNAVAILABLE, &format!("the site cannot be reached: {why}"));
+    passed(response, pass)
+}
+
+/// Says in a header why the site was asked.
+pub(super) fn passed(mut response: Response<Body>, pass: &Pass) -> Outcome {
+    let said = format!("pass; reason={}", pass.reason);
+    response.headers_mut().insert(SAID, HeaderValue::from_str(&said).unwrap_or(HeaderValue::from_static("pass")));
+    Outcome { response, decision: "pass", reason: Some(pass.reason), rows: None }
+}
+
+/// Counts a call and writes its line in the access log.
+pub(super) fn note(proxy: &Inner, subject: (String, Option<String>, String), outcome: &Outcome, begun: Instant) {
+    let (method, entity_type, caller) = subject;
+    let metrics = &proxy.freshness.replica().metrics().proxy;
+    let hit = matches!(outcome.decision, "hit" | "stale");
+    let took = begun.elapsed().as_secs_f64();
+    metrics.requests.inc(&[&method]);
+    metrics.duration.observe(&[&method, if hit { "cache" } else { "source" }], took);
+    if hit {
+        metrics.hits.inc(&[&method]);
+    } else if let Some(reason) = outcome.reason {
+        metrics.passthrough.inc(&[reason.as_str()]);
+    }
+    if outcome.decision == "stale" {
+        metrics.stale.inc();
+    }
+    let status = outcome.response.status().as_u16();
+    if status >= 500 {
+        metrics.errors.inc(&[&method]);
+    }
+    let Some(access_log) = &proxy.access_log else { return };
+    let entry = Entry {
+        at: chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Millis, true),
+        caller,
+        method: method.chars().take(80).collect(),
+        entity_type,
+        decision: outcome.decision,
+        reason: outcome.reason.map(Reason::as_str),
+        rows: outcome.rows,
+        status,
+        milliseconds: (took * 1e6).round() / 1e3,
+    };
+    if !access_log.record(entry) {
+        metrics.audit_dropped.inc();
+    }
+}
