@@ -1,4 +1,4 @@
-//! `sgcache demo --outage`: cuts the way to the simulated site for a while, with a failed
+//! `sgcache demo --outage 60s`: cuts the way to the simulated site for a while, with a failed
 //! write and a restart of the daemon in it, and says what programs see meanwhile.
 //!
 //! The site itself goes on, edits included, as for a studio whose line is cut: what was

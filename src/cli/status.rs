@@ -13,6 +13,9 @@ use super::output::{self, Output};
 use crate::config::Config;
 use crate::server::{Control, Ledger, Level, PassCount, Span, StatusSnapshot};
 
+/// The usual width of a terminal.
+const COLUMNS: usize = 80;
+
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The form of the output
@@ -104,23 +107,29 @@ fn text(status: &StatusSnapshot) -> String {
 /// The sentence, the answers, and what else needs a person.
 fn head(status: &StatusSnapshot, zone: Tz) -> Vec<String> {
     let health = &status.health;
-    let mut lines = vec![format!("{}{}", sign(health.level), health.title)];
+    let mut lines = wrapped(sign(health.level), &health.title);
     let since = health.since.unwrap_or(status.started_at);
     let age = (status.now - since).as_seconds_f64();
-    lines.push(format!("since {} ({}), following {}", moment(since, zone), Span(age), status.site));
+    lines.extend(wrapped("", &format!("since {} ({}), following {}", moment(since, zone), Span(age), status.site)));
     lines.push(String::new());
     for (name, answer) in [("Reads", &health.reads), ("Site", &health.site), ("Drift", &health.drift)] {
-        let sign = sign(answer.level);
-        lines.push(format!("{:2}{name:<7}{}", sign.trim_end(), answer.text));
+        lines.extend(wrapped(&format!("{:2}{name:<7}", sign(answer.level).trim_end()), &answer.text));
     }
     lines.push(String::new());
     for need in &health.needs {
-        lines.push(format!("{}{}", sign(need.level), need.text));
+        lines.extend(wrapped(sign(need.level), &need.text));
     }
     if !health.needs.is_empty() {
         lines.push(String::new());
     }
     lines
+}
+
+/// A text behind its lead, in lines that fit a terminal of [`COLUMNS`].
+fn wrapped(lead: &str, text: &str) -> Vec<String> {
+    let indent = " ".repeat(lead.chars().count());
+    let options = textwrap::Options::new(COLUMNS).initial_indent(lead).subsequent_indent(&indent);
+    textwrap::wrap(text, options).into_iter().map(std::borrow::Cow::into_owned).collect()
 }
 
 fn sign(level: Level) -> &'static str {
@@ -135,8 +144,8 @@ fn sign(level: Level) -> &'static str {
 /// What the read proxy has answered.
 fn given(ledger: &Ledger, status: &StatusSnapshot, zone: Tz) -> Vec<String> {
     let mut lines = vec![format!("Since {}", moment(status.started_at, zone))];
-    let ratio = ledger.hit_ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{:.1} %", ratio * 100.0));
-    lines.push(format!("  reads answered {:>10}   {ratio} from the cache", output::number(ledger.reads)));
+    let ratio = ledger.hit_ratio.map_or_else(String::new, |ratio| format!("{:.1} % from the cache", ratio * 100.0));
+    lines.push(format!("  reads answered {:>10}   {ratio}", output::number(ledger.reads)));
     let saved = ledger.saved_seconds.map_or_else(|| "-".to_owned(), |seconds| Span(seconds.max(0.0)).to_string());
     lines.push(format!("  waiting saved  {saved:>10}"));
     let passed: u64 = ledger.passes.iter().map(|pass| pass.count).sum();

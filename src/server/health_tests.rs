@@ -1,3 +1,5 @@
+//! Sentences of a judgement, for snapshots that differ from a healthy one in one thing.
+
 use chrono::{TimeDelta, TimeZone, Utc};
 
 use super::super::status::{PipelineStatus, Serving, TypeStatus};

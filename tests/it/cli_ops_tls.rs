@@ -26,7 +26,7 @@ fn status_and_trigger_reach_an_ops_listener_with_tls_and_a_token() {
     let deadline = Instant::now() + Duration::from_secs(120);
     let status = loop {
         let status = place.run(&["status"]);
-        if status.code == Some(0) && status.stdout.starts_with("ready") {
+        if status.code == Some(0) && status.stdout.starts_with("Healthy.") {
             break status;
         }
         assert!(Instant::now() < deadline, "{status:?}");

@@ -128,12 +128,20 @@ async fn metrics_are_served_in_the_text_format() {
 #[tokio::test]
 async fn it_is_ready_once_every_type_is_live() {
     let listener = Listener::start(|control| ops(control, TypeState::Live)).await;
-    assert_eq!(listener.json("/readyz").await, (StatusCode::OK, json!({"ready": true, "reasons": [], "warnings": []})));
-    let listener = Listener::start(|control| ops(control, TypeState::Importing)).await;
-    let reason = json!({"code": "type_not_live", "subject": "Shot", "message": "importing"});
+    let health = json!({"level": "ok", "code": "ok", "title": "Healthy. The one type follows the site."});
     assert_eq!(
         listener.json("/readyz").await,
-        (StatusCode::SERVICE_UNAVAILABLE, json!({"ready": false, "reasons": [reason], "warnings": []}))
+        (StatusCode::OK, json!({"ready": true, "reasons": [], "warnings": [], "health": health}))
+    );
+    let listener = Listener::start(|control| ops(control, TypeState::Importing)).await;
+    let reason = json!({"code": "type_not_live", "subject": "Shot", "message": "importing"});
+    let health = json!({"level": "busy", "code": "importing", "title": "Importing: 0 of 1 types are complete."});
+    assert_eq!(
+        listener.json("/readyz").await,
+        (
+            StatusCode::SERVICE_UNAVAILABLE,
+            json!({"ready": false, "reasons": [reason], "warnings": [], "health": health})
+        )
     );
 }
 
