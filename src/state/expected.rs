@@ -9,19 +9,24 @@
 //! late, so that their order alone says nothing. `created_at` has whole seconds; two
 //! entries of one second that contradict each other are therefore both kept open
 //! ([`ExpectedField::ambiguous`]).
+//!
+//! A value that the field had before one of the merged entries is in older rows, too:
+//! every such value is kept, so that only a value that no older row can have is a proof.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::Unreadable;
+use super::{SiteTime, Unreadable};
 use crate::entity::{EntityRef, EventId};
 
 /// More announced fields than this share one entry, [`OTHER_FIELDS`].
 const MAX_FIELDS: usize = 16;
 /// More announced elements of one list than this are not compared one by one.
 const MAX_LINKS: usize = 100;
+/// With more values before than this a value proves nothing: not all of them are kept.
+pub const MAX_VALUES: usize = 16;
 /// The name under which fields beyond [`MAX_FIELDS`] are announced together.
 const OTHER_FIELDS: &str = "*";
 /// The name under which retirement and revival are announced, and whether the entity
@@ -60,10 +65,17 @@ pub struct ExpectedField {
     /// Whether an entry became visible long after it was written: its transaction was
     /// long, and `updated_at` may be older than changes that were seen before.
     pub late: bool,
-    /// Whether two entries of the same second contradict each other.
+    /// Whether two entries contradict each other so that a row from before both looks
+    /// like one from after both, or nothing tells which of them was the last.
     pub ambiguous: bool,
-    /// How many reads did not show it so far.
+    /// How many reads since the newest entry did not show it.
     pub rechecks: u32,
+    /// How many reads did not show it since the first of the merged entries.
+    #[serde(default)]
+    pub reads: u32,
+    /// When the first read after the newest entry did not show it.
+    #[serde(default)]
+    pub unproven_since: Option<SiteTime>,
 }
 
 /// What an entry announced about a field.
@@ -74,13 +86,13 @@ pub enum Announcement {
     Change,
     /// An edit of which nothing is cached but its moment.
     Edit,
-    /// A new value, and the one before the first of the merged entries.
+    /// A new value, and those before it.
     Value {
         /// The value that the row must show.
         value: Value,
-        /// The value before; equal to `value` when the field was changed and changed
-        /// back, so that `value` proves nothing.
-        before: Value,
+        /// The values before each of the merged entries, which older rows show; where
+        /// `value` is among them it proves nothing.
+        before: Vec<Value>,
     },
     /// Elements of a list of links: which must be there and which must not.
     Links(Vec<ExpectedLink>),
@@ -99,30 +111,42 @@ pub struct ExpectedLink {
     pub present: bool,
     /// The newest entry about it.
     pub at: EntryTime,
+    /// Whether it came and went in the merged entries, so that older rows look alike.
+    #[serde(default)]
+    pub returned: bool,
 }
 
 impl ExpectedField {
     /// Makes an announcement of one entry about the row that it edits.
     pub fn new(at: EntryTime, announced: Announcement) -> Self {
-        Self { at, announced, own: true, late: false, ambiguous: false, rechecks: 0 }
+        Self { at, announced, own: true, late: false, ambiguous: false, rechecks: 0, reads: 0, unproven_since: None }
     }
 
-    /// Takes in another announcement about the same field. The number of rechecks
-    /// stays that of the older one: a field that changes all the time has an end, too.
+    /// Takes in another announcement about the same field. What was waited for an older
+    /// entry says nothing about a newer one, so the waiting begins anew with it; the
+    /// reads go on being counted, because a field that changes all the time has an end,
+    /// too.
     fn merge(&mut self, other: &Self) {
         let newer = other.at > self.at;
+        if newer {
+            (self.rechecks, self.unproven_since) = (other.rechecks, other.unproven_since);
+        } else if other.at == self.at {
+            self.rechecks = self.rechecks.max(other.rechecks);
+            self.unproven_since = self.unproven_since.or(other.unproven_since);
+        }
+        self.reads = self.reads.max(other.reads);
         self.ambiguous |= other.ambiguous;
         self.late |= other.late;
         self.own &= other.own;
-        self.rechecks = self.rechecks.max(other.rechecks);
-        let same_second = self.at.0 == other.at.0 && self.at.1 != other.at.1;
         let known = std::mem::replace(&mut self.announced, Announcement::Change);
         self.announced = match (known, other.announced.clone()) {
             (Announcement::Value { value, before }, Announcement::Value { value: next, before: prior }) => {
-                match newer {
-                    true => Announcement::Value { value: next, before },
-                    false => Announcement::Value { value, before: prior },
-                }
+                let (value, replaced) = match newer {
+                    true => (next, Some(value)),
+                    false => (value, Some(next).filter(|_| other.at != self.at)),
+                };
+                let before = merge_values(before, prior.into_iter().chain(replaced));
+                Announcement::Value { value, before }
             }
             (Announcement::Links(known), Announcement::Links(links)) => {
                 let (merged, ambiguous) = merge_links(known, links);
@@ -130,7 +154,8 @@ impl ExpectedField {
                 merged
             }
             (Announcement::Active(known), Announcement::Active(active)) => {
-                self.ambiguous |= same_second && known != active;
+                // An entity that was retired and revived looks as before.
+                self.ambiguous |= known != active;
                 Announcement::Active(if newer { active } else { known })
             }
             (known, announced) => match newer {
@@ -140,6 +165,16 @@ impl ExpectedField {
         };
         self.at = self.at.max(other.at);
     }
+}
+
+/// Adds values that a field had before; the first beyond [`MAX_VALUES`] stands for all.
+fn merge_values(mut known: Vec<Value>, more: impl Iterator<Item = Value>) -> Vec<Value> {
+    for before in more {
+        if known.len() <= MAX_VALUES && !known.contains(&before) {
+            known.push(before);
+        }
+    }
+    known
 }
 
 /// Merges elements of one list; the second value tells whether two entries of the
@@ -152,9 +187,11 @@ fn merge_links(mut known: Vec<ExpectedLink>, links: Vec<ExpectedLink>) -> (Annou
             continue;
         };
         ambiguous |= same.at.0 == link.at.0 && same.present != link.present;
+        let returned = same.returned || link.returned || same.present != link.present;
         if link.at > same.at {
             *same = link;
         }
+        same.returned = returned;
     }
     match known.len() > MAX_LINKS {
         true => (Announcement::Change, ambiguous),
@@ -224,13 +261,13 @@ mod tests {
     use serde_json::json;
 
     fn value(at: i64, id: i64, before: Value, value: Value) -> ExpectedField {
-        ExpectedField::new((at, EventId(id)), Announcement::Value { value, before })
+        ExpectedField::new((at, EventId(id)), Announcement::Value { value, before: vec![before] })
     }
 
     fn link(at: i64, id: i64, present: bool) -> ExpectedField {
         let target = EntityRef::new("Asset", 7);
         let at = (at, EventId(id));
-        ExpectedField::new(at, Announcement::Links(vec![ExpectedLink { target, present, at }]))
+        ExpectedField::new(at, Announcement::Links(vec![ExpectedLink { target, present, at, returned: false }]))
     }
 
     fn merged(fields: &[ExpectedField]) -> ExpectedField {
@@ -242,8 +279,32 @@ mod tests {
     #[test]
     fn the_entry_that_was_written_last_decides_whatever_its_id() {
         let field = merged(&[value(20, 5, json!("a"), json!("c")), value(10, 9, json!("x"), json!("a"))]);
-        assert_eq!(field.announced, Announcement::Value { value: json!("c"), before: json!("x") });
+        assert_eq!(field.announced, Announcement::Value { value: json!("c"), before: vec![json!("a"), json!("x")] });
         assert_eq!(field.at, (20, EventId(5)));
+    }
+
+    #[test]
+    fn every_value_that_older_rows_may_show_is_kept() {
+        let steps = [value(10, 1, json!("a"), json!("b")), value(11, 2, json!("b"), json!("c"))];
+        let field = merged(&[steps[0].clone(), steps[1].clone(), value(12, 3, json!("c"), json!("b"))]);
+        let before = vec![json!("a"), json!("b"), json!("c")];
+        assert_eq!(field.announced, Announcement::Value { value: json!("b"), before });
+        let twice = merged(&[steps[0].clone(), steps[0].clone()]);
+        assert_eq!(twice.announced, steps[0].announced, "the same entry again");
+        let many: Vec<_> = (0..40).map(|n| value(n, n, json!(n), json!(n + 1))).collect();
+        let Announcement::Value { before, .. } = merged(&many).announced else { panic!("no value") };
+        assert_eq!(before.len(), MAX_VALUES + 1);
+    }
+
+    #[test]
+    fn what_was_waited_for_an_older_entry_says_nothing_about_a_newer_one() {
+        let waited =
+            |field: ExpectedField| ExpectedField { rechecks: 3, reads: 9, unproven_since: Some(SiteTime(5)), ..field };
+        let known = waited(value(10, 1, json!("a"), json!("b")));
+        let field = merged(&[known.clone(), value(11, 2, json!("b"), json!("c"))]);
+        assert_eq!((field.rechecks, field.reads, field.unproven_since), (0, 9, None));
+        let field = merged(&[known, value(9, 3, json!("x"), json!("a"))]);
+        assert_eq!((field.rechecks, field.reads, field.unproven_since), (3, 9, Some(SiteTime(5))));
     }
 
     #[test]
@@ -251,7 +312,7 @@ mod tests {
         assert!(merged(&[link(10, 5, true), link(10, 6, false)]).ambiguous);
         let field = merged(&[link(10, 5, true), link(11, 3, false)]);
         assert!(!field.ambiguous);
-        assert!(matches!(&field.announced, Announcement::Links(links) if !links[0].present));
+        assert!(matches!(&field.announced, Announcement::Links(links) if !links[0].present && links[0].returned));
     }
 
     #[test]

@@ -46,7 +46,7 @@ pub use absences::{OpenBreaker, SuspectedAbsence};
 pub use credentials::CredentialRecord;
 pub use dead::{Dead, DeadKind, NewDead};
 pub use error::StateError;
-pub use expected::{Announcement, EntryTime, Expected, ExpectedField, ExpectedLink, LIFE};
+pub use expected::{Announcement, EntryTime, Expected, ExpectedField, ExpectedLink, LIFE, MAX_VALUES};
 pub use fresh::{ReplicationStatus, TypeReplicationStatus};
 pub use gaps::{Gap, Gaps};
 pub use history::RunRow;

@@ -367,7 +367,7 @@ async fn a_mass_disappearance_is_held_until_an_operator_confirms_it() {
 async fn announced_values_are_kept_with_the_mark_and_merged() {
     let test = fixture().await;
     let announced = |second: i64, event: i64, value: &str| {
-        let value = Announcement::Value { value: value.into(), before: "start".into() };
+        let value = Announcement::Value { value: value.into(), before: vec!["start".into()] };
         let mut expected = Expected::default();
         expected.announce("code", ExpectedField::new((second, EventId(event)), value));
         MarkRequest { expected, ..request(7, Kinds::CHANGE) }
@@ -378,7 +378,10 @@ async fn announced_values_are_kept_with_the_mark_and_merged() {
     let marks = test.state.marks_of(&shot(), &[6, 7]).await.expect("marks");
     let field = &marks[0].expected.fields["code"];
     assert_eq!(field.at, (20, EventId(4)));
-    assert_eq!(field.announced, Announcement::Value { value: "new".into(), before: "start".into() });
+    assert_eq!(
+        field.announced,
+        Announcement::Value { value: "new".into(), before: vec!["start".into(), "old".into()] }
+    );
 }
 
 #[tokio::test]

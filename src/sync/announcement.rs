@@ -107,7 +107,7 @@ impl Entry<'_> {
             Shape::Links => {
                 let links = |name: &str, present: bool| {
                     let listed = self.meta.get(name).and_then(Value::as_array).into_iter().flatten();
-                    let link = move |target| ExpectedLink { target, present, at };
+                    let link = move |target| ExpectedLink { target, present, at, returned: false };
                     listed.filter_map(EntityRef::from_json).map(link).collect::<Vec<_>>()
                 };
                 let links = [links("added", true), links("removed", false)].concat();
@@ -121,7 +121,7 @@ impl Entry<'_> {
                     Some(Value::Bool(true)) => Value::Object(Map::new()),
                     _ => self.meta.get("old_value").cloned().unwrap_or(Value::Object(Map::new())),
                 };
-                Some(Announcement::Value { value, before })
+                Some(Announcement::Value { value, before: vec![before] })
             }
         }
     }

@@ -3,14 +3,15 @@
 //! A site may answer reads from a replica that is seconds behind its event log, and may
 //! show an event before the row that it is about. A read counts as newer than an entry
 //! only with proof; without it the key is read again, with growing pauses
-//! ([`PAUSES`]), and the freshness of its type does not pass the entry before. After
-//! the last pause the row is taken as it is, counted, and left to the scans.
+//! ([`PAUSES`]), and the freshness of its type does not pass the entry before. Two minutes
+//! after the newest entry, or after [`MAX_UNPROVEN_READS`] reads of a field that changes
+//! all the time, the row is taken as it is, counted, and left to the scans.
 //!
 //! What proves that a row is newer than an entry:
 //!
-//! - it shows what the entry announced: a value that is not the one before, elements
-//!   that were added or removed, on either side of a link, or that the entity is
-//!   active or retired;
+//! - it shows what the entry announced: a value that the field did not have before,
+//!   elements that were added or removed and not the reverse before, on either side of a
+//!   link, or that the entity is active or retired;
 //! - its `updated_at` is later than the entry's `created_at`; both are of the site's
 //!   clock and have whole seconds. The same second is a proof for the only known edit of
 //!   that second, or when an earlier read, two seconds before, showed that second: a
@@ -32,16 +33,19 @@ use serde_json::{Map, Value};
 
 use crate::entity::{DataType, EntityRef, EntityType, EventId, Timestamp, canonical_json};
 use crate::state::{
-    Announcement, Expected, ExpectedField, ExpectedLink, Kinds, LIFE, Mark, MarkRequest, RowMeta, RowState, SiteTime,
+    Announcement, Expected, ExpectedField, ExpectedLink, Kinds, LIFE, MAX_VALUES, Mark, MarkRequest, RowMeta, RowState,
+    SiteTime,
 };
 
 /// The pauses before the rereads of a row without proof; two minutes together.
 const PAUSES: [u64; 7] = [1, 2, 4, 8, 15, 30, 60];
-/// After so many rereads (seven seconds) weaker evidence will do: an `updated_at` that
-/// fits although the value was never seen, or that the row is in no list.
-const WEAK_EVIDENCE_AFTER: u32 = 3;
-/// After so many rereads (three seconds) either of two entries of one second will do.
-const AMBIGUOUS_AFTER: u32 = 2;
+/// So long after the first read without proof weaker evidence will do: an `updated_at`
+/// that fits although the value was never seen, a value that older rows may show too, or
+/// that the row is in no list. A replica may be so far behind and no farther. It is a time
+/// and no number of reads, because entries about other fields have the row read, too.
+const WEAK_EVIDENCE_AFTER: Duration = Duration::from_secs(7);
+/// A field is read so often without proof, however often it changes meanwhile.
+const MAX_UNPROVEN_READS: u32 = 60;
 /// A replica that showed a second has passed it after this time.
 const SECOND_HAS_PASSED: Duration = Duration::from_secs(2);
 /// After so many announcements in a row that never showed, a field does not hold
@@ -87,16 +91,22 @@ impl Shown<'_> {
     pub(super) fn prove(&self, expected: &Expected, types: &DataTypes<'_>, gone: &BTreeSet<EntityRef>) -> Proof {
         let mut proof = Proof::default();
         for (name, field) in &expected.fields {
-            proof.advanced |= self.shows(name, field, types, gone) && !returned(name, field, types);
+            let shows = self.shows(name, field, types, gone);
+            // A list that shows the last of its entries is no worse than the stored one,
+            // although that alone does not tell how new its row is.
+            let is_list = matches!(field.announced, Announcement::Links(_));
+            proof.advanced |= shows && (is_list || !returned(name, field, types, gone));
+            let worn_out = field.rechecks as usize >= PAUSES.len() || field.reads >= MAX_UNPROVEN_READS;
             if self.proves(name, field, expected, types, gone) {
                 proof.proven.push(name.clone());
-            } else if field.rechecks >= WEAK_EVIDENCE_AFTER && self.suggests(name, field, types, gone) {
-                proof.slow.push(name.clone());
-            } else if field.rechecks as usize >= PAUSES.len() {
-                proof.given_up += 1;
-                proof.slow.push(name.clone());
+            } else if self.has_waited(field) && self.suggests(field, shows) || worn_out {
+                proof.given_up += usize::from(worn_out);
+                // A row that shows it could be proven at another time.
+                proof.slow.extend(Some(name.clone()).filter(|_| !shows));
             } else {
-                let field = ExpectedField { rechecks: field.rechecks + 1, ..field.clone() };
+                let unproven_since = field.unproven_since.or(Some(self.now));
+                let (rechecks, reads) = (field.rechecks + 1, field.reads + 1);
+                let field = ExpectedField { rechecks, reads, unproven_since, ..field.clone() };
                 proof.unproven.fields.insert(name.clone(), field);
             }
         }
@@ -115,26 +125,31 @@ impl Shown<'_> {
         gone: &BTreeSet<EntityRef>,
     ) -> bool {
         let shows = self.shows(name, field, types, gone);
-        if shows && !returned(name, field, types) {
-            return !field.ambiguous || field.rechecks >= AMBIGUOUS_AFTER;
+        if shows && !returned(name, field, types, gone) {
+            return !field.ambiguous || self.has_waited(field);
         }
         if field.ambiguous || matches!(field.announced, Announcement::NoLinkTo(_)) {
             // A target may have been revived since, or be in the second half of a swap.
-            return field.rechecks >= AMBIGUOUS_AFTER.max(WEAK_EVIDENCE_AFTER);
+            return self.has_waited(field);
         }
-        let stamped = field.own && (!field.late || field.rechecks >= WEAK_EVIDENCE_AFTER);
+        let stamped = field.own && (!field.late || self.has_waited(field));
         let without_stamp = self.row.is_some() && self.updated_at.is_none();
         stamped && self.is_newer(field, shows, expected)
-            || without_stamp && field.announced == Announcement::Change && field.rechecks >= AMBIGUOUS_AFTER
+            || without_stamp && field.announced == Announcement::Change && self.has_waited(field)
+    }
+
+    /// Tells whether a replica that was behind the first read has caught up since.
+    fn has_waited(&self, field: &ExpectedField) -> bool {
+        field.unproven_since.is_some_and(|since| self.now.since(since) >= WEAK_EVIDENCE_AFTER)
     }
 
     /// Tells whether there is weak evidence: an `updated_at` that fits, no row at all, or
     /// a value that cannot be told from the one before. A value that returned shows in
     /// any row; where there is an `updated_at`, it tells them apart.
-    fn suggests(&self, name: &str, field: &ExpectedField, types: &DataTypes<'_>, gone: &BTreeSet<EntityRef>) -> bool {
+    fn suggests(&self, field: &ExpectedField, shows: bool) -> bool {
         let reached = self.updated_at.is_some_and(|at| at.0 >= field.at.0);
         let told_apart = field.own && self.updated_at.is_some();
-        field.own && reached || self.state == RowState::Absent || !told_apart && self.shows(name, field, types, gone)
+        field.own && reached || self.state == RowState::Absent || !told_apart && shows
     }
 
     /// Tells whether `updated_at` proves that the row is newer than the entry.
@@ -222,11 +237,19 @@ pub(super) fn announces_retirement(expected: &Expected) -> bool {
     expected.fields.get(LIFE).is_some_and(|field| field.announced == Announcement::Active(false))
 }
 
-/// Tells whether a field was changed and changed back, so that its value is no proof.
-fn returned(name: &str, field: &ExpectedField, types: &DataTypes<'_>) -> bool {
+/// Tells whether rows from before the newest entry may show the same, because the field
+/// was changed and changed back: then what it shows is no proof.
+fn returned(name: &str, field: &ExpectedField, types: &DataTypes<'_>, gone: &BTreeSet<EntityRef>) -> bool {
     match (&field.announced, types(name)) {
         (Announcement::Value { value, before }, Some(data_type)) => {
-            canonical_json(data_type, value) == canonical_json(data_type, before)
+            let value = canonical_json(data_type, value);
+            before.len() > MAX_VALUES || before.iter().any(|before| canonical_json(data_type, before) == value)
+        }
+        (Announcement::Links(links), _) => {
+            let last = links.iter().filter(|link| link.returned).map(|link| link.at).max();
+            // An element that never was there before tells of its entry and all before it.
+            let tells = |link: &ExpectedLink| !link.returned && Some(link.at) >= last && !gone.contains(&link.target);
+            last.is_some() && !links.iter().any(tells)
         }
         _ => false,
     }

@@ -15,11 +15,11 @@ fn at(id: i64) -> (i64, EventId) {
 }
 
 fn value(before: Value, value: Value) -> ExpectedField {
-    ExpectedField::new(at(1), Announcement::Value { value, before })
+    ExpectedField::new(at(1), Announcement::Value { value, before: vec![before] })
 }
 
 fn link(present: bool) -> ExpectedField {
-    let link = ExpectedLink { target: EntityRef::new("Asset", 7), present, at: at(1) };
+    let link = ExpectedLink { target: EntityRef::new("Asset", 7), present, at: at(1), returned: false };
     ExpectedField { own: false, ..ExpectedField::new(at(1), Announcement::Links(vec![link])) }
 }
 
@@ -102,6 +102,66 @@ fn a_value_that_was_changed_back_proves_nothing() {
 }
 
 #[test]
+fn a_value_of_an_earlier_entry_proves_nothing() {
+    let mut changed = expected("code", value(json!("a"), json!("b")));
+    let again = |id, before, next| ExpectedField { at: at(id), ..value(before, next) };
+    changed.announce("code", again(2, json!("b"), json!("c")));
+    changed.announce("code", again(3, json!("c"), json!("b")));
+    assert!(!Read::of(json!({"code": "b"}), WRITTEN - 1).proves(&changed), "it may be that of the first entry");
+    assert!(Read::of(json!({"code": "b"}), WRITTEN + 1).proves(&changed));
+}
+
+#[test]
+fn an_element_that_came_and_went_proves_nothing_but_a_new_one_beside_it_does() {
+    let assets = |ids: &[i64]| ids.iter().map(|id| json!({"type": "Asset", "id": id})).collect::<Value>();
+    let entry = |id, links: &[(i64, bool)]| {
+        let link = |(target, present): &(i64, bool)| ExpectedLink {
+            target: EntityRef::new("Asset", *target),
+            present: *present,
+            at: (WRITTEN + id, EventId(id)),
+            returned: false,
+        };
+        ExpectedField::new((WRITTEN + id, EventId(id)), Announcement::Links(links.iter().map(link).collect()))
+    };
+    let mut changed = expected("assets", entry(1, &[(7, true)]));
+    changed.announce("assets", entry(2, &[(7, false)]));
+    let row = |ids: &[i64]| Read::of(json!({"assets": assets(ids)}), WRITTEN - 1);
+    assert!(!row(&[]).proves(&changed), "so it was before both");
+    changed.announce("assets", entry(3, &[(8, true)]));
+    assert!(row(&[8]).proves(&changed) && !row(&[]).proves(&changed));
+    changed.announce("assets", entry(4, &[(7, true)]));
+    assert!(!row(&[7, 8]).proves(&changed), "nothing tells of the last entry");
+}
+
+#[test]
+fn reads_because_of_other_entries_do_not_shorten_the_wait() {
+    let mut other_side = expected("assets", link(true));
+    other_side.announce("assets", ExpectedField { at: at(2), ..link(false) });
+    let row = Read::of(json!({"assets": []}), 1);
+    for _ in 0..6 {
+        other_side = row.prove(&other_side).unproven;
+        assert!(!other_side.fields.is_empty(), "no time has passed");
+    }
+    let field = other_side.fields.get_mut("assets").expect("a field");
+    field.unproven_since = Some(SiteTime((WRITTEN + 3) * 1000));
+    assert!(row.proves(&other_side), "seven seconds have");
+}
+
+#[test]
+fn a_field_that_changes_all_the_time_is_given_up_in_the_end() {
+    let stale = Read::of(json!({"code": "a"}), 1);
+    let mut changing = expected("code", value(json!("a"), json!("b")));
+    let mut reads = 0;
+    while !changing.fields.is_empty() {
+        let next = ExpectedField { at: (WRITTEN + reads, EventId(2)), ..value(json!("b"), json!(reads)) };
+        changing.announce("code", next);
+        changing = stale.prove(&changing).unproven;
+        reads += 1;
+    }
+    assert_eq!(reads, i64::from(MAX_UNPROVEN_READS) + 1);
+}
+
+#[test]
 fn the_second_of_the_entry_proves_only_its_only_edit() {
     let mut changed = expected("image", ExpectedField::new(at(1), Announcement::Change));
     assert!(Read::of(json!({"image": null}), WRITTEN).proves(&changed));
@@ -137,7 +197,7 @@ fn the_other_side_of_a_link_must_show_it() {
 fn an_entry_of_a_long_transaction_is_not_proven_by_a_later_edit() {
     let late = ExpectedField { late: true, ..value(json!("a"), json!("b")) };
     assert!(!Read::of(json!({"code": "c"}), WRITTEN + 30).proves(&expected("code", late.clone())));
-    let again = ExpectedField { rechecks: WEAK_EVIDENCE_AFTER, ..late };
+    let again = ExpectedField { unproven_since: Some(SiteTime((WRITTEN + 3) * 1000)), ..late };
     assert!(Read::of(json!({"code": "c"}), WRITTEN + 30).proves(&expected("code", again)));
 }
 

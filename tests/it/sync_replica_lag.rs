@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::stream::{self, StreamExt};
 use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
@@ -17,7 +18,7 @@ use sgcache::filter::Query;
 use sgcache::sim::Site;
 use sgcache::state::{Kinds, MarkRequest};
 
-use crate::servers::{TestIndices, elasticsearch, skipped};
+use crate::servers::{TestIndices, elasticsearch};
 use crate::sync_cache::{CONFIGS, Cache, TestStore, create, empty_site, happen, to};
 
 /// How far the clock moves with every step; no divisor of the lags.
@@ -42,13 +43,26 @@ struct Committed {
     /// The number of the last poll that began before it.
     poll: i64,
     rows: Everything,
+    /// What is neither retired nor absent, whatever the filters of the entity configs.
+    active: BTreeSet<(String, i64)>,
+}
+
+impl Committed {
+    fn of(site: &Site, at: i64, poll: i64) -> Self {
+        let ids = |name: &str| {
+            let rows = site.read(name, &json!([]), &[]).expect("rows");
+            rows.iter().map(|row| (name.to_owned(), row["id"].as_i64().expect("an id"))).collect::<Vec<_>>()
+        };
+        let active = CONFIGS.iter().map(|(name, _)| *name).chain(["HumanUser", "ApiUser"]).flat_map(ids).collect();
+        Self { at, poll, rows: committed(site), active }
+    }
 }
 
 impl Observed {
     async fn start(site: Arc<Site>, store: TestStore, lag: Duration) -> Self {
         let cache = Cache::live_on(site, store).await;
         happen(cache.site(), json!({"lag": {"of": "rows", "by": format!("{}ms", lag.as_millis())}}));
-        let history = vec![Committed { at: 0, poll: 0, rows: committed(cache.site()) }];
+        let history = vec![Committed::of(cache.site(), 0, 0)];
         Self { cache, history }
     }
 
@@ -57,7 +71,7 @@ impl Observed {
         edit(self.cache.site());
         let at = self.cache.tick(Duration::ZERO).0;
         let poll = self.cache.state().stream().await.expect("a stream").polls_started;
-        self.history.push(Committed { at, poll, rows: committed(self.cache.site()) });
+        self.history.push(Committed::of(self.cache.site(), at, poll));
     }
 
     async fn step(&self) {
@@ -77,12 +91,17 @@ impl Observed {
             let by_time = self.history.iter().rposition(|edit| edit.at < fresh).unwrap_or(0);
             let by_poll = self.history.iter().rposition(|edit| edit.poll < through).unwrap_or(0);
             let first = by_time.max(by_poll);
-            let truths: Vec<&Rows> = self.history[first..].iter().map(|edit| &edit.rows[name]).collect();
+            let truths = &self.history[first..];
+            let hidden = |link: &Value| {
+                let key = (link["type"].as_str().unwrap_or_default().to_owned(), link["id"].as_i64().unwrap_or(0));
+                truths.iter().any(|edit| !edit.active.contains(&key))
+            };
+            let truths: Vec<&Rows> = truths.iter().map(|edit| &edit.rows[name]).collect();
             let cached = self.cached(name, false).await;
             let ids: BTreeSet<i64> = truths.iter().flat_map(|rows| rows.keys()).chain(cached.keys()).copied().collect();
             for id in ids {
                 let truths: Vec<_> = truths.iter().map(|rows| rows.get(&id)).collect();
-                assert_was(name, id, cached.get(&id), &truths);
+                assert_was(name, id, cached.get(&id), &truths, &hidden);
             }
         }
     }
@@ -110,9 +129,15 @@ impl Observed {
 }
 
 /// Each value of a row, and each element of its lists, was there in one of the rows of
-/// the site. They need not be of the same moment: links to a retired entity are hidden at
+/// the site. They need not be of the same moment: links to a retired entity are `hidden` at
 /// once, in rows that are read again later.
-fn assert_was(name: &str, id: i64, row: Option<&Map<String, Value>>, truths: &[Option<&Map<String, Value>>]) {
+fn assert_was(
+    name: &str,
+    id: i64,
+    row: Option<&Map<String, Value>>,
+    truths: &[Option<&Map<String, Value>>],
+    hidden: &dyn Fn(&Value) -> bool,
+) {
     let say = |what: &str| format!("{name} {id}: {what} of {row:?} was in none of {truths:?}");
     assert!(truths.iter().any(|truth| truth.is_some() == row.is_some()), "{}", say("the presence"));
     let Some(row) = row else { return };
@@ -120,11 +145,12 @@ fn assert_was(name: &str, id: i64, row: Option<&Map<String, Value>>, truths: &[O
     for (field, value) in row {
         let mut values = truths.iter().map(|truth| &truth[field]);
         let Some(items) = value.as_array() else {
-            assert!(values.any(|truth| truth == value), "{}", say(field));
+            let was = values.clone().any(|truth| truth == value) || value.is_null() && values.any(hidden);
+            assert!(was, "{}", say(field));
             continue;
         };
         let lists: Vec<_> = values.map(|truth| truth.as_array().expect("a list")).collect();
-        let always = |item: &&Value| lists.iter().all(|list| list.contains(item));
+        let always = |item: &&Value| lists.iter().all(|list| list.contains(item)) && !hidden(item);
         assert!(items.iter().all(|item| lists.iter().any(|list| list.contains(item))), "{}", say(field));
         assert!(lists[0].iter().filter(always).all(|item| items.contains(item)), "{}", say(field));
     }
@@ -304,32 +330,43 @@ async fn every_kind_of_edit_is_seen_on_elasticsearch() {
     every_edit_is_seen(Duration::from_secs(3), store).await;
 }
 
+/// The mixtures that run where the environment asks for no others: each was served wrong
+/// by another fault (a value or an element that returned, a wait that was cut short).
+const LAG_SEEDS: [u64; 4] = [4, 9, 11, 17];
+
 /// Edits of every kind in any order, several of them before a poll, and at the end quiet.
-#[tokio::test]
+/// `SGCACHE_TEST_LAG_SEEDS` asks for so many mixtures, `SGCACHE_TEST_LAG_SEED` for one.
+#[tokio::test(flavor = "multi_thread")]
 async fn random_edits_are_never_served_as_fresh_before_they_are_seen() {
-    // Some mixtures still show a link or a stamp of a moment before as fresh while the site
-    // lags (a revival of a link target, the other side of a list), so this looks for them
-    // on request only.
-    let Some(seeds) = std::env::var("SGCACHE_TEST_LAG_SEEDS").ok().and_then(|count| count.parse().ok()) else {
-        return skipped("sync_replica_lag", "runs with SGCACHE_TEST_LAG_SEEDS, the number of random mixtures");
+    let asked = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
+    let seeds: Vec<u64> = match (asked("SGCACHE_TEST_LAG_SEED"), asked("SGCACHE_TEST_LAG_SEEDS")) {
+        (Some(seed), _) => vec![seed],
+        (None, Some(count)) => (0..count).collect(),
+        (None, None) => LAG_SEEDS.to_vec(),
     };
-    for seed in 0..seeds {
-        let mut rng = SmallRng::seed_from_u64(seed);
-        let site = empty_site();
-        let made = fill(&site);
-        let lag = Duration::from_millis(*[700, 1_500, 3_000, 6_000].choose(&mut rng).expect("a lag"));
-        let mut observed = Observed::start(site, TestStore::Embedded, lag).await;
-        println!("seed {seed}, lag {lag:?}");
-        for _ in 0..40 {
-            for _ in 0..rng.random_range(0..3) {
-                let (name, edit) = EDITS.choose(&mut rng).expect("an edit");
-                println!("{name} at {}", observed.cache.tick(Duration::ZERO).0);
-                observed.edit(|site| edit(site, &made)).await;
-            }
-            observed.step().await;
+    // A panic ends the task of its mixture alone, so that one does not hide the others.
+    let run = |seed| async move { tokio::spawn(mixture_is_seen(seed)).await.is_err().then_some(seed) };
+    let failed = stream::iter(seeds).map(run).buffer_unordered(2).filter_map(std::future::ready);
+    let failed: Vec<u64> = failed.collect().await;
+    assert!(failed.is_empty(), "replay with SGCACHE_TEST_LAG_SEED: {failed:?}");
+}
+
+async fn mixture_is_seen(seed: u64) {
+    let mut rng = SmallRng::seed_from_u64(seed);
+    let site = empty_site();
+    let made = fill(&site);
+    let lag = Duration::from_millis(*[700, 1_500, 3_000, 6_000].choose(&mut rng).expect("a lag"));
+    let mut observed = Observed::start(site, TestStore::Embedded, lag).await;
+    println!("seed {seed}, lag {lag:?}");
+    for _ in 0..40 {
+        for _ in 0..rng.random_range(0..3) {
+            let (name, edit) = EDITS.choose(&mut rng).expect("an edit");
+            println!("{name} at {}", observed.cache.tick(Duration::ZERO).0);
+            observed.edit(|site| edit(site, &made)).await;
         }
-        observed.settle_and_compare("in the end").await;
+        observed.step().await;
     }
+    observed.settle_and_compare("in the end").await;
 }
 
 /// Without any fault: after a write, what a caller may read contains it, with everything
