@@ -80,7 +80,7 @@ pub fn entity_config_files(config: &Config) -> Result<Vec<EntityConfigFile>, Fai
 /// Every problem of every file.
 pub fn check_layouts(files: &[EntityConfigFile], schema: &Schema) -> Result<Vec<TypeLayout>, Failure> {
     let (mut layouts, mut lines) = (Vec::new(), Vec::new());
-    for file in files {
+    for file in files.iter().filter(|file| !TypeLayout::is_left_out(file, schema)) {
         match TypeLayout::check(file, schema) {
             Ok(layout) => layouts.push(layout),
             Err(problems) => lines.extend(problems.iter().map(|problem| format!("error: {problem}"))),
@@ -109,7 +109,9 @@ pub async fn remembered_layouts(
     for name in lost.iter().filter(is_needed) {
         tracing::warn!("the site does not have `{name}` any more: it is not cached until it is back");
     }
-    for warning in files.iter().flat_map(|file| TypeLayout::derived_fields(file, &merged)) {
+    let left_out =
+        |file| TypeLayout::lacking_fields(file, &merged).into_iter().chain(TypeLayout::derived_fields(file, &merged));
+    for warning in files.iter().flat_map(left_out) {
         tracing::warn!("{warning}");
     }
     if !layouts.is_empty() {

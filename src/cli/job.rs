@@ -49,7 +49,7 @@ enum Job {
     ValidateCounts(Counts),
     /// Compare field values with the site: by default the 500 entities of each type updated last
     #[command(alias = "validate-data", alias = "validateFields", alias = "validate-fields")]
-    ValidateData(Data),
+    ValidateData(Box<Data>),
     /// Read every entity of these types again, in place
     Rebuild(Types),
     /// Import the types that are not complete yet
@@ -113,6 +113,9 @@ struct Counts {
 struct Data {
     /// Entity types [default: all configured]
     types: Vec<String>,
+    /// Entity types that are left out
+    #[arg(long, value_name = "TYPES", value_delimiter = ',')]
+    exclude_types: Vec<String>,
     #[command(flatten)]
     selection: Selection,
     /// Fields that are not compared
@@ -225,6 +228,7 @@ impl Data {
         });
         let args = ValidateDataArgs {
             types: self.types,
+            exclude_types: self.exclude_types,
             filters: self.selection.filters.map_or(Value::Null, Value::String),
             filter_operator: if any { FilterOperator::Any } else { FilterOperator::All },
             order: self.selection.order.map_or(Value::Null, Value::String),

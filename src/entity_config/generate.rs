@@ -38,7 +38,7 @@ impl Default for Exclusions {
                 "*Connection",
                 "RvLicense",
             ]),
-            exclude_fields: strings(&["*current_user*", "image_source_entity", "image_blur_hash"]),
+            exclude_fields: strings(&["*current_user*", "*password*", "image_source_entity", "image_blur_hash"]),
             exclude_data_types: vec![DataType::Serializable, DataType::Jsonb, DataType::UrlTemplate],
         }
     }
@@ -79,7 +79,7 @@ pub fn generate(schema: &Schema, entity_type: &EntityType, exclusions: &Exclusio
         .filter(|(name, _)| entity.derivation(name) != Some(Derivation::Unannounced))
         .map(|(name, _)| (name.clone(), FieldConfig::default()))
         .collect();
-    Ok(EntityConfig { fields, filters: Vec::new() })
+    Ok(EntityConfig { fields, ..EntityConfig::default() })
 }
 
 /// Returns the fields of a type that are never generated, because the site derives
@@ -134,8 +134,8 @@ pub enum GenerateError {
     },
 }
 
-/// Generates the config of a type, keeping filters and mappings of a file that is
-/// there, and writes it when that is wanted.
+/// Generates the config of a type, keeping filters, mappings and `optional` of a file
+/// that is there, and writes it when that is wanted.
 ///
 /// # Errors
 ///
@@ -153,6 +153,7 @@ pub fn refresh(
     let existing = if path.exists() { Some(EntityConfigFile::read(&path)?.config) } else { None };
     if let Some(existing) = &existing {
         config.filters.clone_from(&existing.filters);
+        config.optional = existing.optional;
         for (name, field) in &existing.fields {
             config.fields.entry(name.clone()).and_modify(|kept| kept.mapping.clone_from(&field.mapping));
         }

@@ -78,8 +78,31 @@ impl TypeLayout {
         names.map(problem).collect()
     }
 
+    /// Returns what the site lacks of a config that is `optional`: the type, or fields.
+    pub fn lacking_fields(file: &EntityConfigFile, schema: &Schema) -> Vec<LayoutProblem> {
+        let problem = |word: &str, what: String| LayoutProblem {
+            path: file.path.display().to_string(),
+            line: file.line_of(word),
+            message: format!("the site has no {what}: it is not cached"),
+        };
+        match schema.entity(&file.entity_type) {
+            _ if !file.config.optional => Vec::new(),
+            None => vec![problem("", format!("entity type `{}`", file.entity_type))],
+            Some(entity) => {
+                let names = file.config.fields.keys().filter(|name| !entity.fields.contains_key(*name));
+                names.map(|name| problem(name, format!("field `{}.{name}`", file.entity_type))).collect()
+            }
+        }
+    }
+
+    /// Tells whether a config is `optional` and the site does not have its type.
+    pub fn is_left_out(file: &EntityConfigFile, schema: &Schema) -> bool {
+        file.config.optional && schema.entity(&file.entity_type).is_none()
+    }
+
     /// Checks a config against the schema. Fields that the site derives from other
-    /// entities are left out ([`TypeLayout::derived_fields`]).
+    /// entities are left out ([`TypeLayout::derived_fields`]), and those that the site
+    /// lacks where the config is `optional` ([`TypeLayout::lacking_fields`]).
     ///
     /// # Errors
     ///
@@ -102,6 +125,7 @@ impl TypeLayout {
         let mut problems = Vec::new();
         for name in file.config.fields.keys() {
             match entity.fields.get(name) {
+                None if file.config.optional => {}
                 None => {
                     let hint = nearest(name, entity.fields.keys().map(String::as_str));
                     problems.push(problem(name, format!("{entity_type} has no field `{name}` on the site{hint}")));

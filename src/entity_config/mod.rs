@@ -30,6 +30,14 @@ pub struct EntityConfig {
     /// cached.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub filters: Vec<Value>,
+    /// Whether the site may lack the type or some of the fields: what it lacks is then
+    /// left out with a warning. Without it a name that the site does not have is an error.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub optional: bool,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// What a user may say about a cached field.

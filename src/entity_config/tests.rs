@@ -66,6 +66,26 @@ fn every_problem_is_named_with_its_line_and_the_nearest_name() {
 }
 
 #[test]
+fn an_optional_config_goes_without_what_the_site_lacks() {
+    let text = "{\"optional\": true, \"fields\": {\n  \"code\": {},\n  \"cod\": {}\n}}";
+    let parse = |path: &str| EntityConfigFile::parse(Path::new(path), text.to_owned()).expect("valid JSON");
+    let shot = parse("entityConfig/Shot.json");
+    let layout = TypeLayout::check(&shot, &schema()).expect("a layout without the field");
+    assert_eq!(layout.field_names(), ["code", "updated_at"]);
+    let lacking = TypeLayout::lacking_fields(&shot, &schema());
+    let lacking: Vec<_> = lacking.iter().map(ToString::to_string).collect();
+    assert_eq!(lacking, ["entityConfig/Shot.json:3: the site has no field `Shot.cod`: it is not cached"]);
+    assert!(!TypeLayout::is_left_out(&shot, &schema()));
+
+    let booking = parse("entityConfig/Booking.json");
+    assert!(TypeLayout::is_left_out(&booking, &schema()));
+    let lacking = TypeLayout::lacking_fields(&booking, &schema());
+    assert!(lacking[0].to_string().contains("the site has no entity type `Booking`"), "{lacking:?}");
+    let strict = EntityConfigFile::parse(Path::new("Booking.json"), r#"{"fields": {}}"#.to_owned()).expect("JSON");
+    assert!(!TypeLayout::is_left_out(&strict, &schema()) && TypeLayout::lacking_fields(&strict, &schema()).is_empty());
+}
+
+#[test]
 fn the_event_log_is_neither_generated_nor_cached() {
     let entry = EntitySchema { entity_type: "EventLogEntry".into(), ..schema().types["Shot"].clone() };
     let schema = Schema { types: [("EventLogEntry".into(), entry)].into() };

@@ -156,7 +156,7 @@ pub enum Arguments {
     /// As written, with expressions to render when the step starts.
     Written(Value),
     /// Given by a program.
-    Given(JobSpec),
+    Given(Box<JobSpec>),
 }
 
 impl Pipeline {
@@ -171,7 +171,7 @@ impl Pipeline {
             fail_when: fail_when.or(JobSpec::default_fail_when(name).map(str::to_owned)),
             warn_when,
             timeout: None,
-            arguments: Arguments::Given(spec),
+            arguments: Arguments::Given(Box::new(spec)),
         };
         Pipeline {
             name: name.to_owned(),

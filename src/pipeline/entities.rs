@@ -178,6 +178,10 @@ impl Check<'_> {
             true => catalog.types().collect(),
             false => args.types.iter().map(String::as_str).filter(known).collect(),
         };
+        let is_taken = |name: &&str| !args.exclude_types.iter().any(|excluded| excluded == name);
+        let types: Vec<&str> = types.into_iter().filter(is_taken).collect();
+        let excluded = |name: &str| catalog.object_to_site_type(name);
+        self.list(&join(pointer, "exclude_types"), &args.exclude_types, excluded, problems);
         // One type that lacks a field is enough to break the step.
         let field = |name: &str| types.iter().find_map(|ty| catalog.object_to_cached_field(ty, name));
         self.list(&join(pointer, "fields"), &args.fields, field, problems);

@@ -204,6 +204,9 @@ impl Default for ValidateCountsArgs {
 pub struct ValidateDataArgs {
     /// Entity types; empty means every configured type.
     pub types: Vec<String>,
+    /// Entity types that are left out of `types`, for example those without a field
+    /// that the filters name.
+    pub exclude_types: Vec<String>,
     /// Filters in the form of `shotgun_api3.find`; null means none.
     pub filters: Value,
     /// `all` or `any`.
@@ -263,6 +266,7 @@ impl Default for ValidateDataArgs {
     fn default() -> ValidateDataArgs {
         ValidateDataArgs {
             types: Vec::new(),
+            exclude_types: Vec::new(),
             filters: Value::Null,
             filter_operator: FilterOperator::All,
             order: Value::Null,
@@ -404,6 +408,7 @@ const REBUILD: &[Key] = &[TYPES];
 const VALIDATE_COUNTS: &[Key] = &[TYPES, SETTLE, LOCATE, MENDS];
 const VALIDATE_DATA: &[Key] = &[
     TYPES,
+    optional("exclude_types", Shape::List(&Shape::Text)),
     optional("filters", Shape::Any),
     optional("filter_operator", Shape::Choice(&["all", "any"])),
     optional("order", Shape::Any),

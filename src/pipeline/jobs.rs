@@ -270,7 +270,8 @@ impl Jobs {
         context: &JobContext,
         so_far: &SoFar,
     ) -> Result<StepResult, JobError> {
-        let layouts = self.types(&args.types)?;
+        let mut layouts = self.types(&args.types)?;
+        layouts.retain(|layout| !args.exclude_types.iter().any(|excluded| layout.entity_type == *excluded.as_str()));
         let check = DataCheck {
             sample: sample(&args, context)?,
             fields: (!args.fields.is_empty()).then(|| args.fields.clone()),

@@ -178,7 +178,7 @@ impl<'a> Run<'a> {
     /// was checked when it was loaded, only values can be wrong now.
     fn spec(&self, step: &Step) -> Result<JobSpec, JobError> {
         let written = match &step.arguments {
-            Arguments::Given(spec) => return Ok(spec.clone()),
+            Arguments::Given(spec) => return Ok(JobSpec::clone(spec)),
             Arguments::Written(written) => written,
         };
         let invalid = |message: String| JobError::new(ErrorClass::Invalid, message);

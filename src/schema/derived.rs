@@ -104,6 +104,9 @@ const STORED: &[&str] = &[
     "entity_type",
 ];
 
+/// The same, of one type: a status has its short code from its creation on.
+const STORED_OF: &[(&str, &str)] = &[("Status", "code"), ("Status", "system")];
+
 /// Types that the site writes by itself, whole.
 const WRITTEN_BY_THE_SITE: &[&str] = &["EventLogEntry", "PermissionRuleSet", "Icon", "TaskDependency", "PlaylistShare"];
 
@@ -133,6 +136,7 @@ impl EntitySchema {
             self.entity_type.is_connection() || WRITTEN_BY_THE_SITE.contains(&self.entity_type.as_str());
         !field.editable
             && !STORED.contains(&name)
+            && !listed(STORED_OF, self.entity_type.as_str(), name)
             && !written_by_site
             && self.fields.values().any(|field| field.editable)
     }

@@ -17,7 +17,7 @@ fn every_command_works_beside_a_running_daemon() {
 
     let status = place.run(&["status", "-o", "json"]).expect_code(0).json();
     assert_eq!(status["ready"], json!(true), "{status}");
-    assert!(status["types"].as_array().is_some_and(|types| types.len() == 14), "{status}");
+    assert!(status["types"].as_array().is_some_and(|types| types.len() == 30), "{status}");
 
     let filters = r#"[["sg_status_list","is","ip"]]"#;
     let args = [

@@ -416,6 +416,7 @@ fn types_fields_filters_and_orders_are_checked_against_the_entity_configs() {
         ("types: [Shot]\n      filters: [code]", "7:17: error[SG0612]: "),
         ("types: [Shot]\n      filters: [[sg_sequence.Sequense.code, is, x]]", "`Sequense`"),
         ("types: [Shot]\n      order: -cod", "7:14: error[SG0611]: "),
+        ("exclude_types: [Taks]", "6:23: error[SG0610]: the site has no entity type `Taks`"),
         // Without types, every configured one must have the field.
         ("filters: [[code, is, x]]", "6:18: error[SG0611]: Task has no field `code`"),
         (
@@ -430,6 +431,7 @@ fn types_fields_filters_and_orders_are_checked_against_the_entity_configs() {
     for with in [
         "types: [Shot]\n      filters: [[sg_ours, is, 2], [sg_sequence.Sequence.code, is, x]]",
         "types: [Shot, Task]\n      filters: [[updated_at, in_last, 2, DAY]]\n      order: -updated_at,id\n      fields: [updated_at]",
+        "exclude_types: [Task]\n      filters: [[code, is, x]]",
         "types: [Shot]\n      filters: [{ filter_operator: any, filters: [[code, is, a], [code, contains, b]] }]",
     ] {
         assert_eq!(refused_with_entities(&step(with)), [""; 0], "{with}");
@@ -527,6 +529,7 @@ fn every_argument_of_every_job_changes_what_the_job_is() {
         ("validateCounts", "locate", json!(7)),
         ("validateCounts", "repair", json!(true)),
         ("validateData", "types", json!(["Shot"])),
+        ("validateData", "exclude_types", json!(["Shot"])),
         ("validateData", "filters", json!([["code", "is", "x"]])),
         ("validateData", "filter_operator", json!("any")),
         ("validateData", "order", json!("-id")),

@@ -19,6 +19,7 @@ pub(super) fn fill(studio: &mut Studio<'_>) {
         let tag = studio.put_stamped("Tag", vec![("name", Cell::text(tag))]);
         studio.tags.push(tag);
     }
+    software(studio);
 }
 
 fn statuses(studio: &mut Studio<'_>) {
@@ -111,6 +112,19 @@ fn files(studio: &mut Studio<'_>) {
         ("uuid", Cell::text(&uuid)),
     ];
     studio.storage = Some(studio.put_stamped("LocalStorage", cells));
+}
+
+/// What Toolkit reads at its start.
+fn software(studio: &mut Studio<'_>) {
+    for (code, engine) in [("Maya", "tk-maya"), ("Nuke", "tk-nuke"), ("Houdini", "tk-houdini")] {
+        let cells = vec![
+            ("code", Cell::text(code)),
+            ("engine", Cell::text(engine)),
+            ("group_default", Cell::Bool(true)),
+            ("sg_status_list", Cell::text("act")),
+        ];
+        studio.put_stamped("Software", cells);
+    }
 }
 
 fn templates(studio: &mut Studio<'_>) {

@@ -105,8 +105,11 @@ impl<'s, 'w> Production<'s, 'w> {
     }
 
     fn fill(mut self) {
+        self.pipeline_configuration();
         let room = self.studio.left.saturating_sub(self.floor);
-        let (mut episode, mut sequence, mut shots_left) = (None, None, 0);
+        let mut shots = Vec::new();
+        let (mut episode, mut shots_left) = (None, 0);
+        let mut sequence: Option<(Key, String)> = None;
         for number in 0.. {
             if !self.has_room() {
                 break;
@@ -117,6 +120,10 @@ impl<'s, 'w> Production<'s, 'w> {
                 continue;
             }
             if shots_left == 0 {
+                if let (Some((sequence, code)), 0) = (&sequence, number % 3) {
+                    self.cut((*sequence, code), &shots);
+                }
+                shots.clear();
                 if number % 40 == 1 {
                     episode = Some(self.episode(number));
                 }
@@ -125,7 +132,7 @@ impl<'s, 'w> Production<'s, 'w> {
             }
             shots_left -= 1;
             if let Some((sequence, code)) = sequence.clone() {
-                self.shot(number, sequence, &code);
+                shots.push(self.shot(number, sequence, &code));
             }
             if number % 50 == 49 {
                 self.playlist(number);
@@ -135,6 +142,45 @@ impl<'s, 'w> Production<'s, 'w> {
 
     fn in_project(&self) -> Cells {
         vec![("project", Cell::Link(self.project))]
+    }
+
+    /// What Toolkit finds a project by.
+    fn pipeline_configuration(&mut self) {
+        let mut cells = self.in_project();
+        cells.extend([
+            ("code", Cell::text("Primary")),
+            ("plugin_ids", Cell::text("basic.*")),
+            ("linux_path", Cell::Text(format!("/mnt/pipeline/{}", self.code).into())),
+        ]);
+        self.studio.put_stamped("PipelineConfiguration", cells);
+    }
+
+    /// An edit of a sequence: its shots in their order.
+    fn cut(&mut self, sequence: (Key, &str), shots: &[Key]) {
+        let (sequence, code) = sequence;
+        let mut cells = self.in_project();
+        cells.extend([
+            ("code", Cell::Text(format!("{code}_cut").into())),
+            ("entity", Cell::Link(sequence)),
+            ("revision_number", Cell::Int(1)),
+            ("fps", Cell::Float(24.0)),
+            ("sg_status_list", Cell::text("ip")),
+        ]);
+        let cut = self.studio.put_stamped("Cut", cells);
+        for (order, shot) in (1..).zip(shots) {
+            let length = self.studio.rng.random_range(24..240);
+            let mut cells = self.in_project();
+            cells.extend([
+                ("code", Cell::Text(format!("{code}_{order:03}").into())),
+                ("cut", Cell::Link(cut)),
+                ("cut_order", Cell::Int(order)),
+                ("shot", Cell::Link(*shot)),
+                ("cut_item_in", Cell::Int(1001)),
+                ("cut_item_out", Cell::Int(1000 + length)),
+                ("cut_item_duration", Cell::Int(length)),
+            ]);
+            self.studio.put_stamped("CutItem", cells);
+        }
     }
 
     fn episode(&mut self, number: i64) -> Key {
@@ -171,7 +217,7 @@ impl<'s, 'w> Production<'s, 'w> {
         self.work_on(asset, &code, self.studio.asset_steps.clone());
     }
 
-    fn shot(&mut self, number: i64, sequence: Key, sequence_code: &str) {
+    fn shot(&mut self, number: i64, sequence: Key, sequence_code: &str) -> Key {
         let code = format!("{sequence_code}_{:04}", number * 10);
         let (first, length) = (1001, self.studio.rng.random_range(24..240));
         let status = self.studio.one_of(&SHOT_STATUS);
@@ -197,6 +243,7 @@ impl<'s, 'w> Production<'s, 'w> {
         if self.studio.chance(35) {
             self.note(shot, &code);
         }
+        shot
     }
 
     fn any_asset(&mut self) -> Option<Key> {
