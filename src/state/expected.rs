@@ -68,8 +68,6 @@ pub struct ExpectedField {
     /// Whether two entries contradict each other so that a row from before both looks
     /// like one from after both, or nothing tells which of them was the last.
     pub ambiguous: bool,
-    /// How many reads since the newest entry did not show it.
-    pub rechecks: u32,
     /// How many reads did not show it since the first of the merged entries.
     #[serde(default)]
     pub reads: u32,
@@ -119,7 +117,7 @@ pub struct ExpectedLink {
 impl ExpectedField {
     /// Makes an announcement of one entry about the row that it edits.
     pub fn new(at: EntryTime, announced: Announcement) -> Self {
-        Self { at, announced, own: true, late: false, ambiguous: false, rechecks: 0, reads: 0, unproven_since: None }
+        Self { at, announced, own: true, late: false, ambiguous: false, reads: 0, unproven_since: None }
     }
 
     /// Takes in another announcement about the same field. What was waited for an older
@@ -129,9 +127,8 @@ impl ExpectedField {
     fn merge(&mut self, other: &Self) {
         let newer = other.at > self.at;
         if newer {
-            (self.rechecks, self.unproven_since) = (other.rechecks, other.unproven_since);
+            self.unproven_since = other.unproven_since;
         } else if other.at == self.at {
-            self.rechecks = self.rechecks.max(other.rechecks);
             self.unproven_since = self.unproven_since.or(other.unproven_since);
         }
         self.reads = self.reads.max(other.reads);
@@ -298,13 +295,12 @@ mod tests {
 
     #[test]
     fn what_was_waited_for_an_older_entry_says_nothing_about_a_newer_one() {
-        let waited =
-            |field: ExpectedField| ExpectedField { rechecks: 3, reads: 9, unproven_since: Some(SiteTime(5)), ..field };
+        let waited = |field: ExpectedField| ExpectedField { reads: 9, unproven_since: Some(SiteTime(5)), ..field };
         let known = waited(value(10, 1, json!("a"), json!("b")));
         let field = merged(&[known.clone(), value(11, 2, json!("b"), json!("c"))]);
-        assert_eq!((field.rechecks, field.reads, field.unproven_since), (0, 9, None));
+        assert_eq!((field.reads, field.unproven_since), (9, None));
         let field = merged(&[known, value(9, 3, json!("x"), json!("a"))]);
-        assert_eq!((field.rechecks, field.reads, field.unproven_since), (3, 9, Some(SiteTime(5))));
+        assert_eq!((field.reads, field.unproven_since), (9, Some(SiteTime(5))));
     }
 
     #[test]

@@ -18,6 +18,8 @@ use crate::entity::{EntityType, EventId};
 
 /// How long a comparison waits for rows that may be older than their entries.
 const SWEEP_PATIENCE: Duration = Duration::from_secs(120);
+/// How often a type is compared at most because of entries about its filter.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 /// How long the log of marked keys is kept.
 const TOUCHED_KEPT: Duration = Duration::from_secs(3 * 3600);
 
@@ -86,8 +88,10 @@ pub struct PollCommitted {
 pub struct Sweep {
     /// The type.
     pub entity_type: EntityType,
-    /// The generation that it was asked for in.
+    /// The generation that it was last asked for in.
     pub generation: i64,
+    /// It answers the requests that were due at this time.
+    pub due: SiteTime,
 }
 
 impl State {
@@ -121,7 +125,7 @@ impl State {
                 Marking { generation: next_gen(transaction)?, since, poll: commit.poll.number, at: commit.now };
             put_marks(transaction, &commit.marks, marking)?;
             for (entity_type, delay) in &commit.sweeps {
-                put_sweep(transaction, entity_type, marking, commit.now.after(*delay))?;
+                put_sweep(transaction, entity_type, marking, together(commit.now.after(*delay)))?;
             }
             for dead in &commit.dead {
                 put_dead(transaction, dead, commit.now)?;
@@ -151,33 +155,39 @@ impl State {
     /// so may be the lists that are compared: then they wait, for a while.
     pub async fn due_sweeps(&self, now: SiteTime) -> Result<Vec<Sweep>> {
         self.read(move |connection| {
-            let sql = "SELECT type, gen FROM sweeps WHERE due_at <= ?1 AND (due_at <= ?2
-                OR NOT EXISTS (SELECT 1 FROM marks WHERE kinds & ?3 <> 0 AND kinds & ?4 = 0)) ORDER BY due_at";
-            let mut statement = connection.prepare_cached(sql)?;
             let stuck = Kinds::QUARANTINED | Kinds::HELD;
-            let values = params![now.0, now.before(SWEEP_PATIENCE).0, Kinds::UNPROVEN.0, stuck.0];
-            let rows = statement.query_map(values, |row| {
-                Ok(Sweep { entity_type: EntityType::new(row.get::<_, String>(0)?), generation: row.get(1)? })
+            let sql = "SELECT EXISTS (SELECT 1 FROM marks WHERE kinds & ?1 <> 0 AND kinds & ?2 = 0)";
+            let waits = connection.query_row(sql, params![Kinds::UNPROVEN.0, stuck.0], |row| row.get(0))?;
+            let due = if waits { now.before(SWEEP_PATIENCE) } else { now };
+            let sql = "SELECT type, max(gen) FROM sweeps WHERE due_at <= ?1 GROUP BY type ORDER BY min(due_at)";
+            let mut statement = connection.prepare_cached(sql)?;
+            let rows = statement.query_map([due.0], |row| {
+                Ok(Sweep { entity_type: EntityType::new(row.get::<_, String>(0)?), generation: row.get(1)?, due })
             })?;
             Ok(rows.collect::<rusqlite::Result<_>>()?)
         })
         .await
     }
 
-    /// Ends a comparison, with the keys that differ marked, unless it was asked
-    /// for again meanwhile.
+    /// Ends a comparison, with the keys that differ marked. Requests that were not due
+    /// when it began, or were made meanwhile, stay: what they are about may not have been
+    /// in the lists yet.
     pub async fn finish_sweep(&self, sweep: &Sweep, found: &[MarkRequest], now: SiteTime) -> Result<()> {
         let sweep = sweep.clone();
         let found = found.to_vec();
         self.write(move |transaction| {
-            let sql = "SELECT since, since_poll FROM sweeps WHERE type = ?1";
-            let as_of = |row: &rusqlite::Row<'_>| Ok(AsOf { at: SiteTime(row.get(0)?), poll: row.get(1)? });
-            let since = transaction.query_row(sql, [sweep.entity_type.as_str()], as_of).optional()?;
+            let answered = params![sweep.entity_type.as_str(), sweep.generation, sweep.due.0];
+            let sql = "SELECT min(since), min(since_poll) FROM sweeps WHERE type = ?1 AND gen <= ?2 AND due_at <= ?3";
+            let as_of = |row: &rusqlite::Row<'_>| {
+                let (at, poll): (Option<i64>, Option<i64>) = (row.get(0)?, row.get(1)?);
+                Ok(at.zip(poll).map(|(at, poll)| AsOf { at: SiteTime(at), poll }))
+            };
+            let since = transaction.query_row(sql, answered, as_of)?;
             let since = since.map_or_else(|| since_of_new_marks(transaction, now), Ok)?;
             let marking = Marking { generation: next_gen(transaction)?, since, poll: 0, at: now };
             put_marks(transaction, &found, marking)?;
-            let sql = "DELETE FROM sweeps WHERE type = ?1 AND gen <= ?2";
-            transaction.execute(sql, params![sweep.entity_type.as_str(), sweep.generation])?;
+            let sql = "DELETE FROM sweeps WHERE type = ?1 AND gen <= ?2 AND due_at <= ?3";
+            transaction.execute(sql, answered)?;
             Ok(())
         })
         .await
@@ -240,18 +250,28 @@ fn store_position(transaction: &Transaction<'_>, commit: &PollCommit, frontier: 
     Ok(())
 }
 
+/// The end of the interval in which a moment lies: requests of one interval are one
+/// comparison, so a type is compared at most that often.
+fn together(due: SiteTime) -> SiteTime {
+    let step = SWEEP_INTERVAL.as_millis() as i64;
+    SiteTime(due.0.div_euclid(step).saturating_add(1).saturating_mul(step))
+}
+
+/// Asks for a comparison; requests that are due together are one.
 pub(super) fn put_sweep(
     transaction: &Transaction<'_>,
     entity_type: &EntityType,
     marking: Marking,
     due: SiteTime,
 ) -> Result<()> {
-    let sql = "INSERT INTO sweeps (type, gen, since, due_at, since_poll) VALUES (?1, ?2, ?3, ?4, ?5)
-        ON CONFLICT (type) DO UPDATE SET gen = ?2, due_at = min(due_at, ?4), since = min(since, ?3),
-            since_poll = min(since_poll, ?5)";
     let since = marking.since;
     let values = params![entity_type.as_str(), marking.generation, since.at.0, due.0, since.poll];
-    transaction.prepare_cached(sql)?.execute(values)?;
+    let sql = "UPDATE sweeps SET gen = ?2, since = min(since, ?3), since_poll = min(since_poll, ?5)
+        WHERE type = ?1 AND due_at = ?4";
+    if transaction.prepare_cached(sql)?.execute(values)? == 0 {
+        let sql = "INSERT INTO sweeps (type, gen, since, due_at, since_poll) VALUES (?1, ?2, ?3, ?4, ?5)";
+        transaction.prepare_cached(sql)?.execute(values)?;
+    }
     Ok(())
 }
 

@@ -11,7 +11,7 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use super::{Result, StateError};
 
 /// The statements that lead from one format to the next.
-const FORMATS: [&str; 5] = [FIRST, SUSPECTED_ABSENCES, POLL_NUMBERS, OUTBOX, SCHEMA_CHANGES];
+const FORMATS: [&str; 6] = [FIRST, SUSPECTED_ABSENCES, POLL_NUMBERS, OUTBOX, SCHEMA_CHANGES, SWEEPS];
 
 const FIRST: &str = "
 CREATE TABLE stream (
@@ -93,6 +93,16 @@ UPDATE outbox SET rank = CASE stream WHEN 'runs' THEN 2 WHEN 'validation' THEN 1
 /// How often a change of the schema was noticed: whoever reads the schema knows from it
 /// whether there was another one since.
 const SCHEMA_CHANGES: &str = "ALTER TABLE stream ADD COLUMN schema_changes INTEGER NOT NULL DEFAULT 0;";
+
+/// A comparison answers the requests that were due when it began, so each is kept.
+const SWEEPS: &str = "
+ALTER TABLE sweeps RENAME TO sweeps_by_type;
+CREATE TABLE sweeps (type TEXT NOT NULL, gen INTEGER NOT NULL, since INTEGER NOT NULL, due_at INTEGER NOT NULL,
+    since_poll INTEGER NOT NULL) STRICT;
+INSERT INTO sweeps (type, gen, since, due_at, since_poll) SELECT type, gen, since, due_at, since_poll
+    FROM sweeps_by_type;
+DROP TABLE sweeps_by_type;
+";
 
 /// Refuses a file of a newer format before anything is written to it, even the
 /// journal mode.

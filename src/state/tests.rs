@@ -31,9 +31,15 @@ fn request(id: i64, kinds: Kinds) -> MarkRequest {
 impl Fixture {
     /// Polls at a moment; entries with these ids ask for these shots.
     async fn poll(&self, at: i64, ids: &[i64], shots: &[i64]) -> PollCommitted {
+        let commit = self.commit(at, ids, shots).await;
+        self.state.commit_poll(commit).await.expect("a commit")
+    }
+
+    /// What such a poll would commit.
+    async fn commit(&self, at: i64, ids: &[i64], shots: &[i64]) -> PollCommit {
         let now = SiteTime(at);
         let poll = self.state.begin_poll(now, 200).await.expect("a poll").expect("a stream");
-        let commit = PollCommit {
+        PollCommit {
             poll,
             ids: ids.to_vec(),
             full: false,
@@ -44,8 +50,7 @@ impl Fixture {
             sweeps: Vec::new(),
             schema_due: false,
             now,
-        };
-        self.state.commit_poll(commit).await.expect("a commit")
+        }
     }
 
     async fn ticket(&self) -> Ticket {
@@ -309,6 +314,29 @@ async fn an_import_goes_on_where_it_was() {
     assert_eq!((record.state, record.import.clone()), (TypeState::Importing, finished.import));
     let import = record.import.expect("it runs");
     assert_eq!((import.rows, import.segments[1].last_id, import.segments[1].done), (2, 70, true));
+}
+
+#[tokio::test]
+async fn a_sweep_answers_only_requests_that_were_due_when_it_began() {
+    let test = fixture().await;
+    test.live().await;
+    test.poll(1_000, &[], &[]).await;
+    let ask = async |at: i64| {
+        let mut commit = test.commit(at, &[], &[]).await;
+        commit.sweeps.push((shot(), Duration::from_secs(5)));
+        test.state.commit_poll(commit).await.expect("a poll");
+    };
+    ask(2_000).await;
+    ask(6_000).await;
+    let first = test.state.due_sweeps(SiteTime(10_000)).await.expect("sweeps");
+    assert_eq!(first.len(), 1, "the first is due, five seconds after it was asked for");
+    test.state.finish_sweep(&first[0], &[], SiteTime(10_000)).await.expect("an end");
+    assert!(test.state.due_sweeps(SiteTime(10_900)).await.expect("sweeps").is_empty());
+    // Freshness waits for the second, and only for that.
+    assert_eq!(test.state.fresh_as_of().await.expect("a moment"), Some(SiteTime(2_000)));
+    let second = test.state.due_sweeps(SiteTime(15_000)).await.expect("sweeps");
+    test.state.finish_sweep(&second[0], &[], SiteTime(15_000)).await.expect("an end");
+    assert!(test.state.due_sweeps(SiteTime(99_000)).await.expect("sweeps").is_empty());
 }
 
 #[tokio::test]

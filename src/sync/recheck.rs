@@ -3,7 +3,7 @@
 //! A site may answer reads from a replica that is seconds behind its event log, and may
 //! show an event before the row that it is about. A read counts as newer than an entry
 //! only with proof; without it the key is read again, with growing pauses
-//! ([`PAUSES`]), and the freshness of its type does not pass the entry before. Two minutes
+//! ([`REREADS`]), and the freshness of its type does not pass the entry before. Two minutes
 //! after the newest entry, or after [`MAX_UNPROVEN_READS`] reads of a field that changes
 //! all the time, the row is taken as it is, counted, and left to the scans.
 //!
@@ -11,7 +11,7 @@
 //!
 //! - it shows what the entry announced: a value that the field did not have before,
 //!   elements that were added or removed and not the reverse before, on either side of a
-//!   link, or that the entity is active or retired;
+//!   link (removed ones only in a row that was not edited before the entry), or that the entity is active or retired;
 //! - its `updated_at` is later than the entry's `created_at`; both are of the site's
 //!   clock and have whole seconds. The same second is a proof for the only known edit of
 //!   that second, or when an earlier read, two seconds before, showed that second: a
@@ -37,8 +37,9 @@ use crate::state::{
     SiteTime,
 };
 
-/// The pauses before the rereads of a row without proof; two minutes together.
-const PAUSES: [u64; 7] = [1, 2, 4, 8, 15, 30, 60];
+/// When a row without proof is read again, in seconds after the first such read. They are
+/// times and no count of reads, because other entries have the row read in between.
+const REREADS: [u64; 7] = [1, 3, 7, 15, 30, 60, 120];
 /// So long after the first read without proof weaker evidence will do: an `updated_at`
 /// that fits although the value was never seen, a value that older rows may show too, or
 /// that the row is in no list. A replica may be so far behind and no farther. It is a time
@@ -83,6 +84,8 @@ pub(super) struct Proof {
     slow: Vec<String>,
     /// Fields that are not waited for any longer.
     pub(super) given_up: usize,
+    /// How long the next read of what is not proven waits.
+    pause: Option<Duration>,
 }
 
 impl Shown<'_> {
@@ -96,7 +99,7 @@ impl Shown<'_> {
             // although that alone does not tell how new its row is.
             let is_list = matches!(field.announced, Announcement::Links(_));
             proof.advanced |= shows && (is_list || !returned(name, field, types, gone));
-            let worn_out = field.rechecks as usize >= PAUSES.len() || field.reads >= MAX_UNPROVEN_READS;
+            let worn_out = self.next_reread(field).is_none() || field.reads >= MAX_UNPROVEN_READS;
             if self.proves(name, field, expected, types, gone) {
                 proof.proven.push(name.clone());
             } else if self.has_waited(field) && self.suggests(field, shows) || worn_out {
@@ -105,8 +108,8 @@ impl Shown<'_> {
                 proof.slow.extend(Some(name.clone()).filter(|_| !shows));
             } else {
                 let unproven_since = field.unproven_since.or(Some(self.now));
-                let (rechecks, reads) = (field.rechecks + 1, field.reads + 1);
-                let field = ExpectedField { rechecks, reads, unproven_since, ..field.clone() };
+                proof.pause = proof.pause.into_iter().chain(self.next_reread(field)).min();
+                let field = ExpectedField { reads: field.reads + 1, unproven_since, ..field.clone() };
                 proof.unproven.fields.insert(name.clone(), field);
             }
         }
@@ -126,7 +129,7 @@ impl Shown<'_> {
     ) -> bool {
         let shows = self.shows(name, field, types, gone);
         if shows && !returned(name, field, types, gone) {
-            return !field.ambiguous || self.has_waited(field);
+            return !field.ambiguous && !self.is_from_before(field) || self.has_waited(field);
         }
         if field.ambiguous || matches!(field.announced, Announcement::NoLinkTo(_)) {
             // A target may have been revived since, or be in the second half of a swap.
@@ -136,6 +139,21 @@ impl Shown<'_> {
         let without_stamp = self.row.is_some() && self.updated_at.is_none();
         stamped && self.is_newer(field, shows, expected)
             || without_stamp && field.announced == Announcement::Change && self.has_waited(field)
+    }
+
+    /// Returns how long the next read waits; `None` after the last of [`REREADS`].
+    fn next_reread(&self, field: &ExpectedField) -> Option<Duration> {
+        let waited = field.unproven_since.map_or(Duration::ZERO, |since| self.now.since(since));
+        REREADS.into_iter().find_map(|at| Duration::from_secs(at).checked_sub(waited).filter(|pause| !pause.is_zero()))
+    }
+
+    /// Tells whether a row that only lacks removed elements was last edited before the
+    /// entry: it may lack them because their entities were retired then. The two stamps of
+    /// one edit may lie on either side of a second.
+    fn is_from_before(&self, field: &ExpectedField) -> bool {
+        let Announcement::Links(links) = &field.announced else { return false };
+        let edited_before = self.updated_at.is_some_and(|at| at.0 + 1 < field.at.0);
+        field.own && edited_before && links.iter().all(|link| !link.present)
     }
 
     /// Tells whether a replica that was behind the first read has caught up since.
@@ -308,12 +326,11 @@ impl Unprovable {
         proof: Proof,
     ) -> Option<MarkRequest> {
         let since = mark.map(|mark| mark.since);
-        if let Some(rechecks) = proof.unproven.fields.values().map(|field| field.rechecks).min() {
+        if let Some(delay) = proof.pause {
             let holds = self.holds(&key.entity_type, &proof.unproven);
-            let pause = PAUSES[(rechecks.saturating_sub(1) as usize).min(PAUSES.len() - 1)];
             let unproven = Expected { read_again_after: expected.read_again_after, ..proof.unproven };
             return Some(MarkRequest {
-                delay: Duration::from_secs(pause),
+                delay,
                 expected: unproven,
                 since,
                 events: mark.and_then(|mark| mark.last_event).map(|event| (event, event)),
