@@ -14,6 +14,7 @@ pub mod metrics;
 pub mod supervisor;
 pub mod yaml;
 pub mod private_files;
+pub mod redaction;
 pub mod retry;
 pub mod budget;
 pub mod elastic;

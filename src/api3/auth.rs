@@ -34,6 +34,11 @@ impl Auth {
         Value::Object(self.0.clone())
     }
 
+    /// Returns the values that must not be shown.
+    pub fn secrets(&self) -> impl Iterator<Item = &str> {
+        SECRET.into_iter().filter_map(|key| self.text(key))
+    }
+
     fn text(&self, key: &str) -> Option<&str> {
         self.0.get(key)?.as_str()
     }

@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::error::{Error, ErrorKind, Result};
+use crate::redaction::Redaction;
 
 /// One answer that can be used: a 2xx, or a status that the call accepts.
 #[derive(Debug, Clone)]
@@ -16,6 +17,7 @@ pub struct Answer {
     pub(super) body: Bytes,
     pub(super) call: String,
     pub(super) is_elasticsearch: bool,
+    pub(super) redaction: Redaction,
 }
 
 impl Answer {
@@ -41,7 +43,7 @@ impl Answer {
     /// [`ErrorKind::Malformed`] when the body is not what `T` expects.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T> {
         serde_json::from_slice(&self.body).map_err(|error| {
-            let reason = format!("the answer cannot be read: {error}: {}", excerpt(&self.body));
+            let reason = format!("the answer cannot be read: {error}: {}", self.excerpt());
             Error::new(ErrorKind::Malformed, reason).with_call(self.call.clone()).with_status(self.status, None)
         })
     }
@@ -60,8 +62,18 @@ impl Answer {
 
     /// Turns the answer into the error that it would have been, had the call not accepted its status.
     pub fn into_error(self) -> Error {
-        let (error_type, reason) = reason(&self.body);
+        let (error_type, reason) = self.reason();
         Error::new(kind_of_status(self.status), reason).with_call(self.call).with_status(self.status, error_type)
+    }
+
+    /// Returns the server's word for an error and its explanation, without the credentials.
+    pub(super) fn reason(&self) -> (Option<String>, String) {
+        reason(&self.redaction.apply(&self.body))
+    }
+
+    /// Returns the beginning of the body, without the credentials.
+    pub(super) fn excerpt(&self) -> String {
+        excerpt(&self.redaction.apply(&self.body))
     }
 }
 
@@ -72,7 +84,7 @@ pub(super) fn looks_like_json(body: &[u8]) -> bool {
 }
 
 /// Returns the server's word for an error and its explanation, as far as the body has them.
-pub(super) fn reason(body: &[u8]) -> (Option<String>, String) {
+fn reason(body: &[u8]) -> (Option<String>, String) {
     let Ok(value) = serde_json::from_slice::<Value>(body) else {
         return (None, excerpt(body));
     };
@@ -112,7 +124,7 @@ pub(super) fn kind_of_status(status: u16) -> ErrorKind {
 }
 
 /// Returns the first 200 bytes of a body as one line.
-pub(super) fn excerpt(body: &[u8]) -> String {
+fn excerpt(body: &[u8]) -> String {
     if body.is_empty() {
         return "no explanation given".to_owned();
     }

@@ -16,12 +16,13 @@ use elasticsearch::http::headers::{ACCEPT_ENCODING, HeaderMap, HeaderName, Heade
 use elasticsearch::http::transport::{SingleNodeConnectionPool, Transport, TransportBuilder};
 use reqwest::Url;
 
-use super::answer::{Answer, excerpt, kind_of_status, looks_like_json, reason};
+use super::answer::{Answer, kind_of_status, looks_like_json};
 use super::call::{Call, Patience};
 use super::endpoints::Endpoints;
 use super::error::{Error, ErrorKind, Result};
 use super::limits::BulkLimits;
 use super::settings::{Auth, RetryLimits, Settings, Timeouts};
+use crate::redaction::Redaction;
 use crate::retry::retry_after;
 use crate::supervisor;
 
@@ -41,6 +42,7 @@ struct Inner {
     timeouts: Timeouts,
     retry: RetryLimits,
     headers: HeaderMap,
+    redaction: Redaction,
 }
 
 struct Node {
@@ -95,6 +97,7 @@ impl Client {
             timeouts: settings.timeouts.clone(),
             retry: settings.retry.clone(),
             headers,
+            redaction: auth.redaction(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -200,7 +203,8 @@ impl Client {
         let asked_pause = retry_after(response.headers());
         let is_elasticsearch = response.headers().contains_key("x-elastic-product");
         let body = response.bytes().await.map_err(|error| broken(&error, name))?;
-        let answer = Answer { status, body, call: name.to_owned(), is_elasticsearch };
+        let redaction = self.inner.redaction.clone();
+        let answer = Answer { status, body, call: name.to_owned(), is_elasticsearch, redaction };
         judge(answer, call, asked_pause)
     }
 }
@@ -214,7 +218,7 @@ fn judge(answer: Answer, call: &Call, asked_pause: Option<Duration>) -> std::res
     if answer.is_success() || call.accepted.contains(&status) {
         return Ok(answer);
     }
-    let (error_type, reason) = reason(&answer.body);
+    let (error_type, reason) = answer.reason();
     let error = Error::new(kind_of_status(status), reason).with_call(answer.call).with_status(status, error_type);
     Err(match status {
         408 | 429 => Failure { error, again: Again::Always, node_is_dead: false, asked_pause },
@@ -225,7 +229,7 @@ fn judge(answer: Answer, call: &Call, asked_pause: Option<Duration>) -> std::res
 
 /// An answer that no Elasticsearch gives: a proxy or a login page speaks.
 fn foreign(answer: Answer, asked_pause: Option<Duration>) -> Failure {
-    let reason = format!("the answer is not JSON, a proxy may have given it: {}", excerpt(&answer.body));
+    let reason = format!("the answer is not JSON, a proxy may have given it: {}", answer.excerpt());
     Failure {
         error: Error::new(ErrorKind::Malformed, reason).with_call(answer.call).with_status(answer.status, None),
         again: Again::IfRepeatable,
@@ -330,6 +334,7 @@ mod tests {
             body: Bytes::from(body.to_owned()),
             call: "GET http://es:9200/x".into(),
             is_elasticsearch: true,
+            redaction: Redaction::default(),
         }
     }
 

@@ -6,9 +6,12 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use reqwest::Url;
 
 use super::error::{Error, ErrorKind, Result};
+use crate::redaction::Redaction;
 use crate::retry::LONGEST_ASKED;
 
 /// Where Elasticsearch is and how to talk to it.
@@ -101,6 +104,20 @@ pub enum Auth {
     ApiKey(Secret),
     /// A bearer token, for example of a service account.
     Bearer(Secret),
+}
+
+impl Auth {
+    /// Returns what takes the secrets out of answers that quote the `Authorization` header.
+    pub(super) fn redaction(&self) -> Redaction {
+        match self {
+            Self::None => Redaction::default(),
+            Self::Basic { user, password } => {
+                let encoded = STANDARD.encode(format!("{user}:{}", password.reveal()));
+                Redaction::of([password.reveal(), &encoded])
+            }
+            Self::ApiKey(secret) | Self::Bearer(secret) => Redaction::of([secret.reveal().trim()]),
+        }
+    }
 }
 
 /// A password, key or token. Prints as `***`.

@@ -1,5 +1,6 @@
 //! Sends requests: budget, deadline, retries, classification.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -12,6 +13,7 @@ use crate::budget::Budget;
 use crate::entity::{EntityType, Timestamp};
 use crate::filter::{Only, RawFilter, RawLeaf, RawSort};
 use crate::metrics::Metrics;
+use crate::redaction::Redaction;
 use crate::retry::{RetryPolicy, retry_after};
 use crate::schema::Schema;
 use crate::supervisor;
@@ -28,6 +30,7 @@ pub struct Client(Arc<Inner>);
 
 struct Inner {
     settings: Settings,
+    redaction: Redaction,
     endpoint: String,
     http: reqwest::Client,
     budget: Budget,
@@ -55,7 +58,8 @@ impl Client {
         let http = http_client(&settings, |builder| builder.timeout(settings.timeout))?;
         let budget = Budget::new(settings.max_concurrency, settings.max_rps);
         let (health, requests) = (SiteHealth::default(), Default::default());
-        Ok(Self(Arc::new(Inner { endpoint, http, budget, health, metrics, settings, requests })))
+        let redaction = Redaction::of(settings.auth.secrets());
+        Ok(Self(Arc::new(Inner { redaction, endpoint, http, budget, health, metrics, settings, requests })))
     }
 
     /// Returns the address of the site.
@@ -250,11 +254,22 @@ impl Client {
         let retry_after = retry_after(response.headers());
         let bytes = response.bytes().await.map_err(|error| Error::from_reqwest(&error))?;
         if !status.is_success() {
-            let mut error = status_error(status, &bytes);
+            let mut error = status_error(status, &self.0.redaction.apply(&bytes));
             error.retry_after = retry_after;
             return Err(error);
         }
-        Ok((Reply { results: take(&bytes)?, server_time }, bytes.len() as u64))
+        let results = take(&bytes).map_err(|error| self.without_secrets(error, &bytes, take))?;
+        Ok((Reply { results, server_time }, bytes.len() as u64))
+    }
+
+    /// Makes the error about an answer anew where the answer quotes the credentials.
+    fn without_secrets<T>(&self, error: Error, answer: &[u8], take: fn(&[u8]) -> Result<T, Error>) -> Error {
+        match self.0.redaction.apply(answer) {
+            Cow::Borrowed(_) => error,
+            Cow::Owned(clean) => take(&clean)
+                .err()
+                .unwrap_or_else(|| Error::new(ErrorKind::Malformed, "the answer quotes the credentials")),
+        }
     }
 }
 

@@ -50,6 +50,7 @@ mod proxy_writes;
 mod prometheus;
 mod report_elastic;
 mod scenarios;
+mod secret_outputs;
 mod secrets;
 mod servers;
 mod sim_admin;

@@ -33,7 +33,8 @@ impl Drop for Running {
 }
 
 impl Running {
-    fn spawn(command: &mut Command) -> Self {
+    /// Starts a command, and reads what it says on stderr.
+    pub fn spawn(command: &mut Command) -> Self {
         let mut child = command.stderr(Stdio::piped()).spawn().expect("the program runs");
         let mut stderr = child.stderr.take().expect("stderr");
         let said = std::thread::spawn(move || {
