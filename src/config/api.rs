@@ -176,6 +176,8 @@ pub(super) fn resolve(
         upstream_retry_timeout: file.upstream_retry_timeout.unwrap_or(usual.upstream_retry_timeout),
         max_upstream: file.max_upstream.unwrap_or(usual.max_upstream),
         max_uploads: file.max_uploads.unwrap_or(usual.max_uploads),
+        max_slot_wait: usual.max_slot_wait,
+        max_reading_wait: usual.max_reading_wait,
         max_memory_bytes: file.max_memory_mib.map_or(usual.max_memory_bytes, |mib| mib << 20),
         connections: ConnectionBounds {
             max_connections: file.max_connections.unwrap_or(usual.connections.max_connections),

@@ -54,8 +54,8 @@ const SKIP_REASON: Axis = Axis::Fixed("reason", &["not_cached_type", "duplicate"
 /// Who turned a request away; the names of [`crate::supervisor::Loop`] without `_listener`.
 const LISTENER: Axis = Axis::Fixed("listener", &["api", "ops"]);
 /// Why a listener refuses a request or closes a connection: 408 (`head_timeout`,
-/// `body_timeout`), 413 (`too_large`), 431 (`head_too_large`), 503 (`memory`, `busy`,
-/// `connections`, `site_busy`), or without an answer.
+/// `body_timeout`), 413 (`too_large`), 429 (`peer_memory`, `peer_connections`), 431
+/// (`head_too_large`), 503 (`memory`, `busy`, `connections`, `site_busy`), or without an answer.
 const REFUSAL: Axis = Axis::Fixed(
     "reason",
     &[
@@ -65,8 +65,10 @@ const REFUSAL: Axis = Axis::Fixed(
         "body_timeout",
         "too_large",
         "memory",
+        "peer_memory",
         "busy",
         "connections",
+        "peer_connections",
         "evicted",
         "site_busy",
     ],

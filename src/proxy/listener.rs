@@ -27,7 +27,7 @@ use super::reason::Pass;
 use super::schema_cache::SchemaCache;
 use super::settings::Settings;
 use super::shadow::{OnDifference, Shadow};
-use super::upstream::{Outgoing, Upstream};
+use super::upstream::{Outgoing, Unreachable, Upstream};
 use super::verification::Verifications;
 use super::{call, decide, passthrough};
 use crate::api3;
@@ -49,8 +49,8 @@ const LARGE_REQUEST_BYTES: usize = 64 << 10;
 const MAX_READING: usize = 2;
 /// How long the rest of a refused request is read and dropped.
 const LINGER: Duration = Duration::from_secs(2);
-/// How long a long request waits for its turn to be read.
-const READING_PATIENCE: Duration = Duration::from_secs(10);
+/// `Retry-After` of what a bound refuses, in seconds.
+const SHORTLY: HeaderValue = HeaderValue::from_static("1");
 
 /// How often it is looked whether a probe is due.
 const PROBE_CHECK_INTERVAL: Duration = Duration::from_millis(250);
@@ -243,7 +243,8 @@ impl Refusal {
         match self {
             Self::TooLong(_) => Some("too_large"),
             Self::TricklesIn => Some("body_timeout"),
-            Self::OutOfMemory(_) => Some("memory"),
+            Self::OutOfMemory(OutOfMemory::Total) => Some("memory"),
+            Self::OutOfMemory(OutOfMemory::OfPeer) => Some("peer_memory"),
             Self::Busy => Some("busy"),
             Self::TooSlow(_) | Self::Incomplete => None,
         }
@@ -255,13 +256,14 @@ impl Refusal {
             Self::TooLong(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooSlow(_) | Self::TricklesIn => StatusCode::REQUEST_TIMEOUT,
             Self::Incomplete => StatusCode::BAD_REQUEST,
-            Self::OutOfMemory(_) | Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
+            Self::OutOfMemory(OutOfMemory::OfPeer) => StatusCode::TOO_MANY_REQUESTS,
+            Self::OutOfMemory(OutOfMemory::Total) | Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
         };
         let mut response = page(status, &self.to_string());
         let headers = response.headers_mut();
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
+            headers.insert(header::RETRY_AFTER, SHORTLY);
         }
         response
     }
@@ -298,7 +300,7 @@ async fn receive(receiving: ReceivingBody, frames: &mut BodyDataStream, most: us
     loop {
         let frame = tokio::select! {
             frame = frames.next() => frame,
-            () = receiving.cut() => return Err(Refusal::OutOfMemory(OutOfMemory)),
+            () = receiving.cut() => return Err(Refusal::OutOfMemory(OutOfMemory::Total)),
         };
         let Some(frame) = frame else { break };
         let frame = frame.map_err(|error| BodyCut::cause(&error).map_or(Refusal::Incomplete, Refusal::TooSlow))?;
@@ -320,7 +322,7 @@ async fn read_large(proxy: &Arc<Inner>, body: &Bytes) -> Result<Option<Parsed>, 
     if body.len() <= LARGE_REQUEST_BYTES {
         return Ok(None);
     }
-    let turn = tokio::time::timeout(READING_PATIENCE, proxy.reading.acquire()).await;
+    let turn = tokio::time::timeout(proxy.settings.max_reading_wait, proxy.reading.acquire()).await;
     let _turn = turn.map_err(|_| Refusal::Busy)?.map_err(|_| Refusal::Busy)?;
     let (shared, body) = (Arc::clone(proxy), body.clone());
     let reading = tokio::task::spawn_blocking(move || {
@@ -343,9 +345,35 @@ pub(super) fn page(status: StatusCode, words: &str) -> Response<Body> {
     response
 }
 
+/// Answers that the site gave nothing; when to come back, where only a bound of this
+/// process is in the way.
+pub(super) fn unavailable(why: &Unreachable) -> Response<Body> {
+    if !why.at_limit {
+        return page(StatusCode::SERVICE_UNAVAILABLE, &format!("the site cannot be reached: {why}"));
+    }
+    let mut response = page(StatusCode::SERVICE_UNAVAILABLE, &why.words);
+    response.headers_mut().insert(header::RETRY_AFTER, SHORTLY);
+    response
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_peer_that_takes_more_than_its_part_is_answered_429() {
+        let budget = MemoryBudget::new(1 << 20);
+        let peer = Some(Peer::of(([10, 0, 0, 1], 1).into()));
+        let mut frames = Body::from(vec![b' '; 600 << 10]).into_data_stream();
+        let refusal = receive_in_time(budget.receive(peer), &mut frames, 1 << 20).await.expect_err("a refusal");
+        assert_eq!(refusal.reason(), Some("peer_memory"));
+        let answer = refusal.answer();
+        assert_eq!(
+            (answer.status(), answer.headers().get("retry-after")),
+            (StatusCode::TOO_MANY_REQUESTS, Some(&SHORTLY))
+        );
+        assert!(refusal.to_string().contains("one address"), "{refusal}");
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_body_that_trickles_in_ends_with_408() {

@@ -20,8 +20,14 @@ const MIN_STALL: Duration = Duration::from_secs(1);
 
 /// There is no memory left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("requests and answers take all the memory that they may (`api.max_memory_mib`)")]
-pub(super) struct OutOfMemory;
+pub(super) enum OutOfMemory {
+    /// For anyone.
+    #[error("requests and answers take all the memory that they may (`api.max_memory_mib`); try again shortly")]
+    Total,
+    /// For this peer; others still have some.
+    #[error("requests of one address may take half of the memory for all (`api.max_memory_mib`); send fewer at once")]
+    OfPeer,
+}
 
 /// Counts memory; clones share the count.
 #[derive(Clone)]
@@ -88,7 +94,7 @@ impl Inner {
     fn take(&self, peer: Option<Peer>, bytes: usize, now: Instant) -> Result<(), OutOfMemory> {
         let mut used = self.lock();
         if peer.is_some_and(|peer| used.of(peer) + bytes > self.max_peer) {
-            return Err(OutOfMemory);
+            return Err(OutOfMemory::OfPeer);
         }
         while used.total + bytes > self.max_total {
             used.cut_stalled(now)?;
@@ -130,8 +136,8 @@ impl Used {
     fn cut_stalled(&mut self, now: Instant) -> Result<(), OutOfMemory> {
         let stalled = |one: &Receiving| one.bytes > 0 && now.saturating_duration_since(one.progress) >= MIN_STALL;
         let bodies = self.receiving.iter().filter(|(_, one)| stalled(one));
-        let id = *bodies.max_by_key(|(_, one)| one.bytes).ok_or(OutOfMemory)?.0;
-        let body = self.receiving.remove(&id).ok_or(OutOfMemory)?;
+        let id = *bodies.max_by_key(|(_, one)| one.bytes).ok_or(OutOfMemory::Total)?.0;
+        let body = self.receiving.remove(&id).ok_or(OutOfMemory::Total)?;
         self.give_back(body.peer, body.bytes);
         body.cut.notify_one();
         Ok(())
@@ -156,7 +162,7 @@ impl ReceivingBody {
         let now = Instant::now();
         let peer = {
             let mut used = inner.lock();
-            let body = used.receiving.get_mut(&self.id).ok_or(OutOfMemory)?;
+            let body = used.receiving.get_mut(&self.id).ok_or(OutOfMemory::Total)?;
             body.progress = now;
             body.peer
         };
@@ -166,7 +172,7 @@ impl ReceivingBody {
             Some(body) => body.bytes += bytes,
             None => {
                 used.give_back(peer, bytes);
-                return Err(OutOfMemory);
+                return Err(OutOfMemory::Total);
             }
         }
         Ok(())
@@ -253,7 +259,7 @@ mod tests {
         for body in &bodies {
             body.grow(16).expect("memory");
         }
-        assert_eq!(bodies[0].grow(16), Err(OutOfMemory), "refused at once, while all hold some");
+        assert_eq!(bodies[0].grow(16), Err(OutOfMemory::Total), "refused at once, while all hold some");
         let first = bodies.into_iter().next().expect("a body").complete();
         assert_eq!(budget.used(), 16, "the others were dropped");
         let bytes = first.holding(vec![0; 16]);
@@ -273,7 +279,7 @@ mod tests {
         let later = Instant::now() + 2 * MIN_STALL;
         budget.0.lock().receiving.get_mut(&moving.id).expect("a body").progress = later;
         budget.0.take(None, 50, later).expect("the memory of the one that stands still");
-        assert_eq!(still.grow(1), Err(OutOfMemory));
+        assert_eq!(still.grow(1), Err(OutOfMemory::Total));
         assert_eq!(still.complete().bytes, 0, "what was taken from it is not given back twice");
         moving.grow(1).expect("memory");
         assert_eq!(budget.used(), 81);
@@ -284,7 +290,7 @@ mod tests {
         let budget = MemoryBudget::new(100);
         let one = budget.receive(peer(1));
         one.grow(50).expect("memory");
-        assert_eq!(budget.receive(peer(1)).grow(1), Err(OutOfMemory));
+        assert_eq!(budget.receive(peer(1)).grow(1), Err(OutOfMemory::OfPeer));
         budget.receive(peer(2)).grow(50).expect("memory");
         drop(one);
         let local = budget.receive(Some(Peer::of(([127, 0, 0, 1], 1).into())));

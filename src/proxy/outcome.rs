@@ -3,12 +3,12 @@
 use std::time::Instant;
 
 use axum::body::Body;
-use axum::http::{HeaderValue, Response, StatusCode, header};
+use axum::http::{HeaderValue, Response, header};
 
 use super::access_log::Entry;
 use super::answer::Answered;
 use super::decide::Writes;
-use super::listener::{FRESH, Inner, JSON, SAID, page};
+use super::listener::{FRESH, Inner, JSON, SAID, unavailable};
 use super::reason::{Pass, Reason};
 use super::upstream::{BufferedResponse, Unreachable, forwarded};
 use crate::state::SiteTime;
@@ -56,8 +56,7 @@ pub(super) fn repeat(whole: &BufferedResponse, how: &'static str, reason: Option
 }
 
 pub(super) fn gone(why: &Unreachable, pass: &Pass) -> Outcome {
-    let response = page(StatusCode::SERVICE_UNAVAILABLE, &format!("the site cannot be reached: {why}"));
-    passed(response, pass)
+    passed(unavailable(why), pass)
 }
 
 /// Says in a header why the site was asked.

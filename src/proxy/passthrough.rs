@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use axum::body::{Body, HttpBody};
-use axum::http::{HeaderValue, Method, Request, Response, StatusCode};
+use axum::http::{HeaderValue, Method, Request, Response};
 use futures::StreamExt;
 
-use super::listener::{Inner, SAID, page};
+use super::listener::{Inner, SAID, unavailable};
 use super::pending_writes::PendingWrites;
 use super::reason::Reason;
 use super::rest_effects;
@@ -65,7 +65,7 @@ pub(super) async fn pass(proxy: &Arc<Inner>, request: Request<Body>) -> Response
     }
     let response = match sent {
         Ok(response) => answer(response),
-        Err(gone) => page(StatusCode::SERVICE_UNAVAILABLE, &format!("the site cannot be reached: {gone}")),
+        Err(gone) => unavailable(&gone),
     };
     let method = if path.starts_with("/upload/") { "upload" } else { "other" };
     let metrics = &proxy.freshness.replica().metrics().proxy;

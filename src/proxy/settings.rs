@@ -34,6 +34,10 @@ pub struct Settings {
     pub max_upstream: usize,
     /// Uploads to the site in flight, beside those.
     pub max_uploads: usize,
+    /// How long a request waits for a slot of `max_upstream` or `max_uploads`. Not in the file.
+    pub max_slot_wait: Duration,
+    /// How long a long request waits until fewer long ones are being read. Not in the file.
+    pub max_reading_wait: Duration,
     /// The memory that requests and answers of the site take together, in bytes.
     pub max_memory_bytes: usize,
     /// What is granted to connections of callers.
@@ -66,6 +70,8 @@ impl Default for Settings {
             upstream_retry_timeout: Duration::from_secs(30),
             max_upstream: 64,
             max_uploads: 64,
+            max_slot_wait: Duration::from_secs(30),
+            max_reading_wait: Duration::from_secs(10),
             max_memory_bytes: 512 << 20,
             connections: ConnectionBounds::default(),
             max_request_bytes: 32 << 20,

@@ -27,8 +27,6 @@ use crate::sync::{Replica, SiteClock};
 
 /// The longest answer that is held in memory whole.
 const MAX_ANSWER_BYTES: usize = 256 << 20;
-/// How long a request waits until fewer are in flight.
-const SLOT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Without an older answer a silent site is waited for this many times as long.
 const WITHOUT_OLDER_ANSWER: u32 = 15;
 /// Asks nothing but whether the site answers.
@@ -65,17 +63,25 @@ pub(super) struct Unreachable {
     pub words: String,
     /// Whether the site cannot have seen the request: no connection came about.
     pub never_sent: bool,
+    /// Whether a bound of this process is the reason, whatever the site does.
+    pub at_limit: bool,
 }
 
 impl Unreachable {
     /// The site may have seen the request.
     pub fn unknown(words: impl Into<String>) -> Self {
-        Self { words: words.into(), never_sent: false }
+        Self { words: words.into(), never_sent: false, at_limit: false }
     }
 
     /// The request did not leave.
     fn never_sent(words: impl Into<String>) -> Self {
-        Self { words: words.into(), never_sent: true }
+        Self { words: words.into(), never_sent: true, at_limit: false }
+    }
+
+    /// There is no slot, or no room for the answer; counts the refusal.
+    fn at_limit(metrics: &Metrics, reason: &str, never_sent: bool, words: String) -> Self {
+        Refusals::of(metrics, "api").count(reason);
+        Self { words, never_sent, at_limit: true }
     }
 }
 
@@ -254,11 +260,14 @@ impl Upstream {
     ) -> Result<reqwest::Response, Unreachable> {
         let inner = &*self.0;
         let url = address(&inner.site, &outgoing.target)?;
-        let slots = if kind == Body::Whole { &inner.slots } else { &inner.upload_slots };
-        let slot = tokio::time::timeout(SLOT_TIMEOUT, slots.acquire()).await;
+        let (slots, bound) = match kind {
+            Body::Whole => (&inner.slots, "requests to the site are in flight as there may be (`api.max_upstream`)"),
+            Body::Upload => (&inner.upload_slots, "uploads are in flight as there may be (`api.max_uploads`)"),
+        };
+        let slot = tokio::time::timeout(inner.settings.max_slot_wait, slots.acquire()).await;
         let busy = |_| {
-            Refusals::of(&inner.metrics, "api").count("site_busy");
-            Unreachable::never_sent("as many requests to it are in flight as there may be")
+            let words = format!("as many {bound}; try again shortly");
+            Unreachable::at_limit(&inner.metrics, "site_busy", true, words)
         };
         let _slot = slot.map_err(busy)?.map_err(|error| Unreachable::never_sent(error.to_string()))?;
         let request = inner.http.request(outgoing.method.clone(), url).headers(forwarded(&outgoing.headers)).body(body);
@@ -291,8 +300,10 @@ impl Upstream {
 
     /// Reads an answer into memory, as long as there is room for it.
     async fn read(&self, mut response: reqwest::Response) -> Result<Bytes, Unreachable> {
-        let out_of_memory =
-            |error: OutOfMemory| Unreachable::unknown(format!("there is no room for its answer: {error}"));
+        let out_of_memory = |error: OutOfMemory| {
+            let words = format!("there is no room for the answer of the site: {error}");
+            Unreachable::at_limit(&self.0.metrics, "memory", false, words)
+        };
         let mut reservation = self.0.memory.reserve(0).map_err(out_of_memory)?;
         let mut body = BytesMut::new();
         while let Some(chunk) = response.chunk().await.map_err(|error| self.failed(&Failure::Http(error)))? {
@@ -320,7 +331,7 @@ impl Upstream {
             words = inner.to_string();
             source = inner.source();
         }
-        Unreachable { words, never_sent: error.is_connect() }
+        Unreachable { words, never_sent: error.is_connect(), at_limit: false }
     }
 }
 

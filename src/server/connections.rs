@@ -80,6 +80,15 @@ impl Peer {
     }
 }
 
+/// Why a newcomer is not admitted: every connection that could yield is being answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoRoom {
+    /// Of the whole listener.
+    OfListener,
+    /// Of its peer.
+    OfPeer,
+}
+
 /// Why a connection is closed from here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CloseReason {
@@ -295,25 +304,30 @@ impl Connections {
         Self { bounds, open: Mutex::default() }
     }
 
-    /// Admits a connection, closing others where there is no room for it; `None` when
-    /// all of them are being answered.
-    pub fn admit(self: &Arc<Self>, address: SocketAddr, now: Instant) -> Option<Admitted> {
+    /// Admits a connection, closing others where there is no room for it.
+    ///
+    /// # Errors
+    ///
+    /// [`NoRoom`] when all of them are being answered.
+    pub fn admit(self: &Arc<Self>, address: SocketAddr, now: Instant) -> Result<Admitted, NoRoom> {
         let ConnectionBounds { max_connections, max_peer_connections, .. } = self.bounds;
         let peer = Peer::of(address);
         let mut open = self.lock();
         if !peer.is_loopback() && open.of(peer) >= max_peer_connections {
-            open.evict(max_peer_connections.div_ceil(EVICTED_PART), now, |one, _| one == peer)?;
+            let most = max_peer_connections.div_ceil(EVICTED_PART);
+            open.evict(most, now, |one, _| one == peer).ok_or(NoRoom::OfPeer)?;
         }
         if open.by_id.len() >= max_connections {
             // The peers with more than an equal part of the room yield.
             let part = max_connections / open.by_peer.len().max(1);
-            open.evict(max_connections.div_ceil(EVICTED_PART), now, |_, connections| connections >= part)?;
+            let most = max_connections.div_ceil(EVICTED_PART);
+            open.evict(most, now, |_, connections| connections >= part).ok_or(NoRoom::OfListener)?;
         }
         let connection = Arc::new(Connection::new(open.next_id, peer, now));
         open.next_id += 1;
         open.by_id.insert(connection.id, Arc::clone(&connection));
         *open.by_peer.entry(peer).or_default() += 1;
-        Some(Admitted { connections: Arc::clone(self), connection })
+        Ok(Admitted { connections: Arc::clone(self), connection })
     }
 
     /// Closes connections that took too long.
@@ -435,9 +449,10 @@ mod tests {
         let last = all.admit(address(2), now + SECOND).expect("room is made");
         assert!(is_evicted(&idle) && !is_evicted(&busy));
         last.connection().head_ended(false);
-        assert!(all.admit(address(3), now + SECOND).is_none(), "all are being answered");
+        let refused = all.admit(address(3), now + SECOND).expect_err("all are being answered");
+        assert_eq!(refused, NoRoom::OfListener);
         drop(busy);
-        assert!(all.admit(address(3), now + SECOND).is_some());
+        assert!(all.admit(address(3), now + SECOND).is_ok());
         assert_eq!(all.len(), 2, "the newcomer that was dropped has given its place back");
     }
 
@@ -449,6 +464,15 @@ mod tests {
         assert_eq!(all.len(), 11);
         assert!(!is_evicted(&own));
         assert_eq!(others.iter().filter(|one| is_evicted(one)).count(), 40);
+    }
+
+    #[test]
+    fn a_peer_whose_connections_are_all_being_answered_is_refused_and_others_are_not() {
+        let (all, now) = (connections(10, 2), Instant::now());
+        let busy: Vec<_> = (0..2).map(|_| all.admit(address(1), now).expect("room")).collect();
+        busy.iter().for_each(|one| one.connection().head_ended(false));
+        assert_eq!(all.admit(address(1), now).expect_err("no room"), NoRoom::OfPeer);
+        assert!(all.admit(address(2), now).is_ok());
     }
 
     #[test]
@@ -470,7 +494,7 @@ mod tests {
             one.connection().received(bytes);
             one
         });
-        assert!(all.admit(address(1), now).is_none(), "neither was slow for long enough");
+        assert!(all.admit(address(1), now).is_err(), "neither was slow for long enough");
         let _next = all.admit(address(1), now + 5 * SECOND).expect("room is made");
         assert!(is_evicted(&slow) && !is_evicted(&quick));
     }

@@ -29,7 +29,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::connections::{Admitted, CloseReason, Connection, ConnectionBounds, Connections, MAX_HEAD_BYTES};
+use super::connections::{Admitted, CloseReason, Connection, ConnectionBounds, Connections, MAX_HEAD_BYTES, NoRoom};
 use super::stream::{AnswerBody, RequestBody, Stream, Transport};
 use crate::metrics::Metrics;
 use crate::supervisor::beat;
@@ -43,12 +43,29 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long a connection that is being closed may still take to say why.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
-/// What a peer is answered that does not finish its head.
-const HEAD_TIMEOUT_ANSWER: &[u8] = b"HTTP/1.1 408 Request Timeout\r\ncontent-type: text/plain; charset=utf-8\r\n\
-    connection: close\r\ncontent-length: 52\r\n\r\nsgcache: the head of the request took too long; bye\n";
-/// What a peer is answered for whom there is no room.
-const NO_ROOM_ANSWER: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: text/plain; charset=utf-8\r\n\
-    retry-after: 1\r\nconnection: close\r\ncontent-length: 55\r\n\r\nsgcache: every connection is in use; try again shortly\n";
+/// An answer before, or instead of, a request: the connection is closed after it.
+fn last_answer(status: &str, words: &str) -> String {
+    let body = format!("sgcache: {words}\n");
+    let length = body.len();
+    format!(
+        "HTTP/1.1 {status}\r\ncontent-type: text/plain; charset=utf-8\r\nretry-after: 1\r\n\
+         connection: close\r\ncontent-length: {length}\r\n\r\n{body}"
+    )
+}
+
+/// Returns the reason in the metrics, and what the peer is answered.
+fn no_room(why: NoRoom) -> (&'static str, String) {
+    match why {
+        NoRoom::OfListener => {
+            let words = "every connection is in use; try again shortly";
+            ("connections", last_answer("503 Service Unavailable", words))
+        }
+        NoRoom::OfPeer => {
+            let words = "this address has as many connections in use as it may; use fewer";
+            ("peer_connections", last_answer("429 Too Many Requests", words))
+        }
+    }
+}
 
 /// Counts what one listener refuses.
 #[derive(Clone)]
@@ -140,16 +157,17 @@ impl HttpServer {
             // A connection that refuses the option is slower, not wrong.
             let _ = stream.set_nodelay(true);
             match connections.admit(address, Instant::now()) {
-                Some(admitted) => {
+                Ok(admitted) => {
                     let refusals = refusals.clone();
                     let connection = serve(stream, self.tls.clone(), admitted, router.clone(), refusals, stop.clone());
                     tasks.spawn(connection);
                 }
-                None => {
-                    refusals.count("connections");
+                Err(why) => {
+                    let (reason, answer) = no_room(why);
+                    refusals.count(reason);
                     // Best effort: what does not fit into an empty send buffer is not sent.
                     if self.tls.is_none() {
-                        drop(stream.try_write(NO_ROOM_ANSWER));
+                        drop(stream.try_write(answer.as_bytes()));
                     }
                 }
             }
@@ -212,8 +230,9 @@ async fn serve(
         let _ = tokio::time::timeout(LAST_WORDS, &mut http).await;
     } else if reason == CloseReason::HeadTimeout || (reason == CloseReason::Evicted && connection.is_reading_head()) {
         let mut stream = http.into_parts().io.into_inner();
+        let answer = last_answer("408 Request Timeout", "the head of the request took too long");
         // As above.
-        let _ = tokio::time::timeout(LAST_WORDS, stream.write_all(HEAD_TIMEOUT_ANSWER)).await;
+        let _ = tokio::time::timeout(LAST_WORDS, stream.write_all(answer.as_bytes())).await;
     }
 }
 

@@ -26,6 +26,7 @@ mod elastic_transport;
 mod fuzz_corpus;
 mod hostile;
 mod hostile_mix;
+mod hostile_refusals;
 mod layers;
 mod live_dashboard;
 mod live_elasticsearch;

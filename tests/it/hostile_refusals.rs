@@ -1,0 +1,151 @@
+//! What the bounds of the api listener refuse: each with its status, with words that name
+//! the bound, and counted once by its reason.
+//!
+//! The two refusals of one address, 429, cannot be had from this machine, whose address
+//! has no bound of its own: tests beside their code show them.
+
+use std::time::Duration;
+
+use serde_json::json;
+use sgcache::proxy::{ConnectionBounds, Settings};
+use sgcache::sim::Trouble;
+
+use crate::hostile::{CONFIGS, Raw, body, filled, head};
+use crate::proxy_rig::{Rig, find, written};
+
+/// How often something was refused for this reason.
+fn refusals(rig: &Rig, reason: &str) -> f64 {
+    rig.counted("sgcache_listener_refusals_total", &[("listener", "api"), ("reason", reason)])
+}
+
+/// Waits for the first refusal for this reason; the count may follow the last byte.
+async fn until_counted(rig: &Rig, reason: &str) {
+    while refusals(rig, reason) < 1.0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(refusals(rig, reason), 1.0, "{reason}");
+}
+
+async fn rig(settings: Settings) -> Rig {
+    Rig::start(filled(), written(CONFIGS), settings).await
+}
+
+fn with_bounds(bounds: ConnectionBounds) -> Settings {
+    Settings { connections: bounds, ..Settings::default() }
+}
+
+/// Sends bytes on a new connection; checks status and words of the answer, that the
+/// connection is closed, and the count.
+async fn check(rig: &Rig, sent: &[u8], status: u16, reason: &str, words: &str) {
+    assert_eq!(refusals(rig, reason), 0.0, "{reason}");
+    let mut peer = Raw::open(&rig.url).await;
+    peer.send(sent).await;
+    let (answered, said) = peer.answer().await.expect("an answer");
+    assert_eq!(answered, status, "{reason}: {said}");
+    assert!(said.contains(words), "{reason}: {said}");
+    peer.closed().await;
+    until_counted(rig, reason).await;
+}
+
+/// A call that the site does not answer.
+fn endless_call() -> Vec<u8> {
+    let auth = json!({"script_name": "sgcache", "script_key": "sgcache-sim"});
+    let body = json!({"method_name": "read", "params": [auth, find("Task", json!([]), &["id"])]}).to_string();
+    format!("{}{body}", head(body.len())).into_bytes()
+}
+
+/// Opens connections whose calls wait for the site, and waits until they do.
+async fn waiting_calls(rig: &Rig, count: usize) -> Vec<Raw> {
+    let endless = Trouble::Slow(Duration::from_secs(3600).into());
+    rig.site().troubles.next_of("read Task", u32::MAX, endless);
+    let mut waiting = Vec::new();
+    for _ in 0..count {
+        let mut call = Raw::open(&rig.url).await;
+        call.send(&endless_call()).await;
+        waiting.push(call);
+    }
+    while rig.counted("sgcache_proxy_in_flight", &[]) < count as f64 {
+        tokio::task::yield_now().await;
+    }
+    waiting
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_long_and_malformed_requests_are_refused() {
+    let short = Duration::from_millis(50);
+    let bounds = ConnectionBounds { head_timeout: short, body_timeout: short, ..ConnectionBounds::default() };
+    let rig = rig(Settings { max_request_bytes: 1 << 20, ..with_bounds(bounds) }).await;
+    check(&rig, b"POST /api3/json HTTP/1.1\r\nhost: loc", 408, "head_timeout", "took too long").await;
+    let stopped = format!("{}{{\"method", head(1000));
+    check(&rig, stopped.as_bytes(), 408, "body_timeout", "no byte of the request arrived").await;
+    check(&rig, head(2 << 20).as_bytes(), 413, "too_large", "`api.max_request_mib`").await;
+    let long_head = format!("GET / HTTP/1.1\r\nhost: localhost\r\nx: {}\r\n\r\n", "y".repeat(64 << 10));
+    check(&rig, long_head.as_bytes(), 431, "head_too_large", "").await;
+    check(&rig, b"\0\0\r\n\r\n", 400, "head_malformed", "").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_for_which_there_is_no_memory_is_refused() {
+    let rig = rig(Settings { max_memory_bytes: 1 << 20, ..Settings::default() }).await;
+    let long = format!("{}{}", head(3 << 20), " ".repeat(3 << 20));
+    check(&rig, long.as_bytes(), 503, "memory", "`api.max_memory_mib`").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_beyond_those_that_are_being_answered_is_refused() {
+    let rig = rig(with_bounds(ConnectionBounds { max_connections: 2, ..ConnectionBounds::default() })).await;
+    let _waiting = waiting_calls(&rig, 2).await;
+    check(&rig, b"", 503, "connections", "every connection is in use").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn half_a_head_that_yields_to_another_connection_is_counted() {
+    let rig = rig(with_bounds(ConnectionBounds { max_connections: 2, ..ConnectionBounds::default() })).await;
+    let _waiting = waiting_calls(&rig, 1).await;
+    let mut half = Raw::open(&rig.url).await;
+    half.send(b"POST /api3/json HTTP/1.1\r\nhost: loc").await;
+    let _next = Raw::open(&rig.url).await;
+    half.closed().await;
+    until_counted(&rig, "evicted").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_finds_no_slot_to_the_site_is_refused_and_says_so() {
+    let settings = Settings { max_upstream: 1, max_slot_wait: Duration::from_millis(20), ..Settings::default() };
+    let rig = rig(settings).await;
+    let _waiting = waiting_calls(&rig, 1).await;
+    let call = json!({"type": "Note", "return_fields": ["id"], "paging": {"entities_per_page": 5, "current_page": 1},
+        "filters": {"logical_operator": "and", "conditions": []}});
+    let auth = json!({"script_name": "sgcache", "script_key": "sgcache-sim"});
+    let body = json!({"method_name": "read", "params": [auth, call]});
+    let client = reqwest::Client::new();
+    let answer = client.post(format!("{}/api3/json", rig.url)).json(&body).send().await.expect("an answer");
+    assert_eq!((answer.status().as_u16(), &answer.headers()["retry-after"]), (503, &"1".parse().expect("a value")));
+    let words = answer.text().await.expect("words");
+    assert!(words.contains("`api.max_upstream`") && !words.contains("cannot be reached"), "{words}");
+    until_counted(&rig, "site_busy").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_request_that_does_not_get_its_turn_to_be_read_is_refused() {
+    let rig = rig(Settings { max_reading_wait: Duration::ZERO, ..Settings::default() }).await;
+    let padded = body().replacen('{', &format!("{{{}", " ".repeat(4 << 20)), 1);
+    let client = reqwest::Client::new();
+    // Two are read at a time: of many that arrive together, some find no turn.
+    let refused = loop {
+        let calls = (0..16).map(|_| client.post(format!("{}/api3/json", rig.url)).body(padded.clone()).send());
+        let answers = futures::future::join_all(calls).await;
+        let refused: Vec<_> =
+            answers.into_iter().map(|one| one.expect("an answer")).filter(|one| one.status() != 200).collect();
+        if !refused.is_empty() {
+            break refused;
+        }
+    };
+    let count = refused.len() as f64;
+    for answer in refused {
+        assert_eq!((answer.status().as_u16(), &answer.headers()["retry-after"]), (503, &"1".parse().expect("a value")));
+        let words = answer.text().await.expect("words");
+        assert!(words.contains("long requests are being read"), "{words}");
+    }
+    assert_eq!(refusals(&rig, "busy"), count);
+}
