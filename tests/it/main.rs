@@ -17,6 +17,7 @@ mod documented_commands;
 mod elastic_agreement;
 mod elastic_cluster;
 mod elastic_conformance;
+mod elastic_damage;
 mod elastic_processes;
 mod elastic_proxy;
 mod elastic_secured;

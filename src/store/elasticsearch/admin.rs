@@ -221,6 +221,8 @@ fn bucket(bucket: &Value) -> Bucket {
     }
 }
 
+/// What cannot be read becomes what no stored row has (version 0): the comparison with the
+/// state then finds that the row differs, quarantines it and has it read again.
 fn row_version(hit: &Hit) -> RowVersion {
     let bookkeeping = |field: &str| hit.source.get("_sg").and_then(|sg| sg.get(field));
     let text = |field: &str| bookkeeping(field).and_then(Value::as_str);

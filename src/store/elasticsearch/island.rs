@@ -10,8 +10,9 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::super::{Result, Row, RowState};
+use super::super::{Result, Row, RowState, StoreError};
 use super::Inner;
+use super::damage::unreadable;
 use super::document::{self, Document};
 use super::search::{Wanted, get_many};
 use super::targets::Target;
@@ -45,7 +46,7 @@ impl Island {
         let mut island =
             Self { types: store.open_types(), rows: Vec::new(), positions: HashMap::new(), targets: HashMap::new() };
         for (key, document) in rows {
-            island.add(key, document);
+            island.add(key, document)?;
         }
         let start: Vec<usize> = (0..count).collect();
         let (mut named, mut refs) = (BTreeSet::new(), HashSet::new());
@@ -66,9 +67,15 @@ impl Island {
         Ok(island)
     }
 
-    fn add(&mut self, key: EntityRef, document: Document) {
+    /// Takes a row in; what it holds can be read from here on.
+    fn add(&mut self, key: EntityRef, document: Document) -> Result<()> {
+        let cached = self.types.get(&key.entity_type).map(|open| &open.cached);
+        if let Some(reason) = cached.and_then(|cached| unreadable(cached, &document)) {
+            return Err(StoreError::damaged(&key, reason));
+        }
         self.positions.insert(key.clone(), self.rows.len());
         self.rows.push((key, document));
+        Ok(())
     }
 
     /// Fetches the rows along a path and returns those at its end.
@@ -79,7 +86,7 @@ impl Island {
             let keys: BTreeSet<EntityRef> = links.filter(|target| target.entity_type == hop.entity_type).collect();
             let missing: Vec<&EntityRef> = keys.iter().filter(|key| !self.positions.contains_key(*key)).collect();
             for (key, document) in store.active_documents(&missing, &json!(true)).await? {
-                self.add(key, document);
+                self.add(key, document)?;
             }
             here = keys.iter().filter_map(|key| self.positions.get(key).copied()).collect();
         }
@@ -184,10 +191,11 @@ impl<'a> Rows<'a> for &'a Island {
 
     fn value(&self, row: usize, field: &str) -> Cow<'a, FieldValue> {
         let (key, document) = &self.rows[row];
-        let data_type = self.data_type(&key.entity_type, field);
-        let value = document.get(field).unwrap_or(&Value::Null);
-        let parsed = data_type.and_then(|data_type| FieldValue::from_json(data_type, value).ok());
-        Cow::Owned(parsed.unwrap_or_default())
+        // A field that is not cached, or not yet, holds nothing.
+        let Some((data_type, value)) = self.data_type(&key.entity_type, field).zip(document.get(field)) else {
+            return Cow::Owned(FieldValue::Null);
+        };
+        Cow::Owned(FieldValue::from_json(data_type, value).expect("it was read when the row was taken in"))
     }
 
     fn is_retired(&self, target: &EntityRef) -> bool {

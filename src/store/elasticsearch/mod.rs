@@ -22,6 +22,7 @@
 //!   transactions. Versions make repeating it harmless.
 
 mod admin;
+mod damage;
 mod document;
 mod dsl;
 mod fault;
@@ -49,7 +50,7 @@ use serde_json::Value;
 
 use super::{
     Bucket, FetchedRow, Fields, Found, Health, LinkTarget, PurgeScope, PutOutcome, ReadVersion, Referrers, Relinked,
-    Result, Row, RowVersion, Store, StoreErrorKind, StoredType,
+    Result, Row, RowVersion, Store, StoreErrorKind, StoredType, Verified,
 };
 use crate::elastic::{Client, Settings};
 use crate::entity::{EntityRef, EntityType};
@@ -164,6 +165,10 @@ impl Store for ElasticsearchStore {
 
     async fn scan(&self, entity_type: &EntityType, after_id: i64, limit: usize) -> Result<Vec<RowVersion>> {
         self.ask(&[entity_type], |inner| Box::pin(inner.scan(entity_type, after_id, limit))).await
+    }
+
+    async fn verify(&self, entity_type: &EntityType, after_id: i64, limit: usize) -> Result<Verified> {
+        self.ask(&[entity_type], |inner| Box::pin(inner.verify(entity_type, after_id, limit))).await
     }
 
     async fn highest_version(&self) -> Result<ReadVersion> {

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::super::{Result, StoreError, StoreErrorKind};
 use super::document::Document;
-use super::fault;
+use super::{dsl, fault};
 use crate::elastic::{Call, Client};
 
 /// The most rows that `from` and `size` may reach; a setting of every index.
@@ -177,7 +177,8 @@ pub(super) async fn scan(
     Ok(found)
 }
 
-/// Returns the next documents by id, each with its version.
+/// Returns the next documents by id, each with its version. Documents without `id`, which
+/// are damaged, are not among them: no step would lead past them.
 pub(super) async fn scan_step(
     client: &Client,
     index: &str,
@@ -186,8 +187,8 @@ pub(super) async fn scan_step(
     after: i64,
     size: usize,
 ) -> Result<Vec<Hit>> {
-    let body = json!({"query": query, "_source": source, "version": true, "size": size,
-        "sort": [{"id": "asc"}], "search_after": [after]});
+    let query = dsl::all(vec![query.clone(), json!({"range": {"id": {"gt": after}}})]);
+    let body = json!({"query": query, "_source": source, "version": true, "size": size, "sort": [{"id": "asc"}]});
     search(client, index, &body).await
 }
 
