@@ -52,7 +52,9 @@ impl Notifiers {
     /// Makes them ready; nothing is sent.
     pub fn new(named: BTreeMap<String, Notifier>) -> Notifiers {
         let retry = RetryPolicy { attempts: 3, initial: Duration::from_secs(2), max: Duration::from_secs(10) };
-        Notifiers { named: Arc::new(RwLock::new(named)), http: reqwest::Client::new(), retry }
+        // A server that a webhook redirects to must not learn the address that led there.
+        let http = reqwest::Client::builder().referer(false).build().expect("the TLS library starts");
+        Notifiers { named: Arc::new(RwLock::new(named)), http, retry }
     }
 
     /// Takes over other notifiers.

@@ -447,3 +447,28 @@ async fn no_secret_reaches_elasticsearch() {
     }
     check(&outputs);
 }
+
+/// A webhook that moved: where it leads to does not learn the address that led there.
+#[tokio::test]
+async fn the_address_of_a_webhook_is_not_shown_to_the_server_that_it_redirects_to() {
+    let (seen, headers) = tokio::sync::oneshot::channel();
+    let seen = Arc::new(std::sync::Mutex::new(Some(seen)));
+    let target = axum::Router::new().fallback(async move |request: Request| {
+        if let Some(seen) = seen.lock().expect("a sender").take() {
+            seen.send(format!("{:?}", request.headers())).expect("a receiver");
+        }
+    });
+    let target = serve_at_any_port(target).await;
+    let webhook = axum::Router::new().fallback(async move || axum::response::Redirect::temporary(&target));
+    let webhook = serve_at_any_port(webhook).await;
+    let notifiers = sgcache::report::Notifiers::new(std::collections::BTreeMap::new());
+    notifiers.ping(&format!("{webhook}/{WEBHOOK}")).await.expect("an answer");
+    check(&vec![("headers of the redirected request".to_owned(), headers.await.expect("a request").into_bytes())]);
+}
+
+async fn serve_at_any_port(app: axum::Router) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    tokio::spawn(async move { axum::serve(listener, app).await.expect("a server") });
+    url
+}
