@@ -116,10 +116,16 @@ impl Entry<'_> {
             Shape::Presence | Shape::Opaque => None,
             _ => {
                 let value = self.meta.get("new_value")?.clone();
+                let in_create = self.meta.get("in_create") == Some(&Value::Bool(true));
+                // An empty field of a new row tells nothing, and a link to a retired entity
+                // looks like one until that is revived.
+                if in_create && value.is_null() {
+                    return None;
+                }
                 // A creation has no value before.
-                let before = match self.meta.get("in_create") {
-                    Some(Value::Bool(true)) => Value::Object(Map::new()),
-                    _ => self.meta.get("old_value").cloned().unwrap_or(Value::Object(Map::new())),
+                let before = match in_create {
+                    true => Value::Object(Map::new()),
+                    false => self.meta.get("old_value").cloned().unwrap_or(Value::Object(Map::new())),
                 };
                 Some(Announcement::Value { value, before: vec![before] })
             }

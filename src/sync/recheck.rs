@@ -94,7 +94,7 @@ impl Shown<'_> {
     pub(super) fn prove(&self, expected: &Expected, types: &DataTypes<'_>, gone: &BTreeSet<EntityRef>) -> Proof {
         let mut proof = Proof::default();
         for (name, field) in &expected.fields {
-            let shows = self.shows(name, field, types, gone);
+            let shows = self.shows(name, field, expected, types, gone);
             // A list that shows the last of its entries is no worse than the stored one,
             // although that alone does not tell how new its row is.
             let is_list = matches!(field.announced, Announcement::Links(_));
@@ -127,7 +127,7 @@ impl Shown<'_> {
         types: &DataTypes<'_>,
         gone: &BTreeSet<EntityRef>,
     ) -> bool {
-        let shows = self.shows(name, field, types, gone);
+        let shows = self.shows(name, field, expected, types, gone);
         if shows && !returned(name, field, types, gone) {
             return !field.ambiguous && !self.is_from_before(field) || self.has_waited(field);
         }
@@ -185,7 +185,14 @@ impl Shown<'_> {
         only_edit && (shows || !comparable) || known == Some(updated_at) && passed
     }
 
-    fn shows(&self, name: &str, field: &ExpectedField, types: &DataTypes<'_>, gone: &BTreeSet<EntityRef>) -> bool {
+    fn shows(
+        &self,
+        name: &str,
+        field: &ExpectedField,
+        expected: &Expected,
+        types: &DataTypes<'_>,
+        gone: &BTreeSet<EntityRef>,
+    ) -> bool {
         if let Announcement::Active(active) = field.announced {
             return match self.state {
                 RowState::Active | RowState::Filtered => active,
@@ -201,7 +208,7 @@ impl Shown<'_> {
             Announcement::Value { value: announced, .. } => {
                 let Some(data_type) = types(name) else { return true };
                 let target = EntityRef::from_json(announced);
-                let hidden = self.hides_links() || target.is_some_and(|target| gone.contains(&target));
+                let hidden = self.hides_links(expected) || target.is_some_and(|target| gone.contains(&target));
                 let link = matches!(data_type, DataType::Entity);
                 link && value.is_null() && hidden
                     || canonical_json(data_type, value) == canonical_json(data_type, announced)
@@ -211,7 +218,7 @@ impl Shown<'_> {
                 let right = |link: &ExpectedLink| {
                     link.present == shown.contains(&link.target) || link.present && gone.contains(&link.target)
                 };
-                self.hides_links() || types(name).is_none() || links.iter().all(right)
+                self.hides_links(expected) || types(name).is_none() || links.iter().all(right)
             }
             Announcement::NoLinkTo(target) => !row.values().flat_map(listed).any(|link| link == *target),
             Announcement::Edit => self.updated_at.is_some_and(|at| at.0 >= field.at.0),
@@ -219,9 +226,10 @@ impl Shown<'_> {
         }
     }
 
-    /// A retired row may show its links or not.
-    fn hides_links(&self) -> bool {
-        self.state == RowState::Retired
+    /// A retired row may show its links or not. One that was revived since will show them.
+    fn hides_links(&self, expected: &Expected) -> bool {
+        let revived = expected.fields.get(LIFE).is_some_and(|life| life.announced == Announcement::Active(true));
+        self.state == RowState::Retired && !revived
     }
 
     /// Returns what a read without any announcement must show: no `updated_at` before

@@ -271,6 +271,15 @@ fn a_removed_element_that_an_older_row_lacks_too_proves_nothing() {
 }
 
 #[test]
+fn a_retired_row_that_was_revived_since_proves_nothing_about_its_links() {
+    let mut removed = expected("assets", link(false));
+    let retired = Read { state: RowState::Retired, ..Read::of(json!({"assets": [{"type": "Asset", "id": 7}]}), 1) };
+    assert!(retired.proves(&removed), "it may show its links or not");
+    removed.announce(LIFE, ExpectedField { own: false, ..ExpectedField::new(at(2), Announcement::Active(true)) });
+    assert!(retired.prove(&removed).unproven.fields.contains_key("assets"));
+}
+
+#[test]
 fn reads_for_other_reasons_put_no_reread_off() {
     let unprovable = Unprovable::default();
     let key = EntityRef::new("Shot", 1);
