@@ -306,13 +306,13 @@ async fn open(listener: ApiListener, engine: &Arc<Engine>) -> Result<[JoinHandle
 /// Tells processes on other hosts how fresh the rows are, where they can see them.
 fn lead(engine: &Arc<Engine>) -> Result<Option<JoinHandle<()>>, Failure> {
     let StoreSettings::Elasticsearch(settings) = &engine.online.config.store else { return Ok(None) };
-    let board = super::serve::board(settings)?;
-    let publisher = Arc::new((board, Arc::clone(engine)));
+    let channel = super::serve::channel(settings)?;
+    let publisher = Arc::new((channel, Arc::clone(engine)));
     Ok(Some(engine.supervisor.spawn(Loop::ClusterPublisher, move || {
         sharing(&publisher, |it| async move {
-            let (board, engine) = &*it;
+            let (channel, engine) = &*it;
             let poke = || engine.following.follower().iter().for_each(|follower| follower.poke());
-            board.lead(&engine.replica, &instance(), poke, engine.shutdown.clone()).await;
+            channel.lead(&engine.replica, &instance(), poke, engine.shutdown.clone()).await;
         })
     })))
 }

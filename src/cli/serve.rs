@@ -2,7 +2,8 @@
 //! site, over the same Elasticsearch.
 //!
 //! It has a data directory of its own and writes no row. What it knows of freshness
-//! the leader wrote on the board; writes that pass through here are handed over there.
+//! the leader published in the cluster; keys that a write through here touched are
+//! forwarded to it there.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -23,16 +24,16 @@ use crate::proxy::{ApiListener, Leader, Mode, Parts, Proxy};
 use crate::server::{Bound, Control, Ops, StatusSnapshot, StoreStatus, TypeState, TypeStatus};
 use crate::state;
 use crate::supervisor::{Loop, Supervisor};
-use crate::sync::{self, Board, Replica};
+use crate::sync::{self, ClusterChannel, Replica};
 
 /// A leader that was not heard for so long makes this process unready.
 const STALL_AFTER: Duration = Duration::from_secs(60);
 
-/// Returns the board of a store.
-pub(super) fn board(settings: &ElasticsearchSettings) -> Result<Board, Failure> {
+/// Returns the channel of a store.
+pub(super) fn channel(settings: &ElasticsearchSettings) -> Result<ClusterChannel, Failure> {
     let client =
         elastic::Client::new(&settings.transport()).map_err(|error| Failure::config(format!("store: {error}")))?;
-    Ok(Board::new(client, &settings.prefix))
+    Ok(ClusterChannel::new(client, &settings.prefix))
 }
 
 pub async fn run(config: Option<&Path>) -> Result<u8, Failure> {
@@ -48,7 +49,7 @@ pub async fn run(config: Option<&Path>) -> Result<u8, Failure> {
             "`api.mode: shadow` compares at the daemon that follows the site: set `serve` or `pass` here",
         ));
     }
-    let board = Arc::new(board(settings)?);
+    let channel = Arc::new(channel(settings)?);
     let bound = Bound::open("listen.ops", &config.listen.ops.to_string())
         .await
         .map_err(|error| Failure::new(Failure::LOCKED, error.to_string()))?
@@ -64,7 +65,7 @@ pub async fn run(config: Option<&Path>) -> Result<u8, Failure> {
         schema: online.schema.clone(),
         site: &online.config.shotgun.client(),
         settings: online.config.api.clone(),
-        leader: Leader::Elsewhere(board),
+        leader: Leader::Elsewhere(channel),
         access_log: Some(&online.config.data_dir),
         differences: None,
     };

@@ -26,7 +26,7 @@ use crate::schema::Schema;
 use crate::state::{Kinds, MarkRequest, ReplicationStatus, StateError};
 use crate::store;
 use crate::supervisor::beat;
-use crate::sync::{Board, Replica, Tracked};
+use crate::sync::{ClusterChannel, Replica, Tracked};
 
 /// How often the status is read while no task waits for it, and while one does.
 const IDLE_INTERVAL: Duration = Duration::from_millis(200);
@@ -56,7 +56,7 @@ pub enum Leader {
     /// This process: the state knows, and the loop that follows the site can be woken.
     Here(Wake),
     /// Another one, over the same cluster.
-    Elsewhere(Arc<Board>),
+    Elsewhere(Arc<ClusterChannel>),
 }
 
 /// What decisions depend on and what changes by itself.
@@ -156,8 +156,8 @@ impl FreshnessTracker {
             self.insert(&write);
             let tracker = Arc::clone(self);
             tokio::spawn(async move {
-                let Leader::Elsewhere(board) = &tracker.leader else { return };
-                let first = tracker.published(board).await;
+                let Leader::Elsewhere(channel) = &tracker.leader else { return };
+                let first = tracker.published(channel).await;
                 let mut second = first;
                 tracker.until(|seen, _| seen > first).await;
                 second = second.max(tracker.status.borrow().0);
@@ -379,8 +379,8 @@ impl FreshnessTracker {
     }
 
     async fn refresh(&self) {
-        if let Leader::Elsewhere(board) = &self.leader {
-            return self.refresh_from(board).await;
+        if let Leader::Elsewhere(channel) = &self.leader {
+            return self.refresh_from(channel).await;
         }
         match self.replica.state().replication_status().await {
             Ok(status) => self.show(0, status),
@@ -390,8 +390,8 @@ impl FreshnessTracker {
 
     /// Reads what the leader published. What cannot be read grows old, and is then not
     /// served any more.
-    async fn refresh_from(&self, board: &Board) {
-        match board.read().await {
+    async fn refresh_from(&self, channel: &ClusterChannel) {
+        match channel.read().await {
             Ok(Some((version, notice))) => {
                 // The site has passed the moment at which it was published.
                 self.replica.clock().observe(Some(notice.now.timestamp()));

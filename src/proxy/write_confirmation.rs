@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 use super::freshness::{FreshnessTracker, Leader};
 use super::pending_writes::PendingWrite;
 use crate::entity::{EntityRef, EntityType};
-use crate::sync::{Board, Replica};
+use crate::sync::{ClusterChannel, Replica};
 
 /// Reads of one type side by side.
 const READS_IN_FLIGHT: usize = 2;
@@ -175,7 +175,7 @@ impl FreshnessTracker {
                     self.read_dirty(&types).await;
                 }
             }
-            Leader::Elsewhere(board) => self.confirm_elsewhere(&Arc::clone(board), touched).await,
+            Leader::Elsewhere(channel) => self.confirm_elsewhere(&Arc::clone(channel), touched).await,
         }
         self.end(&write);
     }
@@ -201,17 +201,17 @@ impl FreshnessTracker {
 
     /// Hands the keys to the leader and waits until it has read them: a notice that it
     /// composed after it had taken them shows them as dirty until then.
-    async fn confirm_elsewhere(&self, board: &Board, touched: Touched) {
+    async fn confirm_elsewhere(&self, channel: &ClusterChannel, touched: Touched) {
         let followed = self.followed(&touched.keys);
         let mut types: BTreeSet<EntityType> = followed.iter().map(|key| key.entity_type.clone()).collect();
         if !followed.is_empty() {
-            self.hand_over(board, &followed).await;
+            self.forward_invalidations(channel, &followed).await;
         }
         types.extend(touched.unlisted.iter().flat_map(|(types, _)| types.iter().cloned()));
         if types.is_empty() {
             return;
         }
-        let version = self.published(board).await;
+        let version = self.published(channel).await;
         for ty in &types {
             self.until(|seen, status| seen > version && !status.unread.contains_key(ty)).await;
         }
@@ -223,16 +223,16 @@ impl FreshnessTracker {
         }
     }
 
-    async fn hand_over(&self, board: &Board, keys: &[EntityRef]) {
+    async fn forward_invalidations(&self, channel: &ClusterChannel, keys: &[EntityRef]) {
         let id = loop {
-            match board.hand_over(keys).await {
+            match channel.forward_invalidations(keys).await {
                 Ok(id) => break id,
                 Err(error) => tracing::warn!(%error, "the leader could not be told of a write, it stays pending"),
             }
             tokio::time::sleep(LONGEST_PAUSE).await;
         };
         loop {
-            match board.is_taken(&id).await {
+            match channel.is_consumed(&id).await {
                 Ok(true) => return,
                 Ok(false) => {}
                 Err(error) => tracing::warn!(%error, "the leader could not be asked about a write"),
@@ -242,9 +242,9 @@ impl FreshnessTracker {
     }
 
     /// Returns the version of the newest notice: later ones were composed later.
-    pub(super) async fn published(&self, board: &Board) -> i64 {
+    pub(super) async fn published(&self, channel: &ClusterChannel) -> i64 {
         loop {
-            match board.read().await {
+            match channel.read().await {
                 Ok(Some((version, _))) => return version,
                 Ok(None) => {}
                 Err(error) => tracing::warn!(%error, "what the leader published could not be read"),

@@ -14,9 +14,9 @@
 mod absence;
 mod announcement;
 mod audit;
-mod board;
 mod catch_up;
 mod clock;
+mod cluster;
 mod damage;
 mod dependents;
 mod error;
@@ -46,8 +46,8 @@ mod types;
 mod maintenance;
 mod write;
 
-pub use board::{Board, BoardError, Notice};
 pub use clock::SiteClock;
+pub use cluster::{ClusterChannel, ClusterError, LeaderStatus};
 pub use damage::WatchedStore;
 pub use error::SyncError;
 pub use extract::{Extracted, extract};

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use sgcache::elastic::Client;
 use sgcache::sim::{Sim, SimHandle, SimSettings};
 use sgcache::state::{ReplicationStatus, SiteTime, TypeReplicationStatus, TypeState};
-use sgcache::sync::{Board, BoardError, Notice};
+use sgcache::sync::{ClusterChannel, ClusterError, LeaderStatus};
 
 use crate::elastic_store::settings;
 use crate::program::{Place, Running};
@@ -138,7 +138,7 @@ fn rows_on_one_machine_cannot_be_served_from_another() {
     place.run(&["serve"]).expect_code(78).says(&["api.mode: shadow", "at the daemon"]);
 }
 
-fn notice(leader: &str, at: i64) -> Notice {
+fn notice(leader: &str, at: i64) -> LeaderStatus {
     let shot = TypeReplicationStatus {
         state: TypeState::Live,
         layout_hash: "1".into(),
@@ -151,21 +151,21 @@ fn notice(leader: &str, at: i64) -> Notice {
         marked: BTreeMap::from([("Shot".into(), SiteTime(at - 1))]),
         ..ReplicationStatus::default()
     };
-    Notice { leader: leader.into(), now: SiteTime(at + 1), standing }
+    LeaderStatus { leader: leader.into(), now: SiteTime(at + 1), standing }
 }
 
 #[tokio::test]
 async fn a_leader_that_was_replaced_is_not_heard() {
     let Some(url) = elasticsearch(SUITE) else { return };
     let indices = TestIndices::new(url);
-    let board = Board::new(Client::new(&settings(url)).expect("a client"), indices.prefix());
-    assert_eq!(board.read().await.expect("no index yet"), None);
-    board.prepare().await.expect("indices");
-    board.prepare().await.expect("the same ones");
-    assert_eq!(board.read().await.expect("no notice yet"), None);
-    assert!(board.publish(&notice("new", 1_000), (7 << 40) | 1).await.expect("an answer"));
-    assert!(!board.publish(&notice("old", 9_000), (6 << 40) | 99).await.expect("an answer"));
-    assert_eq!(board.read().await.expect("a notice").map(|(_, notice)| notice), Some(notice("new", 1_000)));
+    let channel = ClusterChannel::new(Client::new(&settings(url)).expect("a client"), indices.prefix());
+    assert_eq!(channel.read().await.expect("no index yet"), None);
+    channel.prepare().await.expect("indices");
+    channel.prepare().await.expect("the same ones");
+    assert_eq!(channel.read().await.expect("no notice yet"), None);
+    assert!(channel.publish(&notice("new", 1_000), (7 << 40) | 1).await.expect("an answer"));
+    assert!(!channel.publish(&notice("old", 9_000), (6 << 40) | 99).await.expect("an answer"));
+    assert_eq!(channel.read().await.expect("a notice").map(|(_, notice)| notice), Some(notice("new", 1_000)));
 }
 
 #[tokio::test]
@@ -175,7 +175,7 @@ async fn an_index_of_somebody_else_is_not_written_to() {
     let foreign = format!("{url}/{}/_doc/1?refresh=true", indices.name("marks"));
     let body = json!({"keys": "of a house"});
     reqwest::Client::new().put(foreign).json(&body).send().await.expect("an answer").error_for_status().expect("made");
-    let board = Board::new(Client::new(&settings(url)).expect("a client"), indices.prefix());
-    let error = board.prepare().await.expect_err("not ours");
-    assert!(matches!(error, BoardError::NotOurs(_)) && error.to_string().contains("store.prefix"), "{error}");
+    let channel = ClusterChannel::new(Client::new(&settings(url)).expect("a client"), indices.prefix());
+    let error = channel.prepare().await.expect_err("not ours");
+    assert!(matches!(error, ClusterError::NotOurs(_)) && error.to_string().contains("store.prefix"), "{error}");
 }

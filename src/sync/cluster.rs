@@ -1,13 +1,13 @@
-//! What processes on several hosts tell each other through their cluster.
+//! Messages between processes on several hosts, passed through their cluster.
 //!
 //! | index | document | who writes it |
 //! |---|---|---|
 //! | `{prefix}-follow` | `leader`: how fresh every type is | the leader, several times a second |
 //! | `{prefix}-marks` | keys that a write through another process touched | that process; the leader takes it away |
 //!
-//! The notice has the version of a read of the leader, so that of two leaders the
+//! The status has the version of a read of the leader, so that of two leaders the
 //! newer one wins, however late the other writes. Marks are taken in two steps, first
-//! into the state, then off the board: a crash in between marks the keys twice.
+//! into the state, then out of the index: a crash in between marks the keys twice.
 
 use std::time::{Duration, Instant};
 
@@ -36,7 +36,7 @@ const LEADER: &str = "leader";
 
 /// The cluster, as a place for short messages.
 #[derive(Clone)]
-pub struct Board {
+pub struct ClusterChannel {
     client: Client,
     follow: String,
     marks: String,
@@ -44,7 +44,7 @@ pub struct Board {
 
 /// What the leader says.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Notice {
+pub struct LeaderStatus {
     /// Who leads: host and process.
     pub leader: String,
     /// The time of the site when it was written.
@@ -53,9 +53,9 @@ pub struct Notice {
     pub standing: ReplicationStatus,
 }
 
-/// Why the board cannot be used.
+/// Why the channel cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum BoardError {
+pub enum ClusterError {
     /// The cluster gave no answer.
     #[error(transparent)]
     Cluster(#[from] elastic::Error),
@@ -75,7 +75,7 @@ pub enum BoardError {
     },
 }
 
-type Result<T, E = BoardError> = std::result::Result<T, E>;
+type Result<T, E = ClusterError> = std::result::Result<T, E>;
 
 #[derive(Deserialize)]
 struct Got {
@@ -105,8 +105,8 @@ struct Hit {
     source: Value,
 }
 
-impl Board {
-    /// Makes the board of a store with this prefix; nothing is sent.
+impl ClusterChannel {
+    /// Makes the channel of a store with this prefix; nothing is sent.
     pub fn new(client: Client, prefix: &str) -> Self {
         Self { client, follow: format!("{prefix}-follow"), marks: format!("{prefix}-marks") }
     }
@@ -115,7 +115,7 @@ impl Board {
     ///
     /// # Errors
     ///
-    /// [`BoardError::NotOurs`] where one of that name is somebody else's.
+    /// [`ClusterError::NotOurs`] where one of that name is somebody else's.
     pub async fn prepare(&self) -> Result<()> {
         let follow = json!({"leader": {"type": "keyword"}, "now": {"type": "long"},
             "standing": {"type": "object", "enabled": false}});
@@ -134,7 +134,7 @@ impl Board {
             if mappings.pointer(&format!("/{index}/mappings/_meta/sgcache/board")).is_none() {
                 // Either it is somebody else's, or it was refused for another reason.
                 return Err(match known.is_success() {
-                    true => BoardError::NotOurs(index.clone()),
+                    true => ClusterError::NotOurs(index.clone()),
                     false => created.into_error().into(),
                 });
             }
@@ -147,7 +147,7 @@ impl Board {
     /// # Errors
     ///
     /// When the cluster does not take it.
-    pub async fn publish(&self, notice: &Notice, version: i64) -> Result<bool> {
+    pub async fn publish(&self, notice: &LeaderStatus, version: i64) -> Result<bool> {
         let call = Call::put(format!("/{}/_doc/{LEADER}", self.follow))
             .param("version", version)
             .param("version_type", "external")
@@ -162,10 +162,10 @@ impl Board {
     /// # Errors
     ///
     /// When the cluster gives no answer, or one of another version of sgcache.
-    pub async fn read(&self) -> Result<Option<(i64, Notice)>> {
+    pub async fn read(&self) -> Result<Option<(i64, LeaderStatus)>> {
         let Some((version, source)) = self.get(&self.follow, LEADER).await? else { return Ok(None) };
         let notice = serde_json::from_value(source);
-        let notice = notice.map_err(|source| BoardError::Malformed { index: self.follow.clone(), source })?;
+        let notice = notice.map_err(|source| ClusterError::Malformed { index: self.follow.clone(), source })?;
         Ok(Some((version, notice)))
     }
 
@@ -181,7 +181,7 @@ impl Board {
     /// # Errors
     ///
     /// When the cluster does not take it; then the leader may know of it or not.
-    pub async fn hand_over(&self, keys: &[EntityRef]) -> Result<String> {
+    pub async fn forward_invalidations(&self, keys: &[EntityRef]) -> Result<String> {
         let id = ulid::Ulid::new().to_string();
         let keys: Vec<Value> = keys.iter().map(|key| key.to_string().into()).collect();
         let call = Call::put(format!("/{}/_doc/{id}", self.marks)).param("refresh", true).json(&json!({"keys": keys}));
@@ -194,12 +194,12 @@ impl Board {
     /// # Errors
     ///
     /// When the cluster gives no answer.
-    pub async fn is_taken(&self, id: &str) -> Result<bool> {
+    pub async fn is_consumed(&self, id: &str) -> Result<bool> {
         Ok(self.get(&self.marks, id).await?.is_none())
     }
 
     /// Marks the keys that others handed over; tells whether there were any.
-    async fn take(&self, replica: &Replica) -> Result<bool> {
+    async fn consume_invalidations(&self, replica: &Replica) -> Result<bool> {
         let body = json!({"size": AT_ONCE, "sort": ["_doc"]});
         let call = Call::post(format!("/{}/_search", self.marks)).json(&body).search().accept(&[404]);
         let answer = self.client.send(&call).await?;
@@ -224,7 +224,7 @@ impl Board {
     /// Tells others how fresh the rows are, and takes over what they hand in, until
     /// `stop`. `poke` makes the loop that follows the site poll at once.
     pub async fn lead(&self, replica: &Replica, leader: &str, poke: impl Fn(), stop: CancellationToken) {
-        let mut last: Option<Told> = None;
+        let mut last: Option<Published> = None;
         let mut ready = false;
         while !stop.is_cancelled() {
             beat(ROUND_BOUND).await;
@@ -234,10 +234,11 @@ impl Board {
                     ready = true;
                 }
                 // Whoever was replaced must not take away what is meant for the new leader.
-                if self.tell(replica, leader, &mut last).await? && self.take(replica).await? {
+                if self.publish_status(replica, leader, &mut last).await? && self.consume_invalidations(replica).await?
+                {
                     poke();
                 }
-                Ok::<(), BoardError>(())
+                Ok::<(), ClusterError>(())
             };
             if let Err(error) = told.await {
                 tracing::warn!(%error, "other hosts cannot be told how fresh the cache is");
@@ -251,7 +252,7 @@ impl Board {
 
     /// Writes how fresh the rows are, where that has changed or was not said for a
     /// while; tells whether this process leads.
-    async fn tell(&self, replica: &Replica, leader: &str, last: &mut Option<Told>) -> Result<bool> {
+    async fn publish_status(&self, replica: &Replica, leader: &str, last: &mut Option<Published>) -> Result<bool> {
         let mut standing = replica.state().replication_status().await?;
         if let Some(told) = last.as_ref().filter(|told| told.standing == standing && told.at.elapsed() < WRITE_EVERY) {
             return Ok(told.heard);
@@ -262,18 +263,18 @@ impl Board {
             ty.quarantined.clear();
             ty.breaker = true;
         }
-        let notice = Notice { leader: leader.to_owned(), now: replica.now(), standing };
+        let notice = LeaderStatus { leader: leader.to_owned(), now: replica.now(), standing };
         let heard = self.publish(&notice, version).await?;
         if !heard {
             tracing::warn!("another process leads: what this one says is not heard");
         }
-        *last = Some(Told { standing: told, at: Instant::now(), heard });
+        *last = Some(Published { standing: told, at: Instant::now(), heard });
         Ok(heard)
     }
 }
 
 /// What was written last.
-struct Told {
+struct Published {
     standing: ReplicationStatus,
     at: Instant,
     /// Whether no newer leader had written.
