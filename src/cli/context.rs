@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::{self, Config, StoreSettings};
+use crate::elastic;
 use crate::entity::Timestamp;
 use crate::entity_config::{EntityConfigFile, TypeLayout};
 use crate::metrics::{Labels, Metrics};
@@ -19,10 +20,11 @@ use crate::shotgun::Client;
 use crate::state::{State, TypeState};
 use crate::store::elasticsearch::{ElasticsearchStore, IndexShape};
 use crate::store::embedded::{EmbeddedSettings, EmbeddedStore};
-use crate::store::{Store, StoreErrorKind, TimedStore};
-use crate::sync::{SiteClock, WatchedStore};
+use crate::store::{Store, StoreError, StoreErrorKind, TimedStore};
+use crate::sync::{ClusterLease, SiteClock, WatchedStore};
 
 use super::Failure;
+use super::leadership;
 use super::output::drawn;
 
 /// Reads `config.yaml` where `-c`, the environment or the working directory say.
@@ -129,12 +131,17 @@ pub fn client(config: &Config, metrics: &Metrics) -> Result<Client, Failure> {
     Ok(Client::new(config.shotgun.client(), metrics.clone())?)
 }
 
-/// Opens the configured store.
+/// Opens the configured store. With a lease it is written only while that is held; without
+/// one the caller only reads, or is alone.
 ///
 /// # Errors
 ///
 /// When it is away, locked, or written by a newer version.
-pub async fn open_store(config: &Config, metrics: &Metrics) -> Result<Arc<dyn Store>, Failure> {
+pub async fn open_store(
+    config: &Config,
+    metrics: &Metrics,
+    lease: Option<&ClusterLease>,
+) -> Result<Arc<dyn Store>, Failure> {
     let store: Arc<dyn Store> = match &config.store {
         StoreSettings::Embedded { memory } => {
             let file = config.data_dir.join("store.sqlite");
@@ -142,7 +149,12 @@ pub async fn open_store(config: &Config, metrics: &Metrics) -> Result<Arc<dyn St
         }
         StoreSettings::Elasticsearch(settings) => {
             let shape = IndexShape { shards: settings.shards, replicas: settings.replicas };
-            Arc::new(ElasticsearchStore::open_shaped(&settings.transport(), &settings.prefix, shape).await?)
+            let client = elastic::Client::new(&settings.transport()).map_err(StoreError::from)?;
+            let client = match lease {
+                Some(lease) => client.guarded(lease.write_guard()),
+                None => client,
+            };
+            Arc::new(ElasticsearchStore::open_with(client, &settings.prefix, shape).await?)
         }
     };
     Ok(Arc::new(TimedStore::new(store, metrics.clone())))
@@ -195,7 +207,7 @@ impl Offline {
         };
         let (schema, _) = schema.with_missing_from(&state.configured_schema().await?);
         let layouts = check_layouts(&files, &schema)?;
-        let store = open_store(&config, &Metrics::default()).await?;
+        let store = open_store(&config, &Metrics::default(), None).await?;
         // A damaged row that a command meets is read again by the daemon.
         let store = Arc::new(WatchedStore::new(store, state.clone(), SiteClock::default()));
         // Before the first poll nothing is complete, and no window can be answered right.
@@ -213,6 +225,8 @@ pub struct Online {
     pub state: State,
     /// The rows.
     pub store: Arc<dyn Store>,
+    /// Which of the processes that share the store may write; `None` where it is not shared.
+    pub lease: Option<ClusterLease>,
     /// The site.
     pub client: Client,
     /// The schema as the site showed it last.
@@ -279,8 +293,9 @@ impl Online {
             SiteAtStart::OptionalWithTypes | SiteAtStart::Optional => optional(&client, &state).await?,
         };
         let layouts = remembered_layouts(&files, &schema, &state).await?;
-        let store = open_store(&config, &metrics).await?;
-        Ok(Self { config, state, store, client, schema, layouts, metrics })
+        let lease = leadership::lease(&config, &state).await?;
+        let store = open_store(&config, &metrics, lease.as_ref()).await?;
+        Ok(Self { config, state, store, lease, client, schema, layouts, metrics })
     }
 }
 

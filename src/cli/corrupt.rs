@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::Failure;
-use super::context::{Online, SiteAtStart, load_config};
+use super::context::{Online, SiteAtStart, load_config, open_store};
 use crate::entity::{DataType, EntityRef};
 use crate::entity_config::TypeLayout;
 use crate::filter::{FieldPath, Page, Query, Sort};
@@ -17,6 +17,8 @@ pub async fn run(config: Option<&Path>, rows: u32) -> Result<u8, Failure> {
         let site = online.client.site();
         return Err(Failure::usage(format!("{site} is no simulated site: rows are corrupted on purpose only there")));
     }
+    // Behind the back of whoever leads, as a fault of the cluster would be.
+    let store = open_store(&online.config, &online.metrics, None).await?;
     let mut done = 0;
     // One row of each type in turn, among those that the default validation
     // looks at.
@@ -27,7 +29,7 @@ pub async fn run(config: Option<&Path>, rows: u32) -> Result<u8, Failure> {
             }
             if let Some((key, field)) = victim(&online, layout, round).await? {
                 let value = Value::from(format!("corrupted {}", done + 1));
-                online.store.corrupt(&key, &field, value).await?;
+                store.corrupt(&key, &field, value).await?;
                 println!("{key} {field}");
                 done += 1;
             }

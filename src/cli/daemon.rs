@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::Failure;
 use super::context::{Online, SiteAtStart, entity_config_files};
 use super::engine::{Engine, differences, instance};
+use super::leadership;
 use super::pipelines::{among, load};
 use super::recorder::Recorder;
 use super::reload;
@@ -151,14 +152,16 @@ impl Daemon {
     ///
     /// # Errors
     ///
-    /// Code 143 when something had to be broken off, 1 when a loop was given up.
+    /// Code 143 when something had to be broken off, 1 when a loop was given up, 78 when
+    /// another host leads with other entity configs.
     pub async fn run_until(self, stop: impl Future<Output = ()>) -> Result<(), Failure> {
         let failed = tokio::select! {
             () = stop => None,
-            failed = self.engine.supervisor.failed() => Some(failed),
+            failed = self.engine.supervisor.failed() => Some(Failure::internal(failed.to_string())),
+            refused = leadership::refusal(self.engine.online.lease.clone()) => Some(refused),
         };
         let stopped = self.stop().await;
-        failed.map_or(stopped, |failed| Err(Failure::internal(failed.to_string())))
+        failed.map_or(stopped, Err)
     }
 
     /// Ends what runs, in order.
@@ -306,7 +309,7 @@ async fn open(listener: ApiListener, engine: &Arc<Engine>) -> Result<[JoinHandle
 /// Tells processes on other hosts how fresh the rows are, where they can see them.
 fn lead(engine: &Arc<Engine>) -> Result<Option<JoinHandle<()>>, Failure> {
     let StoreSettings::Elasticsearch(settings) = &engine.online.config.store else { return Ok(None) };
-    let channel = super::serve::channel(settings)?;
+    let channel = leadership::channel(settings)?;
     let publisher = Arc::new((channel, Arc::clone(engine)));
     Ok(Some(engine.supervisor.spawn(Loop::ClusterPublisher, move || {
         sharing(&publisher, |it| async move {

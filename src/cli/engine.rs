@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Failure;
 use super::context::Online;
+use super::leadership;
 use crate::config::Config;
 use crate::elastic;
 use crate::pipeline::{
@@ -80,9 +81,14 @@ pub fn resolve_context(config: &Config) -> ResolveContext {
 
 /// Names host and process in reports.
 pub fn instance() -> String {
+    format!("{}:{}", host(), std::process::id())
+}
+
+/// Names this host.
+pub fn host() -> String {
     let host = std::env::var("HOSTNAME").ok().or_else(|| std::fs::read_to_string("/etc/hostname").ok());
     let host = host.map(|name| name.trim().to_owned()).filter(|name| !name.is_empty());
-    format!("{}:{}", host.unwrap_or_else(|| "localhost".to_owned()), std::process::id())
+    host.unwrap_or_else(|| "localhost".to_owned())
 }
 
 impl Engine {
@@ -115,6 +121,7 @@ impl Engine {
             online.metrics.clone(),
             settings,
         );
+        let replica = leadership::sharing(replica, &online);
         let following = Following::default();
         let supervisor = Supervisor::new(online.metrics.clone(), shutdown.clone());
         let config = &online.config;
@@ -230,6 +237,7 @@ impl Engine {
     /// Stops, and sends the reports that wait, for a few seconds.
     pub async fn finish(&self) {
         self.shutdown.cancel();
+        leadership::release(self.online.lease.as_ref()).await;
         if let Some(delivery) = &self.delivery {
             delivery.flush(Duration::from_secs(5)).await;
         }

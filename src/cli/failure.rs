@@ -113,7 +113,7 @@ impl From<StoreError> for Failure {
             | StoreErrorKind::Refused
             | StoreErrorKind::Corrupt
             | StoreErrorKind::Fault => Self::UNAVAILABLE,
-            StoreErrorKind::Locked => Self::LOCKED,
+            StoreErrorKind::Locked | StoreErrorKind::NotLeader => Self::LOCKED,
             StoreErrorKind::Newer => Self::CONFIG,
             StoreErrorKind::Unsupported | StoreErrorKind::UnknownType => Self::USAGE,
         };

@@ -17,6 +17,7 @@ mod explain;
 mod failure;
 mod find;
 mod job;
+mod leadership;
 mod output;
 mod pause;
 mod pipelines;

@@ -15,7 +15,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::Failure;
 use super::engine::{Engine, claim};
-use crate::pipeline::{self, ClaimSource, Command, Event, Heartbeat, Observer, Pauses, Pipeline, PlanState};
+use super::leadership;
+use crate::pipeline::{
+    self, ClaimSource, Command, Event, Heartbeat, Observer, Pauses, Pipeline, PlanState, SkipReason,
+};
 use crate::report::{self, RunReport, history};
 use crate::state::{State, StateError, Unreadable};
 use crate::supervisor::beat;
@@ -108,7 +111,7 @@ impl Scheduler {
         let pauses = self.pauses.clone();
         let overrides = self.overrides.clone();
         let daemon = pipeline::Daemon::new(runner, pipelines, &stored, Utc::now(), overrides, observer);
-        let claims = claims(&self.engine.online.state);
+        let claims = claims(&self.engine);
         Ok(daemon.with_claims(claims).with_pauses(Arc::new(move || pauses.borrow().clone())))
     }
 }
@@ -140,12 +143,18 @@ impl UnfinishedRuns {
     }
 }
 
-/// Claims pipelines among all processes of the data directory.
-fn claims(state: &State) -> ClaimSource {
-    let state = state.clone();
+/// Claims pipelines among all processes of the data directory, and leaves them to the
+/// leader where several hosts share the store.
+fn claims(engine: &Engine) -> ClaimSource {
+    let (state, replica) = (engine.online.state.clone(), engine.replica.clone());
     Arc::new(move |pipeline| {
-        let state = state.clone();
-        Box::pin(async move { Ok(Box::new(claim(&state, &pipeline).await?) as Box<dyn Send>) })
+        let (state, waiting) = (state.clone(), leadership::waiting(&replica));
+        Box::pin(async move {
+            match waiting {
+                Some(waiting) => Err(SkipReason::NotLeader(waiting.message)),
+                None => Ok(Box::new(claim(&state, &pipeline).await?) as Box<dyn Send>),
+            }
+        })
     })
 }
 

@@ -17,24 +17,17 @@ use super::Failure;
 use super::context::{Online, SiteAtStart, load_config};
 use super::daemon::{closed, interrupted, sharing};
 use super::engine::instance;
-use crate::config::{ElasticsearchSettings, StoreSettings};
-use crate::elastic;
+use super::leadership::channel;
+use crate::config::StoreSettings;
 use crate::metrics::Metrics;
 use crate::proxy::{ApiListener, Leader, Mode, Parts, Proxy};
 use crate::server::{Bound, Control, Ops, StatusSnapshot, StoreStatus, TypeState, TypeStatus};
 use crate::state;
 use crate::supervisor::{Loop, Supervisor};
-use crate::sync::{self, ClusterChannel, Replica};
+use crate::sync::{self, Replica};
 
 /// A leader that was not heard for so long makes this process unready.
 const STALL_AFTER: Duration = Duration::from_secs(60);
-
-/// Returns the channel of a store.
-pub(super) fn channel(settings: &ElasticsearchSettings) -> Result<ClusterChannel, Failure> {
-    let client =
-        elastic::Client::new(&settings.transport()).map_err(|error| Failure::config(format!("store: {error}")))?;
-    Ok(ClusterChannel::new(client, &settings.prefix))
-}
 
 pub async fn run(config: Option<&Path>) -> Result<u8, Failure> {
     let config = load_config(config)?;

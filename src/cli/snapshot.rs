@@ -7,6 +7,7 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::engine::{Engine, instance};
+use super::leadership;
 use crate::entity_config::TypeLayout;
 use crate::metrics;
 use crate::pipeline::{Event, Pipeline, PlanState};
@@ -119,6 +120,7 @@ impl Snapshots {
         self.engine.online.client.site().clone_into(&mut snapshot.site);
         snapshot.store = self.store().await;
         snapshot.loops = self.engine.supervisor.status();
+        snapshot.waiting = leadership::waiting(&self.engine.replica);
         if let Err(error) = self.fill(&mut snapshot).await {
             snapshot.sync.last_error = Some(error.to_string());
         }

@@ -56,7 +56,7 @@ impl TaskGauges {
                     SkipReason::Missed => "missed",
                     SkipReason::Paused => "paused",
                     SkipReason::Blackout(_) => "blackout",
-                    SkipReason::Superseded => "other",
+                    SkipReason::NotLeader(_) | SkipReason::Superseded => "other",
                 };
                 self.each(pipeline, |[pipeline, step]| self.metrics.tasks.skipped.inc(&[pipeline, step, reason]));
             }

@@ -86,6 +86,8 @@ pub struct ElasticsearchFile {
     pub timeout: Option<Duration>,
     pub shards: Option<u32>,
     pub replicas: Option<u32>,
+    #[serde(default, deserialize_with = "yaml::optional_duration")]
+    pub lease: Option<Duration>,
     pub memory_mib: Option<u32>,
 }
 
@@ -216,6 +218,7 @@ pub const SHAPE: Shape = Shape::Object(&[
             TIMEOUT,
             SHARDS,
             REPLICAS,
+            optional("lease", Shape::DurationBetween(Duration::from_secs(1), Duration::from_secs(600))),
             optional("memory_mib", Shape::Integer(0, 1 << 20)),
         ]),
     ),

@@ -29,6 +29,8 @@ use crate::yaml::{Document, Problems, Shape, did_you_mean, join, nearest};
 
 /// The name of the file in its directory.
 pub const FILE_NAME: &str = "config.yaml";
+/// A leader that is gone is replaced within 20 s: the lease, and a look at it.
+const DEFAULT_LEASE: Duration = Duration::from_secs(15);
 /// The environment variable that chooses the file, as `-c` does.
 const CHOICE: &str = "SGCACHE_CONFIG";
 /// The variable in which systemd names the directory of credentials.
@@ -367,6 +369,7 @@ impl<'a> Resolver<'a> {
             timeout: file.timeout.unwrap_or(Duration::from_secs(60)),
             shards: file.shards.unwrap_or(1),
             replicas: file.replicas,
+            lease: file.lease.unwrap_or(DEFAULT_LEASE),
         })
     }
 

@@ -135,6 +135,8 @@ pub struct ElasticsearchSettings {
     pub shards: u32,
     /// Copies of each shard of a new index; `None` is one where there is a second node.
     pub replicas: Option<u32>,
+    /// How long a leader that is gone keeps others from leading.
+    pub lease: Duration,
 }
 
 impl ElasticsearchSettings {

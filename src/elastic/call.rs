@@ -108,6 +108,16 @@ impl Call {
         self
     }
 
+    /// Tells whether the call may change what the cluster holds. A refresh only shows
+    /// what was written before.
+    pub(super) fn writes(&self) -> bool {
+        match self.method {
+            Method::Get | Method::Head => false,
+            Method::Post => self.patience != Patience::Search && !self.path.ends_with("/_refresh"),
+            Method::Put | Method::Delete => true,
+        }
+    }
+
     pub(super) fn method_name(&self) -> &'static str {
         match self.method {
             Method::Get => "GET",

@@ -29,10 +29,14 @@ use crate::supervisor;
 /// What everything around one wait may take before a loop counts as stuck.
 const SLACK: Duration = Duration::from_secs(60);
 
+/// Tells whether this process may write to the cluster now; the error says why not.
+pub type WriteGuard = Arc<dyn Fn() -> std::result::Result<(), String> + Send + Sync>;
+
 /// A client of one cluster. Cheap to clone; clones share what they learn about it.
 #[derive(Clone)]
 pub struct Client {
     inner: Arc<Inner>,
+    guard: Option<WriteGuard>,
 }
 
 struct Inner {
@@ -99,7 +103,14 @@ impl Client {
             headers,
             redaction: auth.redaction(),
         };
-        Ok(Self { inner: Arc::new(inner) })
+        Ok(Self { inner: Arc::new(inner), guard: None })
+    }
+
+    /// Returns a client that asks the guard directly before every attempt of a call that
+    /// may change what the cluster holds.
+    #[must_use]
+    pub fn guarded(self, guard: WriteGuard) -> Self {
+        Self { guard: Some(guard), ..self }
     }
 
     /// Returns the URLs of the nodes, without credentials.
@@ -177,6 +188,9 @@ impl Client {
     async fn attempt(&self, picked: usize, call: &Call) -> std::result::Result<Answer, Failure> {
         let node = &self.inner.nodes[picked];
         let name = format!("{} {}{}", call.method_name(), node.url, call.path);
+        if let Some(guard) = self.guard.as_ref().filter(|_| call.writes()) {
+            guard().map_err(|reason| Failure::fatal(Error::new(ErrorKind::ReadOnly, reason)))?;
+        }
         let limit = match call.patience {
             Patience::Search => self.inner.timeouts.search,
             Patience::Bulk => self.inner.timeouts.bulk,

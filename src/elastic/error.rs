@@ -44,6 +44,8 @@ pub enum ErrorKind {
     Refused,
     /// The server failed (5xx).
     Fault,
+    /// The call would write, and this process may only read now; nothing was sent.
+    ReadOnly,
     /// The answer is not JSON: most often a proxy speaks instead of the server.
     Malformed,
 }

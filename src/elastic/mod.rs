@@ -26,7 +26,7 @@ mod settings;
 pub use answer::Answer;
 pub use bulk::{BulkOp, VersionType};
 pub use call::Call;
-pub use client::Client;
+pub use client::{Client, WriteGuard};
 pub use error::{Error, ErrorKind, Result};
 pub use item::ItemOutcome;
 pub use server::{Flavour, Server};

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde_json::Value;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     ErrorClass, Execute, FilterOperator, GenerateArgs, GenerateMode, JobContext, JobError, JobSpec, PruneReportsArgs,
@@ -22,8 +23,8 @@ use crate::schema::Schema;
 use crate::shotgun::{self, Purpose};
 use crate::state::{StateError, TypeState};
 use crate::store::{PurgeScope, StoreError, StoreErrorKind};
-use crate::supervisor::Supervisor;
-use crate::sync::{Follower, Progress, Replica, SyncError};
+use crate::supervisor::{LoopFailed, Supervisor};
+use crate::sync::{ClusterLease, Follower, JobLease, Progress, Replica, SyncError};
 use crate::validate::{DataCheck, Sample, Selection, SoFar, ValidateError, Validator};
 
 /// Entities of a type that `validateData` compares when nothing is said.
@@ -103,10 +104,28 @@ impl Jobs {
         // All other work may be dropped between any two requests, pages and writes,
         // as a crash would do it: nothing is lost, and what was found is reported.
         let so_far = SoFar::default();
-        let work = self.work(spec, &context, &so_far);
-        match context.cancel.run_until_cancelled(work).await {
-            Some(outcome) => outcome,
-            None => Err(JobError::stopped(so_far.take())),
+        let work = async {
+            let _lease = self.lease_for(&spec).await?;
+            self.work(spec, &context, &so_far).await
+        };
+        let outcome = context.cancel.run_until_cancelled(work).await;
+        self.release_lease().await;
+        outcome.unwrap_or_else(|| Err(JobError::stopped(so_far.take())))
+    }
+
+    /// Takes or joins the lease of a shared store for a job that works on it. Jobs that
+    /// compare poll the site, too, so they write as well.
+    async fn lease_for(&self, spec: &JobSpec) -> Result<JobLease, JobError> {
+        match spec {
+            JobSpec::GenerateEntityConfigs(_) | JobSpec::PruneReports(_) => Ok(JobLease::default()),
+            _ => Ok(self.replica.lease_for_job().await?),
+        }
+    }
+
+    /// Gives the lease of a shared store back, unless the site is still followed here.
+    async fn release_lease(&self) {
+        if let Some(lease) = self.replica.lease() {
+            lease.release().await;
         }
     }
 
@@ -148,27 +167,58 @@ impl Jobs {
     /// Follows the site until it is told to stop. The follower is dropped however this
     /// ends, also by a panic, so that the next one can take the lead.
     async fn follow(&self, context: &JobContext) -> Result<StepResult, JobError> {
-        let Some(follower) = self.take_lead(context).await? else { return Ok(StepResult::default()) };
-        let follower = Arc::new(follower);
-        let _visible = self.following.set(&follower);
-        let ended = follower.run(&self.supervisor, context.cancel.clone()).await;
-        ended.map_err(|failed| JobError::new(ErrorClass::Internal, failed.to_string()))?;
+        while let Some(follower) = self.take_lead(context).await? {
+            let ended = self.follow_while_leading(Arc::new(follower), &context.cancel).await;
+            self.release_lease().await;
+            ended.map_err(|failed| JobError::new(ErrorClass::Internal, failed.to_string()))?;
+        }
         Ok(StepResult::default())
     }
 
-    /// Takes the lead. A job of this process may have it, because it polls for itself
-    /// until the site is followed: then this waits. `None` when it is to stop instead.
-    async fn take_lead(&self, context: &JobContext) -> Result<Option<Follower>, JobError> {
-        loop {
-            match Follower::take_lead(self.replica.clone(), None).await {
-                Err(SyncError::State(StateError::Locked { .. })) if self.replica.state().is_led_here().await => {}
-                led => return Ok(Some(led?)),
-            }
-            let pause = tokio::time::sleep(LOOK_FOR_LEAD_EVERY);
-            if context.cancel.run_until_cancelled(pause).await.is_none() {
-                return Ok(None);
+    /// Follows until it is cancelled, or until the lease of a shared store is lost.
+    async fn follow_while_leading(
+        &self,
+        follower: Arc<Follower>,
+        cancel: &CancellationToken,
+    ) -> Result<(), LoopFailed> {
+        let _visible = self.following.set(&follower);
+        let stop = cancel.child_token();
+        let run = follower.run(&self.supervisor, stop.clone());
+        tokio::pin!(run);
+        tokio::select! {
+            ended = &mut run => ended,
+            () = follower.lease_lost() => {
+                stop.cancel();
+                run.await
             }
         }
+    }
+
+    /// Takes the lead. A job of this process may have it, because it polls for itself
+    /// until the site is followed, or another host, or the cluster may be away: then this
+    /// waits. `None` when it is to stop instead.
+    async fn take_lead(&self, context: &JobContext) -> Result<Option<Follower>, JobError> {
+        let mut is_announced = false;
+        while !context.cancel.is_cancelled() {
+            let taken = context.cancel.run_until_cancelled(Follower::take_lead(self.replica.clone(), None));
+            let pause = match taken.await {
+                None => break,
+                Some(Ok(follower)) => return Ok(Some(follower)),
+                Some(Err(SyncError::State(StateError::Locked { .. }))) if self.replica.state().is_led_here().await => {
+                    LOOK_FOR_LEAD_EVERY
+                }
+                Some(Err(error @ (SyncError::NotLeader(_) | SyncError::Cluster(_)))) => {
+                    if !is_announced {
+                        is_announced = true;
+                        tracing::warn!(reason = %error, "this process waits to lead");
+                    }
+                    self.replica.lease().map_or(LOOK_FOR_LEAD_EVERY, ClusterLease::look_interval)
+                }
+                Some(Err(error)) => return Err(error.into()),
+            };
+            context.cancel.run_until_cancelled(tokio::time::sleep(pause)).await;
+        }
+        Ok(None)
     }
 
     /// Imports what of these types is not complete and applies what the event log
@@ -384,7 +434,7 @@ fn site_class(error: &shotgun::Error) -> ErrorClass {
 
 fn store_class(kind: StoreErrorKind) -> ErrorClass {
     match kind {
-        StoreErrorKind::Unavailable | StoreErrorKind::Locked => ErrorClass::Unavailable,
+        StoreErrorKind::Unavailable | StoreErrorKind::Locked | StoreErrorKind::NotLeader => ErrorClass::Unavailable,
         StoreErrorKind::Unsupported | StoreErrorKind::UnknownType => ErrorClass::Invalid,
         _ => ErrorClass::Store,
     }
@@ -412,6 +462,7 @@ impl From<SyncError> for JobError {
             SyncError::Site(error) => site_class(error),
             SyncError::Store(error) => store_class(error.kind()),
             SyncError::State(error) => state_class(error),
+            SyncError::NotLeader(_) | SyncError::Cluster(_) => ErrorClass::Unavailable,
             _ => ErrorClass::Internal,
         };
         Self::new(class, error.to_string())

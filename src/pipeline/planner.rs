@@ -89,6 +89,8 @@ pub enum SkipReason {
     GroupBusy(String),
     /// Another process of the data directory runs it, or one of this group.
     OtherProcess(Option<String>),
+    /// Another host leads, and runs it.
+    NotLeader(String),
     /// A newer occurrence took its place in the queue.
     Superseded,
     /// The pipeline is paused.
@@ -105,6 +107,7 @@ impl SkipReason {
             SkipReason::Running => "running",
             SkipReason::GroupBusy(_) | SkipReason::OtherProcess(Some(_)) => "group_busy",
             SkipReason::OtherProcess(None) => "running",
+            SkipReason::NotLeader(_) => "not_leader",
             SkipReason::Superseded => "superseded",
             SkipReason::Paused => "paused",
             SkipReason::Blackout(_) => "blackout",
@@ -120,6 +123,7 @@ impl fmt::Display for SkipReason {
             SkipReason::GroupBusy(other) => write!(f, "`{other}` of the same group runs"),
             SkipReason::OtherProcess(None) => f.write_str("another process runs it"),
             SkipReason::OtherProcess(Some(group)) => write!(f, "another process runs one of the group `{group}`"),
+            SkipReason::NotLeader(words) => f.write_str(words),
             SkipReason::Superseded => f.write_str("a newer occurrence took its place"),
             SkipReason::Paused => f.write_str("it is paused"),
             SkipReason::Blackout(name) => write!(f, "the blackout `{name}` was too long for its catch_up_window"),

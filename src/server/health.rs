@@ -124,6 +124,12 @@ fn findings(status: &StatusSnapshot) -> Vec<Finding> {
         let text = "The site refuses the script of sgcache: check `shotgun.script` and `shotgun.key`.".to_owned();
         find(Level::Bad, "denied", text, sync.failing_since);
     }
+    if let Some(waiting) = &status.waiting {
+        // A process that knows no leader should be one.
+        let level = if waiting.holder.is_some() { Level::Busy } else { Level::Warn };
+        find(level, "not_leader", format!("Waiting to lead: {}.", waiting.message), None);
+        return findings;
+    }
     for ty in status.types.iter().filter(|ty| ty.state == TypeState::Unhealthy) {
         find(Level::Bad, "type_unhealthy", format!("{}: {}", ty.entity_type, type_message(ty)), None);
     }

@@ -32,7 +32,7 @@ pub use listen::{BindError, Bound};
 pub use ops::{Ops, RunsQuery, TriggerRefused, TriggerRequest};
 pub use status::{
     ImportProgress, LagPoint, Ledger, PassCount, PipelineStatus, Reason, RunSummary, Serving, StatusSnapshot,
-    StoreStatus, SyncStatus, TypeState, TypeStatus, readiness,
+    StoreStatus, SyncStatus, TypeState, TypeStatus, WaitingStatus, readiness,
 };
 pub use stream::BodyCut;
 pub use tls::Tls;

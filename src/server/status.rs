@@ -53,6 +53,9 @@ pub struct StatusSnapshot {
     /// per problem; `None` while they are in use.
     #[serde(default)]
     pub config_problem: Option<String>,
+    /// Why it does not lead, where several hosts share the store; `None` while it does.
+    #[serde(default)]
+    pub waiting: Option<WaitingStatus>,
     /// The event loop.
     pub sync: SyncStatus,
     /// The loops of the process.
@@ -86,6 +89,7 @@ impl StatusSnapshot {
             serving: None,
             ledger: None,
             config_problem: None,
+            waiting: None,
             sync: SyncStatus::default(),
             loops: Vec::new(),
             types: Vec::new(),
@@ -101,6 +105,15 @@ impl StatusSnapshot {
         self.reasons = readiness(self);
         self.ready = self.reasons.is_empty();
     }
+}
+
+/// Why a process does not lead, although it would.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WaitingStatus {
+    /// Who leads: host, process, data directory, and since when; `None` where that is not known.
+    pub holder: Option<String>,
+    /// The reason, for a person.
+    pub message: String,
 }
 
 /// How old an answer of the read proxy may be.
@@ -372,7 +385,7 @@ pub struct StoreStatus {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reason {
     /// Stable word: `store_down`, `type_not_live`, `never_polled`, `poll_failing`, `no_types`,
-    /// `loop_down`, `not_writable`.
+    /// `loop_down`, `not_writable`, `not_leader`.
     pub code: String,
     /// What it is about, for example the entity type.
     pub subject: String,
@@ -397,6 +410,11 @@ pub fn readiness(status: &StatusSnapshot) -> Vec<Reason> {
     }
     for one in status.loops.iter().filter(|one| one.state != LoopState::Running) {
         because("loop_down", &one.name, loop_message(one));
+    }
+    if let Some(waiting) = &status.waiting {
+        because("not_leader", waiting.holder.as_deref().unwrap_or(&status.store.kind), waiting.message.clone());
+        // What is not complete or not read here follows from that.
+        return reasons;
     }
     if status.types.is_empty() {
         because("no_types", "entityConfig", "no entity type is configured".into());

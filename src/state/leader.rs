@@ -12,6 +12,8 @@ use crate::private_files;
 
 /// The bits of a read version below its epoch.
 const EPOCH_SHIFT: u32 = 40;
+/// Where the name of the data directory is kept.
+const MEMBER: &str = "cluster/member";
 
 /// The right to follow the site; given back when it is dropped.
 #[derive(Debug)]
@@ -61,6 +63,32 @@ impl State {
             Ok(transaction.query_row(sql, [floor], |row| row.get(0))?)
         })
         .await
+    }
+
+    /// Enters an epoch that was reserved for this data directory, unless a higher one has
+    /// begun: no read gets a version of an earlier one any more.
+    pub async fn enter_epoch(&self, epoch: i64) -> Result<()> {
+        self.write(move |transaction| {
+            let sql = "UPDATE stream SET epoch = ?1, seq = 0 WHERE epoch < ?1";
+            transaction.execute(sql, [epoch])?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Returns the random name by which this data directory is known among those that
+    /// share a cluster; the first call gives it one.
+    pub async fn member_name(&self) -> Result<String> {
+        let fresh = format!("\"{}\"", ulid::Ulid::new());
+        let name: String = self
+            .write(move |transaction| {
+                let sql = "INSERT INTO kept (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO NOTHING";
+                transaction.execute(sql, [MEMBER, &fresh])?;
+                let sql = "SELECT value FROM kept WHERE name = ?1";
+                Ok(transaction.query_row(sql, [MEMBER], |row| row.get(0))?)
+            })
+            .await?;
+        Ok(name.trim_matches('"').to_owned())
     }
 
     /// Returns the version of the newest read.

@@ -33,6 +33,8 @@ pub enum StoreErrorKind {
     Full,
     /// The store says no: lost rights, a write block, a read-only file.
     Refused,
+    /// Another process leads, and it alone writes; this one may only read.
+    NotLeader,
     /// The store was written by a newer version of this program.
     Newer,
     /// The stored data are damaged; rebuild them from the site.
@@ -51,6 +53,7 @@ impl StoreErrorKind {
             Self::Locked => "locked",
             Self::Full => "full",
             Self::Refused => "refused",
+            Self::NotLeader => "not_leader",
             Self::Newer => "newer",
             Self::Corrupt => "corrupt",
             Self::Fault => "fault",

@@ -51,7 +51,7 @@ fn reason(kind: StoreErrorKind) -> &'static str {
     match kind {
         StoreErrorKind::Unavailable | StoreErrorKind::Locked => "unavailable",
         StoreErrorKind::Full => "full",
-        StoreErrorKind::Refused => "refused",
+        StoreErrorKind::Refused | StoreErrorKind::NotLeader => "refused",
         _ => "other",
     }
 }

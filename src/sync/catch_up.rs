@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::follower::Lead;
 use super::{Replica, Result, SyncError};
 use crate::state::StateError;
 
@@ -27,14 +28,14 @@ impl Replica {
         let started = self.state().stream().await?.polls_started;
         let (mut target, mut polled) = (None, None);
         loop {
-            match self.state().lead().await {
+            match Lead::take(self, false).await {
                 Ok(lead) => {
                     let worked = self.work_towards(started, &mut polled).await;
                     drop(lead);
                     worked?;
                 }
-                Err(StateError::Locked { .. }) => {}
-                Err(error) => return Err(error.into()),
+                Err(SyncError::State(StateError::Locked { .. })) => {}
+                Err(error) => return Err(error),
             }
             if self.has_reached(started, &mut target).await? {
                 return Ok(());

@@ -3,6 +3,7 @@
 //! | index | document | who writes it |
 //! |---|---|---|
 //! | `{prefix}-follow` | `leader`: how fresh every type is | the leader, several times a second |
+//! | | `lease`: who leads (`lease_document`) | the leader, every few seconds |
 //! | `{prefix}-marks` | keys that a write through another process touched | that process; the leader takes it away |
 //!
 //! The status has the version of a read of the leader, so that of two leaders the
@@ -111,6 +112,15 @@ impl ClusterChannel {
         Self { client, follow: format!("{prefix}-follow"), marks: format!("{prefix}-marks") }
     }
 
+    pub(super) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Returns the index in which the leader speaks to other processes.
+    pub(super) fn follow_index(&self) -> &str {
+        &self.follow
+    }
+
     /// Makes the indices that are missing.
     ///
     /// # Errors
@@ -118,12 +128,12 @@ impl ClusterChannel {
     /// [`ClusterError::NotOurs`] where one of that name is somebody else's.
     pub async fn prepare(&self) -> Result<()> {
         let follow = json!({"leader": {"type": "keyword"}, "now": {"type": "long"},
-            "standing": {"type": "object", "enabled": false}});
+            "standing": {"type": "object", "enabled": false}, "lease": {"type": "object", "enabled": false}});
         let marks = json!({"keys": {"type": "keyword", "index": false, "doc_values": false}});
         for (index, properties) in [(&self.follow, follow), (&self.marks, marks)] {
             let body = json!({
                 "settings": {"number_of_shards": 1, "auto_expand_replicas": "0-1"},
-                "mappings": {"dynamic": "strict", "_meta": {"sgcache": {"board": true}}, "properties": properties},
+                "mappings": mappings_of(&properties),
             });
             let created = self.client.send(&Call::put(format!("/{index}")).json(&body).accept(&[400])).await?;
             if created.is_success() {
@@ -138,6 +148,9 @@ impl ClusterChannel {
                     false => created.into_error().into(),
                 });
             }
+            // An earlier version may have made it with fewer fields.
+            let call = Call::put(format!("/{index}/_mapping"));
+            self.client.send(&call.json(&mappings_of(&properties))).await?;
         }
         Ok(())
     }
@@ -215,6 +228,9 @@ impl ClusterChannel {
             let marks: Vec<_> = marks.map(|key| MarkRequest::new(key, Kinds::WRITE)).collect();
             let now = replica.now();
             replica.state().mark(&marks, now).await?;
+            if !replica.may_write() {
+                return Ok(false);
+            }
             let gone = Call::delete(format!("/{}/_doc/{}", self.marks, hit.id)).param("refresh", true).accept(&[404]);
             self.client.send(&gone).await?;
         }
@@ -228,20 +244,22 @@ impl ClusterChannel {
         let mut ready = false;
         while !stop.is_cancelled() {
             beat(ROUND_BOUND).await;
-            let told = async {
+            let published = async {
                 if !ready {
                     self.prepare().await?;
                     ready = true;
                 }
-                // Whoever was replaced must not take away what is meant for the new leader.
+                // A replaced leader must not take away what is meant for the new one.
                 if self.publish_status(replica, leader, &mut last).await? && self.consume_invalidations(replica).await?
                 {
                     poke();
                 }
                 Ok::<(), ClusterError>(())
             };
-            if let Err(error) = told.await {
-                tracing::warn!(%error, "other hosts cannot be told how fresh the cache is");
+            if replica.may_write()
+                && let Err(error) = published.await
+            {
+                tracing::warn!(%error, "the status of the leader could not be published");
             }
             tokio::select! {
                 () = tokio::time::sleep(LOOK_EVERY) => {}
@@ -266,7 +284,7 @@ impl ClusterChannel {
         let notice = LeaderStatus { leader: leader.to_owned(), now: replica.now(), standing };
         let heard = self.publish(&notice, version).await?;
         if !heard {
-            tracing::warn!("another process leads: what this one says is not heard");
+            tracing::warn!("not the leader any more; status not published");
         }
         *last = Some(Published { standing: told, at: Instant::now(), heard });
         Ok(heard)
@@ -279,6 +297,10 @@ struct Published {
     at: Instant,
     /// Whether no newer leader had written.
     heard: bool,
+}
+
+fn mappings_of(properties: &Value) -> Value {
+    json!({"dynamic": "strict", "_meta": {"sgcache": {"board": true}}, "properties": properties})
 }
 
 fn key_of(text: &str) -> Option<EntityRef> {

@@ -7,6 +7,8 @@ use crate::shotgun;
 use crate::state::StateError;
 use crate::store::{StoreError, StoreErrorKind};
 
+use super::cluster::ClusterError;
+use super::lease::NotLeader;
 use super::steps::Stopped;
 
 /// Why a step of sync failed. What was committed before stays; the same step can
@@ -22,6 +24,12 @@ pub enum SyncError {
     /// The state failed.
     #[error(transparent)]
     State(#[from] StateError),
+    /// Another process leads and alone writes to the cluster.
+    #[error(transparent)]
+    NotLeader(Box<NotLeader>),
+    /// The cluster gave no answer about its leader.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
     /// The data directory belongs to another site.
     #[error("this data directory follows {known}, not {configured}: use another data_dir, or restore shotgun.site")]
     OtherSite {

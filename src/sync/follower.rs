@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 use super::import::Progress;
+use super::lease::LeaseGuard;
 use super::maintenance::MaintenanceSchedule;
 use super::{Fetched, PollStatus, Polled, Replica, Result, Status};
 use crate::state::{LeaderLock, SiteTime};
@@ -17,7 +18,7 @@ use crate::supervisor::Loop;
 /// Follows the site; at most one per data directory.
 pub struct Follower {
     pub(super) replica: Replica,
-    _lock: LeaderLock,
+    lead: Lead,
     pub(super) progress: Option<Progress>,
     /// Whether the site has shown that its event log can be continued.
     pub(super) checked: watch::Sender<bool>,
@@ -29,6 +30,26 @@ pub struct Follower {
     /// Wakes the poll loop: a caller waits for what it will read.
     pub(super) poked: Notify,
     stepped: tokio::sync::Mutex<MaintenanceSchedule>,
+}
+
+/// The right to follow the site for a data directory, and to write to its store.
+pub(super) struct Lead {
+    /// Given back last: what shares the data directory waits for it.
+    lease: Option<LeaseGuard>,
+    _lock: LeaderLock,
+}
+
+impl Lead {
+    /// Takes both; `new_epoch` begins an epoch of versions where the store is shared.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::state::StateError::Locked`] or [`super::SyncError::NotLeader`] when
+    /// another process has one of them.
+    pub(super) async fn take(replica: &Replica, new_epoch: bool) -> Result<Self> {
+        let lock = replica.state().lead().await?;
+        Ok(Self { lease: replica.acquire_lease(new_epoch).await?, _lock: lock })
+    }
 }
 
 /// What a single step did.
@@ -46,12 +67,13 @@ impl Follower {
     ///
     /// # Errors
     ///
-    /// [`crate::state::StateError::Locked`] when another process leads;
+    /// [`crate::state::StateError::Locked`] or [`super::SyncError::NotLeader`] when
+    /// another process leads, on this host or on another one;
     /// [`super::SyncError::OtherSite`] when the directory belongs to another site.
     pub async fn start_up(replica: Replica, progress: Option<Progress>) -> Result<Self> {
-        let lock = replica.state().lead().await?;
+        let lead = Lead::take(&replica, true).await?;
         replica.check_stream().await?;
-        Self::lead(replica, lock, progress, true).await
+        Self::lead(replica, lead, progress, true).await
     }
 
     /// Does the same without the site: [`Follower::run`] checks the event log as soon
@@ -61,12 +83,12 @@ impl Follower {
     ///
     /// As [`Follower::start_up`].
     pub async fn take_lead(replica: Replica, progress: Option<Progress>) -> Result<Self> {
-        let lock = replica.state().lead().await?;
+        let lead = Lead::take(&replica, true).await?;
         replica.check_site().await?;
-        Self::lead(replica, lock, progress, false).await
+        Self::lead(replica, lead, progress, false).await
     }
 
-    async fn lead(replica: Replica, lock: LeaderLock, progress: Option<Progress>, checked: bool) -> Result<Self> {
+    async fn lead(replica: Replica, lead: Lead, progress: Option<Progress>, checked: bool) -> Result<Self> {
         replica.metrics().leader.active.set(1.0);
         // Before the versions in the store count for anything.
         replica.check_store(true).await?;
@@ -81,7 +103,7 @@ impl Follower {
         replica.forget_untracked().await?;
         Ok(Self {
             replica,
-            _lock: lock,
+            lead,
             progress,
             checked: watch::Sender::new(checked),
             poll_status: Mutex::default(),
@@ -95,6 +117,15 @@ impl Follower {
     /// Returns what is followed.
     pub fn replica(&self) -> &Replica {
         &self.replica
+    }
+
+    /// Waits until the right to write to a shared store is lost; for ever where it is
+    /// not shared.
+    pub async fn lease_lost(&self) {
+        match &self.lead.lease {
+            Some(lease) => lease.lost().await,
+            None => std::future::pending().await,
+        }
     }
 
     /// Makes the loop poll and fetch at once: something was written.

@@ -1,10 +1,12 @@
 //! The site, the store and the state as one.
 
 use std::sync::atomic::AtomicU32;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use tokio::sync::{OnceCell, Semaphore};
 
+use super::lease::{ClusterLease, Leadership, LeaseGuard};
+use super::lease_document::configured_types;
 use super::recheck::Unprovable;
 use super::schema_drift::Followed;
 use super::steps::Steps;
@@ -35,6 +37,8 @@ struct Inner {
     lost_marks: AtomicU32,
     /// Set once the versions of this process are above those in the store.
     versions: OnceCell<()>,
+    /// Where the store is a cluster's: who of those that share it may write.
+    lease: OnceLock<ClusterLease>,
 }
 
 impl Replica {
@@ -78,7 +82,34 @@ impl Replica {
             unprovable,
             lost_marks,
             versions: OnceCell::new(),
+            lease: OnceLock::new(),
         }))
+    }
+
+    /// Shares the store with other hosts from now on: a lease says which of them writes.
+    #[must_use]
+    pub fn sharing(self, lease: ClusterLease) -> Self {
+        lease.set_configured(configured_types(&self.configured()));
+        // Fails only where the replica has one already.
+        let _ = self.0.lease.set(lease);
+        self
+    }
+
+    /// Returns the lease of a store that is shared with other hosts.
+    pub fn lease(&self) -> Option<&ClusterLease> {
+        self.0.lease.get()
+    }
+
+    /// Tells whether this process may write to the store now.
+    pub fn may_write(&self) -> bool {
+        self.lease().is_none_or(ClusterLease::is_held)
+    }
+
+    /// Takes the right to write to the store, with a new epoch of versions if asked for;
+    /// `None` where it is not shared.
+    pub(super) async fn acquire_lease(&self, new_epoch: bool) -> Result<Option<LeaseGuard>> {
+        let Some(lease) = self.lease() else { return Ok(None) };
+        Ok(Some(lease.acquire(self.state(), self.store().as_ref(), new_epoch).await?))
     }
 
     /// Returns the client of the site.
@@ -124,6 +155,9 @@ impl Replica {
     /// Follows other layouts from now on; [`super::Follower`] brings the store in
     /// line with its next step.
     pub fn set_layouts(&self, layouts: Vec<TypeLayout>) {
+        if let Some(lease) = self.lease() {
+            lease.set_configured(configured_types(&layouts));
+        }
         self.followed_mut(|followed| *followed = Followed::new(layouts));
     }
 
@@ -168,6 +202,10 @@ impl Replica {
 
     /// Starts a new epoch of versions: what another process has not written yet loses.
     pub(super) async fn begin_epoch(&self) -> Result<i64> {
+        if self.lease().is_some() {
+            // The lease has reserved it.
+            return Ok(self.state().stream().await?.epoch);
+        }
         let highest = self.store().highest_version().await?;
         let epoch = self.state().begin_epoch(highest.0).await?;
         self.0.versions.get_or_init(|| async {}).await;
@@ -177,6 +215,14 @@ impl Replica {
     /// Takes the version of a read. Before the first one it makes sure that the store
     /// has none that is higher: the state may be lost, or older than the store.
     pub(super) async fn begin_read(&self, entity_type: &EntityType) -> Result<Ticket> {
+        if let Some(lease) = self.lease() {
+            // The epochs of the lease are above those in the store, and no version may be
+            // above the lease.
+            return match lease.leadership() {
+                Leadership::Here => Ok(self.state().begin_read(entity_type, self.now()).await?),
+                Leadership::Elsewhere(why) => Err(SyncError::NotLeader(Box::new(why))),
+            };
+        }
         let above = || async {
             let highest = self.store().highest_version().await?;
             if highest.0 > self.state().newest_version().await? {

@@ -282,6 +282,10 @@ impl Replica {
     async fn suppress(&self, read: &Written<'_>, sorted: &mut Sorted) -> Result<()> {
         let ids: Vec<i64> = sorted.rows.iter().map(|row| row.key().id).collect();
         let safe = if read.suppress { self.state().may_suppress(&read.ticket, &ids).await? } else { BTreeMap::new() };
+        // In a shared store a write of an earlier leader may still arrive, and would win over
+        // a row that only the present one knows to be unchanged.
+        let epoch = self.lease().map(|_| ReadVersion(read.ticket.rv).epoch());
+        let is_own = |meta: &RowMeta| epoch.is_none_or(|epoch| ReadVersion(meta.rv).epoch() == epoch);
         // A revived row may be the same as before its retirement, which no read has to have
         // seen, while rows that link to it were read meanwhile and lost the link.
         let revived: BTreeSet<i64> =
@@ -290,7 +294,7 @@ impl Replica {
             let id = row.key().id;
             let same =
                 |meta: &RowMeta| meta.hash == row.hash() && meta.state == row.state() && meta.name == name_hash(row);
-            if safe.get(&id).is_some_and(same) && !revived.contains(&id) {
+            if safe.get(&id).is_some_and(|meta| is_own(meta) && same(meta)) && !revived.contains(&id) {
                 sorted.unchanged.insert(id);
             } else {
                 sorted.put.push(index);

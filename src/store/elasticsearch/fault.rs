@@ -8,6 +8,9 @@ use crate::elastic::{Error, ErrorKind};
 impl From<Error> for StoreError {
     fn from(error: Error) -> Self {
         let text = error.to_string();
+        if error.kind() == ErrorKind::ReadOnly {
+            return Self::new(StoreErrorKind::NotLeader, text);
+        }
         let kind = match error.kind() {
             // Some studios forbid what scans the term dictionary; the site can answer it.
             ErrorKind::Refused if text.contains("search.allow_expensive_queries") => StoreErrorKind::Unsupported,

@@ -93,8 +93,18 @@ impl ElasticsearchStore {
     ///
     /// See [`ElasticsearchStore::open`].
     pub async fn open_shaped(settings: &Settings, prefix: &str, shape: IndexShape) -> Result<Self> {
+        Self::open_with(Client::new(settings)?, prefix, shape).await
+    }
+
+    /// The same with a client that may have a guard: whatever would change an index is
+    /// asked of it first, and refused as [`StoreErrorKind::NotLeader`].
+    ///
+    /// # Errors
+    ///
+    /// See [`ElasticsearchStore::open`].
+    pub async fn open_with(client: Client, prefix: &str, shape: IndexShape) -> Result<Self> {
         let inner = Inner {
-            client: Client::new(settings)?,
+            client,
             names: Names::new(prefix),
             shape,
             types: types::Known::default(),
