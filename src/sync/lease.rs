@@ -284,19 +284,30 @@ impl ClusterLease {
         if self.0.held.lock().upgrade().is_some() {
             return;
         }
-        let Some((revision, document)) = self.view().written.take() else { return };
-        if document.owner != self.0.owner || document.released {
-            return;
-        }
-        let released = LeaseDocument { released: true, ..document };
-        let write = self.0.channel.write_lease(&released, Some(revision));
-        let problem = match tokio::time::timeout(self.0.length / PARTS, write).await {
-            // Without a revision another process has it.
-            Ok(Ok(written)) => return tracing::info!(is_ours = written.is_some(), "the lease is given back"),
+        let Some(written) = self.view().written.take() else { return };
+        let problem = match tokio::time::timeout(self.0.length / PARTS, self.write_release(written)).await {
+            Ok(Ok(())) => return,
             Ok(Err(error)) => error.to_string(),
             Err(_) => "no answer".to_owned(),
         };
         tracing::warn!(problem, length = ?self.0.length, "the lease could not be given back: others wait for its length");
+    }
+
+    async fn write_release(&self, written: (Revision, LeaseDocument)) -> Result<()> {
+        let mut known = Some(written);
+        while let Some((revision, document)) = known {
+            if document.owner != self.0.owner || document.released {
+                break;
+            }
+            let released = LeaseDocument { released: true, ..document };
+            if self.0.channel.write_lease(&released, Some(revision)).await?.is_some() {
+                tracing::info!("the lease is given back");
+                break;
+            }
+            // A job beside this process may have renewed it since.
+            known = self.0.channel.read_lease().await?;
+        }
+        Ok(())
     }
 
     fn view(&self) -> MutexGuard<'_, View> {

@@ -22,6 +22,8 @@ pub enum Fault {
     LoseReply,
     /// Forwards, and breaks the connection in the middle of the reply.
     CutReply,
+    /// Forwards once the value is true, as a network that delays a packet.
+    Hold(tokio::sync::watch::Receiver<bool>),
     /// Never answers.
     Hang,
     /// Takes the first operations out of a bulk request and answers 429 for them.
@@ -132,6 +134,12 @@ async fn handle(State(shared): State<Arc<Shared>>, request: Request) -> Response
             answer(status, &[], bytes)
         }
         Some(Fault::Answer { status, headers, body }) => answer(status, &headers, Bytes::from_static(body.as_bytes())),
+        Some(Fault::Hold(mut released)) => {
+            released.wait_for(|released| *released).await.expect("the test releases it");
+            let (status, bytes) = shared.forward(&parts, body).await;
+            shared.log.lock().unwrap().push(format!("held, then {status}: {}", String::from_utf8_lossy(&bytes)));
+            answer(status, &[], bytes)
+        }
         Some(Fault::LoseReply) => {
             shared.forward(&parts, body).await;
             broken(Bytes::new())

@@ -18,6 +18,7 @@ mod elastic_agreement;
 mod elastic_cluster;
 mod elastic_conformance;
 mod elastic_damage;
+mod elastic_lease;
 mod elastic_processes;
 mod elastic_proxy;
 mod elastic_secured;

@@ -142,7 +142,7 @@ fn wait_for_yellow(url: &str) {
 }
 
 /// Runs a future on a thread of its own, so that it works inside and outside of a runtime.
-fn blocking<T: Send>(future: impl Future<Output = T> + Send) -> T {
+pub fn blocking<T: Send>(future: impl Future<Output = T> + Send) -> T {
     std::thread::scope(|scope| {
         let run = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future);
         scope.spawn(run).join().expect("the request does not panic")

@@ -1,0 +1,263 @@
+//! Several daemons over one Elasticsearch: one leads, the others wait, and what a
+//! replaced leader still writes loses. What is right is what the simulated site holds.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use sgcache::sim::{Sim, SimHandle, SimSettings};
+use tokio::sync::watch;
+
+use crate::elastic_proxy::{Fault, Proxy};
+use crate::program::{Ended, Place, Running};
+use crate::servers::{TestIndices, blocking, elasticsearch};
+
+const SUITE: &str = "elastic_lease";
+/// Long enough that a busy machine renews it in time.
+const SHORT: &str = "4s";
+/// No test waits for its end.
+const LONG: &str = "600s";
+
+/// A host: a directory with the configuration, adapted to the cluster and the site.
+fn host(url: &str, indices: &TestIndices, site: &SimHandle, lease: &str) -> Place {
+    let place = Place::new();
+    let prefix = indices.prefix();
+    let store =
+        format!("store:\n  kind: elasticsearch\n  url: {url}\n  prefix: {prefix}\n  replicas: 0\n  lease: {lease}");
+    place.edit("config.yaml", "store:\n  kind: embedded", &store);
+    place.edit("config.yaml", &place.site, &site.url().replace("http://", ""));
+    place
+}
+
+async fn site() -> SimHandle {
+    Sim::start(SimSettings { entities: 800, ..Default::default() }).await.expect("a site")
+}
+
+/// Starts a daemon that is to wait, and waits until it says for which process.
+fn waiting(host: &Place, leader: &Running) -> Running {
+    let running = host.start(&["pipelines", "run"]);
+    waits_for(host, leader);
+    running
+}
+
+fn waits_for(host: &Place, leader: &Running) {
+    let holder = format!("process {} in ", leader.pid());
+    host.until("/readyz", |status, body| status == 503 && body.contains("not_leader") && body.contains(&holder));
+}
+
+fn leads(host: &Place) {
+    host.until("/readyz", |status, _| status == 200);
+}
+
+/// Asks until it is so.
+fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(120);
+    while !is_so() {
+        assert!(Instant::now() < deadline, "{what}");
+    }
+}
+
+/// Waits until the rows in the cluster are those of the site; changes of the site may be told
+/// in another order than they were made.
+fn becomes_equal(url: &str, indices: &TestIndices, site: &SimHandle) {
+    until("the cluster never equals the site", || codes_of_cluster(url, indices) == codes_of_site(site));
+}
+
+fn ids(site: &SimHandle) -> Vec<i64> {
+    codes_of_site(site).into_keys().collect()
+}
+
+fn codes_of_site(site: &SimHandle) -> BTreeMap<i64, String> {
+    let shots = site.site().read("Shot", &json!([]), &["code"]).expect("shots");
+    shots.iter().map(|shot| code(&shot["id"], &shot["code"])).collect()
+}
+
+fn codes_of_cluster(url: &str, indices: &TestIndices) -> BTreeMap<i64, String> {
+    hits(url, indices).iter().map(|hit| code(&hit["_source"]["id"], &hit["_source"]["code"])).collect()
+}
+
+/// Returns the epoch in which a row was written.
+fn epoch(url: &str, indices: &TestIndices, id: i64) -> i64 {
+    let hits = hits(url, indices);
+    let hit = hits.iter().find(|hit| hit["_source"]["id"] == id).expect("the row");
+    hit["_version"].as_i64().expect("a version") >> 40
+}
+
+/// Asks the cluster itself, past every process of ours.
+fn hits(url: &str, indices: &TestIndices) -> Vec<Value> {
+    let index = format!("{url}/{}", indices.name("entity-shot"));
+    let found: Value = blocking(async move {
+        let client = reqwest::Client::new();
+        let refreshed = client.post(format!("{index}/_refresh")).send().await.expect("an answer");
+        refreshed.error_for_status().expect("refreshed");
+        let found = client.get(format!("{index}/_search?size=1000&version=true")).send().await.expect("an answer");
+        found.json().await.expect("JSON")
+    });
+    found["hits"]["hits"].as_array().expect("hits").clone()
+}
+
+fn code(id: &Value, code: &Value) -> (i64, String) {
+    (id.as_i64().expect("an id"), code.as_str().expect("a code").to_owned())
+}
+
+fn rename(site: &SimHandle, id: i64, code: &str) {
+    site.site().update("Shot", id, json!({ "code": code })).expect("an update");
+}
+
+fn refused(ended: Ended, leader: &Running) {
+    let holder = format!("process {} in ", leader.pid());
+    ended.expect_code(69).says(&["another process leads and alone writes to the cluster", &holder]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_daemon_waits_and_takes_over_from_one_that_was_killed() {
+    let Some(url) = elasticsearch(SUITE) else { return };
+    let (indices, site) = (TestIndices::new(url), site().await);
+    let [one, two] = [(); 2].map(|()| host(url, &indices, &site, SHORT));
+    tokio::task::block_in_place(|| {
+        let first = one.daemon();
+        let second = waiting(&two, &first);
+        two.until("/livez", |status, _| status == 200);
+        let status = two.run(&["status"]).expect_code(0).stdout;
+        assert!(status.contains("Waiting to lead") && status.contains(&format!("process {}", first.pid())), "{status}");
+        for job in [&["import"][..], &["rebuild", "Shot"], &["validateData", "--repair"]] {
+            refused(two.run(&[&["job"], job].concat()), &first);
+        }
+
+        first.kill();
+        let id = ids(&site)[0];
+        rename(&site, id, "while no process leads");
+        leads(&two);
+        rename(&site, ids(&site)[1], "under the new leader");
+        becomes_equal(url, &indices, &site);
+        let third = waiting(&one, &second);
+        assert_eq!(third.terminate().0, Some(0));
+        let (code, log) = second.terminate();
+        assert_eq!((code, log.matches("this process waits to lead").count()), (Some(0), 1), "{log}");
+    });
+    assert_eq!(codes_of_cluster(url, &indices), codes_of_site(&site));
+    site.shutdown().await;
+}
+
+/// The row goes there and back while the old leader hangs: the new one finds it as it
+/// knows it, and the write of the old one, which shows the state between, arrives last.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_stopped_leader_still_writes_after_a_take_over_loses() {
+    let Some(url) = elasticsearch(SUITE) else { return };
+    let (indices, site, proxy) = (TestIndices::new(url), site().await, Proxy::before(url).await);
+    let (old, new) = (host(&proxy.url, &indices, &site, SHORT), host(url, &indices, &site, SHORT));
+    let shot = ids(&site)[0];
+    let code = codes_of_site(&site)[&shot].clone();
+    let (release, held) = watch::channel(false);
+    let (zombie, leader) = tokio::task::block_in_place(|| {
+        let before = new.daemon();
+        assert_eq!(before.terminate().0, Some(0));
+        let zombie = old.daemon();
+        let leader = waiting(&new, &zombie);
+        becomes_equal(url, &indices, &site);
+        let epoch_before = epoch(url, &indices, shot);
+        proxy.plan("_bulk", 1, Fault::Hold(held));
+        rename(&site, shot, "for a moment");
+        until("nothing is written", || proxy.log().iter().any(|line| line.contains("Hold")));
+        zombie.signal("STOP");
+        rename(&site, shot, &code);
+        leads(&new);
+        until("the new leader leaves the row unwritten", || epoch(url, &indices, shot) > epoch_before);
+        (zombie, leader)
+    });
+
+    release.send(true).expect("the proxy waits");
+    tokio::task::block_in_place(|| {
+        until("the write never arrives", || proxy.log().iter().any(|line| line.contains("held, then")));
+    });
+    assert_eq!(codes_of_cluster(url, &indices), codes_of_site(&site), "{:?}", proxy.log().last());
+
+    tokio::task::block_in_place(|| {
+        zombie.signal("CONT");
+        waits_for(&old, &leader);
+        rename(&site, ids(&site)[1], "after the wake");
+        becomes_equal(url, &indices, &site);
+        let (code, log) = zombie.terminate();
+        assert_eq!((code, log.matches("the lease is lost").count()), (Some(0), 1), "{log}");
+        assert_eq!(leader.terminate().0, Some(0));
+    });
+    assert_eq!(codes_of_cluster(url, &indices), codes_of_site(&site));
+    site.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_ends_in_order_is_replaced_at_once() {
+    let Some(url) = elasticsearch(SUITE) else { return };
+    let (indices, site) = (TestIndices::new(url), site().await);
+    let [one, two] = [(); 2].map(|()| host(url, &indices, &site, LONG));
+    tokio::task::block_in_place(|| {
+        // A job without a daemon leads for itself, and gives the lease back.
+        one.run(&["job", "import", "Shot"]).expect_code(0);
+        let first = two.daemon();
+        let second = waiting(&one, &first);
+        // Beside the daemon of their own data directory, jobs share its lease.
+        two.run(&["job", "rebuild", "Shot"]).expect_code(0);
+        assert_eq!(first.terminate().0, Some(0));
+        leads(&one);
+        // A crash leaves the lease to its data directory, where no process can hold it any more.
+        second.kill();
+        let third = one.daemon();
+        assert_eq!(third.terminate().0, Some(0));
+    });
+    site.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_with_other_entity_configs_is_refused_while_the_leader_lives() {
+    let Some(url) = elasticsearch(SUITE) else { return };
+    let (indices, site) = (TestIndices::new(url), site().await);
+    let [one, two] = [(); 2].map(|()| host(url, &indices, &site, SHORT));
+    two.edit("entityConfig/Shot.json", "\"cut_duration\": {},", "");
+    std::fs::remove_file(two.path("entityConfig/Step.json")).expect("a file");
+    tokio::task::block_in_place(|| {
+        let leader = one.daemon();
+        let (code, said) = two.start(&["pipelines", "run"]).wait();
+        assert_eq!(code, Some(78), "{said}");
+        let words = ["`Shot`: field `cut_duration` is only there", "`Step` is only there", "entityConfig/"];
+        for word in words.into_iter().chain([format!("process {} in", leader.pid()).as_str()]) {
+            assert!(said.contains(word), "`{word}` is not in:\n{said}");
+        }
+        leads(&one);
+
+        // Without a leader the new configuration is taken over.
+        assert_eq!(leader.terminate().0, Some(0));
+        let leader = two.daemon();
+        let (code, said) = one.start(&["pipelines", "run"]).wait();
+        assert_eq!(code, Some(78), "{said}");
+        assert!(said.contains("`Shot`: field `cut_duration` is only here"), "{said}");
+        // Changed under the leader, the other host follows.
+        two.edit("entityConfig/Shot.json", "\"fields\": {", "\"fields\": {\n    \"cut_duration\": {},");
+        std::fs::copy(one.path("entityConfig/Step.json"), two.path("entityConfig/Step.json")).expect("a file");
+        leader.hang_up();
+        let second = until_waiting(&one, &leader);
+        assert_eq!(second.terminate().0, Some(0));
+        assert_eq!(leader.terminate().0, Some(0));
+    });
+    site.shutdown().await;
+}
+
+/// Starts a daemon until it is let wait: until the leader says with its lease what it has
+/// just taken over, it is refused.
+fn until_waiting(host: &Place, leader: &Running) -> Running {
+    loop {
+        let mut running = host.start(&["pipelines", "run"]);
+        let holder = format!("process {} in ", leader.pid());
+        let mut ended = false;
+        host.until("/readyz", |status, body| {
+            ended = running.has_ended();
+            ended
+                || (status == 503
+                    && body.contains(&holder)
+                    && body.contains("alone writes")
+                    && !body.contains("differ"))
+        });
+        if !ended {
+            return running;
+        }
+    }
+}
