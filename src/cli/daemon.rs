@@ -24,7 +24,7 @@ use super::task_series::labels;
 use crate::config::{Config, StoreSettings};
 use crate::metrics::Metrics;
 use crate::pipeline::{self, Command, Pipeline, TriggerError};
-use crate::proxy::{ApiListener, ApiListenerError, Leader, Parts, Proxy};
+use crate::proxy::{ApiListener, ApiListenerError, Leader, Parts, Proxy, Wake};
 use crate::report::{RunReport, Trigger, history};
 use crate::server::{Bound, Control, Ops, RunsQuery, TriggerRefused, TriggerRequest};
 use crate::state::{State, StateError};
@@ -282,12 +282,17 @@ async fn open(listener: ApiListener, engine: &Arc<Engine>) -> Result<[JoinHandle
         }
     };
     let online = &engine.online;
+    let wake: Wake = Arc::new(poke);
+    let leader = match &online.config.store {
+        StoreSettings::Embedded { .. } => Leader::Here(wake),
+        StoreSettings::Elasticsearch(settings) => Leader::Leased(wake, Arc::new(leadership::channel(settings)?)),
+    };
     let parts = Parts {
         replica: engine.replica.clone(),
         schema: online.schema.clone(),
         site: &online.config.shotgun.client(),
         settings: online.config.api.clone(),
-        leader: Leader::Here(Arc::new(poke)),
+        leader,
         access_log: Some(&online.config.data_dir),
         differences: differences(online, engine.delivery.as_deref()),
     };

@@ -57,6 +57,16 @@ pub enum Leader {
     Here(Wake),
     /// Another one, over the same cluster.
     Elsewhere(Arc<ClusterChannel>),
+    /// This process while it holds the lease of the cluster, else another one.
+    Leased(Wake, Arc<ClusterChannel>),
+}
+
+/// Where the leader is now.
+pub(super) enum LeaderPlace<'a> {
+    /// In this process.
+    Here(&'a Wake),
+    /// In another one.
+    Elsewhere(&'a Arc<ClusterChannel>),
 }
 
 /// What decisions depend on and what changes by itself.
@@ -65,7 +75,8 @@ pub(super) struct FreshnessTracker {
     settings: Arc<Settings>,
     leader: Leader,
     refetcher: Arc<Refetcher>,
-    /// With the version of the leader's notice; zero where this process leads.
+    /// With the version of the leader's notice, or of the newest read where this process
+    /// leads in turn with others; zero where it alone leads.
     status: watch::Sender<(i64, Arc<ReplicationStatus>)>,
     /// With the number of noticed changes that it holds, where that is known.
     schema: Mutex<(Arc<Schema>, Option<i64>)>,
@@ -91,8 +102,8 @@ impl FreshnessTracker {
     ) -> Result<Self, StateError> {
         let status = match &leader {
             Leader::Here(_) => replica.state().replication_status().await?,
-            // Until a notice of the leader was read, nothing is known.
-            Leader::Elsewhere(_) => ReplicationStatus::default(),
+            // Until a notice of the leader was read, or the lease was taken, nothing is known.
+            Leader::Elsewhere(_) | Leader::Leased(..) => ReplicationStatus::default(),
         };
         let tracked = replica.tracked();
         let catalogue = Arc::new(stored(tracked.layouts().map(|layout| &**layout)));
@@ -122,10 +133,10 @@ impl FreshnessTracker {
     ///
     /// When the state cannot be read.
     pub async fn restore(self: &Arc<Self>) -> Result<(), StateError> {
-        let Leader::Here(_) = &self.leader else {
+        if let Leader::Elsewhere(_) = &self.leader {
             self.restore_elsewhere();
             return Ok(());
-        };
+        }
         let state = self.replica.state();
         let keys = state.dirty_by_writes(MAX_RESTORED_KEYS).await?;
         let status = self.replication_status();
@@ -172,8 +183,13 @@ impl FreshnessTracker {
         &self.replica
     }
 
-    pub(super) fn leader(&self) -> &Leader {
-        &self.leader
+    /// Returns where the leader is now; with a lease that may change at any moment.
+    pub(super) fn leader_place(&self) -> LeaderPlace<'_> {
+        match &self.leader {
+            Leader::Here(wake) => LeaderPlace::Here(wake),
+            Leader::Leased(wake, _) if self.replica.may_write() => LeaderPlace::Here(wake),
+            Leader::Elsewhere(channel) | Leader::Leased(_, channel) => LeaderPlace::Elsewhere(channel),
+        }
     }
 
     pub(super) fn refetcher(&self) -> &Arc<Refetcher> {
@@ -182,7 +198,7 @@ impl FreshnessTracker {
 
     /// Makes the loop that follows the site go on at once after an outage.
     pub fn site_is_back(&self) {
-        if let Leader::Here(wake) = &self.leader {
+        if let LeaderPlace::Here(wake) = self.leader_place() {
             wake();
         }
     }
@@ -316,7 +332,7 @@ impl FreshnessTracker {
     /// Makes keys dirty, so that also a restart reads them again; returns the number of
     /// the last poll that may have been sent before.
     async fn make_dirty(&self, keys: &[EntityRef], unlisted: bool) -> i64 {
-        if let Leader::Elsewhere(_) = &self.leader {
+        if let LeaderPlace::Elsewhere(_) = self.leader_place() {
             return 0;
         }
         let made = self.try_make_dirty(keys, unlisted).await;
@@ -365,9 +381,9 @@ impl FreshnessTracker {
                 self.read_schema(status.schema_changes).await;
                 schema_read = Instant::now();
             }
-            let (busy, idle) = match &self.leader {
-                Leader::Here(_) => (BUSY_INTERVAL, IDLE_INTERVAL),
-                Leader::Elsewhere(_) => (CLUSTER_BUSY_INTERVAL, CLUSTER_IDLE_INTERVAL),
+            let (busy, idle) = match self.leader_place() {
+                LeaderPlace::Here(_) => (BUSY_INTERVAL, IDLE_INTERVAL),
+                LeaderPlace::Elsewhere(_) => (CLUSTER_BUSY_INTERVAL, CLUSTER_IDLE_INTERVAL),
             };
             let pause = if self.waiting.load(Ordering::SeqCst) > 0 { busy } else { idle };
             tokio::select! {
@@ -379,13 +395,24 @@ impl FreshnessTracker {
     }
 
     async fn refresh(&self) {
-        if let Leader::Elsewhere(channel) = &self.leader {
+        if let LeaderPlace::Elsewhere(channel) = self.leader_place() {
             return self.refresh_from(channel).await;
         }
-        match self.replica.state().replication_status().await {
-            Ok(status) => self.show(0, status),
+        match self.own_status().await {
+            Ok((version, status)) => self.show(version, status),
             Err(error) => tracing::warn!(%error, "the replication status could not be read"),
         }
+    }
+
+    async fn own_status(&self) -> Result<(i64, ReplicationStatus), StateError> {
+        let state = self.replica.state();
+        let version = match &self.leader {
+            // Before the status, as a leader does that publishes it: tasks that began to wait
+            // under another leader go on under this one.
+            Leader::Leased(..) => state.newest_version().await?,
+            Leader::Here(_) | Leader::Elsewhere(_) => 0,
+        };
+        Ok((version, state.replication_status().await?))
     }
 
     /// Reads what the leader published. What cannot be read grows old, and is then not

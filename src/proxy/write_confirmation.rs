@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::freshness::{FreshnessTracker, Leader};
+use super::freshness::{FreshnessTracker, LeaderPlace};
 use super::pending_writes::PendingWrite;
 use crate::entity::{EntityRef, EntityType};
 use crate::sync::{ClusterChannel, Replica};
@@ -102,6 +102,8 @@ impl Refetcher {
         loop {
             match self.replica.refetch_now(entity_type, ids).await {
                 Ok(true) => return,
+                // Another process leads: what waits for the keys asks that one.
+                _ if !self.replica.may_write() => return,
                 Ok(false) => {}
                 Err(error) => tracing::warn!(%entity_type, %error, "what a write changed could not be read again yet"),
             }
@@ -164,18 +166,20 @@ impl Drop for Slot {
 impl FreshnessTracker {
     /// Ends a write as soon as everything that it changed was read.
     pub(super) async fn confirm(self: Arc<Self>, write: Arc<PendingWrite>, touched: Touched) {
-        match self.leader() {
-            Leader::Here(wake) => {
-                if touched.unlisted.is_some() {
-                    wake();
-                }
-                self.refetcher().read(touched.keys).await;
-                if let Some((types, after)) = touched.unlisted {
-                    self.until(|_, status| status.complete_poll > after).await;
-                    self.read_dirty(&types).await;
-                }
+        if let LeaderPlace::Here(wake) = self.leader_place() {
+            if touched.unlisted.is_some() {
+                wake();
             }
-            Leader::Elsewhere(channel) => self.confirm_elsewhere(&Arc::clone(channel), touched).await,
+            self.refetcher().read(touched.keys.iter().cloned()).await;
+            if let Some((types, after)) = &touched.unlisted {
+                let leads = || self.replica().may_write();
+                self.until(|_, status| status.complete_poll > *after || !leads()).await;
+                self.read_dirty(types).await;
+            }
+        }
+        // Also where the lease was lost on the way: the new leader reads the keys then.
+        if let LeaderPlace::Elsewhere(channel) = self.leader_place() {
+            self.confirm_elsewhere(&Arc::clone(channel), touched).await;
         }
         self.end(&write);
     }

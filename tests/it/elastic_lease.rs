@@ -10,6 +10,7 @@ use tokio::sync::watch;
 
 use crate::elastic_proxy::{Fault, Proxy};
 use crate::program::{Ended, Place, Running};
+use crate::proxy_rig::{call, find, said};
 use crate::servers::{TestIndices, blocking, elasticsearch};
 
 const SUITE: &str = "elastic_lease";
@@ -104,6 +105,31 @@ fn rename(site: &SimHandle, id: i64, code: &str) {
     site.site().update("Shot", id, json!({ "code": code })).expect("an update");
 }
 
+/// Reads the code of a shot through a daemon; returns also what was done.
+fn read(host: &Place, id: i64) -> (String, Value) {
+    let asked = find("Shot", json!([["id", "is", id]]), &["code"]);
+    let (headers, answer) = ask(host, "read", asked);
+    (said(&headers), answer["results"]["entities"][0]["code"].clone())
+}
+
+fn ask(host: &Place, method: &str, argument: Value) -> (reqwest::header::HeaderMap, Value) {
+    let own = json!({"script_name": "sgcache", "script_key": "sgcache-sim"});
+    blocking(async move { call(&format!("http://{}", host.api), own, method, argument).await })
+}
+
+/// A daemon that waits answers from the cluster as the leader says, and what is written
+/// through it is seen at once by its callers and soon by those of the leader.
+fn serves_while_it_waits(leader: &Place, waiting: &Place, site: &SimHandle) {
+    let id = ids(site)[2];
+    until("the waiting daemon never answers", || read(waiting, id).0 == "hit");
+    let argument = json!({"type": "Shot", "id": id, "fields": [{"field_name": "code", "value": "through it"}]});
+    assert_eq!(ask(waiting, "update", argument).1["results"]["code"], "through it");
+    assert_eq!(read(waiting, id).1, "through it");
+    for host in [waiting, leader] {
+        until("the write is never cached", || read(host, id) == ("hit".to_owned(), json!("through it")));
+    }
+}
+
 fn refused(ended: Ended, leader: &Running) {
     let holder = format!("process {} in ", leader.pid());
     ended.expect_code(69).says(&["another process leads and alone writes to the cluster", &holder]);
@@ -120,6 +146,7 @@ async fn a_second_daemon_waits_and_takes_over_from_one_that_was_killed() {
         two.until("/livez", |status, _| status == 200);
         let status = two.run(&["status"]).expect_code(0).stdout;
         assert!(status.contains("Waiting to lead") && status.contains(&format!("process {}", first.pid())), "{status}");
+        serves_while_it_waits(&one, &two, &site);
         for job in [&["import"][..], &["rebuild", "Shot"], &["validateData", "--repair"]] {
             refused(two.run(&[&["job"], job].concat()), &first);
         }

@@ -82,7 +82,16 @@ const ROWS: &[(&str, &str, &[&str])] = &[
     ("41", "a crash in an import, another config", &["a_changed_config_imports_only_its_type_again_and_in_place"]),
     ("42", "retired and revived during an import", &["changes_during_an_import_are_neither_lost_nor_undone"]),
     ("43", "changed after its page was read", &["changes_during_an_import_are_neither_lost_nor_undone"]),
-    ("44", "two daemons", &["of_two_daemons_one_leads", "a_leader_that_was_replaced_is_not_heard"]),
+    (
+        "44",
+        "two daemons",
+        &[
+            "of_two_daemons_one_leads",
+            "a_leader_that_was_replaced_is_not_heard",
+            "a_second_daemon_waits_and_takes_over_from_one_that_was_killed",
+            "what_a_stopped_leader_still_writes_after_a_take_over_loses",
+        ],
+    ),
     (
         "45",
         "clocks jump",
