@@ -11,6 +11,9 @@ use crate::filter::{RawFilter, RawLeaf, RawSort};
 use crate::shotgun::{Answer, Purpose};
 use crate::state::Stream;
 
+/// Looks that have to agree before a log is given up.
+const LOOKS: u32 = 3;
+
 impl Replica {
     /// Makes sure that the position fits the site: begins the stream, or starts a
     /// new incarnation when the log is not the one that was followed, or no longer
@@ -20,7 +23,7 @@ impl Replica {
         let Some(frontier) = stream.frontier else {
             return self.begin_stream().await;
         };
-        if let Some(reason) = self.stream_problem(&stream, frontier).await? {
+        if let Some(reason) = self.confirmed_stream_problem(&stream, frontier).await? {
             tracing::error!(%frontier, reason, "the event log cannot be continued: every type is imported again");
             let incarnation = self.state().new_incarnation().await?;
             self.metrics().sync.incarnation.set(incarnation as f64);
@@ -40,7 +43,20 @@ impl Replica {
         Ok(stream)
     }
 
-    /// Returns why the log cannot be continued from the frontier.
+    /// Returns why the log cannot be continued, once several looks at different times have
+    /// all found that: an answer may lack rows, or come from a replica that is behind.
+    async fn confirmed_stream_problem(&self, stream: &Stream, frontier: EventId) -> Result<Option<&'static str>> {
+        let mut pause = self.settings().poll_min;
+        for _ in 1..LOOKS {
+            let Some(reason) = self.stream_problem(stream, frontier).await? else { return Ok(None) };
+            tracing::warn!(%frontier, reason, "the event log looks like another one: looking again");
+            tokio::time::sleep(pause).await;
+            pause *= 2;
+        }
+        self.stream_problem(stream, frontier).await
+    }
+
+    /// Returns why the log cannot be continued from the frontier, as one look shows it.
     async fn stream_problem(&self, stream: &Stream, frontier: EventId) -> Result<Option<&'static str>> {
         let head = self.edge_entry(true).await?;
         let Some(head_id) = head.as_ref().and_then(Answer::id) else {

@@ -101,6 +101,10 @@ fn code(id: &Value, code: &Value) -> (i64, String) {
     (id.as_i64().expect("an id"), code.as_str().expect("a code").to_owned())
 }
 
+fn held_writes(proxy: &Proxy, word: &str) -> usize {
+    proxy.log().iter().filter(|line| line.contains(word)).count()
+}
+
 fn rename(site: &SimHandle, id: i64, code: &str) {
     site.site().update("Shot", id, json!({ "code": code })).expect("an update");
 }
@@ -145,6 +149,7 @@ async fn a_second_daemon_waits_and_takes_over_from_one_that_was_killed() {
         let second = waiting(&two, &first);
         two.until("/livez", |status, _| status == 200);
         let status = two.run(&["status"]).expect_code(0).stdout;
+        let status = status.split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(status.contains("Waiting to lead") && status.contains(&format!("process {}", first.pid())), "{status}");
         serves_while_it_waits(&one, &two, &site);
         for job in [&["import"][..], &["rebuild", "Shot"], &["validateData", "--repair"]] {
@@ -166,15 +171,20 @@ async fn a_second_daemon_waits_and_takes_over_from_one_that_was_killed() {
     site.shutdown().await;
 }
 
-/// The row goes there and back while the old leader hangs: the new one finds it as it
-/// knows it, and the write of the old one, which shows the state between, arrives last.
+/// A link of the row comes and goes while the old leader hangs, which changes no date of the
+/// row: the new leader finds it as it knows it, and the write of the old one, which shows the
+/// state between, arrives last.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_stopped_leader_still_writes_after_a_take_over_loses() {
     let Some(url) = elasticsearch(SUITE) else { return };
     let (indices, site, proxy) = (TestIndices::new(url), site().await, Proxy::before(url).await);
     let (old, new) = (host(&proxy.url, &indices, &site, SHORT), host(url, &indices, &site, SHORT));
     let shot = ids(&site)[0];
-    let code = codes_of_site(&site)[&shot].clone();
+    let assets = site.site().read("Asset", &json!([]), &["shots"]).expect("assets");
+    let is_linked = |shots: &Value| shots.to_string().contains(&format!("\"id\":{shot},"));
+    let unlinked = assets.iter().find(|asset| !is_linked(&asset["shots"])).expect("an asset of other shots");
+    let (asset, shots) = (unlinked["id"].as_i64().expect("an id"), unlinked["shots"].clone());
+    let link = |shots: &Value| site.site().update("Asset", asset, json!({ "shots": shots })).expect("an update");
     let (release, held) = watch::channel(false);
     let (zombie, leader) = tokio::task::block_in_place(|| {
         let before = new.daemon();
@@ -183,11 +193,14 @@ async fn what_a_stopped_leader_still_writes_after_a_take_over_loses() {
         let leader = waiting(&new, &zombie);
         becomes_equal(url, &indices, &site);
         let epoch_before = epoch(url, &indices, shot);
-        proxy.plan("_bulk", 1, Fault::Hold(held));
-        rename(&site, shot, "for a moment");
-        until("nothing is written", || proxy.log().iter().any(|line| line.contains("Hold")));
+        proxy.plan("_bulk", 2, Fault::Hold(held));
+        let mut more = shots.as_array().cloned().unwrap_or_default();
+        more.push(json!({"type": "Shot", "id": shot}));
+        link(&Value::from(more));
+        // The row of the asset and that of the shot.
+        until("nothing is written", || held_writes(&proxy, "Hold") == 2);
         zombie.signal("STOP");
-        rename(&site, shot, &code);
+        link(&shots);
         leads(&new);
         until("the new leader leaves the row unwritten", || epoch(url, &indices, shot) > epoch_before);
         (zombie, leader)
@@ -195,9 +208,12 @@ async fn what_a_stopped_leader_still_writes_after_a_take_over_loses() {
 
     release.send(true).expect("the proxy waits");
     tokio::task::block_in_place(|| {
-        until("the write never arrives", || proxy.log().iter().any(|line| line.contains("held, then")));
+        until("the writes never arrive", || held_writes(&proxy, "held, then") == 2);
     });
-    assert_eq!(codes_of_cluster(url, &indices), codes_of_site(&site), "{:?}", proxy.log().last());
+    let hits = hits(url, &indices);
+    let row = hits.iter().find(|hit| hit["_source"]["id"] == shot).expect("the row");
+    let linked = row["_source"]["assets"].to_string().contains(&format!("\"id\":{asset},"));
+    assert!(!linked, "{row} {:?}", proxy.log().last());
 
     tokio::task::block_in_place(|| {
         zombie.signal("CONT");

@@ -208,6 +208,29 @@ async fn a_restored_site_is_noticed_by_the_next_poll_and_read_again_in_place() {
     }
 }
 
+/// A start asks for the newest entry, the oldest one and the one at the high-water mark;
+/// that one of these answers is empty is not believed.
+#[tokio::test]
+async fn an_empty_answer_at_the_start_is_no_other_history() {
+    let site = empty_site();
+    let id = create(&site, "Shot", json!({"code": "a"}));
+    let mut cache = Cache::live(site).await;
+    for position in 0..3 {
+        cache.stop();
+        // Otherwise the oldest entry is the newest, too.
+        cache.site().update("Shot", id, json!({"code": format!("{position}")})).expect("an update");
+        cache.site().update("Shot", id, json!({"sg_cut_in": position})).expect("an update");
+        if position > 0 {
+            cache.site().troubles.next_of("read EventLogEntry", position, Trouble::Slow(Duration::ZERO.into()));
+        }
+        cache.site().troubles.next_of("read EventLogEntry", 1, Trouble::NoRows);
+        cache.start(Steps::default()).await.expect("a start");
+        assert_eq!(cache.state().stream().await.expect("a stream").incarnation, 1, "answer {position} was empty");
+        cache.quiesce().await;
+        cache.assert_equal_to_site().await;
+    }
+}
+
 /// One answer without the entry at the high-water mark is not believed.
 #[tokio::test]
 async fn an_incomplete_answer_is_no_other_history() {
