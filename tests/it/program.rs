@@ -183,7 +183,7 @@ impl Place {
     /// Asks the ops listener until `enough(status, body)`; status 0 is no answer.
     pub fn until(&self, path: &str, mut enough: impl FnMut(u16, &str) -> bool) -> String {
         let url = format!("http://{}{path}", self.ops);
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(120);
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(300);
         loop {
             let (status, body) = get(&url).unwrap_or_default();
             if enough(status, &body) {
