@@ -18,7 +18,7 @@ use crate::server::{
 };
 use crate::state::{self, StateError, TypeRecord};
 use crate::store::Health;
-use crate::sync::WHOLE;
+use crate::sync::{PollStatus, WHOLE};
 
 /// Runs that the status shows.
 const RUNS: usize = 30;
@@ -35,17 +35,6 @@ pub struct Snapshots {
     started_at: DateTime<Utc>,
     stall_after: Duration,
     noted: Mutex<Noted>,
-}
-
-/// How polling goes.
-#[derive(Default)]
-struct PollView {
-    following: bool,
-    failures: u32,
-    error: Option<String>,
-    failing_since: Option<state::SiteTime>,
-    last_success: Option<state::SiteTime>,
-    denied: bool,
 }
 
 /// What only passes by once.
@@ -82,7 +71,7 @@ impl Snapshots {
 
     /// Takes note of what happened in the loop.
     pub async fn note(&self, event: &Event) {
-        let lag = if let Event::Beat(_) = event { self.lag(&self.poll().await).await } else { None };
+        let lag = if let Event::Beat(_) = event { self.lag(&self.poll()).await } else { None };
         let mut noted = self.noted();
         match event {
             Event::Started(report) => noted.running(&report.pipeline, true),
@@ -144,11 +133,11 @@ impl Snapshots {
         let state = &self.engine.online.state;
         let metrics = &self.engine.online.metrics;
         let stream = state.stream().await?;
-        let poll = self.poll().await;
+        let poll = self.poll();
         let site_now = self.engine.replica.now();
         let age = |at: state::SiteTime| TimeDelta::from_std(site_now.since(at)).unwrap_or_default();
         snapshot.sync = SyncStatus {
-            following: poll.following,
+            following: self.engine.following.follower().is_some(),
             last_poll_at: poll.last_success.map(|at| snapshot.now - age(at)),
             poll_failures: poll.failures,
             failing_since: poll.failing_since.map(|at| snapshot.now - age(at)),
@@ -252,29 +241,15 @@ impl Snapshots {
 
     /// Returns the age of the oldest event whose row is not stored yet; `None` while the
     /// site does not say what is newer.
-    async fn lag(&self, poll: &PollView) -> Option<f64> {
+    async fn lag(&self, poll: &PollStatus) -> Option<f64> {
         poll.last_success.filter(|_| poll.error.is_none())?;
         let oldest = self.engine.online.state.oldest_open_event().await.ok()?;
         Some(oldest.map_or(0.0, |created| self.engine.replica.now().since(created).as_secs_f64()))
     }
 
     /// Returns how polling goes. Silence of the site counts before a request has timed out.
-    async fn poll(&self) -> PollView {
-        let status = match self.engine.following.follower() {
-            Some(follower) => follower.status().await.ok().and_then(|status| status.poll),
-            None => None,
-        };
-        let mut poll = PollView { following: status.is_some(), ..PollView::default() };
-        if let Some(status) = status {
-            poll = PollView {
-                failures: status.failures,
-                error: status.error,
-                failing_since: status.failing_since,
-                last_success: status.last_success,
-                denied: status.denied,
-                ..poll
-            };
-        }
+    fn poll(&self) -> PollStatus {
+        let mut poll = self.engine.following.follower().map(|follower| follower.poll_status()).unwrap_or_default();
         let silent = self.engine.online.client.health().open_since(SILENT_AFTER);
         if let (Some(since), None) = (silent, &poll.error) {
             let seconds = since.elapsed();

@@ -140,8 +140,12 @@ impl Follower {
     ///
     /// Only when the state cannot be read.
     pub async fn status(&self) -> Result<Status> {
-        let poll = self.poll_status.lock().clone();
-        Ok(Status { poll: Some(poll), ..self.replica.status().await? })
+        Ok(Status { poll: Some(self.poll_status()), ..self.replica.status().await? })
+    }
+
+    /// Returns how polling goes.
+    pub fn poll_status(&self) -> PollStatus {
+        self.poll_status.lock().clone()
     }
 
     /// Returns why nothing can be written now; `None` as far as is known.
