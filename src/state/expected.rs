@@ -212,6 +212,14 @@ impl Expected {
         *self == Self::default()
     }
 
+    /// Returns whether the entity is active, as the last entry about its life says.
+    pub fn active(&self) -> Option<bool> {
+        match self.fields.get(LIFE)?.announced {
+            Announcement::Active(active) => Some(active),
+            _ => None,
+        }
+    }
+
     /// Adds what one entry announced about a field.
     pub fn announce(&mut self, name: &str, field: ExpectedField) {
         let full = self.fields.len() >= MAX_FIELDS && !self.fields.contains_key(name);

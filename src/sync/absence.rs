@@ -10,7 +10,6 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::recheck::announces_retirement;
 use super::write::Said;
 use super::{Replica, Result};
 use crate::api3::RowText;
@@ -96,7 +95,7 @@ pub(super) fn judge(evidence: &Evidence) -> Verdict {
 pub(super) fn is_retired_by_event(mark: Option<&Mark>) -> bool {
     mark.is_some_and(|mark| {
         let retired = mark.kinds.any(Kinds::RETIRE) && !mark.kinds.any(Kinds::REVIVE | Kinds::NEW);
-        retired || announces_retirement(&mark.expected)
+        retired || mark.expected.active() == Some(false)
     })
 }
 

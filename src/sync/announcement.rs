@@ -70,11 +70,16 @@ impl Entry<'_> {
         }
     }
 
+    /// Tells whether the entry is one of those that make up a creation.
+    fn is_in_create(&self) -> bool {
+        self.meta.get("in_create") == Some(&Value::Bool(true))
+    }
+
     fn edit(&self, key: &EntityRef, at: EntryTime, tracked: &Tracked, expected: &mut Expected) {
         let Some(name) = self.attribute else {
             return;
         };
-        let in_create = self.meta.get("in_create") == Some(&Value::Bool(true));
+        let in_create = self.is_in_create();
         if !in_create {
             expected.note_edit(at.0);
         }
@@ -116,17 +121,15 @@ impl Entry<'_> {
             Shape::Presence | Shape::Opaque => None,
             _ => {
                 let value = self.meta.get("new_value")?.clone();
-                let in_create = self.meta.get("in_create") == Some(&Value::Bool(true));
+                let in_create = self.is_in_create();
                 // An empty field of a new row tells nothing, and a link to a retired entity
                 // looks like one until that is revived.
                 if in_create && value.is_null() {
                     return None;
                 }
                 // A creation has no value before.
-                let before = match in_create {
-                    true => Value::Object(Map::new()),
-                    false => self.meta.get("old_value").cloned().unwrap_or(Value::Object(Map::new())),
-                };
+                let before = self.meta.get("old_value").filter(|_| !in_create).cloned();
+                let before = before.unwrap_or(Value::Object(Map::new()));
                 Some(Announcement::Value { value, before: vec![before] })
             }
         }

@@ -11,7 +11,8 @@
 //!
 //! - it shows what the entry announced: a value that the field did not have before,
 //!   elements that were added or removed and not the reverse before, on either side of a
-//!   link (removed ones only in a row that was not edited before the entry), or that the entity is active or retired;
+//!   link (removed ones only in a row that was not edited before the entry), or that the
+//!   entity is active or retired;
 //! - its `updated_at` is later than the entry's `created_at`; both are of the site's
 //!   clock and have whole seconds. The same second is a proof for the only known edit of
 //!   that second, or when an earlier read, two seconds before, showed that second: a
@@ -33,7 +34,7 @@ use serde_json::{Map, Value};
 
 use crate::entity::{DataType, EntityRef, EntityType, EventId, Timestamp, canonical_json};
 use crate::state::{
-    Announcement, Expected, ExpectedField, ExpectedLink, Kinds, LIFE, MAX_VALUES, Mark, MarkRequest, RowMeta, RowState,
+    Announcement, Expected, ExpectedField, ExpectedLink, Kinds, MAX_VALUES, Mark, MarkRequest, RowMeta, RowState,
     SiteTime,
 };
 
@@ -98,9 +99,11 @@ impl Shown<'_> {
             // A list that shows the last of its entries is no worse than the stored one,
             // although that alone does not tell how new its row is.
             let is_list = matches!(field.announced, Announcement::Links(_));
-            proof.advanced |= shows && (is_list || !returned(name, field, types, gone));
-            let worn_out = self.next_reread(field).is_none() || field.reads >= MAX_UNPROVEN_READS;
-            if self.proves(name, field, expected, types, gone) {
+            let is_new = shows && !returned(name, field, types, gone);
+            proof.advanced |= is_new || shows && is_list;
+            let pause = self.next_reread(field);
+            let worn_out = pause.is_none() || field.reads >= MAX_UNPROVEN_READS;
+            if self.proves(field, shows, is_new, expected) {
                 proof.proven.push(name.clone());
             } else if self.has_waited(field) && self.suggests(field, shows) || worn_out {
                 proof.given_up += usize::from(worn_out);
@@ -108,7 +111,7 @@ impl Shown<'_> {
                 proof.slow.extend(Some(name.clone()).filter(|_| !shows));
             } else {
                 let unproven_since = field.unproven_since.or(Some(self.now));
-                proof.pause = proof.pause.into_iter().chain(self.next_reread(field)).min();
+                proof.pause = proof.pause.into_iter().chain(pause).min();
                 let field = ExpectedField { reads: field.reads + 1, unproven_since, ..field.clone() };
                 proof.unproven.fields.insert(name.clone(), field);
             }
@@ -119,16 +122,10 @@ impl Shown<'_> {
         proof
     }
 
-    fn proves(
-        &self,
-        name: &str,
-        field: &ExpectedField,
-        expected: &Expected,
-        types: &DataTypes<'_>,
-        gone: &BTreeSet<EntityRef>,
-    ) -> bool {
-        let shows = self.shows(name, field, expected, types, gone);
-        if shows && !returned(name, field, types, gone) {
+    /// Tells whether the row is newer than the entry. `shows` says that it has what was
+    /// announced, `is_new` that no older row can have it.
+    fn proves(&self, field: &ExpectedField, shows: bool, is_new: bool, expected: &Expected) -> bool {
+        if is_new {
             return !field.ambiguous && !self.is_from_before(field) || self.has_waited(field);
         }
         if field.ambiguous || matches!(field.announced, Announcement::NoLinkTo(_)) {
@@ -228,8 +225,7 @@ impl Shown<'_> {
 
     /// A retired row may show its links or not. One that was revived since will show them.
     fn hides_links(&self, expected: &Expected) -> bool {
-        let revived = expected.fields.get(LIFE).is_some_and(|life| life.announced == Announcement::Active(true));
-        self.state == RowState::Retired && !revived
+        self.state == RowState::Retired && expected.active() != Some(true)
     }
 
     /// Returns what a read without any announcement must show: no `updated_at` before
@@ -251,16 +247,11 @@ impl Shown<'_> {
         let known = self.before.and_then(|before| before.updated_at);
         let may_be_older = match self.state {
             // A replica that is behind a retirement shows the row among the active ones.
-            RowState::Absent => !announces_retirement(&proof.unproven) || self.before.is_none(),
+            RowState::Absent => proof.unproven.active() != Some(false) || self.before.is_none(),
             _ => self.before.is_some() && self.updated_at <= known,
         };
         !proof.unproven.fields.is_empty() && !proof.advanced && may_be_older
     }
-}
-
-/// Tells whether the last entry about the life of an entity says that it was retired.
-pub(super) fn announces_retirement(expected: &Expected) -> bool {
-    expected.fields.get(LIFE).is_some_and(|field| field.announced == Announcement::Active(false))
 }
 
 /// Tells whether rows from before the newest entry may show the same, because the field
@@ -273,7 +264,7 @@ fn returned(name: &str, field: &ExpectedField, types: &DataTypes<'_>, gone: &BTr
         }
         (Announcement::Links(links), _) => {
             let last = links.iter().filter(|link| link.returned).map(|link| link.at).max();
-            // An element that never was there before tells of its entry and all before it.
+            // An element that was never there before proves its entry and all before it.
             let tells = |link: &ExpectedLink| !link.returned && Some(link.at) >= last && !gone.contains(&link.target);
             last.is_some() && !links.iter().any(tells)
         }

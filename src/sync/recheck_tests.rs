@@ -134,7 +134,7 @@ fn an_element_that_came_and_went_proves_nothing_but_a_new_one_beside_it_does() {
     changed.announce("assets", entry(3, &[(8, true)]));
     assert!(row(&[8]).proves(&changed) && !row(&[]).proves(&changed));
     changed.announce("assets", entry(4, &[(7, true)]));
-    assert!(!row(&[7, 8]).proves(&changed), "nothing tells of the last entry");
+    assert!(!row(&[7, 8]).proves(&changed), "nothing proves the last entry");
 }
 
 #[test]

@@ -16,8 +16,8 @@ use super::{Replica, Result, SyncError};
 use crate::entity::{EntityRef, EntityType, EventId, Timestamp};
 use crate::entity_config::TypeLayout;
 use crate::state::{
-    Announcement, AsOf, Dead, DeadKind, Expected, ExpectedField, Finish, Kinds, LIFE, Mark, MarkRequest, NewDead,
-    Postponed, RowDone,
+    Announcement, AsOf, Dead, DeadKind, Expected, ExpectedField, Finish, Kinds, Mark, MarkRequest, NewDead, Postponed,
+    RowDone,
 };
 use crate::state::{RowMeta, RowOutcome, SegmentStep, Ticket};
 use crate::store::{FetchedRow, LinkTarget, PutOutcome, ReadVersion, RowError, RowState, StoreErrorKind};
@@ -509,8 +509,7 @@ fn has_come_back(before: Option<&RowMeta>, row: &FetchedRow, marks: &[Mark]) -> 
 
 /// Tells whether an event told of a revival, with or without an entry of its own.
 pub(super) fn was_revived(mark: &Mark) -> bool {
-    let revived = |field: &ExpectedField| field.announced == Announcement::Active(true);
-    mark.kinds.any(Kinds::REVIVE) || !mark.kinds.any(Kinds::NEW) && mark.expected.fields.get(LIFE).is_some_and(revived)
+    mark.kinds.any(Kinds::REVIVE) || !mark.kinds.any(Kinds::NEW) && mark.expected.active() == Some(true)
 }
 
 fn is_written(mark: &Mark) -> bool {
