@@ -17,7 +17,7 @@ pub async fn run(config: Option<&Path>, rows: u32) -> Result<u8, Failure> {
         let site = online.client.site();
         return Err(Failure::usage(format!("{site} is no simulated site: rows are corrupted on purpose only there")));
     }
-    // Behind the back of whoever leads, as a fault of the cluster would be.
+    // Without the lease, as a fault of the cluster would change the rows.
     let store = open_store(&online.config, &online.metrics, None).await?;
     let mut done = 0;
     // One row of each type in turn, among those that the default validation

@@ -44,7 +44,8 @@ pub(super) const EVENT_LOG: &str = "EventLogEntry";
 /// Says why the event log cannot be an entity config.
 pub(super) fn event_log_problem() -> String {
     format!(
-        "`{EVENT_LOG}` cannot be cached: it is the log that the cache follows, no entry tells of a new entry, so every          answer would lack the newest ones; reads of it go to the site. Remove the file"
+        "`{EVENT_LOG}` cannot be cached: it is the log that the cache follows, and no entry is about a new entry, so \
+         every answer would lack the newest ones; reads of it go to the site. Remove the file"
     )
 }
 

@@ -90,7 +90,7 @@ ALTER TABLE outbox ADD COLUMN rank INTEGER NOT NULL DEFAULT 0;
 UPDATE outbox SET rank = CASE stream WHEN 'runs' THEN 2 WHEN 'validation' THEN 1 ELSE 0 END;
 ";
 
-/// How often a change of the schema was noticed: whoever reads the schema knows from it
+/// How often a change of the schema was noticed: a reader of the schema knows from it
 /// whether there was another one since.
 const SCHEMA_CHANGES: &str = "ALTER TABLE stream ADD COLUMN schema_changes INTEGER NOT NULL DEFAULT 0;";
 

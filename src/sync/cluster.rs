@@ -24,7 +24,7 @@ use crate::supervisor::beat;
 
 /// How often the leader looks whether its standing has changed.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
-/// How often it writes when nothing has changed: whoever reads has to see that it lives.
+/// How often it writes when nothing has changed: readers have to see that the leader lives.
 const WRITE_EVERY: Duration = Duration::from_secs(1);
 /// How long a round may take, besides the waits for the cluster.
 const ROUND_BOUND: Duration = Duration::from_secs(120);
@@ -63,7 +63,7 @@ pub enum ClusterError {
     /// The state cannot be read or written.
     #[error(transparent)]
     State(#[from] StateError),
-    /// An index of that name belongs to somebody else.
+    /// An index of that name was not made by this program.
     #[error("elasticsearch: index {0} was not made by sgcache: choose another `store.prefix`, or remove it")]
     NotOurs(String),
     /// A document cannot be understood.
@@ -125,7 +125,7 @@ impl ClusterChannel {
     ///
     /// # Errors
     ///
-    /// [`ClusterError::NotOurs`] where one of that name is somebody else's.
+    /// [`ClusterError::NotOurs`] where one of that name was not made by this program.
     pub async fn prepare(&self) -> Result<()> {
         let follow = json!({"leader": {"type": "keyword"}, "now": {"type": "long"},
             "standing": {"type": "object", "enabled": false}, "lease": {"type": "object", "enabled": false}});
@@ -142,7 +142,7 @@ impl ClusterChannel {
             let known = self.client.send(&Call::get(format!("/{index}/_mapping")).accept(&[404])).await?;
             let mappings: Value = known.value()?;
             if mappings.pointer(&format!("/{index}/mappings/_meta/sgcache/board")).is_none() {
-                // Either it is somebody else's, or it was refused for another reason.
+                // Either this program did not make it, or it was refused for another reason.
                 return Err(match known.is_success() {
                     true => ClusterError::NotOurs(index.clone()),
                     false => created.into_error().into(),

@@ -69,7 +69,7 @@ struct Inner {
     view: Mutex<View>,
     /// Held while the document is written.
     writing: tokio::sync::Mutex<()>,
-    held: Mutex<Weak<Held>>,
+    held: Mutex<Weak<LeaseRenewal>>,
 }
 
 #[derive(Default)]
@@ -83,7 +83,7 @@ struct View {
     /// Why it does not lead, besides that another one does.
     problem: Option<String>,
     configured: ConfiguredTypes,
-    /// Which [`Held`] the lease is held by.
+    /// Which [`LeaseRenewal`] the lease is held by.
     holding: u64,
 }
 
@@ -143,7 +143,7 @@ impl fmt::Display for NotLeader {
 }
 
 /// The right to write to the cluster, until it is dropped or lost.
-pub(super) type LeaseGuard = Arc<Held>;
+pub(super) type LeaseGuard = Arc<LeaseRenewal>;
 
 /// The lease of a shared store, as long as a job needs it; nothing where it is not shared.
 #[derive(Default)]
@@ -172,21 +172,21 @@ impl Replica {
 }
 
 /// Keeps the lease renewed.
-pub(super) struct Held {
+pub(super) struct LeaseRenewal {
     lease: ClusterLease,
     number: u64,
     lost: CancellationToken,
     _renewal: AbortOnDropHandle<()>,
 }
 
-impl Held {
+impl LeaseRenewal {
     /// Waits until the lease is lost.
     pub(super) async fn lost(&self) {
         self.lost.cancelled().await;
     }
 }
 
-impl Drop for Held {
+impl Drop for LeaseRenewal {
     fn drop(&mut self) {
         self.lease.give_up(self.number, None);
     }
@@ -372,7 +372,7 @@ impl ClusterLease {
         (view.observed, view.problem) = (None, None);
     }
 
-    /// Writes no more, unless a successor of this [`Held`] holds the lease already.
+    /// Writes no more, unless a successor of this [`LeaseRenewal`] holds the lease already.
     fn give_up(&self, number: u64, problem: Option<String>) {
         let mut view = self.view();
         if view.holding == number {
@@ -400,7 +400,7 @@ impl ClusterLease {
             ended.cancel();
         });
         let _renewal = AbortOnDropHandle::new(renewal);
-        let held = Arc::new(Held { lease: self.clone(), number, lost, _renewal });
+        let held = Arc::new(LeaseRenewal { lease: self.clone(), number, lost, _renewal });
         *self.0.held.lock() = Arc::downgrade(&held);
         held
     }

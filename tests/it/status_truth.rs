@@ -1,4 +1,4 @@
-//! What a daemon says of itself, in five places, while its site is away and while rows
+//! The state of a daemon, as five places show it, while its site is away and while rows
 //! are wrong: `/readyz`, `/api/v1/status`, `sgcache status`, `/metrics` and the header of
 //! the read proxy.
 
