@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use super::poll::{ENTRY_FIELDS, fingerprint};
 use super::{Replica, Result, SyncError};
 use crate::api3::Read;
-use crate::entity::EventId;
+use crate::entity::{EntityType, EventId};
 use crate::filter::{RawFilter, RawLeaf, RawSort};
 use crate::shotgun::{Answer, Purpose};
 use crate::state::Stream;
@@ -44,35 +44,53 @@ impl Replica {
     }
 
     /// Returns why the log cannot be continued, once several looks at different times have
-    /// all found that: an answer may lack rows, or come from a replica that is behind.
+    /// all found that: an answer may come from a replica that is behind.
     async fn confirmed_stream_problem(&self, stream: &Stream, frontier: EventId) -> Result<Option<&'static str>> {
         let mut pause = self.settings().poll_min;
-        for _ in 1..LOOKS {
-            let Some(reason) = self.stream_problem(stream, frontier).await? else { return Ok(None) };
-            tracing::warn!(%frontier, reason, "the event log looks like another one: looking again");
+        let (mut problems, mut unproven) = (0, 0);
+        loop {
+            match self.stream_problem(stream, frontier).await {
+                Ok(None) => return Ok(None),
+                Ok(Some(reason)) => {
+                    problems += 1;
+                    if problems == LOOKS {
+                        return Ok(Some(reason));
+                    }
+                    tracing::warn!(%frontier, reason, "the event log looks like another one: looking again");
+                }
+                Err(error @ (SyncError::History(_) | SyncError::EmptyPage { .. })) => {
+                    unproven += 1;
+                    if unproven == LOOKS {
+                        return Err(error);
+                    }
+                }
+                Err(error) => return Err(error),
+            }
             tokio::time::sleep(pause).await;
             pause *= 2;
         }
-        self.stream_problem(stream, frontier).await
     }
 
-    /// Returns why the log cannot be continued from the frontier, as one look shows it.
+    /// Returns why the log cannot be continued from the frontier, as one look shows it. An
+    /// answer without entries proves nothing: only one that shows others does.
     async fn stream_problem(&self, stream: &Stream, frontier: EventId) -> Result<Option<&'static str>> {
-        let head = self.edge_entry(true).await?;
-        let Some(head_id) = head.as_ref().and_then(Answer::id) else {
+        let unproven = || SyncError::History(frontier);
+        let Some(head) = self.edge_entry(true).await? else {
             return Ok((frontier.0 > 0).then_some("the log is empty"));
         };
+        let head_id = Answer::id(&head).ok_or_else(unproven)?;
         if head_id < frontier.0 {
             return Ok(Some("the newest entry is older than the last one seen"));
         }
-        let lowest = self.edge_entry(false).await?.as_ref().and_then(Answer::id).unwrap_or(head_id);
+        let lowest = self.edge_entry(false).await?.as_ref().and_then(Answer::id).ok_or_else(unproven)?;
         if frontier.0 < lowest - 1 {
             return Ok(Some("entries that were never seen are gone from the log"));
         }
         let Some(known) = &stream.fingerprint else {
             return Ok(None);
         };
-        let same = self.entry(known.id).await?.as_ref().and_then(fingerprint).is_some_and(|found| found == *known);
+        let at = self.entry_from(known.id).await?.ok_or_else(unproven)?;
+        let same = fingerprint(&at).is_some_and(|found| found == *known);
         Ok((!same).then_some("the entry at the frontier is another one"))
     }
 
@@ -115,15 +133,25 @@ impl Replica {
         Ok(pages.into_iter().flat_map(|page| self.heard(page).rows).filter_map(|row| Answer::id(&row)).collect())
     }
 
-    /// Reads the newest or the oldest entry.
+    /// Reads the newest or the oldest entry; `None` when the log is empty, by its count, too.
     async fn edge_entry(&self, newest: bool) -> Result<Option<Map<String, Value>>> {
         let read = Read { order: by_id(newest), ..entries(RawFilter::everything()) };
         let answer = self.heard(self.client().read(&read, Purpose::EventPoll).await?);
-        Ok(answer.rows.into_iter().next())
+        let Some(entry) = answer.rows.into_iter().next() else {
+            let entity_type = EntityType::new("EventLogEntry");
+            let count = self.count_rows(&entity_type, RawFilter::everything(), Purpose::EventPoll).await?;
+            return match count {
+                Some(count @ 1..) => Err(SyncError::EmptyPage { entity_type, after: 0, count }),
+                _ => Ok(None),
+            };
+        };
+        Ok(Some(entry))
     }
 
-    async fn entry(&self, id: EventId) -> Result<Option<Map<String, Value>>> {
-        let read = entries(id_leaf("is", vec![id.0.into()]));
+    /// Reads the entry with this id or, when there is none, the next one.
+    async fn entry_from(&self, id: EventId) -> Result<Option<Map<String, Value>>> {
+        let from = id_leaf("greater_than", vec![(id.0 - 1).into()]);
+        let read = Read { order: by_id(false), ..entries(from) };
         let answer = self.heard(self.client().read(&read, Purpose::EventPoll).await?);
         Ok(answer.rows.into_iter().next())
     }
