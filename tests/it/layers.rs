@@ -147,6 +147,47 @@ fn nothing_reads_a_metric() {
     assert!(wrong.is_empty(), "these read a metric: {wrong:?}");
 }
 
+/// Where the local clock is read below the command line, and why no decision hangs on it.
+/// Everything else goes by numbers, by the clock of the site, or by the monotonic clock.
+const LOCAL_CLOCK: &[(&str, &str)] = &[
+    ("src/sync/clock.rs", "before the first answer of the site, and to show how far apart the clocks are"),
+    ("src/sync/lease.rs", "shown: since when a host holds the lease"),
+    ("src/proxy/outcome.rs", "the time of a line of the access log"),
+    ("src/report/history.rs", "shown: when a run whose process died has ended"),
+];
+const NO_LOCAL_CLOCK: &[&str] = &[
+    "api3",
+    "entity",
+    "entity_config",
+    "filter",
+    "proxy",
+    "report",
+    "schema",
+    "shotgun",
+    "state",
+    "store",
+    "sync",
+    "validate",
+];
+
+#[test]
+fn the_local_clock_decides_nothing() {
+    let (mut found, mut wrong) = (Vec::new(), Vec::new());
+    for path in NO_LOCAL_CLOCK.iter().flat_map(|module| files_of(module)).filter(|path| !is_test(path)) {
+        let text = fs::read_to_string(&path).expect("a file");
+        let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+        if !["SystemTime::now(", "Utc::now(", "Local::now("].iter().any(|call| text.contains(call)) {
+            continue;
+        }
+        match LOCAL_CLOCK.iter().find(|(place, _)| path.starts_with(place)) {
+            Some((place, _)) => found.push(*place),
+            None => wrong.push(path.display().to_string()),
+        }
+    }
+    assert!(wrong.is_empty(), "these read the local clock: {wrong:?}");
+    assert_eq!(found.len(), LOCAL_CLOCK.len(), "only {found:?} read it");
+}
+
 #[test]
 fn every_function_of_the_state_is_asynchronous() {
     let mut files = Vec::new();

@@ -30,6 +30,7 @@ mod hostile;
 mod hostile_mix;
 mod hostile_refusals;
 mod layers;
+mod local_clock;
 mod live_dashboard;
 mod live_elasticsearch;
 mod loops;

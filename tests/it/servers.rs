@@ -33,11 +33,16 @@ pub fn skipped(suite: &'static str, why: &str) {
 
 /// Returns the Python that the tests were given; a suite that has none says so.
 pub fn python(suite: &'static str) -> Option<String> {
-    let python = std::env::var("SGCACHE_TEST_PYTHON").ok();
-    if python.is_none() {
-        skipped(suite, "SGCACHE_TEST_PYTHON is not set (eval \"$(tests/setup)\")");
+    named(suite, "SGCACHE_TEST_PYTHON")
+}
+
+/// Returns what a variable names; a suite that has none says so.
+pub fn named(suite: &'static str, variable: &str) -> Option<String> {
+    let value = std::env::var(variable).ok().filter(|value| !value.is_empty());
+    if value.is_none() {
+        skipped(suite, &format!("{variable} is not set (eval \"$(tests/setup)\")"));
     }
-    python
+    value
 }
 
 /// Starts a server that lives as long as the process.
