@@ -13,16 +13,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::Utc;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use super::Failure;
-use super::engine::Engine;
+use super::engine::{Engine, instance};
 use super::snapshot::Snapshots;
 use super::task_gauges::TaskGauges;
 use super::task_series::TaskSeries;
 use crate::pipeline::{Event, Observer, Outputs, Pipeline, PlanState};
-use crate::report::{history, prometheus};
+use crate::report::{RunReport, history, prometheus};
 use crate::supervisor::beat;
 
 /// Runs that ended last and are looked at for those of other processes; more do not end
@@ -130,12 +131,14 @@ impl Recorder {
                 let plan = serde_json::to_value(plan).map_err(|error| Failure::internal(error.to_string()))?;
                 Ok(self.engine.online.state.set_plan(&plan).await?)
             }
-            Event::Skipped { .. }
-            | Event::Queued { .. }
-            | Event::ClockJump(_)
-            | Event::Paused { .. }
-            | Event::Reloaded(_)
-            | Event::Beat(_) => Ok(()),
+            Event::Skipped { pipeline, scheduled_for, reason } => {
+                let (now, reason) = (Utc::now(), reason.to_string());
+                let skipped = RunReport::skipped_occurrence(pipeline, *scheduled_for, reason, now, instance());
+                Ok(history::remember(&self.engine.online.state, &skipped).await?)
+            }
+            Event::Queued { .. } | Event::ClockJump(_) | Event::Paused { .. } | Event::Reloaded(_) | Event::Beat(_) => {
+                Ok(())
+            }
         }
     }
 }

@@ -23,6 +23,17 @@ const TRANSITION_SPAN: TimeDelta = TimeDelta::hours(26);
 /// Transitions that a search may pass: decades of two a year.
 const MAX_TRANSITIONS: usize = 128;
 
+/// What a change of the UTC offset has to do with an instant at which a line is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClockChange {
+    /// The wall clock skips the time that the line names; it is due at the end of the gap.
+    Gap(NaiveDateTime),
+    /// The wall clock shows this time twice, and the line is due at the first one only.
+    First,
+    /// The wall clock shows this time twice, and the line, which repeats, is due at both.
+    Both,
+}
+
 /// One parsed cron line.
 #[derive(Debug, Clone)]
 pub(super) struct CronLine {
@@ -71,6 +82,23 @@ impl CronLine {
             true => self.next_elapsed(time, zone),
             false => self.next_wall_clock(time, zone),
         }
+    }
+
+    /// Returns what a change of clocks has to do with `due`, an instant at which the line
+    /// is due in `zone`.
+    pub fn clock_change(&self, due: DateTime<Utc>, zone: Tz) -> Option<ClockChange> {
+        let after = offset_at(due, zone);
+        let naive = to_naive(due, after)?;
+        let is_ambiguous = zone.from_local_datetime(&naive).single().is_none();
+        if self.follows_elapsed_time {
+            return is_ambiguous.then_some(ClockChange::Both);
+        }
+        let gap = after - offset_at(due - TimeDelta::seconds(1), zone);
+        let skipped = naive.checked_sub_signed(gap).filter(|_| gap > TimeDelta::zero());
+        if let Some(named) = self.next_naive(skipped.unwrap_or(naive), true).filter(|named| *named < naive) {
+            return Some(ClockChange::Gap(named));
+        }
+        is_ambiguous.then_some(ClockChange::First)
     }
 
     fn next_wall_clock(&self, time: DateTime<Utc>, zone: Tz) -> Option<DateTime<Utc>> {

@@ -13,8 +13,10 @@ mod daemon;
 mod defaults;
 mod definition;
 mod entities;
+mod explanation;
 mod expressions;
 pub mod file;
+mod forecast;
 mod heartbeat;
 mod hooks;
 mod job;
@@ -33,12 +35,15 @@ mod supervisor;
 
 pub use blackout::{BLACKOUT_KEYS, Blackout, BlackoutFile};
 pub use context::{Previous, Site};
+pub use cron::ClockChange;
 pub use daemon::{ClaimSource, Command, Daemon, Event, Observer, PauseSource, TriggerError};
 pub use defaults::{
     CATCH_UP_WINDOW, CatchUp, DEFAULTS_KEYS, Defaults, DefaultsFile, ErrorClass, LIMIT, RETRY_KEYS, Retry, RetryFile,
 };
 pub use definition::{Arguments, Continuous, Detail, Outputs, Pipeline, Policy, Start, Step, fingerprint};
 pub use entities::EntityCatalog;
+pub use explanation::{Explanation, Facts, NextOccurrence, PastOccurrence, Rule, Typical};
+pub use forecast::{Expected, Outlook};
 pub use heartbeat::Heartbeat;
 pub use hooks::{Every, Hook, HookTarget, Hooks, Notice, Tell};
 pub use job::{

@@ -225,6 +225,19 @@ impl Planner {
         self.entries.iter().filter_map(|(name, entry)| entry.next_at.map(|next| (name.clone(), next))).collect()
     }
 
+    /// Returns the next instant at which a tick can decide something, apart from the
+    /// ends of runs: something is due, a catch-up may start, or a blackout ends.
+    pub(super) fn next_wake(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        let of_entry = |entry: &Entry| {
+            let waiting = entry.waiting.as_ref();
+            let not_before = waiting.map(|waiting| waiting.not_before).filter(|at| *at > now);
+            let blackouts = entry.pipeline.blackouts.iter().filter(|_| waiting.is_some());
+            let ends = blackouts.filter_map(|blackout| blackout.until(now)).max();
+            [entry.next_at.filter(|at| *at > now), not_before, ends].into_iter().flatten().min()
+        };
+        self.entries.values().filter_map(of_entry).min()
+    }
+
     /// Says what happens now.
     pub fn tick(&mut self, now: DateTime<Utc>) -> Vec<Decision> {
         let mut decisions = Vec::new();

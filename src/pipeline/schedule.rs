@@ -11,7 +11,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use chrono_tz::Tz;
 
 use super::CatchUp;
-use super::cron::CronLine;
+use super::cron::{ClockChange, CronLine};
 
 /// When a pipeline is due.
 #[derive(Debug, Clone)]
@@ -107,6 +107,14 @@ impl Schedule {
             at = next;
         }
         runs
+    }
+
+    /// Returns what a change of clocks has to do with an occurrence.
+    pub fn clock_change(&self, occurrence: DateTime<Utc>) -> Option<ClockChange> {
+        let due = occurrence.checked_sub_signed(TimeDelta::from_std(self.offset).ok()?)?;
+        let before = due.checked_sub_signed(TimeDelta::seconds(1))?;
+        let mut of_lines = self.lines.iter().filter(|line| line.next_after(before, self.timezone) == Some(due));
+        of_lines.find_map(|line| line.clock_change(due, self.timezone))
     }
 
     /// Returns everything that decides when it is due, for comparison.

@@ -1,6 +1,7 @@
 //! Tests of pipelines, one file per concern.
 
 mod daylight_saving;
+mod forecasting;
 mod loading;
 mod planning;
 mod running;

@@ -8,7 +8,7 @@
 use chrono::Utc;
 
 use super::{RunReport, Status};
-use crate::state::{RunRow, State, StateError, Unreadable};
+use crate::state::{RunFilter, RunRow, SKIPPED_OCCURRENCE, State, StateError, Unreadable};
 use crate::yaml::to_json;
 
 /// How far back the last finished run of a pipeline is looked for.
@@ -47,6 +47,15 @@ pub async fn close_abandoned(state: &State) -> Result<usize, StateError> {
 /// When the state cannot be read.
 pub async fn runs(state: &State, limit: usize, pipeline: Option<&str>) -> Result<Vec<RunReport>, StateError> {
     Ok(state.runs(limit, pipeline).await?.into_iter().filter_map(report_of).collect())
+}
+
+/// Returns the newest rows that fit a filter, newest first.
+///
+/// # Errors
+///
+/// When the state cannot be read.
+pub async fn find(state: &State, limit: usize, filter: RunFilter) -> Result<Vec<RunReport>, StateError> {
+    Ok(state.find_runs(limit, filter).await?.into_iter().filter_map(report_of).collect())
 }
 
 /// Returns the last run of a pipeline that has ended.
@@ -90,7 +99,11 @@ fn row_of(report: &RunReport) -> RunRow {
     RunRow {
         run_id: report.run_id.clone(),
         pipeline: report.pipeline.clone(),
-        status: report.finished_at.map_or_else(|| "running".to_owned(), |_| report.status.to_string()),
+        status: match report.finished_at {
+            None => "running".to_owned(),
+            Some(_) if report.is_skipped_occurrence() => SKIPPED_OCCURRENCE.to_owned(),
+            Some(_) => report.status.to_string(),
+        },
         started_at: report.started_at.into(),
         finished_at: report.finished_at.map(Into::into),
         report: to_json(report),

@@ -23,6 +23,14 @@ pub fn new_run_id() -> String {
     ulid::Ulid::new().to_string()
 }
 
+/// Returns the id of an occurrence of a schedule: always the same one, so that an
+/// occurrence is in the history once, and sorts by when it was due.
+fn occurrence_id(pipeline: &str, scheduled_for: DateTime<Utc>) -> String {
+    let milliseconds = scheduled_for.timestamp_millis();
+    let name = xxhash_rust::xxh3::xxh3_128(format!("{pipeline} {milliseconds}").as_bytes());
+    ulid::Ulid::from_parts(milliseconds.unsigned_abs(), name).to_string()
+}
+
 /// How a step or a run ended, ordered from best to worst.
 ///
 /// `Drift` and `Error` are two statements, never one: the data differ, or the
@@ -231,6 +239,36 @@ impl RunReport {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             definition_hash: start.definition_hash,
         }
+    }
+
+    /// Returns the record of an occurrence that did not run, for the history.
+    pub fn skipped_occurrence(
+        pipeline: &str,
+        scheduled_for: DateTime<Utc>,
+        reason: String,
+        now: DateTime<Utc>,
+        instance: String,
+    ) -> Self {
+        let mut report = Self::begin(RunStart {
+            run_id: occurrence_id(pipeline, scheduled_for),
+            pipeline: pipeline.to_owned(),
+            trigger: Trigger::Cron,
+            scheduled_for: Some(scheduled_for),
+            started_at: now,
+            attempt: 1,
+            params: BTreeMap::new(),
+            instance,
+            definition_hash: String::new(),
+        });
+        report.finish(now, Vec::new());
+        report.reason = Some(reason);
+        report
+    }
+
+    /// Returns whether this is an occurrence that did not run, as opposed to a run all
+    /// of whose steps were skipped.
+    pub fn is_skipped_occurrence(&self) -> bool {
+        self.status == Status::Skipped && self.scheduled_for.is_some() && self.steps.is_empty()
     }
 
     /// Ends the run with what its steps did: the status is the worst of theirs

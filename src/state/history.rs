@@ -16,7 +16,7 @@ pub struct RunRow {
     pub run_id: String,
     /// The pipeline, or the job when it was started alone.
     pub pipeline: String,
-    /// How it ended, or `running`.
+    /// How it ended, `running`, or [`SKIPPED_OCCURRENCE`].
     pub status: String,
     /// When it started.
     pub started_at: Timestamp,
@@ -24,6 +24,23 @@ pub struct RunRow {
     pub finished_at: Option<Timestamp>,
     /// The whole report; `null` when it cannot be read.
     pub report: Value,
+}
+
+/// The [`RunRow::status`] of an occurrence of a schedule that did not run: it is kept
+/// for its reason and is not a run.
+pub const SKIPPED_OCCURRENCE: &str = "skipped_occurrence";
+
+/// Which rows of the history are asked for; all parts have to hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RunFilter {
+    /// Of this pipeline or job.
+    pub pipeline: Option<String>,
+    /// With one of these [`RunRow::status`]; empty is any.
+    pub statuses: Vec<String>,
+    /// Started at this moment or later.
+    pub since: Option<Timestamp>,
+    /// With the occurrences that did not run.
+    pub skipped_occurrences: bool,
 }
 
 impl State {
@@ -69,12 +86,23 @@ impl State {
 
     /// Returns the newest runs, of one pipeline or of all.
     pub async fn runs(&self, limit: usize, pipeline: Option<&str>) -> Result<Vec<RunRow>> {
-        let pipeline = pipeline.map(str::to_owned);
+        self.find_runs(limit, RunFilter { pipeline: pipeline.map(str::to_owned), ..RunFilter::default() }).await
+    }
+
+    /// Returns the newest rows of the history that fit a filter.
+    pub async fn find_runs(&self, limit: usize, filter: RunFilter) -> Result<Vec<RunRow>> {
         self.read(move |connection| {
+            // Words of a status hold no comma.
             let sql = "SELECT run_id, pipeline, status, started_at, finished_at, report FROM runs
-                WHERE ?2 IS NULL OR pipeline = ?2 ORDER BY started_at DESC, run_id DESC LIMIT ?1";
+                WHERE (?2 IS NULL OR pipeline = ?2) AND (?3 = ',,' OR instr(?3, ',' || status || ',') > 0)
+                AND (?4 IS NULL OR started_at >= ?4) AND (?5 OR status <> ?6)
+                ORDER BY started_at DESC, run_id DESC LIMIT ?1";
             let mut statement = connection.prepare_cached(sql)?;
-            let rows = statement.query_map(params![limit as i64, pipeline], run_from_row)?;
+            let statuses = format!(",{},", filter.statuses.join(","));
+            let since = filter.since.map(|moment| moment.0);
+            let (limit, skipped) = (limit as i64, filter.skipped_occurrences);
+            let values = params![limit, filter.pipeline, statuses, since, skipped, SKIPPED_OCCURRENCE];
+            let rows = statement.query_map(values, run_from_row)?;
             Ok(rows.map(|row| row.map(parse_run)).collect::<rusqlite::Result<_>>()?)
         })
         .await
@@ -83,10 +111,10 @@ impl State {
     /// Returns the ids of the runs that ended last, newest first.
     pub async fn finished_run_ids(&self, limit: usize) -> Result<Vec<String>> {
         self.read(move |connection| {
-            let sql = "SELECT run_id FROM runs WHERE finished_at IS NOT NULL ORDER BY finished_at DESC, run_id DESC
-                LIMIT ?1";
+            let sql = "SELECT run_id FROM runs WHERE finished_at IS NOT NULL AND status <> ?2
+                ORDER BY finished_at DESC, run_id DESC LIMIT ?1";
             let mut statement = connection.prepare_cached(sql)?;
-            let rows = statement.query_map([limit as i64], |row| row.get(0))?;
+            let rows = statement.query_map(params![limit as i64, SKIPPED_OCCURRENCE], |row| row.get(0))?;
             Ok(rows.collect::<rusqlite::Result<_>>()?)
         })
         .await
@@ -103,16 +131,18 @@ impl State {
     }
 
     /// Deletes runs that started before a moment, except the newest `keep` of each
-    /// pipeline, and returns how many.
+    /// pipeline, and returns how many. Occurrences that did not run are counted apart, so
+    /// that a long pause displaces no run.
     /// Runs that ended badly go only when they started before `failed_before`.
     pub async fn prune_runs(&self, before: Timestamp, failed_before: Timestamp, keep: usize) -> Result<u64> {
         self.write(move |transaction| {
             let sql = "DELETE FROM runs WHERE started_at <
                 iif(status IN ('drift', 'error', 'timeout', 'interrupted'), ?3, ?1) AND run_id NOT IN (
                 SELECT run_id FROM (SELECT run_id, row_number() OVER
-                    (PARTITION BY pipeline ORDER BY started_at DESC, run_id DESC) AS place FROM runs)
+                    (PARTITION BY pipeline, status = ?4 ORDER BY started_at DESC, run_id DESC) AS place FROM runs)
                 WHERE place <= ?2)";
-            Ok(transaction.execute(sql, params![before.0, keep as i64, failed_before.0])? as u64)
+            let values = params![before.0, keep as i64, failed_before.0, SKIPPED_OCCURRENCE];
+            Ok(transaction.execute(sql, values)? as u64)
         })
         .await
     }

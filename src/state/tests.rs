@@ -486,6 +486,30 @@ async fn runs_are_listed_newest_first_and_pruned_by_age() {
     assert_eq!(ids(None).await, ["d", "b"]);
 }
 
+#[tokio::test]
+async fn occurrences_that_did_not_run_are_found_when_they_are_asked_for_and_displace_no_run() {
+    let test = fixture().await;
+    let rows = [("a", 1, "ok"), ("b", 2, "drift"), ("c", 3, SKIPPED_OCCURRENCE), ("d", 4, SKIPPED_OCCURRENCE)];
+    for (run_id, moment, status) in rows {
+        let (run_id, pipeline, status) = (run_id.to_owned(), "nightly".to_owned(), status.to_owned());
+        let (started_at, report) = (Timestamp(moment), serde_json::json!({"run_id": run_id}));
+        let run = RunRow { run_id, pipeline, status, started_at, finished_at: Some(started_at), report };
+        test.state.insert_run(&run).await.expect("a run");
+    }
+    let ids = async |filter: RunFilter| -> Vec<String> {
+        test.state.find_runs(10, filter).await.expect("runs").into_iter().map(|run| run.run_id).collect()
+    };
+    let all = RunFilter { skipped_occurrences: true, ..RunFilter::default() };
+    assert_eq!(ids(RunFilter::default()).await, ["b", "a"]);
+    assert_eq!(test.state.finished_run_ids(10).await.expect("ids"), ["b", "a"]);
+    assert_eq!(ids(all.clone()).await, ["d", "c", "b", "a"]);
+    assert_eq!(ids(RunFilter { since: Some(Timestamp(2)), ..all.clone() }).await, ["d", "c", "b"]);
+    let statuses = vec!["drift".to_owned(), SKIPPED_OCCURRENCE.to_owned()];
+    assert_eq!(ids(RunFilter { statuses, ..all.clone() }).await, ["d", "c", "b"]);
+    assert_eq!(test.state.prune_runs(Timestamp(10), Timestamp(10), 1).await.expect("a number"), 2);
+    assert_eq!(ids(all).await, ["d", "b"]);
+}
+
 /// One step of a random history of one type.
 #[derive(Clone, Debug)]
 enum Step {

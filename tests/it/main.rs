@@ -5,6 +5,7 @@ mod cli_dead_letters;
 mod cli_demo;
 mod cli_elastic;
 mod cli_errors;
+mod cli_explain;
 mod cli_faults;
 mod cli_flow;
 mod cli_ops_tls;

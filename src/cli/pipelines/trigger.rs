@@ -1,0 +1,90 @@
+//! `sgcache pipelines trigger`: starts a pipeline in the running daemon, over its
+//! control API.
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::super::Failure;
+use super::super::context::load_config;
+use super::super::output::Output;
+use super::super::{job, status};
+use crate::pipeline;
+use crate::report::history;
+use crate::server::Control;
+use crate::state::State;
+
+#[derive(Debug, clap::Args)]
+pub struct TriggerArgs {
+    /// The pipeline
+    name: String,
+    /// A parameter
+    #[arg(long = "set", value_name = "K=V")]
+    set: Vec<String>,
+    /// Return once it runs, without waiting for its end
+    #[arg(long)]
+    detach: bool,
+    /// The form of the report
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Output,
+}
+
+pub async fn run(args: TriggerArgs, config: Option<&Path>) -> Result<u8, Failure> {
+    let config = load_config(config)?;
+    let overrides = pipeline::parse_overrides(&args.set).map_err(Failure::usage)?;
+    // The daemon gives them their types: it knows what it runs, the files may say
+    // something else by now.
+    let changed: serde_json::Map<String, Value> =
+        overrides.into_iter().map(|(name, text)| (name, Value::String(text))).collect();
+    let control = Control::read(&config.data_dir).map_err(|error| {
+        let dir = config.data_dir.display();
+        let words = if error.is_missing() { format!("no daemon runs on {dir}") } else { error.to_string() };
+        Failure::new(
+            Failure::UNAVAILABLE,
+            format!("{words}; `sgcache pipelines run --once {}` runs it here", args.name),
+        )
+    })?;
+    let run_id = post_trigger(&control, &args.name, &changed).await?;
+    if args.detach {
+        println!("{run_id}");
+        return Ok(0);
+    }
+    let state = State::open(&config.data_dir).await?;
+    loop {
+        // Also when the daemon dies, the wait comes to an end.
+        history::close_abandoned(&state).await?;
+        if let Some(report) = history::run(&state, &run_id).await?.filter(|report| !report.is_running()) {
+            job::print(&report, args.output)?;
+            return Ok(pipeline::exit_code(&report, false));
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+async fn post_trigger(
+    control: &Control,
+    name: &str,
+    params: &serde_json::Map<String, Value>,
+) -> Result<String, Failure> {
+    let url = control.url(&format!("/api/v1/pipelines/{name}/trigger"));
+    let away = |error: reqwest::Error| {
+        Failure::new(Failure::UNAVAILABLE, format!("the daemon does not answer: {}", error.without_url()))
+    };
+    let client = status::ops_client(control, Duration::from_secs(30)).map_err(away)?;
+    let body = serde_json::json!({"params": params});
+    let answer = client.post(url).bearer_auth(&control.token).json(&body).send().await.map_err(away)?;
+    let status = answer.status();
+    let body: Value = answer.json().await.map_err(away)?;
+    if let Some(run_id) = body.get("run_id").and_then(Value::as_str).filter(|_| status.is_success()) {
+        return Ok(run_id.to_owned());
+    }
+    let message = body.pointer("/error/message").and_then(Value::as_str).unwrap_or("the daemon refused");
+    let code = match status.as_u16() {
+        409 => 12,
+        401 | 403 => Failure::DENIED,
+        500.. => Failure::UNAVAILABLE,
+        _ => Failure::USAGE,
+    };
+    Err(Failure::new(code, message))
+}
