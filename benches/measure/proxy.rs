@@ -48,6 +48,7 @@ pub async fn run(options: &Options) -> anyhow::Result<()> {
         settings: settings.clone(),
         leader: Leader::Here(Arc::new(move || follower.poke())),
         access_log: Some(&room.path),
+        ledger: Default::default(),
         differences: None,
     };
     let proxy = Proxy::new(made).await?;

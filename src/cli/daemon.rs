@@ -294,6 +294,7 @@ async fn open(listener: ApiListener, engine: &Arc<Engine>) -> Result<[JoinHandle
         settings: online.config.api.clone(),
         leader,
         access_log: Some(&online.config.data_dir),
+        ledger: Arc::clone(&engine.ledger),
         differences: differences(online, engine.delivery.as_deref()),
     };
     let proxy = Proxy::new(parts).await.map_err(|error| Failure::internal(error.to_string()))?;

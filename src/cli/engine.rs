@@ -19,6 +19,7 @@ use crate::pipeline::{
     RunOrder, Runner, Site, SkipReason, Tell,
 };
 use crate::proxy::shadow::{Difference, OnDifference};
+use crate::report::ledger::Recorder;
 use crate::report::{Delivery, Notifiers, Outbox, RunReport, ShadowDifference, Sink, Wording, history};
 use crate::state::{ProcessLock, State, StateError};
 use crate::supervisor::Supervisor;
@@ -45,6 +46,8 @@ pub struct Engine {
     pub shutdown: CancellationToken,
     /// Sends reports to a cluster, where one is configured.
     pub delivery: Option<Arc<Delivery>>,
+    /// Counts what the read proxy does.
+    pub ledger: Arc<Recorder>,
     /// Whom hooks may notify.
     pub notifiers: Notifiers,
     sinks: Vec<Sink>,
@@ -144,7 +147,19 @@ impl Engine {
         let delivery = delivery(&online)?;
         let sinks = sinks(&online, delivery.as_deref());
         let owned = Mutex::default();
-        Ok(Self { online, replica, following, supervisor, runner, shutdown, delivery, notifiers, sinks, owned })
+        Ok(Self {
+            online,
+            replica,
+            following,
+            supervisor,
+            runner,
+            shutdown,
+            delivery,
+            ledger: Arc::default(),
+            notifiers,
+            sinks,
+            owned,
+        })
     }
 
     /// Runs a pipeline, and keeps and sends its report. While another process runs

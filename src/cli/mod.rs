@@ -6,6 +6,7 @@
 
 mod bars;
 mod breaker;
+mod config_edit;
 mod context;
 mod corrupt;
 mod daemon;
@@ -21,6 +22,9 @@ mod leadership;
 mod output;
 mod pause;
 mod pipelines;
+mod proxy;
+mod proxy_advise;
+mod proxy_report;
 mod recorder;
 mod reload;
 mod scheduler;
@@ -84,6 +88,9 @@ enum Command {
     Find(find::Args),
     /// Say what the proxy would do with a request, why, and what to change
     Explain(explain::Args),
+    /// Show what the read proxy gives, and why reads go to the site
+    #[command(subcommand)]
+    Proxy(proxy::Command),
     /// Show what `api.mode: shadow` has found
     #[command(subcommand)]
     Shadow(shadow::Command),
@@ -146,6 +153,7 @@ async fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Pipelines(command) => pipelines::run(command, config).await,
         Command::Job(args) => job::run(args, config).await,
         Command::Find(args) => find::run(args, config).await,
+        Command::Proxy(command) => proxy::run(command, config).await,
         Command::Shadow(command) => shadow::run(&command, config).await,
         Command::Breaker(command) => breaker::run(&command, config).await,
         Command::DeadLetters(command) => dead_letters::run(command, config).await,

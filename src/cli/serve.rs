@@ -21,6 +21,7 @@ use super::leadership::channel;
 use crate::config::StoreSettings;
 use crate::metrics::Metrics;
 use crate::proxy::{ApiListener, Leader, Mode, Parts, Proxy};
+use crate::report::ledger::Recorder;
 use crate::server::{Bound, Control, Ops, StatusSnapshot, StoreStatus, TypeState, TypeStatus};
 use crate::state;
 use crate::supervisor::{Loop, Supervisor};
@@ -53,6 +54,7 @@ pub async fn run(config: Option<&Path>) -> Result<u8, Failure> {
     let (client, store, state) = (online.client.clone(), Arc::clone(&online.store), online.state.clone());
     let (layouts, metrics) = (online.layouts.clone(), online.metrics.clone());
     let replica = Replica::new(client, store, state, layouts, metrics, sync::Settings::default());
+    let ledger = Arc::new(Recorder::default());
     let parts = Parts {
         replica: replica.clone(),
         schema: online.schema.clone(),
@@ -60,6 +62,7 @@ pub async fn run(config: Option<&Path>) -> Result<u8, Failure> {
         settings: online.config.api.clone(),
         leader: Leader::Elsewhere(channel),
         access_log: Some(&online.config.data_dir),
+        ledger: Arc::clone(&ledger),
         differences: None,
     };
     let proxy = Proxy::new(parts).await.map_err(|error| Failure::internal(error.to_string()))?;

@@ -9,12 +9,12 @@ use chrono::{DateTime, TimeDelta, Utc};
 use super::engine::{Engine, instance};
 use super::leadership;
 use crate::entity_config::TypeLayout;
-use crate::metrics;
 use crate::pipeline::{Event, Pipeline, PlanState};
+use crate::report::ledger::{self, Window};
 use crate::report::{RunReport, Status};
 use crate::server::{
-    ImportProgress, LagPoint, Ledger, PassCount, PipelineStatus, RunSummary, Serving, StatusSnapshot, StoreStatus,
-    SyncStatus, TypeState, TypeStatus,
+    ImportProgress, LagPoint, PipelineStatus, RunSummary, Serving, StatusSnapshot, StoreStatus, SyncStatus, TypeState,
+    TypeStatus,
 };
 use crate::state::{self, StateError, TypeRecord};
 use crate::store::Health;
@@ -24,8 +24,6 @@ use crate::sync::{PollStatus, WHOLE};
 const RUNS: usize = 30;
 /// A request without an answer for so long means that the site is silent.
 const SILENT_AFTER: Duration = Duration::from_secs(10);
-/// Reasons of requests that are no reads.
-const NO_READS: &[&str] = &["write", "path", "uncacheable"];
 /// Points of the lag that the status shows.
 const LAGS: usize = 300;
 
@@ -172,7 +170,8 @@ impl Snapshots {
             max_age_seconds: api.max_age.as_secs(),
             stale_if_error_seconds: api.stale_if_error.as_secs(),
         });
-        snapshot.ledger = Some(ledger(&metrics.proxy));
+        let today = Window::today(snapshot.now, self.engine.online.config.timezone);
+        snapshot.ledger = Some(ledger::ledger(&self.engine.ledger, state, today).await?);
         Ok(())
     }
 
@@ -316,29 +315,6 @@ impl Noted {
             }
         }
     }
-}
-
-/// Sums up what the read proxy has answered.
-fn ledger(proxy: &metrics::Proxy) -> Ledger {
-    let (mut reads, mut hits, mut saved) = (0, 0, None);
-    for method in metrics::READ_METHODS {
-        let answered = proxy.hits.at(&[method]).get();
-        reads += proxy.requests.at(&[method]).get();
-        hits += answered;
-        let [site, cache] = ["source", "cache"].map(|by| proxy.duration.at(&[method, by]));
-        if site.get_sample_count() > 0 {
-            let mean = site.get_sample_sum() / site.get_sample_count() as f64;
-            *saved.get_or_insert(0.0) += answered as f64 * mean - cache.get_sample_sum();
-        }
-    }
-    let count =
-        |reason: &&str| PassCount { reason: (*reason).to_owned(), count: proxy.passthrough.at(&[reason]).get() };
-    let mut passes: Vec<_> =
-        metrics::PASS_REASONS.iter().filter(|reason| !NO_READS.contains(reason)).map(count).collect();
-    passes.retain(|pass| pass.count > 0);
-    passes.sort_by_key(|pass| std::cmp::Reverse(pass.count));
-    let hit_ratio = (reads > 0).then(|| hits as f64 / reads as f64);
-    Ledger { reads, hits, hit_ratio, stale_hits: proxy.stale.get(), saved_seconds: saved, passes }
 }
 
 fn first_status(pipeline: &Arc<Pipeline>) -> PipelineStatus {

@@ -11,10 +11,11 @@ use super::Failure;
 use super::context::load_config;
 use super::output::{self, Output};
 use crate::config::Config;
-use crate::server::{Control, Ledger, Level, PassCount, Span, StatusSnapshot};
+use crate::report::ledger::{Ledger, ReasonSummary};
+use crate::server::{Control, Level, Span, StatusSnapshot};
 
 /// The usual width of a terminal.
-const COLUMNS: usize = 80;
+pub(super) const COLUMNS: usize = 80;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -88,7 +89,7 @@ pub fn print(status: &StatusSnapshot) {
 fn text(status: &StatusSnapshot) -> String {
     let zone = status.timezone.as_deref().and_then(|zone| zone.parse().ok()).unwrap_or(chrono_tz::UTC);
     let mut lines = head(status, zone);
-    lines.extend(status.ledger.as_ref().map(|ledger| given(ledger, status, zone)).unwrap_or_default());
+    lines.extend(status.ledger.as_ref().map(|ledger| given(ledger, zone)).unwrap_or_default());
     lines.push(types(status).to_string());
     lines.push(String::new());
     if !status.pipelines.is_empty() {
@@ -126,7 +127,7 @@ fn head(status: &StatusSnapshot, zone: Tz) -> Vec<String> {
 }
 
 /// A text behind its lead, in lines that fit a terminal of [`COLUMNS`].
-fn wrapped(lead: &str, text: &str) -> Vec<String> {
+pub(super) fn wrapped(lead: &str, text: &str) -> Vec<String> {
     let indent = " ".repeat(lead.chars().count());
     let options = textwrap::Options::new(COLUMNS).initial_indent(lead).subsequent_indent(&indent);
     textwrap::wrap(text, options).into_iter().map(std::borrow::Cow::into_owned).collect()
@@ -141,18 +142,23 @@ fn sign(level: Level) -> &'static str {
     }
 }
 
-/// What the read proxy has answered.
-fn given(ledger: &Ledger, status: &StatusSnapshot, zone: Tz) -> Vec<String> {
-    let mut lines = vec![format!("Since {}", moment(status.started_at, zone))];
-    let ratio = ledger.hit_ratio.map_or_else(String::new, |ratio| format!("{:.1} % from the cache", ratio * 100.0));
+/// What the read proxy has given today.
+fn given(ledger: &Ledger, zone: Tz) -> Vec<String> {
+    let mut lines = vec![format!("Today since {}", moment(ledger.since, zone))];
+    let before = ledger.previous_hit_ratio.map(|ratio| format!(" (before {:.1} %)", ratio * 100.0));
+    let ratio = ledger.hit_ratio.map(|ratio| format!("{:.1} % from the cache", ratio * 100.0));
+    let ratio = ratio.map(|ratio| ratio + &before.unwrap_or_default()).unwrap_or_default();
     lines.push(format!("  reads answered {:>10}   {ratio}", output::number(ledger.reads)));
     let saved = ledger.saved_seconds.map_or_else(|| "-".to_owned(), |seconds| Span(seconds.max(0.0)).to_string());
     lines.push(format!("  waiting saved  {saved:>10}"));
-    let passed: u64 = ledger.passes.iter().map(|pass| pass.count).sum();
-    let share = |pass: &PassCount| format!("{:.0} % {}", 100.0 * pass.count as f64 / passed as f64, pass.reason);
-    let reasons: Vec<String> = ledger.passes.iter().take(2).map(share).collect();
-    let more = if ledger.passes.len() > 2 { ", other" } else { "" };
-    lines.push(format!("  to the site    {:>10}   {}{more}", output::number(passed), reasons.join(", ")));
+    let share =
+        |one: &ReasonSummary| format!("{:.0} % {}", 100.0 * one.calls as f64 / ledger.passes as f64, one.reason);
+    let reasons: Vec<String> = ledger.reasons.iter().take(2).map(share).collect();
+    let more = if ledger.reasons.len() > 2 { ", other" } else { "" };
+    lines.push(format!("  to the site    {:>10}   {}{more}", output::number(ledger.passes), reasons.join(", ")));
+    if ledger.passes > 0 {
+        lines.push("  Why, and what to change: sgcache proxy report".to_owned());
+    }
     lines.push(String::new());
     lines
 }
@@ -202,6 +208,6 @@ fn pipelines(status: &StatusSnapshot, zone: Tz) -> Table {
 }
 
 /// A moment as people read it: `Mon 23 Nov 10:00 CET`.
-fn moment(at: DateTime<Utc>, zone: Tz) -> String {
+pub(super) fn moment(at: DateTime<Utc>, zone: Tz) -> String {
     at.with_timezone(&zone).format("%a %d %b %H:%M %Z").to_string()
 }

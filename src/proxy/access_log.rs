@@ -1,5 +1,5 @@
 //! The access log: one line per call, who asked what, how much was given, and by whom.
-//! Never a key, never a value.
+//! Never a key, never a value. The ledger is counted from the same lines.
 //!
 //! Lines go through a thread of their own, so that no caller waits for the disk; it
 //! sleeps between two looks, so that not every call has to wake it. A file that has
@@ -8,13 +8,19 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use serde::Serialize;
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde::{Serialize, Serializer};
 
+use super::envelope::Asked;
+use super::ledger_feed;
+use super::reason::Pass;
 use crate::private_files;
+use crate::report::ledger::Recorder;
 
 /// Lines that wait for the disk at most; what is more is counted.
 const QUEUE: usize = 8192;
@@ -27,7 +33,8 @@ const LONGEST: u64 = 64 << 20;
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Entry {
     /// When, by the clock of this machine.
-    pub at: String,
+    #[serde(serialize_with = "milliseconds")]
+    pub at: DateTime<Utc>,
     pub caller: String,
     pub method: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -41,6 +48,16 @@ pub(super) struct Entry {
     pub rows: Option<usize>,
     pub status: u16,
     pub milliseconds: f64,
+    /// Why the site was asked; for the ledger.
+    #[serde(skip)]
+    pub pass: Option<Pass>,
+    /// What was asked, where it is short and the site answered; for the ledger.
+    #[serde(skip)]
+    pub asked: Option<Arc<Asked>>,
+}
+
+fn milliseconds<S: Serializer>(at: &DateTime<Utc>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&at.to_rfc3339_opts(SecondsFormat::Millis, true))
 }
 
 /// Takes lines; when it is dropped, all of them are in the file.
@@ -50,17 +67,18 @@ pub(super) struct AccessLog {
 }
 
 impl AccessLog {
-    /// Begins to write to `audit.ndjson` in a directory.
+    /// Begins to write to `audit.ndjson` in a directory, and to count in a ledger.
     ///
     /// # Errors
     ///
     /// When the file cannot be opened.
-    pub fn open(directory: &Path) -> io::Result<Self> {
+    pub fn open(directory: &Path, ledger: Arc<Recorder>) -> io::Result<Self> {
         let path = directory.join("audit.ndjson");
         let file = open_file(&path)?;
         let (lines, receiver) = sync_channel(QUEUE);
-        let thread =
-            std::thread::Builder::new().name("access-log".into()).spawn(move || write(&path, file, &receiver))?;
+        let thread = std::thread::Builder::new()
+            .name("access-log".into())
+            .spawn(move || write(&path, file, &receiver, &ledger))?;
         Ok(Self { lines: Some(lines), thread: Some(thread) })
     }
 
@@ -84,13 +102,14 @@ fn open_file(path: &Path) -> io::Result<File> {
     private_files::open(path, OpenOptions::new().append(true))
 }
 
-fn write(path: &PathBuf, file: File, receiver: &Receiver<Entry>) {
+fn write(path: &PathBuf, file: File, receiver: &Receiver<Entry>, ledger: &Recorder) {
     let mut length = file.metadata().map_or(0, |meta| meta.len());
     let mut out = BufWriter::new(file);
     while let Ok(first) = receiver.recv() {
         std::thread::sleep(GATHER);
         let mut next = Some(first);
         while let Some(entry) = next {
+            ledger_feed::count(ledger, &entry);
             let line = serde_json::to_string(&entry).unwrap_or_default();
             length += line.len() as u64 + 1;
             if let Err(error) = writeln!(out, "{line}") {

@@ -12,7 +12,7 @@ use super::callers::{self, Caller, Digest, Unverified};
 use super::catalogue::Catalogue;
 use super::decide::{self, Asked, Decision, Planned, Serve, Writes, decide};
 use super::listener::Inner;
-use super::outcome::{Outcome, gone, note, passed, repeat, served};
+use super::outcome::{Outcome, Subject, gone, note, passed, repeat, served};
 use super::pending_writes::PendingWrites;
 use super::plan_cache::{self, CachedPlan};
 use super::reason::{Pass, Reason};
@@ -73,10 +73,14 @@ pub(super) async fn json(
         }
     };
     let call = Call { outgoing, body, asked, caller, digest, cached, pending_writes, writes };
-    let subject = (call.method().to_owned(), call.entity_type(), call.caller.name.clone());
+    let subject = Subject {
+        method: call.method().to_owned(),
+        entity_type: call.entity_type(),
+        caller: call.caller.name.clone(),
+        asked: call.asked.as_ref().ok().filter(|_| call.digest.is_some()).cloned(),
+    };
     let outcome = answer_to(proxy, call).await;
-    note(proxy, subject, &outcome, begun);
-    outcome.response
+    note(proxy, subject, outcome, begun)
 }
 
 impl Call {
@@ -234,7 +238,7 @@ async fn shadowed(proxy: &Arc<Inner>, call: Call) -> Outcome {
             let (method, argument) = (request.method, request.argument);
             let comparison = Comparison { method, argument, serve, generation, whole: Arc::clone(&whole), answered };
             proxy.shadow.compare(&proxy.freshness, comparison);
-            repeat(&whole, "pass", Some(pass.reason))
+            repeat(&whole, "pass", Some(&pass))
         }
         Err(why) => gone(&why, &pass),
     }
@@ -379,7 +383,7 @@ async fn older_outcome(proxy: &Arc<Inner>, call: &Call, serve: &Serve, pass: &Pa
         };
     }
     match carry_out(proxy, call, serve, "stale").await {
-        Ok(outcome) => Outcome { reason: Some(pass.reason), ..outcome },
+        Ok(outcome) => Outcome { pass: Some(pass.clone()), ..outcome },
         Err(pass) => gone(&Unreachable::unknown("it is down, and the cache has no answer"), &pass),
     }
 }
@@ -465,11 +469,11 @@ async fn forward(proxy: &Arc<Inner>, call: &Call, pass: Pass, older: Option<Box<
             if let Some(question) = call.schema_question().filter(|_| keeps) {
                 proxy.schemas.insert(question, call.method(), Arc::clone(&whole), schema);
             }
-            repeat(&whole, "pass", Some(pass.reason))
+            repeat(&whole, "pass", Some(&pass))
         }
         Ok(whole) => match &older {
             Some(serve) => older_outcome(proxy, call, serve, &pass).await,
-            None => repeat(&whole, "pass", Some(pass.reason)),
+            None => repeat(&whole, "pass", Some(&pass)),
         },
         Err(why) => match &older {
             Some(serve) => older_outcome(proxy, call, serve, &pass).await,
@@ -502,7 +506,7 @@ pub(super) async fn hand_on(
         Ok(whole) => {
             let whole = Arc::new(whole);
             learn(proxy, call, &whole).await;
-            repeat(&whole, "pass", Some(pass.reason))
+            repeat(&whole, "pass", Some(pass))
         }
         Err(why) => gone(&why, pass),
     }

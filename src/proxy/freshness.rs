@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use chrono::Utc;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -22,6 +23,7 @@ use super::settings::Settings;
 use super::write_confirmation::{Refetcher, Touched};
 use super::write_effects::{Effect, Fields, Ids, WriteEffects};
 use crate::entity::{EntityRef, EntityType};
+use crate::report::ledger::Recorder;
 use crate::schema::Schema;
 use crate::state::{Kinds, MarkRequest, ReplicationStatus, StateError};
 use crate::store;
@@ -74,6 +76,7 @@ pub(super) struct FreshnessTracker {
     replica: Replica,
     settings: Arc<Settings>,
     leader: Leader,
+    ledger: Arc<Recorder>,
     refetcher: Arc<Refetcher>,
     /// With the version of the leader's notice, or of the newest read where this process
     /// leads in turn with others; zero where it alone leads.
@@ -99,6 +102,7 @@ impl FreshnessTracker {
         schema: Schema,
         settings: Arc<Settings>,
         leader: Leader,
+        ledger: Arc<Recorder>,
     ) -> Result<Self, StateError> {
         let status = match &leader {
             Leader::Here(_) => replica.state().replication_status().await?,
@@ -110,6 +114,7 @@ impl FreshnessTracker {
         Ok(Self {
             settings,
             leader,
+            ledger,
             refetcher: Arc::new(Refetcher::new(replica.clone())),
             status: watch::Sender::new((0, Arc::new(status))),
             // It was read before the status here.
@@ -266,6 +271,8 @@ impl FreshnessTracker {
     /// When this returns, no read that begins later is answered from rows that may
     /// lack the write, and neither is one after a restart.
     pub async fn acknowledge(self: &Arc<Self>, mut effects: WriteEffects) {
+        let acknowledged = Instant::now();
+        self.ledger.write_made(Utc::now());
         self.look_up(&mut effects).await;
         let keys = self.known(&effects.keys());
         let room = tokio::time::timeout(LONGEST_BACKPRESSURE, Arc::clone(&self.room).acquire_owned()).await;
@@ -281,9 +288,15 @@ impl FreshnessTracker {
         let touched = Touched { keys, unlisted: effects.unlisted.then_some((types, after)) };
         let tracker = Arc::clone(self);
         tokio::spawn(async move {
-            tracker.confirm(write, touched).await;
+            Arc::clone(&tracker).confirm(write, touched).await;
+            tracker.ledger.write_visible(Utc::now(), acknowledged.elapsed());
             drop(room);
         });
+    }
+
+    /// Returns where calls are counted.
+    pub fn ledger(&self) -> &Recorder {
+        &self.ledger
     }
 
     fn add(self: &Arc<Self>, write: PendingWrite, touched: Touched) {

@@ -29,8 +29,9 @@ use super::settings::Settings;
 use super::shadow::{OnDifference, Shadow};
 use super::upstream::{Outgoing, Unreachable, Upstream};
 use super::verification::Verifications;
-use super::{call, decide, passthrough};
+use super::{call, decide, ledger_feed, passthrough};
 use crate::api3;
+use crate::report::ledger::Recorder;
 use crate::schema::Schema;
 use crate::server::{BodyCut, Peer, Refusals};
 use crate::shotgun;
@@ -87,6 +88,8 @@ pub struct Parts<'a> {
     pub leader: Leader,
     /// Directory of the access log; `None` writes none.
     pub access_log: Option<&'a Path>,
+    /// Where calls are counted, across restarts; only with an access log.
+    pub ledger: Arc<Recorder>,
     /// Called with each difference that shadow mode sees.
     pub differences: Option<OnDifference>,
 }
@@ -117,7 +120,7 @@ impl Proxy {
     ///
     /// See [`ProxyError`].
     pub async fn new(parts: Parts<'_>) -> Result<Self, ProxyError> {
-        let Parts { replica, schema, site, settings, leader, access_log, differences } = parts;
+        let Parts { replica, schema, site, settings, leader, access_log, ledger, differences } = parts;
         let settings = Arc::new(settings);
         let memory = MemoryBudget::new(settings.max_memory_bytes);
         let upstream = Upstream::new(site, Arc::clone(&settings), memory.clone(), &replica)?;
@@ -125,9 +128,10 @@ impl Proxy {
         let (state, clock) = (replica.state().clone(), replica.clock().clone());
         let callers = Callers::new(&site.auth, &settings, state, clock).await;
         let shadow = Arc::new(Shadow::new(replica.state(), differences).await);
-        let freshness = Arc::new(FreshnessTracker::new(replica, schema, Arc::clone(&settings), leader).await?);
+        let freshness =
+            Arc::new(FreshnessTracker::new(replica, schema, Arc::clone(&settings), leader, Arc::clone(&ledger)).await?);
         freshness.restore().await?;
-        let access_log = access_log.map(AccessLog::open).transpose()?;
+        let access_log = access_log.map(|directory| AccessLog::open(directory, ledger)).transpose()?;
         let plans = PlanCache::default();
         let reading = Semaphore::new(MAX_READING);
         Ok(Self(Arc::new(Inner {
@@ -160,7 +164,9 @@ impl Proxy {
         // The size of a page is part of decisions, so it is asked for before the first
         // caller does; a site that never answers must not keep the rest from beginning.
         let ask = stop.run_until_cancelled(self.0.schemas.info(&self.0.upstream));
-        tokio::join!(ask, self.0.freshness.run(stop.clone()), self.probe(&stop));
+        let (freshness, state) = (&self.0.freshness, self.0.freshness.replica().state());
+        let counted = ledger_feed::keep(freshness.ledger(), state, &stop);
+        tokio::join!(ask, freshness.run(stop.clone()), self.probe(&stop), counted);
     }
 
     /// Probes a site that is down, so that no reader has to; when it is back, following

@@ -4,7 +4,8 @@
 //! - `envelope`: a body into a request, at a bounded cost.
 //! - `decide`: one pure function, request and catalogue in, serve or pass out;
 //!   `question` reads the request strictly, `supported_filters` and `settings` say which
-//!   conditions may be answered, `reason` why not, `explain` says it in words.
+//!   conditions may be answered, `reason` why not, `explain` says it in words;
+//!   `advice` finds what to change.
 //! - `catalogue`: what decisions depend on besides the request; `freshness` keeps it up
 //!   to date.
 //! - `callers`: who asks; `credential` and `credential_key` make the digest of a credential,
@@ -15,13 +16,15 @@
 //!   `pending_writes` which answers depend on it, `write_confirmation` when no more.
 //! - `tls_listener`, `listener`: requests come in, `memory` bounds what they take; `call` answers one of the JSON API,
 //!   `answer` from the store, `upstream` from the site; `passthrough` streams all the rest;
-//!   `shadow` compares the two; `schema_cache` keeps `info` and schemas; `access_log` writes one line per call.
+//!   `shadow` compares the two; `schema_cache` keeps `info` and schemas; `access_log` writes one line per call,
+//!   and `ledger_feed` counts it.
 //!
 //! The proxy never writes to the store. Pipelines and schedules are not known
 //! here.
 
 mod answer;
 mod access_log;
+pub mod advice;
 mod call;
 mod callers;
 pub mod catalogue;
@@ -32,6 +35,7 @@ mod credential_proof;
 pub mod decide;
 mod effect_lookup;
 mod freshness;
+mod ledger_feed;
 pub mod tls_listener;
 mod rest_effects;
 mod write_call;

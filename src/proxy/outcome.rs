@@ -1,5 +1,6 @@
 //! What became of a call: its response, its `x-sgcache` header, its metrics and its line in the access log.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use axum::body::Body;
@@ -8,8 +9,10 @@ use axum::http::{HeaderValue, Response, header};
 use super::access_log::Entry;
 use super::answer::Answered;
 use super::decide::Writes;
+use super::envelope::Asked;
+use super::ledger_feed;
 use super::listener::{FRESH, Inner, JSON, SAID, unavailable};
-use super::reason::{Pass, Reason};
+use super::reason::Pass;
 use super::upstream::{BufferedResponse, Unreachable, forwarded};
 use crate::state::SiteTime;
 
@@ -17,7 +20,8 @@ use crate::state::SiteTime;
 pub(super) struct Outcome {
     pub response: Response<Body>,
     pub decision: &'static str,
-    pub reason: Option<Reason>,
+    /// Why the cache did not answer, or only because the site is down.
+    pub pass: Option<Pass>,
     pub rows: Option<usize>,
 }
 
@@ -42,17 +46,17 @@ pub(super) fn served(
         None => how.to_owned(),
     };
     headers.insert(SAID, HeaderValue::from_str(&said).unwrap_or(HeaderValue::from_static("hit")));
-    Outcome { response, decision: how, reason: None, rows: Some(answered.rows) }
+    Outcome { response, decision: how, pass: None, rows: Some(answered.rows) }
 }
 
 /// Gives an answer of the site, byte for byte.
-pub(super) fn repeat(whole: &BufferedResponse, how: &'static str, reason: Option<Reason>) -> Outcome {
+pub(super) fn repeat(whole: &BufferedResponse, how: &'static str, pass: Option<&Pass>) -> Outcome {
     let mut response = Response::new(Body::from(whole.body.clone()));
     *response.status_mut() = whole.status;
     *response.headers_mut() = forwarded(&whole.headers);
-    let said = reason.map_or_else(|| how.to_owned(), |reason| format!("{how}; reason={reason}"));
+    let said = pass.map_or_else(|| how.to_owned(), |pass| format!("{how}; reason={}", pass.reason));
     response.headers_mut().insert(SAID, HeaderValue::from_str(&said).unwrap_or(HeaderValue::from_static("pass")));
-    Outcome { response, decision: how, reason, rows: None }
+    Outcome { response, decision: how, pass: pass.cloned(), rows: None }
 }
 
 pub(super) fn gone(why: &Unreachable, pass: &Pass) -> Outcome {
@@ -63,42 +67,56 @@ pub(super) fn gone(why: &Unreachable, pass: &Pass) -> Outcome {
 pub(super) fn passed(mut response: Response<Body>, pass: &Pass) -> Outcome {
     let said = format!("pass; reason={}", pass.reason);
     response.headers_mut().insert(SAID, HeaderValue::from_str(&said).unwrap_or(HeaderValue::from_static("pass")));
-    Outcome { response, decision: "pass", reason: Some(pass.reason), rows: None }
+    Outcome { response, decision: "pass", pass: Some(pass.clone()), rows: None }
 }
 
-/// Counts a call and writes its line in the access log.
-pub(super) fn note(proxy: &Inner, subject: (String, Option<String>, String), outcome: &Outcome, begun: Instant) {
-    let (method, entity_type, caller) = subject;
+/// What a call was about.
+pub(super) struct Subject {
+    pub method: String,
+    pub entity_type: Option<String>,
+    pub caller: String,
+    /// The request, where it is short.
+    pub asked: Option<Arc<Asked>>,
+}
+
+/// Counts a call, writes its line in the access log, and returns its response.
+pub(super) fn note(proxy: &Inner, subject: Subject, outcome: Outcome, begun: Instant) -> Response<Body> {
+    let Subject { method, entity_type, caller, asked } = subject;
+    let Outcome { response, decision, pass, rows } = outcome;
     let metrics = &proxy.freshness.replica().metrics().proxy;
-    let hit = matches!(outcome.decision, "hit" | "stale");
+    let hit = matches!(decision, "hit" | "stale");
     let took = begun.elapsed().as_secs_f64();
     metrics.requests.inc(&[&method]);
     metrics.duration.observe(&[&method, if hit { "cache" } else { "source" }], took);
     if hit {
         metrics.hits.inc(&[&method]);
-    } else if let Some(reason) = outcome.reason {
-        metrics.passthrough.inc(&[reason.as_str()]);
+    } else if let Some(pass) = &pass {
+        metrics.passthrough.inc(&[pass.reason.as_str()]);
     }
-    if outcome.decision == "stale" {
+    if decision == "stale" {
         metrics.stale.inc();
     }
-    let status = outcome.response.status().as_u16();
+    let status = response.status().as_u16();
     if status >= 500 {
         metrics.errors.inc(&[&method]);
     }
-    let Some(access_log) = &proxy.access_log else { return };
+    let Some(access_log) = &proxy.access_log else { return response };
     let entry = Entry {
-        at: chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Millis, true),
+        at: chrono::Utc::now(),
         caller,
         method: method.chars().take(80).collect(),
         entity_type,
-        decision: outcome.decision,
-        reason: outcome.reason.map(Reason::as_str),
-        rows: outcome.rows,
+        decision,
+        reason: pass.as_ref().map(|pass| pass.reason.as_str()),
+        rows,
         status,
         milliseconds: (took * 1e6).round() / 1e3,
+        asked: asked.filter(|_| pass.is_some()),
+        pass,
     };
     if !access_log.record(entry) {
         metrics.audit_dropped.inc();
+        ledger_feed::note_uncounted(proxy.freshness.ledger());
     }
+    response
 }

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use chrono::Utc;
 use serde_json::Value;
 
 use super::call::{Call, hand_on};
@@ -32,6 +33,8 @@ pub(super) async fn send(proxy: &Arc<Inner>, call: &Call, pass: Pass) -> Outcome
                 shared.schemas.clear();
             }
             shared.freshness.acknowledge(effects).await;
+        } else {
+            shared.freshness.ledger().write_failed(Utc::now());
         }
         hand_on(&shared, &call, sent, &pass).await
     });

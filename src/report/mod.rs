@@ -12,6 +12,7 @@ mod difference;
 pub mod documents;
 pub mod elasticsearch;
 pub mod history;
+pub mod ledger;
 pub mod notify;
 mod outbox;
 pub mod prometheus;

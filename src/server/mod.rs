@@ -31,8 +31,8 @@ pub use http_server::{HttpServer, Refusals};
 pub use listen::{BindError, Bound};
 pub use ops::{Ops, RunsQuery, TriggerRefused, TriggerRequest};
 pub use status::{
-    ImportProgress, LagPoint, Ledger, PassCount, PipelineStatus, Reason, RunSummary, Serving, StatusSnapshot,
-    StoreStatus, SyncStatus, TypeState, TypeStatus, WaitingStatus, readiness,
+    ImportProgress, LagPoint, PipelineStatus, Reason, RunSummary, Serving, StatusSnapshot, StoreStatus, SyncStatus,
+    TypeState, TypeStatus, WaitingStatus, readiness,
 };
 pub use stream::BodyCut;
 pub use tls::Tls;

@@ -11,10 +11,11 @@ use serde::{Deserialize, Serialize};
 
 use super::health::{Health, health};
 use crate::report::Status;
+use crate::report::ledger::Ledger;
 use crate::supervisor::{LoopState, LoopStatus};
 
 /// The schema name of the status document.
-pub const SCHEMA: &str = "sgcache.status/1";
+pub const SCHEMA: &str = "sgcache.status/2";
 
 /// Everything about a daemon at one moment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -46,7 +47,7 @@ pub struct StatusSnapshot {
     /// What the read proxy may answer; `None` without an api listener.
     #[serde(default)]
     pub serving: Option<Serving>,
-    /// What the read proxy has answered; `None` without an api listener.
+    /// What the read proxy has given today; `None` where that is not counted.
     #[serde(default)]
     pub ledger: Option<Ledger>,
     /// What is wrong with the files on disk since the last reload failed, one line
@@ -123,33 +124,6 @@ pub struct Serving {
     pub max_age_seconds: u64,
     /// Seconds, while it does not.
     pub stale_if_error_seconds: u64,
-}
-
-/// What the read proxy has answered since the start of the process.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Ledger {
-    /// Requests that only read.
-    pub reads: u64,
-    /// Those of them that the cache answered.
-    pub hits: u64,
-    /// The share of hits, 0 to 1; `None` without reads.
-    pub hit_ratio: Option<f64>,
-    /// Hits that were older than usual, because the site was down.
-    pub stale_hits: u64,
-    /// Seconds that callers did not wait: hits times the mean of the site's answers to the
-    /// same method, less what the hits took. `None` until the site has answered one.
-    pub saved_seconds: Option<f64>,
-    /// Reads that the site answered, by why, most frequent first.
-    pub passes: Vec<PassCount>,
-}
-
-/// How many reads went to the site for one reason.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PassCount {
-    /// As in the header `x-sgcache` and in `sgcache explain`.
-    pub reason: String,
-    /// How many.
-    pub count: u64,
 }
 
 /// The event loop.

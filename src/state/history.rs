@@ -1,7 +1,9 @@
 //! What others keep here: runs, the plan of the scheduler, cursors. Nothing in it
 //! means anything to sync.
 
-use rusqlite::{OptionalExtension, Row, params};
+use std::collections::BTreeMap;
+
+use rusqlite::{OptionalExtension, Row, Transaction, params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -183,6 +185,27 @@ impl State {
         .await
     }
 
+    /// Returns the values kept under the names from `from` to `to`; one that cannot be read
+    /// is counted and left out.
+    pub async fn kept_between<T: DeserializeOwned>(&self, from: &str, to: &str) -> Result<BTreeMap<String, T>> {
+        let bounds = [from.to_owned(), to.to_owned()];
+        let texts: Vec<(String, String)> = self
+            .read(move |connection| {
+                let sql = "SELECT name, value FROM kept WHERE name BETWEEN ?1 AND ?2";
+                let mut statement = connection.prepare_cached(sql)?;
+                let rows = statement.query_map(bounds, |row| Ok((row.get(0)?, row.get(1)?)))?;
+                Ok(rows.collect::<rusqlite::Result<_>>()?)
+            })
+            .await?;
+        let parse = |(name, text): (String, String)| parse_kept(&name, &text).map(|value| (name, value));
+        Ok(texts.into_iter().filter_map(parse).collect())
+    }
+
+    /// Changes kept values in one transaction.
+    pub async fn update_kept(&self, change: impl FnOnce(&KeptValues<'_>) -> Result<()> + Send + 'static) -> Result<()> {
+        self.write(move |transaction| change(&KeptValues(transaction))).await
+    }
+
     /// Returns the plan of the scheduler.
     pub async fn plan(&self) -> Result<Option<Value>> {
         self.kept("plan").await
@@ -202,6 +225,52 @@ impl State {
     pub async fn set_rotation(&self, name: &str, cursor: &Value) -> Result<()> {
         self.keep(&format!("rotation/{name}"), cursor).await
     }
+}
+
+/// The kept values, within a transaction.
+pub struct KeptValues<'t>(&'t Transaction<'t>);
+
+impl KeptValues<'_> {
+    /// Changes the value under a name; one that is missing, or that cannot be read, begins
+    /// with its default.
+    ///
+    /// # Errors
+    ///
+    /// When the state cannot be written.
+    pub fn update<T: DeserializeOwned + Serialize + Default>(
+        &self,
+        name: &str,
+        change: impl FnOnce(&mut T),
+    ) -> Result<()> {
+        let sql = "SELECT value FROM kept WHERE name = ?1";
+        let text: Option<String> = self.0.prepare_cached(sql)?.query_row([name], |row| row.get(0)).optional()?;
+        let mut value: T = text.and_then(|text| parse_kept(name, &text)).unwrap_or_default();
+        change(&mut value);
+        let text = serde_json::to_string(&value).map_err(|error| StateError::malformed("value", error))?;
+        let sql = "INSERT OR REPLACE INTO kept (name, value) VALUES (?1, ?2)";
+        self.0.prepare_cached(sql)?.execute([name, &text])?;
+        Ok(())
+    }
+
+    /// Removes all but the last `most` names that begin with `prefix`.
+    ///
+    /// # Errors
+    ///
+    /// When the state cannot be written.
+    pub fn keep_newest(&self, prefix: &str, most: usize) -> Result<()> {
+        // No name of ours has a character above ASCII.
+        let end = format!("{prefix}\u{7f}");
+        let sql = "DELETE FROM kept WHERE name IN (SELECT name FROM kept WHERE name BETWEEN ?1 AND ?2
+            ORDER BY name DESC LIMIT -1 OFFSET ?3)";
+        self.0.prepare_cached(sql)?.execute(params![prefix, end, most as i64])?;
+        Ok(())
+    }
+}
+
+/// Reads a kept value; one that cannot be read is counted.
+fn parse_kept<T: DeserializeOwned>(name: &str, text: &str) -> Option<T> {
+    let parsed = serde_json::from_str(text);
+    parsed.map_err(|error| Unreadable::Cursor.note(name, error)).ok()
 }
 
 fn run_from_row(row: &Row<'_>) -> rusqlite::Result<(RunRow, String)> {

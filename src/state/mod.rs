@@ -49,7 +49,7 @@ pub use error::StateError;
 pub use expected::{Announcement, EntryTime, Expected, ExpectedField, ExpectedLink, LIFE, MAX_VALUES};
 pub use fresh::{ReplicationStatus, TypeReplicationStatus};
 pub use gaps::{Gap, Gaps};
-pub use history::{RunFilter, RunRow, SKIPPED_OCCURRENCE};
+pub use history::{KeptValues, RunFilter, RunRow, SKIPPED_OCCURRENCE};
 pub use leader::LeaderLock;
 pub use locks::ProcessLock;
 pub use marks::{AsOf, Kinds, Mark, MarkRequest, Postponed};

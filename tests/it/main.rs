@@ -46,6 +46,7 @@ mod pipelines_shipped;
 mod program;
 mod proxy_credentials;
 mod proxy_fields;
+mod proxy_ledger;
 mod proxy_listener;
 mod proxy_outage;
 mod proxy_python;

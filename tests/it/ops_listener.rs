@@ -180,7 +180,7 @@ async fn the_status_says_whether_it_is_ready_and_why_not() {
     let listener = Listener::start(|control| ops(control, TypeState::Importing)).await;
     let (code, body) = listener.json("/api/v1/status").await;
     assert_eq!(code, StatusCode::OK);
-    assert_eq!(body["schema"], "sgcache.status/1");
+    assert_eq!(body["schema"], "sgcache.status/2");
     assert_eq!((&body["ready"], &body["types"][0]["rows"]), (&json!(false), &json!(18)));
     assert_eq!(body["reasons"][0]["subject"], "Shot");
     let snapshot: StatusSnapshot = serde_json::from_value(body).unwrap();

@@ -318,6 +318,7 @@ async fn restarted(rig: &Rig, settings: Settings) -> (String, CancellationToken)
         settings: settings.clone(),
         leader: Leader::Here(Arc::new(|| {})),
         access_log: None,
+        ledger: Default::default(),
         differences: None,
     };
     let proxy = Proxy::new(parts).await.expect("a proxy");

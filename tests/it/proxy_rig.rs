@@ -95,6 +95,7 @@ impl Rig {
             settings: settings.clone(),
             leader: Leader::Here(Arc::new(move || poked.poke())),
             access_log: Some(directory.path()),
+            ledger: Arc::default(),
             differences: Some(Arc::new(move |one: Difference| {
                 told.lock().expect("a list").push(one);
                 Box::pin(std::future::ready(()))
