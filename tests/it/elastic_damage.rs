@@ -108,3 +108,21 @@ async fn the_scrub_finds_documents_that_lack_something() {
     assert_eq!(damaged, Some(changes.len() as f64));
     rig.is_whole_again().await;
 }
+
+/// A document that another program put into the index stands for no row, not for row 0.
+#[tokio::test]
+async fn a_document_of_another_program_is_no_row() {
+    let Some(url) = elasticsearch("elastic_damage") else { return };
+    let rig = Rig::of_shots(url, 2).await;
+    let index = rig.indices.name("entity-shot-write");
+    let foreign = json!({"code": "foreign", "_sg": {"state": "active", "rv": 1}}).to_string();
+    let write = BulkOp::index(&index, "foreign", 1, VersionType::External, foreign);
+    assert_eq!(rig.client.bulk(&[write], true).await.expect("an answer"), [ItemOutcome::Done]);
+    rig.client.send(&Call::post(format!("/{index}/_refresh"))).await.expect("a refresh");
+    let store = rig.cache.replica().store();
+    let every = Query::all("Shot").fields(rig.cache.replica().tracked().layout(&shot()).expect("shots").paths());
+    let found = store.find(&every).await.expect("rows").rows;
+    assert_eq!(found.iter().map(|row| row.key.id).collect::<Vec<_>>(), rig.ids);
+    assert_eq!(store.scan(&shot(), 0, 100).await.expect("rows").len(), 2);
+    rig.is_whole_again().await;
+}

@@ -161,7 +161,7 @@ fn place(reports: &str, webhook: &str) -> Place {
 }
 
 fn with_environment(mut command: Command) -> Command {
-    command.env(KEY_VARIABLE, KEY).env("SGCACHE_LOG", "debug").env("SGCACHE_LOOP_FAULTS", "faults");
+    command.env(KEY_VARIABLE, KEY).env("SGCACHE_LOG", "trace").env("SGCACHE_LOOP_FAULTS", "faults");
     command
 }
 

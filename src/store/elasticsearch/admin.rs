@@ -42,7 +42,7 @@ impl Inner {
 
     async fn first_id_from(&self, index: &str, first: i64) -> Result<Option<i64>> {
         let hits = scan_step(&self.client, index, &dsl::everything(), &json!(false), first - 1, 1).await?;
-        Ok(hits.first().map(Hit::entity_id))
+        hits.first().map(Hit::entity_id).transpose()
     }
 
     pub(super) async fn scan(&self, entity_type: &EntityType, after: i64, limit: usize) -> Result<Vec<RowVersion>> {
@@ -50,7 +50,7 @@ impl Inner {
         let source = json!(["_sg.rv", "_sg.state", "_sg.hash", "updated_at"]);
         let index = self.names.write(entity_type);
         let hits = scan(&self.client, &index, &dsl::everything(), &source, after, limit).await?;
-        Ok(hits.iter().map(row_version).collect())
+        hits.iter().map(row_version).collect()
     }
 
     pub(super) async fn purge(&self, scope: &PurgeScope) -> Result<u64> {
@@ -91,7 +91,7 @@ impl Inner {
         loop {
             let hits = scan_step(&self.client, &index, &old, &json!(false), after, 5000).await?;
             let Some(last) = hits.last() else { break };
-            after = last.entity_id();
+            after = last.entity_id()?;
             let deletes: Vec<BulkOp> = hits.iter().map(|hit| BulkOp::delete(&index, &hit.id, hit.version)).collect();
             for outcome in self.client.bulk(&deletes, true).await? {
                 match outcome {
@@ -223,15 +223,15 @@ fn bucket(bucket: &Value) -> Bucket {
 
 /// What cannot be read becomes what no stored row has (version 0): the comparison with the
 /// state then finds that the row differs, quarantines it and has it read again.
-fn row_version(hit: &Hit) -> RowVersion {
+fn row_version(hit: &Hit) -> Result<RowVersion> {
     let bookkeeping = |field: &str| hit.source.get("_sg").and_then(|sg| sg.get(field));
     let text = |field: &str| bookkeeping(field).and_then(Value::as_str);
     let updated_at = hit.source.get("updated_at").and_then(Value::as_str);
-    RowVersion {
-        id: hit.entity_id(),
+    Ok(RowVersion {
+        id: hit.entity_id()?,
         rv: ReadVersion(bookkeeping("rv").and_then(Value::as_i64).unwrap_or_default()),
         state: text("state").and_then(RowState::parse).unwrap_or(RowState::Absent),
         hash: text("hash").and_then(RowHash::parse).unwrap_or(RowHash(0)),
         updated_at: updated_at.and_then(Timestamp::parse),
-    }
+    })
 }

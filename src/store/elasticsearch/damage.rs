@@ -29,7 +29,7 @@ pub(super) fn unreadable(cached: &CachedType, document: &Document) -> Option<Str
 /// Returns what is wrong with a whole document.
 fn damage(cached: &CachedType, hit: &Hit) -> Option<String> {
     let document = &hit.source;
-    if document.get("id").and_then(Value::as_i64) != Some(hit.entity_id()) {
+    if document.get("id").and_then(Value::as_i64) != hit.entity_id().ok() {
         return Some(format!("`id` is not that of the document `{}`", hit.id));
     }
     let bookkeeping = |field: &str| document.get("_sg").and_then(|sg| sg.get(field));
@@ -51,14 +51,14 @@ impl Inner {
         let open = self.open_type(entity_type)?;
         let index = self.names.write(entity_type);
         let mut hits = scan(&self.client, &index, &dsl::everything(), &json!(true), after, limit).await?;
-        let (last, rows) = (hits.last().map(Hit::entity_id), hits.len() as u64);
+        let (last, rows) = (hits.last().map(Hit::entity_id).transpose()?, hits.len() as u64);
         if after <= 0 {
             // A walk by id does not meet them.
             let without_id = json!({"bool": {"must_not": [{"exists": {"field": "id"}}]}});
             hits.extend(search(&self.client, &index, &json!({"query": without_id, "size": MAX_WITHOUT_ID})).await?);
         }
-        let damaged = |hit: &Hit| damage(&open.cached, hit).map(|reason| (hit.entity_id(), reason));
-        Ok(Verified { last, rows, damaged: hits.iter().filter_map(damaged).collect() })
+        let damaged = |hit: &Hit| damage(&open.cached, hit).map(|reason| Ok((hit.entity_id()?, reason)));
+        Ok(Verified { last, rows, damaged: hits.iter().filter_map(damaged).collect::<Result<_>>()? })
     }
 }
 

@@ -134,7 +134,7 @@ impl Inner {
     async fn page_of(&self, query: &Query, mut hits: Vec<Hit>, size: usize) -> Result<Found> {
         let has_next_page = hits.len() > size;
         hits.truncate(size);
-        let rows = keyed(&query.entity_type, hits);
+        let rows = keyed(&query.entity_type, hits)?;
         Ok(Found { rows: self.answers(rows, &query.fields).await?, has_next_page })
     }
 
@@ -146,7 +146,7 @@ impl Inner {
             let reason = format!("more than {MOST_SORTED} rows would have to be sorted by `{}` here", keys.join(", "));
             return Err(StoreError::unsupported(reason));
         }
-        let rows = keyed(&query.entity_type, hits);
+        let rows = keyed(&query.entity_type, hits)?;
         let count = rows.len();
         let keys: Vec<Sort> = order.iter().map(|key| (*key).clone()).collect();
         let paths: Vec<&FieldPath> = keys.iter().map(|key| &key.path).collect();
@@ -161,8 +161,8 @@ impl Inner {
     }
 }
 
-fn keyed(entity_type: &EntityType, hits: Vec<Hit>) -> Vec<(EntityRef, Document)> {
-    hits.into_iter().map(|hit| (EntityRef::new(entity_type.clone(), hit.entity_id()), hit.source)).collect()
+fn keyed(entity_type: &EntityType, hits: Vec<Hit>) -> Result<Vec<(EntityRef, Document)>> {
+    hits.into_iter().map(|hit| Ok((hit.key(entity_type)?, hit.source))).collect()
 }
 
 /// Returns which fields of a row the answer needs.

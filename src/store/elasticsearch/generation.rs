@@ -160,7 +160,7 @@ impl Inner {
         loop {
             let hits = scan_step(&self.client, &from.name, &query, &json!(true), after, 2000).await?;
             let Some(last) = hits.last() else { break };
-            after = last.entity_id();
+            after = last.entity_id()?;
             let writes: Vec<BulkOp> = hits
                 .into_iter()
                 .map(|hit| {

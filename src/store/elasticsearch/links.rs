@@ -57,7 +57,9 @@ impl Inner {
             let body = json!({"query": dsl::all(vec![alive, any_link]), "size": room.min(90_000), "sort": [{"id": "asc"}],
                 "_source": false, "stored_fields": "_none_", "docvalue_fields": ["id"]});
             let hits = search(&self.client, &self.names.write(entity_type), &body).await?;
-            found.keys.extend(hits.iter().map(|hit| EntityRef::new(entity_type.clone(), hit.entity_id())));
+            for hit in &hits {
+                found.keys.push(hit.key(entity_type)?);
+            }
             if found.keys.len() > limit {
                 found.keys.truncate(limit);
                 found.more = true;
@@ -167,7 +169,7 @@ impl Inner {
         while seen < limit {
             let hits = scan_step(&self.client, index, query, &json!(true), after, STEP).await?;
             let Some(last) = hits.last() else { break };
-            after = last.entity_id();
+            after = last.entity_id()?;
             seen += hits.len() as u64;
             let mut writes = Vec::new();
             for mut hit in hits {

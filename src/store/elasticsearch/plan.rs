@@ -11,7 +11,7 @@ use std::pin::Pin;
 use serde_json::{Value, json};
 
 use super::super::{Result, StoreError};
-use super::search::{aggregate, scan, search};
+use super::search::{Hit, aggregate, scan, search};
 use super::targets::{Entry, Target, name_fields};
 use super::{Inner, dsl};
 use crate::entity::{EntityRef, EntityType, Shape, fold};
@@ -91,7 +91,7 @@ impl Inner {
             let reason = format!("more than {} of `{}` pass the condition", dsl::MOST_TERMS, hop.entity_type);
             return Err(StoreError::unsupported(reason));
         }
-        Ok(hits.iter().map(super::search::Hit::entity_id).collect())
+        hits.iter().map(Hit::entity_id).collect()
     }
 
     async fn own_field(&self, entity_type: &EntityType, path: &FieldPath, test: &Test) -> Result<Value> {
@@ -143,11 +143,8 @@ impl Inner {
                 _ => false,
             }
         };
-        let passing: Vec<i64> = hits
-            .iter()
-            .filter(|hit| hit.source.get(field).and_then(Value::as_str).is_some_and(passes))
-            .map(super::search::Hit::entity_id)
-            .collect();
+        let passing = hits.iter().filter(|hit| hit.source.get(field).and_then(Value::as_str).is_some_and(passes));
+        let passing: Vec<i64> = passing.map(Hit::entity_id).collect::<Result<_>>()?;
         Ok(if passing.is_empty() { query } else { dsl::any(vec![query, dsl::ids(&passing)]) })
     }
 
@@ -185,8 +182,7 @@ impl Inner {
         }
         let body = dsl::ids_only(dsl::any(alternatives), dsl::MOST_TERMS + 1);
         let hits = search(&self.client, &self.names.read(entity_type), &body).await?;
-        let mut named: BTreeSet<EntityRef> =
-            hits.iter().map(|hit| EntityRef::new(entity_type.clone(), hit.entity_id())).collect();
+        let mut named: BTreeSet<EntityRef> = hits.iter().map(|hit| hit.key(entity_type)).collect::<Result<_>>()?;
         // Names that `relink` was told are few, and may be newer than the rows.
         for key in self.entries(entity_type, Entry::Told, dsl::everything()).await? {
             named.remove(&key);
@@ -224,7 +220,7 @@ impl Inner {
         let has_document = json!({"terms": {"_sg.state": ["active", "retired"]}});
         let body = dsl::ids_only(dsl::all(vec![dsl::ids(&ids), has_document]), ids.len());
         for hit in search(&self.client, &self.names.write(entity_type), &body).await? {
-            keys.remove(&EntityRef::new(entity_type.clone(), hit.entity_id()));
+            keys.remove(&hit.key(entity_type)?);
         }
         Ok(keys)
     }
@@ -240,7 +236,7 @@ impl Inner {
         if hits.len() > dsl::MOST_TERMS {
             return Err(StoreError::unsupported(format!("too many names of `{entity_type}` to compare")));
         }
-        Ok(hits.iter().map(|hit| EntityRef::new(entity_type.clone(), hit.entity_id())).collect())
+        hits.iter().map(|hit| hit.key(entity_type)).collect()
     }
 }
 

@@ -12,6 +12,7 @@ use super::super::{Result, StoreError, StoreErrorKind};
 use super::document::Document;
 use super::{dsl, fault};
 use crate::elastic::{Call, Client};
+use crate::entity::{EntityRef, EntityType};
 
 /// The most rows that `from` and `size` may reach; a setting of every index.
 pub(super) const WINDOW: usize = 100_000;
@@ -34,10 +35,22 @@ pub(super) struct Hit {
 }
 
 impl Hit {
-    /// The id of the entity, which is the id of its document and its field `id`.
-    pub(super) fn entity_id(&self) -> i64 {
+    /// Returns the id of the entity, which is the id of its document and its field `id`.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreErrorKind::Corrupt`] for a document that is not of an entity.
+    pub(super) fn entity_id(&self) -> Result<i64> {
         let id = self.column("id").first().and_then(Value::as_i64);
-        id.or_else(|| self.id.parse().ok()).unwrap_or_default()
+        id.or_else(|| self.id.parse().ok()).ok_or_else(|| {
+            let message = format!("the document `{}` has no id of an entity: delete it from its index", self.id);
+            StoreError::new(StoreErrorKind::Corrupt, message)
+        })
+    }
+
+    /// Returns the key of the entity; see [`Self::entity_id`].
+    pub(super) fn key(&self, entity_type: &EntityType) -> Result<EntityRef> {
+        Ok(EntityRef::new(entity_type.clone(), self.entity_id()?))
     }
 
     /// The values of a column that was asked for.
@@ -167,7 +180,7 @@ pub(super) async fn scan(
         let hits = scan_step(client, index, query, source, after, step).await?;
         let is_last = hits.len() < step;
         if let Some(hit) = hits.last() {
-            after = hit.entity_id();
+            after = hit.entity_id()?;
         }
         found.extend(hits);
         if is_last {

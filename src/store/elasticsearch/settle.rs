@@ -296,10 +296,10 @@ impl Inner {
         }
         let mut looked = Looked::default();
         for ((what, entity_type), hits) in asked.into_iter().zip(msearch(&self.client, &searches).await?) {
-            let keys = || hits.iter().map(|hit| EntityRef::new(entity_type.clone(), hit.entity_id()));
+            let keys = || hits.iter().map(|hit| hit.key(entity_type)).collect::<Result<Vec<_>>>();
             match what {
-                Asked::Dead => looked.dead.extend(keys()),
-                Asked::Rows => looked.rows.extend(keys()),
+                Asked::Dead => looked.dead.extend(keys()?),
+                Asked::Rows => looked.rows.extend(keys()?),
                 Asked::Told => {
                     let entries = hits.iter().map(|hit| Value::Object(hit.source.clone()));
                     looked.dead.extend(entries.filter_map(|entry| EntityRef::from_json(&entry)));

@@ -165,17 +165,15 @@ impl Inner {
         let is_long =
             |hit: &Hit| hit.column("_sg.unindexed").iter().any(|field| fields.iter().any(|name| *field == *name));
         let (long, short): (Vec<Hit>, Vec<Hit>) = hits.into_iter().partition(is_long);
-        let mut documents: Vec<(i64, Document)> =
-            short.into_iter().map(|hit| (hit.entity_id(), document_of(hit, fields))).collect();
+        let short = short.into_iter().map(|hit| Ok((hit.entity_id()?, document_of(hit, fields))));
+        let mut documents = short.collect::<Result<Vec<_>>>()?;
+        let long: Vec<i64> = long.iter().map(Hit::entity_id).collect::<Result<_>>()?;
         let source = json!([fields[0], fields[1], "_sg.state", "_sg.rv"]);
         let index = self.names.write(entity_type);
-        let wanted: Vec<Wanted> = long
-            .iter()
-            .map(|hit| Wanted { index: index.clone(), id: hit.entity_id().to_string(), source: source.clone() })
-            .collect();
-        if !wanted.is_empty() {
-            let got = get_many(&self.client, &wanted).await?.into_iter().zip(&long);
-            documents.extend(got.filter_map(|(document, hit)| Some((hit.entity_id(), document?))));
+        let wanted = |id: &i64| Wanted { index: index.clone(), id: id.to_string(), source: source.clone() };
+        if !long.is_empty() {
+            let got = get_many(&self.client, &long.iter().map(wanted).collect::<Vec<_>>()).await?;
+            documents.extend(long.into_iter().zip(got).filter_map(|(id, document)| Some((id, document?))));
         }
         Ok(documents)
     }
@@ -211,13 +209,15 @@ impl Inner {
         loop {
             let hits = scan_step(&self.client, &index, &there, &source, after, AT_ONCE).await?;
             let Some(last) = hits.last() else { break };
-            after = last.entity_id();
-            let names = hits.iter().filter_map(|hit| {
+            after = last.entity_id()?;
+            let mut names = Vec::with_capacity(hits.len());
+            for hit in &hits {
                 let row = Target::of_row(entity_type, &hit.source);
-                let key = EntityRef::new(entity_type.clone(), hit.entity_id());
-                Some(LinkTarget { key, name: Some(row.name?), state: RowState::Active, rv: ReadVersion(row.rv) })
-            });
-            self.write_names(&names.collect::<Vec<_>>(), Entry::Shown).await?;
+                let Some(name) = row.name else { continue };
+                let (key, rv) = (hit.key(entity_type)?, ReadVersion(row.rv));
+                names.push(LinkTarget { key, name: Some(name), state: RowState::Active, rv });
+            }
+            self.write_names(&names, Entry::Shown).await?;
         }
         refresh(&self.client, [self.names.display_names()]).await
     }
