@@ -148,7 +148,7 @@ impl CronLine {
 
 /// Returns the instant at which the wall clock shows this time first, or the end of
 /// the gap that leaves it out.
-fn first_instant(naive: NaiveDateTime, zone: Tz) -> Option<DateTime<Utc>> {
+pub(super) fn first_instant(naive: NaiveDateTime, zone: Tz) -> Option<DateTime<Utc>> {
     let first = zone.from_local_datetime(&naive).earliest();
     let shown = first.or_else(|| GapInfo::new(&naive, &zone)?.end)?;
     Some(shown.with_timezone(&Utc))

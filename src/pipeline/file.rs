@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::job::one_or_many;
 use super::params::{PARAM, Param};
+use super::test_file::TESTS;
 use super::{CATCH_UP_WINDOW, CatchUp, LIMIT, RETRY_KEYS, RetryFile};
 use crate::yaml::{self, Key, Shape, optional, required};
 
@@ -43,6 +44,9 @@ pub struct PipelineFile {
     pub on_success: Vec<Option<ReactionFile>>,
     #[serde(default)]
     pub always: Vec<Option<ReactionFile>>,
+    /// Read where they are run.
+    #[serde(default)]
+    pub tests: Value,
 }
 
 /// `continuous`.
@@ -222,6 +226,7 @@ pub const SHAPE: Shape = Shape::Object(&[
     optional("on_error", HOOKS),
     optional("on_success", HOOKS),
     optional("always", HOOKS),
+    optional("tests", TESTS),
 ]);
 
 const NOTIFY: Key = optional("notify", Shape::Text);

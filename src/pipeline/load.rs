@@ -54,10 +54,17 @@ pub fn load_directory(directory: &Path, context: &ResolveContext) -> Result<(Vec
 
 /// Reads a directory, and keeps the pipelines of the files without errors.
 pub fn load_what_fits(directory: &Path, context: &ResolveContext) -> Loaded {
+    let (documents, problems) = read_documents(directory);
+    load(&documents, &directory.display().to_string(), context, problems)
+}
+
+/// Parses every `*.yaml` and `*.yml` file of a directory, in the order of names, or one
+/// file.
+pub fn read_documents(path: &Path) -> (Vec<Document>, Problems) {
     let mut problems = Problems::new();
     let mut documents = Vec::new();
-    let name = directory.display().to_string();
-    match pipeline_files(directory) {
+    let files = if path.is_file() { Ok(vec![path.to_owned()]) } else { pipeline_files(path) };
+    match files {
         Ok(paths) => {
             for path in paths {
                 match Document::read(&path, &path.display().to_string()) {
@@ -66,9 +73,12 @@ pub fn load_what_fits(directory: &Path, context: &ResolveContext) -> Loaded {
                 }
             }
         }
-        Err(error) => problems.push(Diagnostic::about_file("SG0100", &name, format!("cannot be read: {error}"))),
+        Err(error) => {
+            let name = path.display().to_string();
+            problems.push(Diagnostic::about_file("SG0100", &name, format!("cannot be read: {error}")));
+        }
     }
-    load(&documents, &name, context, problems)
+    (documents, problems)
 }
 
 fn pipeline_files(directory: &Path) -> std::io::Result<Vec<std::path::PathBuf>> {
@@ -132,6 +142,7 @@ pub fn resolve(document: &Document, context: &ResolveContext, problems: &mut Pro
     let file: PipelineFile = document.decode("", &fitting, problems)?;
     let resolver = Resolver { document, context, fits };
     let pipeline = resolver.pipeline(file, problems)?;
+    resolver.check_tests(&pipeline, problems);
     if problems.errors() > before {
         return None;
     }

@@ -26,12 +26,15 @@ mod params;
 mod pause;
 mod planner;
 mod reactions;
+mod rehearsal;
 mod resolver;
 mod results;
 mod runner;
 mod schedule;
 mod steps;
 mod supervisor;
+mod test_checks;
+mod test_file;
 
 pub use blackout::{BLACKOUT_KEYS, Blackout, BlackoutFile};
 pub use context::{Previous, Site};
@@ -51,11 +54,14 @@ pub use job::{
     RepairArgs, Sample, SampleMode, SyncArgs, ValidateCountsArgs, ValidateDataArgs,
 };
 pub use jobs::{Following, Jobs};
-pub use load::{Loaded, ResolveContext, find, load, load_directory, load_what_fits, parse_overrides, resolve};
+pub use load::{
+    Loaded, ResolveContext, find, load, load_directory, load_what_fits, parse_overrides, read_documents, resolve,
+};
 pub use params::{Param, ParamError, ParamType, Params};
 pub use pause::{Pause, Pauses};
 pub use planner::{Decision, PlanEntry, PlanState, Planner, SkipReason};
-pub use runner::{Execute, JobContext, JobError, PreviousSource, RunOrder, Runner, exit_code, worst_exit_code};
+pub use rehearsal::{Rehearsal, rehearse};
+pub use runner::{Clock, Execute, JobContext, JobError, PreviousSource, RunOrder, Runner, exit_code, worst_exit_code};
 pub use schedule::Schedule;
 pub use supervisor::{SupervisorControl, supervise};
 

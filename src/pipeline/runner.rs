@@ -27,6 +27,9 @@ pub type Execute = Arc<dyn Fn(JobSpec, JobContext) -> BoxFuture<'static, Result<
 /// Finds out how the last run of a pipeline ended, by its name.
 pub type PreviousSource = Arc<dyn Fn(String) -> BoxFuture<'static, Option<Previous>> + Send + Sync>;
 
+/// Says what time it is, for reports and expressions.
+pub type Clock = Arc<dyn Fn() -> DateTime<Utc> + Send + Sync>;
+
 /// Why a job broke.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("{message}")]
@@ -106,6 +109,7 @@ pub struct Runner {
     pub(super) shutdown: CancellationToken,
     /// How long a job may take to stop when it was told to.
     pub(super) grace: Duration,
+    clock: Clock,
     tell: Option<Tell>,
     previous: Option<PreviousSource>,
     site: Site,
@@ -127,12 +131,19 @@ impl Runner {
             templates: resolve_context.templates.clone(),
             shutdown,
             grace: Duration::from_secs(10),
+            clock: Arc::new(Utc::now),
             tell: None,
             previous: None,
             site: resolve_context.site.clone(),
             timezone: resolve_context.timezone,
             instance: instance.into(),
         }
+    }
+
+    /// Takes the time from another clock than that of the machine.
+    pub fn with_clock(mut self, clock: Clock) -> Runner {
+        self.clock = clock;
+        self
     }
 
     /// Lets hooks tell somebody; without it they stay silent.
@@ -167,7 +178,7 @@ impl Runner {
             pipeline: pipeline.name.clone(),
             trigger: order.trigger,
             scheduled_for: order.scheduled_for,
-            started_at: Utc::now(),
+            started_at: (self.clock)(),
             attempt: 1,
             params: order.params.clone(),
             instance: self.instance.clone(),
@@ -201,7 +212,7 @@ impl Runner {
             }
         }
         let (steps, reason, context) = run.into_parts();
-        report.finish(Utc::now(), steps);
+        report.finish((self.clock)(), steps);
         report.reason = reason;
         self.fire_hooks(pipeline, context, facts.previous.as_ref(), &mut report).await;
         let (status, run_id) = (report.status, report.run_id.as_str());

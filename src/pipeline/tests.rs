@@ -4,6 +4,7 @@ mod daylight_saving;
 mod forecasting;
 mod loading;
 mod planning;
+mod rehearsing;
 mod running;
 mod serving;
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{Document, Problems, did_you_mean, format_duration, has_template, join, parse_duration};
+use super::{Document, Moment, Problems, did_you_mean, format_duration, has_template, join, parse_duration};
 
 /// What may stand at one place of a file.
 #[derive(Debug)]
@@ -26,6 +26,8 @@ pub enum Shape {
     Number,
     /// A number between two bounds, both included.
     NumberBetween(f64, f64),
+    /// A [`Moment`].
+    Moment,
     /// Text.
     Text,
     /// Text that no message repeats.
@@ -142,9 +144,12 @@ impl Shape {
             Shape::Bool => value.is_boolean(),
             Shape::Integer(..) => value.is_i64(),
             Shape::Number | Shape::NumberBetween(..) => value.is_number(),
-            Shape::Text | Shape::Secret | Shape::Choice(_) | Shape::Duration | Shape::DurationBetween(..) => {
-                value.is_string()
-            }
+            Shape::Text
+            | Shape::Moment
+            | Shape::Secret
+            | Shape::Choice(_)
+            | Shape::Duration
+            | Shape::DurationBetween(..) => value.is_string(),
             Shape::Scalar => !value.is_array() && !value.is_object() && !value.is_null(),
             Shape::List(_) | Shape::OneOrMany(_) => value.is_array(),
             Shape::Map(_) | Shape::Object(_) => value.is_object(),
@@ -168,6 +173,7 @@ impl Shape {
                 let number = value.as_f64().unwrap_or_default();
                 out_of_bounds(number < *low, number > *high, value, low, high)
             }
+            (Shape::Moment, Value::String(text)) => Moment::parse(text).err().map(|message| (message, None)),
             (Shape::Duration, Value::String(text)) => parse_duration(text).err().map(|message| (message, None)),
             (Shape::DurationBetween(low, high), Value::String(text)) => match parse_duration(text) {
                 Ok(duration) => {
@@ -214,6 +220,7 @@ impl Shape {
             Shape::Integer(..) => "a whole number",
             Shape::Number | Shape::NumberBetween(..) => "a number",
             Shape::Text | Shape::Secret => "text",
+            Shape::Moment => "a time",
             Shape::Scalar => "one value",
             Shape::Duration | Shape::DurationBetween(..) => "a duration",
             Shape::Choice(words) => return format!("one of {}", words.join(", ")),

@@ -12,6 +12,7 @@ mod cli_ops_tls;
 mod cli_pipelines;
 mod cli_reload;
 mod cli_start;
+mod cli_test;
 mod cli_runs;
 mod crash;
 mod documented_commands;

@@ -4,6 +4,7 @@ mod explain;
 mod history;
 mod list;
 mod once;
+mod test;
 mod trigger;
 
 use std::collections::BTreeMap;
@@ -37,6 +38,8 @@ pub enum Command {
     Explain(explain::ExplainArgs),
     /// Check config.yaml, the entity configs and every pipeline
     Validate(ValidateArgs),
+    /// Run the `tests` of pipeline files: given results of jobs, a given clock, no site
+    Test(test::TestArgs),
     /// List runs, newest first
     History(history::HistoryArgs),
     /// Start a pipeline in the running daemon
@@ -59,6 +62,7 @@ pub async fn run(command: Command, config: Option<&Path>) -> Result<u8, Failure>
         Command::List(args) => list::run(&args, config).await,
         Command::Explain(args) => explain::run(&args, config).await,
         Command::Validate(args) => validate::run(&args, config).await,
+        Command::Test(args) => test::run(&args, config).await,
         Command::History(args) => history::run(&args, config).await,
         Command::Trigger(args) => trigger::run(args, config).await,
         Command::Pause(args) => pause::pause(&args, config).await,
@@ -84,10 +88,15 @@ pub async fn load(config: &Config) -> Result<Vec<Arc<Pipeline>>, Failure> {
 
 /// Loads the pipelines of the files without errors.
 pub async fn load_what_fits(config: &Config) -> Loaded {
+    pipeline::load_what_fits(&config.pipelines_dir(), &resolve_context_with_entities(config).await)
+}
+
+/// Returns what pipelines are resolved against, with the types and fields that they may
+/// name.
+pub async fn resolve_context_with_entities(config: &Config) -> ResolveContext {
     let files = EntityConfigFile::read_all(&config.entity_config_dir()).map(|(files, _)| files).unwrap_or_default();
     let entities = catalog(&files, last_schema(config).await, false);
-    let context = ResolveContext { entities, ..resolve_context(config) };
-    pipeline::load_what_fits(&config.pipelines_dir(), &context)
+    ResolveContext { entities, ..resolve_context(config) }
 }
 
 /// Returns the schema that the site last showed, or that of a stock site. A state that

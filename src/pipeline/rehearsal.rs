@@ -1,0 +1,287 @@
+//! [`rehearse`]: runs the `tests` of a pipeline file. No site, no store, no waiting.
+//!
+//! The real planner and the real runner do the work; only what jobs answer and what time
+//! it is are given. Time is tokio's paused clock, in a runtime of its own: waits of
+//! retries, time limits and jobs that take hours pass at once, in the right order.
+
+use std::collections::BTreeMap;
+use std::ops::Deref;
+use std::sync::Arc;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use chrono_tz::Tz;
+use futures::FutureExt;
+use parking_lot::Mutex;
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use super::cron::first_instant;
+use super::test_file::{Answer, ExpectFile, TestFile};
+use super::{
+    Execute, HookTarget, JobError, Outlook, Pauses, Pipeline, PlanState, Previous, PreviousSource, ResolveContext,
+    RunOrder, Runner, Start, Tell, exit_code,
+};
+use crate::report::{RunReport, StepResult, Trigger};
+use crate::yaml::{Diagnostic, Document, Moment, Problems, Templates, join};
+
+/// The present of a test that names none: a Monday.
+const DEFAULT_NOW: &str = "2026-01-05 00:00";
+/// The id of every rehearsed run, so that messages are always the same.
+const RUN_ID: &str = "00000000000000000000000000";
+
+/// How one test ended.
+#[derive(Debug)]
+pub struct Rehearsal {
+    /// The pipeline.
+    pub pipeline: String,
+    /// The test.
+    pub test: String,
+    /// Which expectations were not met, each with its place; empty when all were.
+    pub differences: Problems,
+}
+
+/// What a rehearsed run did.
+struct Observed {
+    report: RunReport,
+    /// Jobs below `on_drift` that ran, then hooks that fired.
+    actions: Vec<String>,
+    /// What the hooks said.
+    messages: Vec<String>,
+}
+
+/// Runs the tests of a file whose names contain `filter`.
+pub fn rehearse(
+    document: &Document,
+    pipeline: &Arc<Pipeline>,
+    context: &ResolveContext,
+    filter: &str,
+) -> Vec<Rehearsal> {
+    let mut rehearsals = Vec::new();
+    for (at, test) in tests_of(document).into_iter().enumerate() {
+        let Some(test) = test.filter(|test| test.name.contains(filter)) else { continue };
+        let mut differences = Problems::new();
+        let zone = zone_of(pipeline, context);
+        let checker = Checker { document, test: &test, zone, pointer: format!("/tests/{at}/expect") };
+        checker.check_schedule(pipeline, &mut differences);
+        if test.expect.needs_run() {
+            match observe(pipeline, context, &test) {
+                Ok(observed) => checker.check_run(&observed, &mut differences),
+                Err(message) => {
+                    let diagnostic = document.at(&format!("/tests/{at}"), "SG0902", message);
+                    document.report(&mut differences, diagnostic);
+                }
+            }
+        }
+        rehearsals.push(Rehearsal { pipeline: pipeline.name.clone(), test: test.name, differences });
+    }
+    rehearsals
+}
+
+/// Returns the tests of a file, `None` for those that cannot be read: the check of the
+/// file has reported these.
+pub(super) fn tests_of(document: &Document) -> Vec<Option<TestFile>> {
+    let written = document.value().get("tests").and_then(Value::as_array);
+    written.into_iter().flatten().map(|test| serde_json::from_value(test.clone()).ok()).collect()
+}
+
+impl TestFile {
+    /// The present of the test, in the zone of the schedule.
+    fn now(&self, zone: Tz) -> DateTime<Utc> {
+        match self.now.unwrap_or_else(|| Moment::parse(DEFAULT_NOW).expect("the constant is a time")) {
+            Moment::Instant(instant) => instant.to_utc(),
+            Moment::WallClock(time) => first_instant(time, zone).unwrap_or_else(|| time.and_utc()),
+        }
+    }
+
+    /// The parameters that it sets, as they would be typed.
+    pub(super) fn overrides(&self) -> BTreeMap<String, String> {
+        let written = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        self.set.iter().map(|(name, value)| (name.clone(), written(value))).collect()
+    }
+}
+
+/// Runs the pipeline of a test on a thread of its own, which has a clock of its own.
+fn observe(pipeline: &Arc<Pipeline>, context: &ResolveContext, test: &TestFile) -> Result<Observed, String> {
+    let params = pipeline.params.resolve(&test.overrides()).map_err(|errors| {
+        let all: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        all.join("; ")
+    })?;
+    let stage = || -> Result<Observed, String> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+        let runtime = runtime.map_err(|error| format!("no runtime: {error}"))?;
+        runtime.block_on(rehearsed(pipeline, context, test, params))
+    };
+    std::thread::scope(|scope| scope.spawn(stage).join()).unwrap_or_else(|_| Err("the rehearsal panicked".to_owned()))
+}
+
+async fn rehearsed(
+    pipeline: &Arc<Pipeline>,
+    context: &ResolveContext,
+    test: &TestFile,
+    params: BTreeMap<String, Value>,
+) -> Result<Observed, String> {
+    let context = ResolveContext { templates: Templates::new(&test.env), ..context.clone() };
+    let zone = zone_of(pipeline, &context);
+    let (now, began) = (test.now(zone), tokio::time::Instant::now());
+    let clock = move || now + TimeDelta::from_std(began.elapsed()).unwrap_or_default();
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let runner = Runner::new(answers(pipeline, test)?, &context, "rehearsal", CancellationToken::new())
+        .with_clock(Arc::new(clock))
+        .with_tell(listen(&told))
+        .with_previous(previous(test, now));
+    let pipeline = Arc::new(pipeline.once());
+    let is_due = test.trigger.is_none_or(|trigger| trigger == Trigger::Cron) && pipeline.schedule().is_some();
+    let order = RunOrder {
+        run_id: RUN_ID.to_owned(),
+        scheduled_for: is_due.then_some(now),
+        params,
+        ..RunOrder::new(test.trigger.unwrap_or(if is_due { Trigger::Cron } else { Trigger::Cli }))
+    };
+    let report = runner.run(&pipeline, order).await;
+    let reactions = report.steps.iter().filter(|step| step.ran());
+    let reactions = reactions.filter(|step| pipeline.on_drift.iter().any(|reaction| reaction.id == step.id));
+    let mut actions: Vec<String> = reactions.map(|step| step.job.clone()).collect();
+    actions.extend(report.hooks.iter().map(|hook| hook.target.clone()));
+    let messages = std::mem::take(&mut *told.lock());
+    Ok(Observed { report, actions, messages })
+}
+
+/// Lets every job answer what the test says; those that it does not name find nothing.
+fn answers(pipeline: &Pipeline, test: &TestFile) -> Result<Execute, String> {
+    let mut answers = BTreeMap::new();
+    let nothing = serde_json::Map::new();
+    for step in pipeline.steps.iter().chain(&pipeline.on_drift) {
+        let written = test.results.get(&step.id).unwrap_or(&nothing);
+        let answer = Answer::read(step.job, written).map_err(|error| format!("results of `{}`: {error}", step.id))?;
+        answers.insert(step.id.clone(), answer);
+    }
+    let answers = Arc::new(answers);
+    Ok(Arc::new(move |_, context| {
+        let answers = Arc::clone(&answers);
+        async move {
+            let Some(answer) = answers.get(&context.step) else { return Ok(StepResult::default()) };
+            tokio::select! {
+                () = tokio::time::sleep(answer.takes) => {}
+                () = context.cancel.cancelled() => return Err(JobError::stopped(answer.result.clone())),
+            }
+            match &answer.failure {
+                Some((class, message, fails)) if fails.is_none_or(|fails| context.attempt <= fails) => {
+                    Err(JobError::new(*class, message.clone()))
+                }
+                _ => Ok(answer.result.clone()),
+            }
+        }
+        .boxed()
+    }))
+}
+
+/// Takes down what hooks say, to whom does not matter: the report has that.
+fn listen(told: &Arc<Mutex<Vec<String>>>) -> Tell {
+    let told = Arc::clone(told);
+    Arc::new(move |notice| {
+        if let HookTarget::Notify(_) = notice.target {
+            told.lock().push(notice.message);
+        }
+        async { Ok(()) }.boxed()
+    })
+}
+
+fn zone_of(pipeline: &Pipeline, context: &ResolveContext) -> Tz {
+    pipeline.schedule().map_or(context.timezone, |schedule| schedule.timezone)
+}
+
+fn previous(test: &TestFile, now: DateTime<Utc>) -> PreviousSource {
+    let previous = test.previous.map(|status| Previous { status, finished_at: now });
+    Arc::new(move |_| async move { previous }.boxed())
+}
+
+/// Compares what a test expects with what was observed.
+struct Checker<'a> {
+    document: &'a Document,
+    test: &'a TestFile,
+    zone: Tz,
+    /// Where the expectations stand.
+    pointer: String,
+}
+
+impl Deref for Checker<'_> {
+    type Target = ExpectFile;
+
+    fn deref(&self) -> &ExpectFile {
+        &self.test.expect
+    }
+}
+
+impl Checker<'_> {
+    fn check_schedule(&self, pipeline: &Arc<Pipeline>, differences: &mut Problems) {
+        let Some(expected) = &self.next_runs else { return };
+        let mut pipeline = Pipeline::clone(pipeline);
+        if let (true, Start::Scheduled(schedule)) = (self.ignore_jitter, &mut pipeline.start) {
+            *schedule = schedule.clone().with_jitter(std::time::Duration::ZERO, "");
+        }
+        let name = pipeline.name.clone();
+        let pipelines = [Arc::new(pipeline)];
+        let (plan, pauses, durations, running) =
+            (PlanState::default(), Pauses::default(), BTreeMap::new(), BTreeMap::new());
+        let outlook =
+            Outlook { pipelines: &pipelines, plan: &plan, pauses: &pauses, durations: &durations, running: &running };
+        let forecast = outlook.forecast(&name, self.test.now(self.zone), expected.len());
+        let starts: Vec<DateTime<Utc>> = forecast.into_iter().filter_map(|found| found.outcome.ok()).collect();
+        for (at, wanted) in expected.iter().enumerate() {
+            let local = starts.get(at).map(|start| start.with_timezone(&self.zone));
+            let is_met = match wanted {
+                Moment::Instant(instant) => local.is_some_and(|local| local == *instant),
+                Moment::WallClock(time) => local.is_some_and(|local| local.naive_local() == *time),
+            };
+            if is_met {
+                continue;
+            }
+            let found = local.map_or_else(|| "never".to_owned(), |local| format!("at {}", local.to_rfc3339()));
+            let diagnostic =
+                self.diagnostic(&format!("next_runs/{at}"), format!("run {} starts {found}, not at {wanted}", at + 1));
+            self.document.report(differences, diagnostic.label(format!("starts {found}")));
+        }
+    }
+
+    fn check_run(&self, observed: &Observed, differences: &mut Problems) {
+        let report = &observed.report;
+        let reason = report.reason.as_deref();
+        let mut compare = |key: &str, wanted: Option<String>, found: String, why: Option<&str>| {
+            let Some(wanted) = wanted.filter(|wanted| *wanted != found) else { return };
+            let message = format!("`{}` is `{found}`, not `{wanted}`", key.replace('/', "."));
+            let diagnostic = self.diagnostic(key, message).label(format!("found `{found}`"));
+            self.document.report(differences, diagnostic.help(why.map(|why| format!("the reason: {why}"))));
+        };
+        compare("status", self.status.map(|status| status.to_string()), report.status.to_string(), reason);
+        compare("reason", self.reason.clone(), reason.unwrap_or_default().to_owned(), None);
+        let code = exit_code(report, false);
+        compare("exit_code", self.exit_code.map(|code| code.to_string()), code.to_string(), reason);
+        for (id, wanted) in &self.steps {
+            let step = report.steps.iter().find(|step| step.id == *id);
+            let found = step.map_or_else(|| "not run".to_owned(), |step| step.status.to_string());
+            let why = step.and_then(|step| step.reason.as_deref());
+            compare(&join("steps", id), Some(wanted.to_string()), found, why);
+        }
+        let list = |words: &[String]| format!("[{}]", words.join(", "));
+        compare("actions", self.actions.as_deref().map(list), list(&observed.actions), reason);
+        self.check_messages(&observed.messages, differences);
+    }
+
+    fn check_messages(&self, found: &[String], differences: &mut Problems) {
+        let Some(wanted) = &self.messages else { return };
+        for (at, wanted) in wanted.iter().enumerate().filter(|(at, wanted)| found.get(*at) != Some(wanted)) {
+            let said = found.get(at).map_or_else(|| "nothing".to_owned(), |said| format!("`{}`", said.trim_end()));
+            let message = format!("message {} is {said}, not `{}`", at + 1, wanted.trim_end());
+            self.document.report(differences, self.diagnostic(&format!("messages/{at}"), message));
+        }
+        for said in found.iter().skip(wanted.len()) {
+            let message = format!("a message was not expected: `{}`", said.trim_end());
+            self.document.report(differences, self.diagnostic("messages", message));
+        }
+    }
+
+    fn diagnostic(&self, key: &str, message: String) -> Diagnostic {
+        let message = format!("the test `{}` fails: {message}", self.test.name);
+        self.document.at(&format!("{}/{key}", self.pointer), "SG0901", message)
+    }
+}
