@@ -13,8 +13,10 @@ mod daemon;
 mod dead_letters;
 mod demo;
 mod demo_outage;
+mod diagnostic_formats;
 mod engine;
 mod explain;
+mod explain_error;
 mod failure;
 mod find;
 mod job;
@@ -91,6 +93,8 @@ enum Command {
     /// Show what the read proxy gives, and why reads go to the site
     #[command(subcommand)]
     Proxy(proxy::Command),
+    /// Explain a code of a diagnostic: what is wrong, why, and what to do
+    ExplainError(explain_error::Args),
     /// Show what `api.mode: shadow` has found
     #[command(subcommand)]
     Shadow(shadow::Command),
@@ -158,6 +162,7 @@ async fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Breaker(command) => breaker::run(&command, config).await,
         Command::DeadLetters(command) => dead_letters::run(command, config).await,
         Command::Explain(args) => explain::run(args, config).await,
+        Command::ExplainError(args) => explain_error::run(&args),
         Command::Status(args) => status::run(args, config).await,
         Command::Sim(args) => sim::run(args).await,
         Command::Completions { shell } => {

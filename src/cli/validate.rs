@@ -3,46 +3,51 @@
 //! unless that is wanted.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::Failure;
-use super::context::{check_layouts, client, environment};
+use super::context::{client, environment};
+use super::diagnostic_formats::{self, Format};
 use super::engine::resolve_context;
-use super::output::drawn;
 use super::pipelines::{catalog, last_schema};
 use crate::config::{self, Config, Readable};
-use crate::entity_config::EntityConfigFile;
+use crate::entity_config::{EntityConfigError, EntityConfigFile, LayoutProblem, TypeLayout};
 use crate::metrics::Metrics;
-use crate::pipeline::{ResolveContext, Site, load_what_fits};
+use crate::pipeline::{Loaded, ResolveContext, Site, load, load_what_fits, read_documents};
 use crate::schema::Schema;
 use crate::sim::stock_schema;
-use crate::yaml::{Problems, Templates};
+use crate::yaml::{Diagnostic, Problems, Severity, Templates};
+
+/// The exit code of warnings that are denied.
+const WARNINGS: u8 = 11;
 
 #[derive(Debug, clap::Args)]
 pub struct ValidateArgs {
+    /// Check these pipeline files, or directories of them, against config.yaml [default: all files]
+    #[arg(value_name = "PATH")]
+    paths: Vec<PathBuf>,
     /// Ask the site for its schema, and check types, fields and filters against it
     #[arg(long)]
     online: bool,
-}
-
-/// Everything that was found.
-#[derive(Default)]
-struct Findings {
-    problems: Problems,
-    /// Problems of entity configs, one line each.
-    lines: Vec<String>,
+    /// Exit with 11 if there are warnings
+    #[arg(long)]
+    deny_warnings: bool,
+    /// How problems are printed
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
 }
 
 pub async fn run(args: &ValidateArgs, chosen: Option<&Path>) -> Result<u8, Failure> {
     let environment = environment();
     let path = config::locate(chosen, &environment);
-    let mut findings = Findings::default();
+    let mut problems = Problems::new();
     let config = match Config::load(&path, &environment) {
         Ok((config, warnings)) => {
-            findings.problems.extend(warnings);
+            problems.extend(warnings);
             Some(config)
         }
-        Err(problems) => {
-            findings.problems.extend(problems);
+        Err(found) => {
+            problems.extend(found);
             None
         }
     };
@@ -51,24 +56,34 @@ pub async fn run(args: &ValidateArgs, chosen: Option<&Path>) -> Result<u8, Failu
         None => readable_context(&Readable::of(&path, &environment)),
     };
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let files = entity_configs(&directory.join("entityConfig"), &mut findings.lines);
+    let files = entity_configs(&directory.join("entityConfig"), &mut problems);
     let (schema, is_of_site) = match (&config, args.online) {
         (Some(config), true) => (client(config, &Metrics::default())?.schema().await?, true),
         (Some(config), false) => (last_schema(config).await, false),
         (None, _) => (stock_schema(), false),
     };
     if is_of_site {
-        check_on_site(&files, &schema, &mut findings.lines);
+        check_on_site(&files, &schema, &mut problems);
     }
     context.entities = catalog(&files, schema, is_of_site);
-    let loaded = load_what_fits(&pipelines_dir(directory), &context);
-    findings.problems.extend(loaded.problems);
+    let loaded = pipelines(args, directory, &context);
+    problems.extend(loaded.problems);
     let summary = format!("{} pipelines and {} entity configs", loaded.pipelines.len(), files.len());
-    Ok(report(&findings, &path, &summary))
+    Ok(report(&problems, args, &path, &summary))
 }
 
-fn pipelines_dir(directory: &Path) -> PathBuf {
-    directory.join("pipelines")
+fn pipelines(args: &ValidateArgs, directory: &Path, context: &ResolveContext) -> Loaded {
+    if args.paths.is_empty() {
+        return load_what_fits(&directory.join("pipelines"), context);
+    }
+    let (mut documents, mut problems) = (Vec::new(), Problems::new());
+    for path in &args.paths {
+        let (found, unreadable) = read_documents(path);
+        documents.extend(found);
+        problems.extend(unreadable);
+    }
+    let named: Vec<String> = args.paths.iter().map(|path| path.display().to_string()).collect();
+    load(&documents, &named.join(" "), context, problems)
 }
 
 /// Returns what pipelines are resolved against when `config.yaml` has errors: what
@@ -85,40 +100,74 @@ fn readable_context(config: &Readable) -> ResolveContext {
     }
 }
 
-fn entity_configs(directory: &Path, lines: &mut Vec<String>) -> Vec<EntityConfigFile> {
+fn entity_configs(directory: &Path, problems: &mut Problems) -> Vec<EntityConfigFile> {
     let hint = "`sgcache job generateEntityConfigs Asset Shot` writes some";
+    let name = directory.display().to_string();
     match EntityConfigFile::read_all(directory) {
-        Ok((files, problems)) => {
-            lines.extend(problems.iter().map(|problem| format!("error: {problem}")));
-            if files.is_empty() && problems.is_empty() {
-                lines.push(format!("error: {} holds no entity config: {hint}", directory.display()));
+        Ok((files, found)) => {
+            if files.is_empty() && found.is_empty() {
+                let missing = Diagnostic::about_file("SG0100", &name, "there is no entity config");
+                problems.push(missing.help(hint.to_owned()));
             }
+            found.iter().for_each(|error| problems.extend(entity_config_problem(error)));
             files
         }
         Err(error) => {
-            lines.push(format!("error: {error}: {hint}"));
+            problems.push(unreadable(&error, &name).help(hint.to_owned()));
             Vec::new()
         }
     }
 }
 
-fn check_on_site(files: &[EntityConfigFile], schema: &Schema, lines: &mut Vec<String>) {
-    if let Err(failure) = check_layouts(files, schema) {
-        lines.extend(failure.message.lines().map(str::to_owned));
+fn unreadable(error: &EntityConfigError, name: &str) -> Diagnostic {
+    let cause = std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string);
+    Diagnostic::about_file("SG0100", name, format!("cannot be read: {cause}"))
+}
+
+fn entity_config_problem(error: &EntityConfigError) -> Problems {
+    match error {
+        EntityConfigError::Unreadable { path, .. } => unreadable(error, &path.display().to_string()).into(),
+        EntityConfigError::Malformed { path, line, column, message } => {
+            at_line(&path.display().to_string(), *line, Some(*column), ("SG0102", message))
+        }
     }
 }
 
-/// Prints what was found and returns the exit code.
-fn report(findings: &Findings, path: &Path, summary: &str) -> u8 {
-    if !findings.problems.is_empty() {
-        eprintln!("{}", drawn(&findings.problems));
+fn check_on_site(files: &[EntityConfigFile], schema: &Schema, problems: &mut Problems) {
+    for file in files.iter().filter(|file| !TypeLayout::is_left_out(file, schema)) {
+        for LayoutProblem { path, line, message } in TypeLayout::check(file, schema).err().into_iter().flatten() {
+            problems.extend(at_line(&path, line, None, ("SG0620", &message)));
+        }
     }
-    findings.lines.iter().for_each(|line| eprintln!("{line}"));
-    let errors = findings.problems.errors() + findings.lines.len();
+}
+
+/// Returns a problem that points at a line, from a column or its first letter on; line 0
+/// is the whole file.
+fn at_line(file: &str, line: usize, column: Option<usize>, (code, message): (&'static str, &str)) -> Problems {
+    let about_file = Diagnostic::about_file(code, file, message);
+    let mut problems = Problems::new();
+    let text: Arc<str> = std::fs::read_to_string(file).unwrap_or_default().into();
+    let mut lines = text.split_inclusive('\n');
+    let start: usize = lines.by_ref().take(line.saturating_sub(1)).map(str::len).sum();
+    let Some(written) = lines.next().filter(|_| line > 0) else { return about_file.into() };
+    let indent = written.chars().take_while(|letter| letter.is_whitespace()).count();
+    let column = column.unwrap_or(indent + 1).max(1);
+    let before: usize = written.chars().take(column - 1).map(char::len_utf8).sum();
+    let span = start + before..start + written.trim_end().len().max(before);
+    problems.know(file, &text);
+    problems.push(Diagnostic { line, column, span: Some(span), ..about_file });
+    problems
+}
+
+/// Prints what was found and returns the exit code.
+fn report(problems: &Problems, args: &ValidateArgs, path: &Path, summary: &str) -> u8 {
+    diagnostic_formats::print(problems, args.format);
+    let (errors, warnings) = (problems.errors(), problems.warnings());
     if errors > 0 {
-        eprintln!("{}: {errors} errors, {} warnings", path.display(), findings.problems.warnings());
+        eprintln!("{}: {errors} errors, {warnings} warnings", path.display());
         return Failure::CONFIG;
     }
     eprintln!("{}: fine, with {summary}", path.display());
-    0
+    let denied = args.deny_warnings && problems.sorted().iter().any(|one| one.severity == Severity::Warning);
+    if denied { WARNINGS } else { 0 }
 }

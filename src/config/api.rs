@@ -152,7 +152,7 @@ pub(super) fn resolve(
     let verify_every = file.verify_every.unwrap_or(usual.verify_every);
     if verify_every > LONGEST_VERIFY_EVERY {
         let message = "it is at most 8h: for so long a revoked key is answered from the cache".to_owned();
-        document.report(problems, document.at("/api/verify_every", "SG0610", message));
+        document.report(problems, document.at("/api/verify_every", "SG0609", message));
     }
     let share = file.shadow_share.unwrap_or(usual.shadow_share);
     if !(0.0..=1.0).contains(&share) {

@@ -3,7 +3,8 @@
 //!
 //! Codes are stable: SG01xx YAML syntax, SG02xx structure and unknown names,
 //! SG03xx templates and expressions, SG04xx schedules, SG05xx steps and their
-//! order, SG06xx references and settings.
+//! order, SG06xx references and settings, SG08xx security, SG09xx tests of pipelines.
+//! Each has a section in `docs/reference/errors.md`.
 
 use std::collections::BTreeMap;
 use std::fmt;

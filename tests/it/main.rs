@@ -3,6 +3,7 @@
 mod cli_breaker;
 mod cli_dead_letters;
 mod cli_demo;
+mod cli_diagnostics;
 mod cli_elastic;
 mod cli_errors;
 mod cli_explain;
