@@ -263,6 +263,9 @@ async fn measure(snapshots: Arc<Snapshots>, stop: CancellationToken) {
     loop {
         beat(MEASURE_BOUND).await;
         let Some(health) = stop.run_until_cancelled(snapshots.measure_store()).await else { return };
+        if let Err(error) = snapshots.measure_freshness().await {
+            tracing::warn!(%error, "how fresh the types are could not be kept");
+        }
         if health.is_lost {
             // A loop that ends again and again is given up, and with it the process.
             return tracing::error!(reason = health.message, "the store is lost to this process");

@@ -12,6 +12,7 @@ use super::bars::Bars;
 use super::context::load_config;
 use super::daemon::{Daemon, interrupted};
 use super::demo_outage::Outage;
+use super::demo_readers::DemoReaders;
 use super::output;
 use crate::server::{StatusSnapshot, TypeState};
 use crate::sim::{Sim, SimHandle, SimSettings};
@@ -91,6 +92,7 @@ pub async fn run(args: Args) -> Result<u8, Failure> {
         Some(duration) => (play(&args, duration, &sim, daemon).await?, true),
         None => (daemon, false),
     };
+    let readers = DemoReaders::start(sim.addr(), daemon.api)?;
     let watch = tokio::spawn(watch(Arc::clone(&daemon.snapshots)));
     let ended = async {
         match args.duration {
@@ -109,10 +111,13 @@ pub async fn run(args: Args) -> Result<u8, Failure> {
         failed = daemon.engine.supervisor.failed() => Some(failed),
     };
     watch.abort();
+    let asked = readers.table();
+    drop(readers);
     let last = daemon.snapshots.take().await;
     let stopped = daemon.stop().await;
     sim.shutdown().await;
     eprintln!();
+    eprint!("{asked}");
     super::status::print(&last);
     failed.map_or(stopped.map(|()| 0), |failed| Err(Failure::internal(failed.to_string())))
 }

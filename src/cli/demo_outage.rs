@@ -10,12 +10,13 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::Failure;
 use super::context::load_config;
 use super::daemon::Daemon;
+use super::demo_caller::{Caller, Seen};
 use super::output::number;
 use crate::server::{StatusSnapshot, TypeState};
 use crate::sim::faults::Rule;
@@ -25,8 +26,6 @@ use crate::sim::{Site, Trouble};
 const READ_PAUSE: Duration = Duration::from_millis(50);
 /// How often the state of the daemon is looked at.
 const LOOK_PAUSE: Duration = Duration::from_millis(100);
-/// A read that takes longer than this has failed.
-const READ_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the cache may take to be complete, before the outage and after it.
 const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(300);
 
@@ -69,57 +68,6 @@ impl Display for Reads {
             number(*failed),
             milliseconds(*slowest)
         )
-    }
-}
-
-/// One answer, as a program sees it.
-struct Seen {
-    /// `hit`, `stale`, `pass`, or `failed`.
-    how: String,
-    /// The whole header that says so.
-    header: String,
-    took: Duration,
-}
-
-/// A program that calls the site or the proxy.
-#[derive(Clone)]
-struct Caller {
-    http: reqwest::Client,
-    url: String,
-}
-
-impl Caller {
-    fn new(address: impl Display) -> Result<Self, Failure> {
-        let http = reqwest::Client::builder().no_proxy().timeout(READ_TIMEOUT).build();
-        let http = http.map_err(|error| Failure::internal(error.to_string()))?;
-        Ok(Self { http, url: format!("http://{address}/api3/json") })
-    }
-
-    async fn call(&self, method: &str, argument: &Value) -> Seen {
-        let auth = json!({"script_name": "sgcache", "script_key": "sgcache-sim"});
-        let body = json!({"method_name": method, "params": [auth, argument]});
-        let begun = Instant::now();
-        let sent = self.http.post(&self.url).json(&body).send().await;
-        let (mut how, mut header) = ("failed".to_owned(), "no answer".to_owned());
-        if let Ok(response) = sent {
-            let status = response.status();
-            let said = response.headers().get("x-sgcache").and_then(|value| value.to_str().ok()).unwrap_or("pass");
-            header = said.to_owned();
-            if status.is_success() {
-                how = said.split(';').next().unwrap_or("pass").to_owned();
-            }
-            if response.bytes().await.is_err() {
-                how = "failed".to_owned();
-            }
-        }
-        Seen { how, header, took: begun.elapsed() }
-    }
-
-    async fn read(&self, filters: Value) -> Seen {
-        let argument = json!({"type": "Shot", "return_fields": ["code", "sg_status_list"], "return_only": "active",
-            "filters": {"logical_operator": "and", "conditions": filters}, "api_return_image_urls": true,
-            "paging": {"entities_per_page": 50, "current_page": 1}, "return_paging_info_without_counts": true});
-        self.call("read", &argument).await
     }
 }
 

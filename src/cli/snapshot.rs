@@ -7,11 +7,15 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::engine::{Engine, instance};
+use super::freshness_history::{FreshnessHistory, FreshnessLevel};
 use super::leadership;
 use crate::entity_config::TypeLayout;
 use crate::pipeline::{Event, Pipeline, PlanState};
 use crate::report::ledger::{self, Window};
 use crate::report::{RunReport, Status};
+use crate::server::details::{
+    self, DeadLetter, DriftCard, HeldDeletions, MAX_CARDS, MAX_DEAD, MAX_OUTCOMES, Outcome, Quarantine, SetApart,
+};
 use crate::server::{
     ImportProgress, LagPoint, PipelineStatus, RunSummary, Serving, StatusSnapshot, StoreStatus, SyncStatus, TypeState,
     TypeStatus,
@@ -20,6 +24,8 @@ use crate::state::{self, StateError, TypeRecord};
 use crate::store::Health;
 use crate::sync::{PollStatus, WHOLE};
 
+/// Where the history of freshness is kept in the state.
+const FRESHNESS: &str = "freshness/day";
 /// Runs that the status shows.
 const RUNS: usize = 30;
 /// A request without an answer for so long means that the site is silent.
@@ -33,6 +39,7 @@ pub struct Snapshots {
     started_at: DateTime<Utc>,
     stall_after: Duration,
     noted: Mutex<Noted>,
+    freshness: Mutex<FreshnessHistory>,
 }
 
 /// What only passes by once.
@@ -41,6 +48,7 @@ struct Noted {
     runs: VecDeque<RunSummary>,
     drift: BTreeMap<String, (f64, DateTime<Utc>)>,
     lags: VecDeque<LagPoint>,
+    cards: VecDeque<DriftCard>,
     config_problem: Option<String>,
 }
 
@@ -53,6 +61,7 @@ impl Snapshots {
             runs: VecDeque::new(),
             drift: BTreeMap::new(),
             lags: VecDeque::new(),
+            cards: VecDeque::new(),
             config_problem: None,
         };
         let history = engine.online.state.runs(RUNS, None).await.unwrap_or_default();
@@ -61,10 +70,25 @@ impl Snapshots {
                 noted.ended(&report);
             }
         }
+        for pipeline in pipelines {
+            let runs = engine.online.state.runs(MAX_OUTCOMES, Some(&pipeline.name)).await.unwrap_or_default();
+            let reports = runs.into_iter().rev().filter_map(|row| serde_json::from_value::<RunReport>(row.report).ok());
+            let ended = reports.filter(|report| report.finished_at.is_some());
+            if let Some(status) = noted.pipelines.get_mut(&pipeline.name) {
+                status.outcomes = ended.map(|report| Outcome::from(&report)).collect();
+            }
+        }
         noted.planned(plan);
+        let freshness = engine.online.state.cursor(FRESHNESS).await.ok().flatten().unwrap_or_default();
         let mut enabled = pipelines.iter().filter(|pipeline| pipeline.enabled);
         let continuous = enabled.find_map(|pipeline| pipeline.continuous().cloned()).unwrap_or_default();
-        Self { engine, started_at: Utc::now(), stall_after: continuous.stall_after, noted: Mutex::new(noted) }
+        Self {
+            engine,
+            started_at: Utc::now(),
+            stall_after: continuous.stall_after,
+            noted: Mutex::new(noted),
+            freshness: Mutex::new(freshness),
+        }
     }
 
     /// Takes note of what happened in the loop.
@@ -116,8 +140,12 @@ impl Snapshots {
             snapshot.config_problem.clone_from(&noted.config_problem);
             snapshot.pipelines = noted.pipelines.values().cloned().collect();
             snapshot.runs = noted.runs.iter().rev().cloned().collect();
+            snapshot.drift_cards = noted.cards.iter().rev().cloned().collect();
             snapshot.sync.lag_history = noted.lags.iter().copied().collect();
+            let freshness = self.freshness.lock().unwrap_or_else(PoisonError::into_inner);
+            snapshot.strips_until = Some(FreshnessHistory::strip_end(now));
             for ty in &mut snapshot.types {
+                ty.strip = freshness.strip(&ty.entity_type, now);
                 let drift = noted.drift.get(&ty.entity_type);
                 ty.drift_ratio = drift.map(|(ratio, _)| *ratio);
                 ty.validated_at = drift.map(|(_, at)| *at);
@@ -171,6 +199,7 @@ impl Snapshots {
             stale_if_error_seconds: api.stale_if_error.as_secs(),
         });
         let today = Window::today(snapshot.now, self.engine.online.config.timezone);
+        snapshot.set_apart = self.set_apart().await?;
         snapshot.ledger = Some(ledger::ledger(&self.engine.ledger, state, today).await?);
         Ok(())
     }
@@ -197,7 +226,73 @@ impl Snapshots {
             drift_ratio: None,
             validated_at: None,
             problem: held.or_else(|| problem_of(&lacking)),
+            strip: String::new(),
         })
+    }
+
+    async fn set_apart(&self) -> Result<SetApart, StateError> {
+        let state = &self.engine.online.state;
+        let dead = state.dead(MAX_DEAD).await?.into_iter().map(|one| DeadLetter {
+            serial: one.serial,
+            kind: one.kind.as_str().to_owned(),
+            entity_type: one.key.entity_type.to_string(),
+            id: one.key.id,
+            error: one.error,
+            attempts: one.attempts,
+            first_at: one.first_at.timestamp().to_chrono(),
+        });
+        let status = state.replication_status().await?;
+        let quarantined = status.types.iter().filter(|(_, known)| !known.quarantined.is_empty());
+        let breakers = match status.types.values().any(|known| known.breaker) {
+            true => state.open_breakers().await?,
+            false => Vec::new(),
+        };
+        Ok(SetApart {
+            dead: dead.collect(),
+            quarantine: quarantined
+                .map(|(ty, known)| Quarantine { entity_type: ty.to_string(), rows: known.quarantined.len() as u64 })
+                .collect(),
+            breakers: breakers
+                .into_iter()
+                .map(|one| HeldDeletions {
+                    entity_type: one.entity_type.to_string(),
+                    since: one.since.timestamp().to_chrono(),
+                    held: one.held.len() as u64,
+                    active: one.active,
+                })
+                .collect(),
+        })
+    }
+
+    /// Takes note of how fresh every type is, and keeps it where that is news.
+    pub async fn measure_freshness(&self) -> Result<(), StateError> {
+        let state = &self.engine.online.state;
+        let (status, now) = (state.replication_status().await?, self.engine.replica.now());
+        let limits = &self.engine.online.config.api;
+        let level = |layout: &TypeLayout| {
+            let ty = &layout.entity_type;
+            match status.types.get(ty).map(|known| known.state) {
+                Some(state::TypeState::Live) => match status.fresh_as_of(ty).map(|fresh| now.since(fresh)) {
+                    Some(age) if age <= limits.stale_if_error(ty) => FreshnessLevel::Age(age),
+                    _ => FreshnessLevel::NotServed,
+                },
+                None | Some(state::TypeState::Absent | state::TypeState::Importing) => FreshnessLevel::Importing,
+                Some(_) => FreshnessLevel::NotServed,
+            }
+        };
+        let configured = self.engine.replica.configured();
+        let levels: Vec<_> = configured.iter().map(|layout| (layout.entity_type.clone(), level(layout))).collect();
+        let news = {
+            let mut freshness = self.freshness.lock().unwrap_or_else(PoisonError::into_inner);
+            freshness.retain(|name| levels.iter().any(|(ty, _)| ty.as_str() == name));
+            let at = Utc::now();
+            let news = levels.iter().filter(|(ty, level)| freshness.note(ty.as_str(), at, *level)).count();
+            (news > 0).then(|| freshness.clone())
+        };
+        match news {
+            Some(history) => state.keep(FRESHNESS, &history).await,
+            None => Ok(()),
+        }
     }
 
     async fn store(&self) -> StoreStatus {
@@ -276,6 +371,10 @@ impl Noted {
             status.running = false;
             status.last_status = Some(report.status);
             status.last_finished_at = report.finished_at;
+            status.outcomes.retain(|outcome| outcome.run_id != report.run_id);
+            status.outcomes.push(Outcome::from(report));
+            let surplus = status.outcomes.len().saturating_sub(MAX_OUTCOMES);
+            status.outcomes.drain(..surplus);
         }
         let Some(finished_at) = report.finished_at else { return };
         for step in report.steps.iter().filter(|step| step.result.kind.is_some()) {
@@ -284,6 +383,12 @@ impl Noted {
                 self.drift.insert(name.clone(), (open, finished_at));
             }
         }
+        for card in details::drift_cards(report, finished_at) {
+            self.cards.retain(|known| (known.id, &known.entity_type) != (card.id, &card.entity_type));
+            self.cards.push_back(card);
+        }
+        let surplus = self.cards.len().saturating_sub(MAX_CARDS);
+        self.cards.drain(..surplus);
         self.runs.push_back(RunSummary::from(report));
         if self.runs.len() > RUNS {
             self.runs.pop_front();
@@ -300,6 +405,7 @@ impl Noted {
                     paused: old.paused,
                     last_status: old.last_status,
                     last_finished_at: old.last_finished_at,
+                    outcomes: old.outcomes,
                     ..fresh
                 },
                 None => fresh,

@@ -11,13 +11,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use chrono::Utc;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::catalogue::{Catalogue, stored};
 use super::effect_lookup::EffectLookup;
+use super::ledger_feed;
 use super::pending_writes::{PendingWrite, PendingWrites};
 use super::settings::Settings;
 use super::write_confirmation::{Refetcher, Touched};
@@ -272,7 +272,7 @@ impl FreshnessTracker {
     /// lack the write, and neither is one after a restart.
     pub async fn acknowledge(self: &Arc<Self>, mut effects: WriteEffects) {
         let acknowledged = Instant::now();
-        self.ledger.write_made(Utc::now());
+        self.ledger.write_made(ledger_feed::now());
         self.look_up(&mut effects).await;
         let keys = self.known(&effects.keys());
         let room = tokio::time::timeout(LONGEST_BACKPRESSURE, Arc::clone(&self.room).acquire_owned()).await;
@@ -289,7 +289,7 @@ impl FreshnessTracker {
         let tracker = Arc::clone(self);
         tokio::spawn(async move {
             Arc::clone(&tracker).confirm(write, touched).await;
-            tracker.ledger.write_visible(Utc::now(), acknowledged.elapsed());
+            tracker.ledger.write_visible(ledger_feed::now(), acknowledged.elapsed());
             drop(room);
         });
     }

@@ -3,7 +3,7 @@
 //!
 //! Runs on the thread of the access log, so no caller waits for it.
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -59,9 +59,15 @@ pub(super) async fn keep(recorder: &Recorder, state: &State, stop: &Cancellation
     }
 }
 
+/// Returns the time under which a call is counted, by the clock of this machine: it is
+/// shown, and nothing follows from it.
+pub(super) fn now() -> DateTime<Utc> {
+    Utc::now()
+}
+
 /// Counts a call for which there was no room in the access log.
 pub(super) fn note_uncounted(recorder: &Recorder) {
-    recorder.uncounted(Utc::now(), 1);
+    recorder.uncounted(now(), 1);
 }
 
 fn cause(pass: &Pass, entry: &Entry) -> Cause {

@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 
-use chrono::Utc;
 use serde_json::Value;
 
 use super::call::{Call, hand_on};
+use super::ledger_feed;
 use super::listener::Inner;
 use super::outcome::{Outcome, gone};
 use super::pending_writes::PendingWrites;
@@ -34,7 +34,7 @@ pub(super) async fn send(proxy: &Arc<Inner>, call: &Call, pass: Pass) -> Outcome
             }
             shared.freshness.acknowledge(effects).await;
         } else {
-            shared.freshness.ledger().write_failed(Utc::now());
+            shared.freshness.ledger().write_failed(ledger_feed::now());
         }
         hand_on(&shared, &call, sent, &pass).await
     });

@@ -70,6 +70,9 @@ pub struct Health {
     pub since: Option<DateTime<Utc>>,
     /// Whether reads are answered, and from when the answers are.
     pub reads: Answer,
+    /// Whether the site takes writes.
+    #[serde(default)]
+    pub writes: Answer,
     /// Whether the site answers.
     pub site: Answer,
     /// Whether rows are known to be wrong.
@@ -89,7 +92,17 @@ pub fn health(status: &StatusSnapshot) -> Health {
         None => (Level::Ok, "ok".to_owned(), healthy(status), None),
     };
     let needs = findings.into_iter().skip(1).take(MAX_NEEDS).collect();
-    Health { level, code, title, since, reads: reads(status), site: site(status), drift: drift(status), needs }
+    Health {
+        level,
+        code,
+        title,
+        since,
+        reads: reads(status),
+        writes: writes(status),
+        site: site(status),
+        drift: drift(status),
+        needs,
+    }
 }
 
 fn healthy(status: &StatusSnapshot) -> String {
@@ -209,6 +222,23 @@ fn reads(status: &StatusSnapshot) -> Answer {
         }
         false => Answer { level: Level::Bad, text: format!("refused for what is older than {}", Span(limit)) },
     }
+}
+
+/// Writes go to the site, so they fail as soon as it does.
+fn writes(status: &StatusSnapshot) -> Answer {
+    let sync = &status.sync;
+    if sync.last_error.is_some() {
+        return Answer { level: Level::Bad, text: "fail while the site does not answer".to_owned() };
+    }
+    if sync.last_poll_at.is_none() {
+        return Answer { level: Level::Busy, text: "not known yet".to_owned() };
+    }
+    let visible = status.ledger.as_ref().and_then(|ledger| ledger.writes.visible_p50_seconds);
+    let text = match visible {
+        Some(seconds) => format!("accepted by the site, in every answer after {}", Span(seconds)),
+        None => "accepted by the site".to_owned(),
+    };
+    Answer { level: Level::Ok, text }
 }
 
 /// The moment up to which every type that is served equals the site.

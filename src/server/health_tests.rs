@@ -48,6 +48,7 @@ fn a_healthy_daemon_says_so_in_one_sentence() {
     let health = check(&well(), Level::Ok, "ok", "Healthy. All 2 types follow the site, 0.6 s behind.");
     assert_eq!(health.reads, Answer { level: Level::Ok, text: "from the cache, 0.6 s old".into() });
     assert_eq!(health.site.text, "answers, event log read 0.7 s ago");
+    assert_eq!(health.writes, Answer { level: Level::Ok, text: "accepted by the site".into() });
     assert_eq!(health.drift.text, "not known: nothing was compared yet");
     assert!(health.needs.is_empty());
 }
@@ -57,6 +58,7 @@ fn the_first_poll_that_fails_is_a_warning_and_no_number_is_made_up() {
     let title = "The site does not answer. Reads go on from the cache; writes fail.";
     let health = check(&away(3), Level::Warn, "site_away", title);
     assert_eq!(health.since, away(3).sync.failing_since);
+    assert_eq!(health.writes, Answer { level: Level::Bad, text: "fail while the site does not answer".into() });
     assert_eq!(health.reads.text, "from the cache, 3.0 s old; allowed until 8 h");
     assert_eq!(
         (health.site.level, health.site.text.as_str()),

@@ -3,6 +3,7 @@
 //! - `ops`: metrics, health, status, the control API and the status page.
 //! - `status`: what the ops listener shows, and when it calls itself ready; `health`:
 //!   how it is, in words.
+//! - `details`: what the page shows when one looks closer; `page`: its files.
 //! - `control`: the token with which a local user may change things.
 //! - `listen`: the bound ops listener; `access`: whom it answers.
 //! - `http_server`: serves a router within bounds; the api listener uses it as well.
@@ -15,10 +16,12 @@
 mod access;
 pub mod connections;
 pub mod control;
+pub mod details;
 pub mod health;
 mod http_server;
 pub mod listen;
 pub mod ops;
+mod page;
 pub mod status;
 mod stream;
 mod tls;

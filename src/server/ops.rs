@@ -8,7 +8,7 @@ use std::sync::Arc;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::from_fn_with_state;
-use axum::response::{Html, IntoResponse, Response};
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use chrono::Utc;
@@ -18,14 +18,11 @@ use serde_json::{Map, Value, json};
 
 use super::access::{self, Guard, OpsAccess};
 use super::control::Control;
+use super::page;
 use super::status::StatusSnapshot;
 use crate::metrics::{CONTENT_TYPE, Metrics};
 use crate::report::{RunReport, Status};
 use crate::supervisor::{LoopState, Supervisor};
-
-/// What the page may load: itself, and nothing from anywhere else.
-const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
-                      connect-src 'self'; frame-ancestors 'none'";
 
 type StatusSource = Arc<dyn Fn() -> BoxFuture<'static, StatusSnapshot> + Send + Sync>;
 type RunsSource = Arc<dyn Fn(RunsQuery) -> BoxFuture<'static, Vec<RunReport>> + Send + Sync>;
@@ -152,7 +149,8 @@ impl Ops {
     pub fn router(self) -> Router {
         let guard = Guard { access: Arc::clone(&self.access), control: self.control.clone() };
         Router::new()
-            .route("/", get(page))
+            .route("/", get(page::index))
+            .route("/page/{file}", get(page::file))
             .route("/metrics", get(metrics))
             .route("/livez", get(livez))
             .route("/readyz", get(readyz))
@@ -170,11 +168,6 @@ impl Ops {
         snapshot.judge();
         snapshot
     }
-}
-
-async fn page() -> impl IntoResponse {
-    let headers = [(header::CONTENT_SECURITY_POLICY, POLICY), (header::CACHE_CONTROL, "no-store")];
-    (headers, Html(include_str!("page.html")))
 }
 
 /// Written on a thread of its own: hundreds of series take a moment, and no request waits for it.
@@ -271,7 +264,7 @@ fn parse_body(body: &[u8]) -> Result<TriggerBody, serde_json::Error> {
     if body.is_empty() { Ok(TriggerBody::default()) } else { serde_json::from_slice(body) }
 }
 
-async fn not_found(uri: axum::http::Uri) -> Response {
+pub(super) async fn not_found(uri: axum::http::Uri) -> Response {
     let message = format!(
         "there is nothing at {}; there are /, /metrics, /livez, /readyz, /api/v1/status, \
          /api/v1/runs and /api/v1/pipelines/NAME/trigger",

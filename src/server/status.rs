@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+use super::details::{DriftCard, Outcome, SetApart};
 use super::health::{Health, health};
 use crate::report::Status;
 use crate::report::ledger::Ledger;
@@ -64,6 +65,15 @@ pub struct StatusSnapshot {
     pub loops: Vec<LoopStatus>,
     /// Every configured entity type.
     pub types: Vec<TypeStatus>,
+    /// The end of the last quarter of an hour in `types[].strip`; `None` without strips.
+    #[serde(default)]
+    pub strips_until: Option<DateTime<Utc>>,
+    /// Entities that differed in the last runs, newest first.
+    #[serde(default)]
+    pub drift_cards: Vec<DriftCard>,
+    /// What is set apart so that the rest goes on.
+    #[serde(default)]
+    pub set_apart: SetApart,
     /// Every pipeline.
     pub pipelines: Vec<PipelineStatus>,
     /// The last runs, newest first.
@@ -94,6 +104,9 @@ impl StatusSnapshot {
             sync: SyncStatus::default(),
             loops: Vec::new(),
             types: Vec::new(),
+            strips_until: None,
+            drift_cards: Vec::new(),
+            set_apart: SetApart::default(),
             pipelines: Vec::new(),
             runs: Vec::new(),
             store: StoreStatus::default(),
@@ -236,6 +249,11 @@ pub struct TypeStatus {
     pub validated_at: Option<DateTime<Utc>>,
     /// Why it is unhealthy, or what an operator should look at.
     pub problem: Option<String>,
+    /// How fresh it was in the last 24 hours, one digit per quarter of an hour, oldest
+    /// first: 0 at most 2 s old, 1 at most 5 s, 2 at most 30 s, 3 older, 4 not served, 5
+    /// being imported, 6 not known. Empty where no history is kept.
+    #[serde(default)]
+    pub strip: String,
 }
 
 /// How far an import has come.
@@ -273,6 +291,9 @@ pub struct PipelineStatus {
     pub last_status: Option<Status>,
     /// When its last run ended.
     pub last_finished_at: Option<DateTime<Utc>>,
+    /// How its last runs ended, oldest first, at most 30.
+    #[serde(default)]
+    pub outcomes: Vec<Outcome>,
 }
 
 impl PipelineStatus {

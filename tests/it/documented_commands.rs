@@ -29,6 +29,9 @@ fn files(path: &Path, endings: &[&str], found: &mut Vec<PathBuf>) {
 fn commands(text: &str, with_lines: bool) -> Vec<String> {
     let quoted = text.split("`sgcache ").skip(1).filter_map(|rest| rest.split_once('`').map(|(command, _)| command));
     let mut found: Vec<String> = quoted.filter(|command| !command.contains('\n')).map(str::to_owned).collect();
+    // Scripts of the page make an element of a command.
+    let elements = text.split("el(\"code\", \"\", \"sgcache ").skip(1);
+    found.extend(elements.filter_map(|rest| rest.split_once('"').map(|(command, _)| command.to_owned())));
     if with_lines {
         let joined = text.replace("\\\n", " ");
         let lines = joined.lines().filter_map(|line| line.strip_prefix("sgcache "));
@@ -79,7 +82,7 @@ fn every_command_that_is_named_somewhere_is_one_that_the_program_accepts() {
     let root = repository("");
     let mut places = Vec::new();
     for (path, endings) in [
-        ("src", &["rs", "html"][..]),
+        ("src", &["rs", "html", "js"][..]),
         ("metrics", &["yml", "yaml", "json", "ndjson"]),
         ("docs", &["md"]),
         ("pipelines", &["yaml"]),

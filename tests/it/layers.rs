@@ -153,6 +153,7 @@ const LOCAL_CLOCK: &[(&str, &str)] = &[
     ("src/sync/clock.rs", "before the first answer of the site, and to show how far apart the clocks are"),
     ("src/sync/lease.rs", "shown: since when a host holds the lease"),
     ("src/proxy/outcome.rs", "the time of a line of the access log"),
+    ("src/proxy/ledger_feed.rs", "shown: the hour in which a call is counted"),
     ("src/report/history.rs", "shown: when a run whose process died has ended"),
 ];
 const NO_LOCAL_CLOCK: &[&str] = &[

@@ -44,6 +44,7 @@ mod metrics_kibana;
 mod metrics_live;
 mod metrics_rules;
 mod ops_listener;
+mod page_browser;
 mod pipelines_shipped;
 mod program;
 mod proxy_credentials;

@@ -192,10 +192,21 @@ async fn the_page_needs_nothing_from_elsewhere() {
     let listener = Listener::start(|control| ops(control, TypeState::Live)).await;
     let (code, page) = listener.get("/").await;
     assert_eq!(code, StatusCode::OK);
-    assert!(page.contains("/api/v1/status"));
-    for outside in ["src=", "href=", "@import", "url("] {
-        assert!(!page.contains(outside), "{outside}");
+    let named = ["src=\"", "href=\""].into_iter().flat_map(|attribute| page.split(attribute).skip(1));
+    let named: Vec<&str> =
+        named.filter_map(|rest| rest.split('"').next()).filter(|name| !name.starts_with('#')).collect();
+    assert!(named.len() > 3, "{named:?}");
+    for name in named {
+        assert!(name.starts_with("page/"), "{name} is from elsewhere");
+        let (code, text) = listener.get(&format!("/{name}")).await;
+        assert_eq!(code, StatusCode::OK, "{name}");
+        for outside in ["@import", "url(", "http://", "https://"] {
+            let allowed =
+                text.matches("https://github.com/leeoniya/uPlot").count() * usize::from(outside == "https://");
+            assert_eq!(text.matches(outside).count(), allowed, "{outside} in {name}");
+        }
     }
+    assert_eq!(listener.get("/page/nothing.js").await.0, StatusCode::NOT_FOUND);
 }
 
 #[tokio::test]

@@ -118,7 +118,7 @@ pub struct MethodCounts {
 pub struct PassCounts {
     /// As in the header `x-sgcache`; `other` for what is beyond the bound.
     pub reason: String,
-    /// The entity type that was asked for.
+    /// The entity type that was asked for; `None` for none, or for several.
     pub entity_type: Option<String>,
     /// The reason in words.
     pub label: String,
@@ -269,10 +269,10 @@ impl Bucket {
     }
 
     fn add_passes(&mut self, pass: PassCounts) {
-        let same = |one: &&mut PassCounts| {
-            (&one.reason, &one.entity_type, &one.label) == (&pass.reason, &pass.entity_type, &pass.label)
-        };
+        let same = |one: &&mut PassCounts| (&one.reason, &one.label) == (&pass.reason, &pass.label);
         if let Some(known) = self.passes.iter_mut().find(same) {
+            // A type that another one links to keeps reads of both from the cache.
+            known.entity_type = known.entity_type.take().filter(|ty| Some(ty) == pass.entity_type.as_ref());
             known.calls += pass.calls;
             known.waited_ms += pass.waited_ms;
         } else if self.passes.len() < MAX_PASSES || pass.reason == OTHER {
