@@ -15,6 +15,7 @@ use super::Failure;
 use super::context::{Online, SiteAtStart, entity_config_files};
 use super::engine::{Engine, differences, instance};
 use super::leadership;
+use super::minute_reports;
 use super::pipelines::{among, load};
 use super::recorder::Recorder;
 use super::reload;
@@ -36,6 +37,9 @@ const LAST_REPORTS: Duration = Duration::from_secs(3);
 
 /// How often the store is asked how it is.
 const MEASURE_EVERY: Duration = Duration::from_secs(10);
+
+/// Documents of a minute are made every so many measurements.
+const ROUNDS_PER_MINUTE: u32 = 6;
 
 /// How long one measurement may take, and the pause after it.
 const MEASURE_BOUND: Duration = Duration::from_secs(120);
@@ -132,8 +136,8 @@ impl Daemon {
             sharing(&bound, |it| async move { it.serve(router, &metrics, until).await })
         }));
         let until = stop.clone();
-        let measured = Arc::clone(&snapshots);
-        tasks.push(supervisor.spawn(Loop::StoreHealth, move || measure(Arc::clone(&measured), until.clone())));
+        let measured = (Arc::clone(&engine), Arc::clone(&snapshots));
+        tasks.push(supervisor.spawn(Loop::StoreHealth, move || measure(measured.clone(), until.clone())));
         tasks.extend(open(listener, &engine).await?);
         tasks.extend(lead(&engine)?);
         if let Some(delivery) = engine.delivery.clone() {
@@ -257,12 +261,12 @@ fn follow_settings(pipelines: &[Arc<Pipeline>]) -> sync::Settings {
     settings
 }
 
-/// Shows in the metrics how the store is, also while no status is asked for; ends when
-/// the store is lost to this process.
-async fn measure(snapshots: Arc<Snapshots>, stop: CancellationToken) {
-    loop {
+/// Shows in the metrics how the store is, also while no status is asked for, and puts the
+/// documents of each minute; ends when the store is lost to this process.
+async fn measure((engine, snapshots): (Arc<Engine>, Arc<Snapshots>), stop: CancellationToken) {
+    for round in 1_u32.. {
         beat(MEASURE_BOUND).await;
-        let Some(health) = stop.run_until_cancelled(snapshots.measure_store()).await else { return };
+        let Some(health) = stop.run_until_cancelled(snapshots.measure_store()).await else { break };
         if let Err(error) = snapshots.measure_freshness().await {
             tracing::warn!(%error, "how fresh the types are could not be kept");
         }
@@ -270,10 +274,15 @@ async fn measure(snapshots: Arc<Snapshots>, stop: CancellationToken) {
             // A loop that ends again and again is given up, and with it the process.
             return tracing::error!(reason = health.message, "the store is lost to this process");
         }
+        if round.is_multiple_of(ROUNDS_PER_MINUTE) {
+            minute_reports::put(&engine, &snapshots.take().await).await;
+        }
         if stop.run_until_cancelled(tokio::time::sleep(MEASURE_EVERY)).await.is_none() {
-            return;
+            break;
         }
     }
+    // What the last, shorter minute has seen.
+    minute_reports::put(&engine, &snapshots.take().await).await;
 }
 
 /// Starts the read proxy at the bound api listener.

@@ -24,6 +24,7 @@ mod find;
 mod freshness_history;
 mod job;
 mod leadership;
+mod minute_reports;
 mod output;
 mod pause;
 mod pipelines;

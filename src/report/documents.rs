@@ -23,11 +23,15 @@ pub enum Stream {
     Validation,
     /// One per mismatch.
     Mismatch,
+    /// One per minute in which the read proxy was asked.
+    Proxy,
+    /// One per minute: how the process is.
+    Heartbeat,
 }
 
 impl Stream {
     /// Every stream.
-    pub const ALL: [Stream; 3] = [Stream::Runs, Stream::Validation, Stream::Mismatch];
+    pub const ALL: [Stream; 5] = [Stream::Runs, Stream::Validation, Stream::Mismatch, Stream::Proxy, Stream::Heartbeat];
 
     /// Returns the word in the name of the stream.
     pub fn as_str(self) -> &'static str {
@@ -35,6 +39,8 @@ impl Stream {
             Stream::Runs => "runs",
             Stream::Validation => "validation",
             Stream::Mismatch => "mismatch",
+            Stream::Proxy => "proxy",
+            Stream::Heartbeat => "heartbeat",
         }
     }
 

@@ -13,6 +13,7 @@ pub mod documents;
 pub mod elasticsearch;
 pub mod history;
 pub mod ledger;
+mod minute;
 pub mod notify;
 mod outbox;
 pub mod prometheus;
@@ -25,6 +26,7 @@ mod templates;
 pub use difference::ShadowDifference;
 pub use documents::{Document, Stream, Wording, documents};
 pub use elasticsearch::{Delivery, DeliveryError, Layout};
+pub use minute::{Heartbeat, heartbeat_document, proxy_document};
 pub use notify::{Notifier, NotifierKind, Notifiers};
 pub use outbox::{Outbox, OutboxError};
 pub use result::{

@@ -151,7 +151,8 @@ fn row(document: &Document) -> OutboxDocument {
     let rank = match document.stream {
         Stream::Runs => 2,
         Stream::Validation => 1,
-        Stream::Mismatch => 0,
+        // Of a minute or a mismatch there are many: they make room first.
+        Stream::Mismatch | Stream::Proxy | Stream::Heartbeat => 0,
     };
     OutboxDocument {
         stream: document.stream.as_str(),

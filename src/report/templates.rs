@@ -7,6 +7,7 @@
 use serde_json::{Value, json};
 
 use super::documents::Stream;
+use crate::metrics::PASS_REASONS;
 
 /// Version of the mappings, in `_meta.sgcache.format`.
 const FORMAT: u32 = 1;
@@ -79,6 +80,16 @@ pub(super) fn fields(prefix: &str, stream: Stream) -> (String, Value) {
             validation["properties"]["stale_ratio_upper95"] = json!({"type": "double"});
             json!({"validation": validation})
         }
+        Stream::Proxy => proxy_fields(),
+        Stream::Heartbeat => {
+            let mut heartbeat =
+                longs(&["uptime_s", "source_event_id", "visible_event_id", "marks", "entities", "epoch"]);
+            heartbeat["properties"]["state"] = keyword();
+            heartbeat["properties"]["code"] = keyword();
+            heartbeat["properties"]["fresh_as_of"] = json!({"type": "date"});
+            heartbeat["properties"]["lag_s"] = json!({"type": "double"});
+            json!({"heartbeat": heartbeat})
+        }
         Stream::Mismatch => json!({
             "mismatch": {"properties": {
                 "kind": keyword(), "class": keyword(), "field": keyword(), "action": keyword(),
@@ -90,6 +101,16 @@ pub(super) fn fields(prefix: &str, stream: Stream) -> (String, Value) {
     };
     let name = format!("{prefix}-report-{}", stream.as_str());
     (name, component(json!({"sgcache": {"properties": own}}), json!({})))
+}
+
+fn proxy_fields() -> Value {
+    let mut proxy = longs(&["reads", "hits", "passes", "failed", "stale_hits", "writes", "writes_failed"]);
+    for name in ["hit_ratio", "cache_p50_ms", "site_p50_ms", "visible_max_ms"] {
+        proxy["properties"][name] = json!({"type": "double"});
+    }
+    // One field per reason: the names are those of a fixed list.
+    proxy["properties"]["reasons"] = longs(PASS_REASONS);
+    json!({"proxy": proxy})
 }
 
 /// Returns name and body of the index template that makes a data stream.

@@ -58,6 +58,7 @@ mod proxy_scenarios;
 mod proxy_writes;
 mod prometheus;
 mod report_elastic;
+mod report_minute;
 mod scenarios;
 mod secret_outputs;
 mod secrets;

@@ -13,7 +13,7 @@ mod latency;
 mod recorder;
 mod summary;
 
-pub use bucket::{Answer, Bucket, Cause, Change, OTHER, Read};
+pub use bucket::{Answer, Bucket, Cause, Change, MethodCounts, OTHER, Read};
 pub use examples::{Example, Examples};
 pub use latency::Latencies;
 pub use recorder::{FLUSH_INTERVAL, Recorder};

@@ -49,6 +49,8 @@ pub(super) fn examples_name(at: DateTime<Utc>) -> String {
 #[derive(Debug, Default)]
 pub struct Recorder {
     counted: Mutex<Counted>,
+    /// What came since it was taken last.
+    minute: Mutex<Bucket>,
     /// Held while counts move from here to the state, so that a reader of both sees
     /// each of them once.
     moving: tokio::sync::Mutex<()>,
@@ -80,6 +82,7 @@ impl Recorder {
     /// Counts a read, with the request itself where a change of the configuration could
     /// let the cache answer it.
     pub fn read(&self, read: &Read<'_>, example: Option<&Example>) {
+        self.minute().add(read);
         let mut counted = self.counted();
         for name in [hour_name(read.at), day_name(read.at)] {
             counted.buckets.entry(name).or_default().add(read);
@@ -111,6 +114,7 @@ impl Recorder {
     }
 
     fn count(&self, at: DateTime<Utc>, add: impl Fn(&mut Bucket)) {
+        add(&mut self.minute());
         let mut counted = self.counted();
         for name in [hour_name(at), day_name(at)] {
             add(counted.buckets.entry(name).or_default());
@@ -151,6 +155,15 @@ impl Recorder {
             }
         }
         Ok(buckets)
+    }
+
+    /// Returns what was counted since the last call.
+    pub fn take_minute(&self) -> Bucket {
+        std::mem::take(&mut *self.minute())
+    }
+
+    fn minute(&self) -> MutexGuard<'_, Bucket> {
+        self.minute.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn counted(&self) -> MutexGuard<'_, Counted> {

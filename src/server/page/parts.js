@@ -29,7 +29,7 @@ function drawHealth(s) {
   byId("site").textContent = s.site;
   show("answers", [h.reads, h.writes, h.site, h.drift], () =>
     [["Reads", h.reads], ["Writes", h.writes], ["Site", h.site], ["Drift", h.drift]].map(([name, answer]) =>
-      el("div", "", el("dt", "", name), el("dd", answer.level === "ok" ? "" : answer.level, (answer.level === "ok" ? "" : signs[answer.level] + " ") + answer.text))));
+      el("div", "", el("dt", "", name), el("dd", (answer.level === "ok" ? "" : answer.level) + (answer.text.length > 70 ? " long" : ""), answer.level === "ok" ? "" : signs[answer.level] + " ", words(answer.text)))));
   const needs = h.needs.map(need => [need.level, need.text]).concat(s.reasons.filter(r => !h.needs.some(n => n.code === r.code)).map(r => ["bad", r.subject + ": " + r.message]));
   byId("needs").hidden = !needs.length;
   show("needs", needs, () => needs.map(([level, text]) => el("li", "", el("span", level, signs[level] + " " + stateWords[level]), " ", words(text))));
@@ -197,6 +197,7 @@ function drawStore(s) {
   const pairs = [
     ["Store", el("span", s.store.up ? "" : "bad", s.store.kind + " " + (s.store.up ? "up" : "down") + (s.store.problem ? ": " + s.store.problem : "") + ", " + bytes(s.store.size_bytes))],
     ["Place", s.store.location || "–"],
+    ["Site", s.health.site.text],
     ["Event log", y.event_id == null ? "not read yet" : "read up to " + y.event_id + (y.gaps_open ? ", " + y.gaps_open + " gaps asked for again" : ", no gaps")],
     ["To read again", dirty ? count(dirty) + " rows" : "nothing"],
     ["Reports", s.store.reports_waiting ? count(s.store.reports_waiting) + " documents wait to be delivered" : "all delivered"],
