@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 
 use super::Failure;
 use super::engine::{Engine, instance};
+use super::pipelines::diff;
 use super::snapshot::Snapshots;
 use super::task_gauges::TaskGauges;
 use super::task_series::TaskSeries;
@@ -64,6 +65,7 @@ impl Recorder {
         });
         let replica = engine.replica.clone();
         let types = move || replica.configured().iter().map(|layout| layout.entity_type.to_string()).collect();
+        diff::remember(&engine.online.state, pipelines).await?;
         let recorder = Self {
             engine: Arc::clone(engine),
             snapshots: Arc::clone(snapshots),
@@ -136,9 +138,8 @@ impl Recorder {
                 let skipped = RunReport::skipped_occurrence(pipeline, *scheduled_for, reason, now, instance());
                 Ok(history::remember(&self.engine.online.state, &skipped).await?)
             }
-            Event::Queued { .. } | Event::ClockJump(_) | Event::Paused { .. } | Event::Reloaded(_) | Event::Beat(_) => {
-                Ok(())
-            }
+            Event::Reloaded(pipelines) => Ok(diff::remember(&self.engine.online.state, pipelines).await?),
+            Event::Queued { .. } | Event::ClockJump(_) | Event::Paused { .. } | Event::Beat(_) => Ok(()),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! [`Pipeline`]: what a file was resolved to, ready to be planned and run.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -16,6 +17,8 @@ pub struct Pipeline {
     pub name: String,
     /// The file it was read from, as named in messages; empty for a single job.
     pub file: String,
+    /// What its file says, without its tests; `null` for a single job.
+    pub written: Arc<Value>,
     /// What it is for.
     pub description: String,
     /// Free labels.
@@ -176,6 +179,7 @@ impl Pipeline {
         Pipeline {
             name: name.to_owned(),
             file: String::new(),
+            written: Arc::default(),
             description: String::new(),
             labels: BTreeMap::new(),
             enabled: true,

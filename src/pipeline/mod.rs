@@ -31,6 +31,7 @@ mod resolver;
 mod results;
 mod runner;
 mod schedule;
+mod settings;
 mod steps;
 mod supervisor;
 mod test_checks;
@@ -63,6 +64,7 @@ pub use planner::{Decision, PlanEntry, PlanState, Planner, SkipReason};
 pub use rehearsal::{Rehearsal, rehearse};
 pub use runner::{Clock, Execute, JobContext, JobError, PreviousSource, RunOrder, Runner, exit_code, worst_exit_code};
 pub use schedule::Schedule;
+pub use settings::{Leaf, Origin, Setting, Sources, effective_settings, leaves};
 pub use supervisor::{SupervisorControl, supervise};
 
 #[cfg(test)]

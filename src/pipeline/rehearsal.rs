@@ -45,7 +45,7 @@ struct Observed {
     report: RunReport,
     /// Jobs below `on_drift` that ran, then hooks that fired.
     actions: Vec<String>,
-    /// What the hooks said.
+    /// The messages of hooks.
     messages: Vec<String>,
 }
 
@@ -106,12 +106,12 @@ fn observe(pipeline: &Arc<Pipeline>, context: &ResolveContext, test: &TestFile) 
         let all: Vec<String> = errors.iter().map(ToString::to_string).collect();
         all.join("; ")
     })?;
-    let stage = || -> Result<Observed, String> {
+    let task = || -> Result<Observed, String> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
         let runtime = runtime.map_err(|error| format!("no runtime: {error}"))?;
         runtime.block_on(rehearsed(pipeline, context, test, params))
     };
-    std::thread::scope(|scope| scope.spawn(stage).join()).unwrap_or_else(|_| Err("the rehearsal panicked".to_owned()))
+    std::thread::scope(|scope| scope.spawn(task).join()).unwrap_or_else(|_| Err("the rehearsal panicked".to_owned()))
 }
 
 async fn rehearsed(
@@ -124,10 +124,10 @@ async fn rehearsed(
     let zone = zone_of(pipeline, &context);
     let (now, began) = (test.now(zone), tokio::time::Instant::now());
     let clock = move || now + TimeDelta::from_std(began.elapsed()).unwrap_or_default();
-    let told = Arc::new(Mutex::new(Vec::new()));
+    let messages = Arc::new(Mutex::new(Vec::new()));
     let runner = Runner::new(answers(pipeline, test)?, &context, "rehearsal", CancellationToken::new())
         .with_clock(Arc::new(clock))
-        .with_tell(listen(&told))
+        .with_tell(collect_messages(&messages))
         .with_previous(previous(test, now));
     let pipeline = Arc::new(pipeline.once());
     let is_due = test.trigger.is_none_or(|trigger| trigger == Trigger::Cron) && pipeline.schedule().is_some();
@@ -142,7 +142,7 @@ async fn rehearsed(
     let reactions = reactions.filter(|step| pipeline.on_drift.iter().any(|reaction| reaction.id == step.id));
     let mut actions: Vec<String> = reactions.map(|step| step.job.clone()).collect();
     actions.extend(report.hooks.iter().map(|hook| hook.target.clone()));
-    let messages = std::mem::take(&mut *told.lock());
+    let messages = std::mem::take(&mut *messages.lock());
     Ok(Observed { report, actions, messages })
 }
 
@@ -175,12 +175,12 @@ fn answers(pipeline: &Pipeline, test: &TestFile) -> Result<Execute, String> {
     }))
 }
 
-/// Takes down what hooks say, to whom does not matter: the report has that.
-fn listen(told: &Arc<Mutex<Vec<String>>>) -> Tell {
-    let told = Arc::clone(told);
+/// Collects the messages of hooks; the report has their targets.
+fn collect_messages(messages: &Arc<Mutex<Vec<String>>>) -> Tell {
+    let messages = Arc::clone(messages);
     Arc::new(move |notice| {
         if let HookTarget::Notify(_) = notice.target {
-            told.lock().push(notice.message);
+            messages.lock().push(notice.message);
         }
         async { Ok(()) }.boxed()
     })

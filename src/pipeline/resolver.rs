@@ -2,6 +2,8 @@
 //! with its place, and a part with a problem does not keep the others from being
 //! checked.
 
+use std::sync::Arc;
+
 use chrono_tz::Tz;
 use serde_json::Value;
 
@@ -73,9 +75,11 @@ impl Resolver<'_> {
         };
         let retry = file.retry.unwrap_or_default().over(&defaults.retry);
         let due = due_when(&start, &blackouts);
-        let definition = format!("{} {timeout:?} {retry:?} {due}", self.without_tests());
+        let written = self.without_tests();
+        let definition = format!("{written} {timeout:?} {retry:?} {due}");
         Some(Pipeline {
             file: self.document.name().to_owned(),
+            written: Arc::new(written),
             description: file.description,
             labels: file.labels,
             enabled: file.enabled.unwrap_or(true),

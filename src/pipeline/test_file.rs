@@ -45,7 +45,7 @@ pub struct ExpectFile {
     pub steps: BTreeMap<String, Status>,
     /// Jobs below `on_drift` that ran, then hooks that fired: `notify:NAME` or `ping`.
     pub actions: Option<Vec<String>>,
-    /// What notifiers were told, in the order of the hooks.
+    /// The messages to notifiers, in the order of the hooks.
     pub messages: Option<Vec<String>>,
 }
 

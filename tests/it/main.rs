@@ -1,5 +1,6 @@
 //! The integration tests, one binary.
 
+mod cli_authoring;
 mod cli_breaker;
 mod cli_dead_letters;
 mod cli_demo;

@@ -41,7 +41,7 @@ fn sign(outcome: &str) -> char {
     }
 }
 
-/// What the signs mean, for those who see them first.
+/// Explains the signs of a strip.
 const LEGEND: &str = "last ten, oldest first: . ok, r repaired, w warn, s skipped, c cancelled, i interrupted,
 D drift, E error, T timeout, > running; `sgcache pipelines explain NAME` says why";
 

@@ -1,9 +1,13 @@
 //! `sgcache pipelines`: runs and inspects what is in `pipelines/`.
 
+pub(super) mod diff;
 mod explain;
+mod graph;
 mod history;
 mod list;
+mod new;
 mod once;
+mod show;
 mod test;
 mod trigger;
 
@@ -36,6 +40,14 @@ pub enum Command {
     List(list::ListArgs),
     /// Say when pipelines start next and why, and why past occurrences did not run
     Explain(explain::ExplainArgs),
+    /// Show what applies to a pipeline and where it comes from, or what is known of a run
+    Show(show::ShowArgs),
+    /// Draw what pipelines do in which order
+    Graph(graph::GraphArgs),
+    /// Write a pipeline file to begin with
+    New(new::NewArgs),
+    /// Compare the files with what the daemon has loaded
+    Diff(diff::DiffArgs),
     /// Check config.yaml, the entity configs and every pipeline
     Validate(ValidateArgs),
     /// Run the `tests` of pipeline files: given results of jobs, a given clock, no site
@@ -44,6 +56,8 @@ pub enum Command {
     History(history::HistoryArgs),
     /// Start a pipeline in the running daemon
     Trigger(trigger::TriggerArgs),
+    /// Start the pipeline of a run again in the running daemon, with the same parameters
+    Retry(trigger::RetryArgs),
     /// Keep pipelines from starting by themselves; what is due meanwhile is left out
     Pause(PauseArgs),
     /// End a pause
@@ -61,10 +75,15 @@ pub async fn run(command: Command, config: Option<&Path>) -> Result<u8, Failure>
         }
         Command::List(args) => list::run(&args, config).await,
         Command::Explain(args) => explain::run(&args, config).await,
+        Command::Show(args) => show::run(&args, config).await,
+        Command::Graph(args) => graph::run(&args, config).await,
+        Command::New(args) => new::run(&args, config).await,
+        Command::Diff(args) => diff::run(&args, config).await,
         Command::Validate(args) => validate::run(&args, config).await,
         Command::Test(args) => test::run(&args, config).await,
         Command::History(args) => history::run(&args, config).await,
         Command::Trigger(args) => trigger::run(args, config).await,
+        Command::Retry(args) => trigger::retry(args, config).await,
         Command::Pause(args) => pause::pause(&args, config).await,
         Command::Resume(args) => pause::resume(&args, config).await,
     }

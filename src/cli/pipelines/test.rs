@@ -55,7 +55,7 @@ pub async fn run(args: &TestArgs, config: Option<&Path>) -> Result<u8, Failure> 
 
 /// Returns the files that are chosen, with their pipelines. Files beside them may have
 /// errors.
-fn chosen(
+pub(super) fn chosen(
     chosen: &[String],
     pipelines_dir: &Path,
     context: &ResolveContext,

@@ -10,6 +10,8 @@ use super::super::Failure;
 use super::super::context::load_config;
 use super::super::output::Output;
 use super::super::{job, status};
+use super::show::find_run;
+use crate::config::Config;
 use crate::pipeline;
 use crate::report::history;
 use crate::server::Control;
@@ -25,7 +27,20 @@ pub struct TriggerArgs {
     /// Return once it runs, without waiting for its end
     #[arg(long)]
     detach: bool,
-    /// The form of the report
+    /// Output format
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Output,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct RetryArgs {
+    /// The id of a run
+    #[arg(value_name = "RUN")]
+    run_id: String,
+    /// Return once it runs, without waiting for its end
+    #[arg(long)]
+    detach: bool,
+    /// Output format
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
 }
@@ -35,18 +50,38 @@ pub async fn run(args: TriggerArgs, config: Option<&Path>) -> Result<u8, Failure
     let overrides = pipeline::parse_overrides(&args.set).map_err(Failure::usage)?;
     // The daemon gives them their types: it knows what it runs, the files may say
     // something else by now.
-    let changed: serde_json::Map<String, Value> =
-        overrides.into_iter().map(|(name, text)| (name, Value::String(text))).collect();
+    let changed = overrides.into_iter().map(|(name, text)| (name, Value::String(text))).collect();
+    start(&config, &args.name, &changed, (args.detach, args.output)).await
+}
+
+/// Starts the pipeline of a run again, with the parameters of that run.
+pub async fn retry(args: RetryArgs, config: Option<&Path>) -> Result<u8, Failure> {
+    let config = load_config(config)?;
+    let Some(report) = find_run(&config, &args.run_id).await? else {
+        return Err(Failure::usage(format!("there is no run `{}`: see `sgcache pipelines history`", args.run_id)));
+    };
+    if report.definition_hash.is_empty() {
+        let (run_id, job) = (&args.run_id, &report.pipeline);
+        return Err(Failure::usage(format!("run {run_id} is one of the job `{job}` alone, not of a pipeline")));
+    }
+    let params = report.params.into_iter().collect();
+    start(&config, &report.pipeline, &params, (args.detach, args.output)).await
+}
+
+/// Starts a pipeline in the daemon, and waits for its end unless it is detached.
+async fn start(
+    config: &Config,
+    name: &str,
+    params: &serde_json::Map<String, Value>,
+    (detach, output): (bool, Output),
+) -> Result<u8, Failure> {
     let control = Control::read(&config.data_dir).map_err(|error| {
         let dir = config.data_dir.display();
         let words = if error.is_missing() { format!("no daemon runs on {dir}") } else { error.to_string() };
-        Failure::new(
-            Failure::UNAVAILABLE,
-            format!("{words}; `sgcache pipelines run --once {}` runs it here", args.name),
-        )
+        Failure::new(Failure::UNAVAILABLE, format!("{words}; `sgcache pipelines run --once {name}` runs it here"))
     })?;
-    let run_id = post_trigger(&control, &args.name, &changed).await?;
-    if args.detach {
+    let run_id = post_trigger(&control, name, params).await?;
+    if detach {
         println!("{run_id}");
         return Ok(0);
     }
@@ -55,7 +90,7 @@ pub async fn run(args: TriggerArgs, config: Option<&Path>) -> Result<u8, Failure
         // Also when the daemon dies, the wait comes to an end.
         history::close_abandoned(&state).await?;
         if let Some(report) = history::run(&state, &run_id).await?.filter(|report| !report.is_running()) {
-            job::print(&report, args.output)?;
+            job::print(&report, output)?;
             return Ok(pipeline::exit_code(&report, false));
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
