@@ -358,6 +358,7 @@ fn router(
 ) -> axum::Router {
     let snapshots = Arc::clone(snapshots);
     let state = engine.online.state.clone();
+    let cancels = commands.clone();
     Ops::new(engine.online.metrics.clone(), control.clone(), move || {
         let snapshots = Arc::clone(&snapshots);
         async move { snapshots.take().await }
@@ -368,6 +369,7 @@ fn router(
         let state = state.clone();
         async move { runs(&state, &query).await }
     })
+    .with_cancel(move |run_id| cancel(cancels.clone(), run_id))
     .with_trigger(move |request| trigger(commands.clone(), request))
     .router()
 }
@@ -387,6 +389,13 @@ async fn found_runs(state: &State, query: &RunsQuery) -> Result<Vec<RunReport>, 
         Some(run_id) => Ok(history::run(state, run_id).await?.into_iter().collect()),
         None => history::runs(state, 1000, query.pipeline.as_deref()).await,
     }
+}
+
+async fn cancel(commands: mpsc::Sender<Command>, run_id: String) -> Result<bool, TriggerRefused> {
+    let stopping = || TriggerRefused::Unavailable("the daemon is stopping".to_owned());
+    let (answer, answered) = oneshot::channel();
+    commands.send(Command::Cancel { run_id, answer }).await.map_err(|_| stopping())?;
+    answered.await.map_err(|_| stopping())
 }
 
 async fn trigger(commands: mpsc::Sender<Command>, request: TriggerRequest) -> Result<String, TriggerRefused> {

@@ -27,6 +27,8 @@ use crate::supervisor::{LoopState, Supervisor};
 type StatusSource = Arc<dyn Fn() -> BoxFuture<'static, StatusSnapshot> + Send + Sync>;
 type RunsSource = Arc<dyn Fn(RunsQuery) -> BoxFuture<'static, Vec<RunReport>> + Send + Sync>;
 type Triggered = BoxFuture<'static, Result<String, TriggerRefused>>;
+type Cancelled = BoxFuture<'static, Result<bool, TriggerRefused>>;
+type CancelSink = Arc<dyn Fn(String) -> Cancelled + Send + Sync>;
 type TriggerSink = Arc<dyn Fn(TriggerRequest) -> Triggered + Send + Sync>;
 
 /// Which runs are asked for; all parts have to hold.
@@ -91,6 +93,7 @@ pub struct Ops {
     status: StatusSource,
     runs: RunsSource,
     trigger: TriggerSink,
+    cancel: CancelSink,
 }
 
 impl Ops {
@@ -108,6 +111,7 @@ impl Ops {
             status: Arc::new(move || Box::pin(status())),
             runs: Arc::new(|_| Box::pin(async { Vec::new() })),
             trigger: Arc::new(move |_| Box::pin(async move { Err(TriggerRefused::Unavailable(nothing.into())) })),
+            cancel: Arc::new(|_| Box::pin(async { Ok(false) })),
         }
     }
 
@@ -145,6 +149,17 @@ impl Ops {
         self
     }
 
+    /// Hands the ids of runs that are to stop to `cancel`, which tells whether such a run
+    /// goes on in this process.
+    #[must_use]
+    pub fn with_cancel<F>(mut self, cancel: impl Fn(String) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Result<bool, TriggerRefused>> + Send + 'static,
+    {
+        self.cancel = Arc::new(move |run_id| Box::pin(cancel(run_id)));
+        self
+    }
+
     /// Returns the routes.
     pub fn router(self) -> Router {
         let guard = Guard { access: Arc::clone(&self.access), control: self.control.clone() };
@@ -157,6 +172,7 @@ impl Ops {
             .route("/api/v1/status", get(status))
             .route("/api/v1/runs", get(runs))
             .route("/api/v1/runs/{id}", get(run))
+            .route("/api/v1/runs/{id}/cancel", post(cancel))
             .route("/api/v1/pipelines/{name}/trigger", post(trigger))
             .fallback(not_found)
             .with_state(self)
@@ -242,10 +258,8 @@ async fn trigger(
     headers: HeaderMap,
     body: axum::body::Bytes,
 ) -> Response {
-    let shown = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    if !ops.control.accepts(shown) {
-        let message = "this needs the token of control.json in the data directory";
-        return refuse(StatusCode::UNAUTHORIZED, "unauthorized", message);
+    if let Some(refused) = without_token(&ops, &headers) {
+        return refused;
     }
     let body = match parse_body(&body) {
         Ok(body) => body,
@@ -260,6 +274,27 @@ async fn trigger(
     }
 }
 
+async fn cancel(State(ops): State<Ops>, Path(run_id): Path<String>, headers: HeaderMap) -> Response {
+    if let Some(refused) = without_token(&ops, &headers) {
+        return refused;
+    }
+    match (ops.cancel)(run_id.clone()).await {
+        Ok(true) => (StatusCode::ACCEPTED, Json(json!({"run_id": run_id}))).into_response(),
+        Ok(false) => refuse(StatusCode::CONFLICT, "not_running", &format!("run `{run_id}` does not run here")),
+        Err(refused) => {
+            let (code, class) = refused.answer();
+            refuse(code, class, &refused.to_string())
+        }
+    }
+}
+
+/// Refuses what changes something without the token of the data directory.
+fn without_token(ops: &Ops, headers: &HeaderMap) -> Option<Response> {
+    let shown = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let message = "this needs the token of control.json in the data directory";
+    (!ops.control.accepts(shown)).then(|| refuse(StatusCode::UNAUTHORIZED, "unauthorized", message))
+}
+
 fn parse_body(body: &[u8]) -> Result<TriggerBody, serde_json::Error> {
     if body.is_empty() { Ok(TriggerBody::default()) } else { serde_json::from_slice(body) }
 }
@@ -267,7 +302,7 @@ fn parse_body(body: &[u8]) -> Result<TriggerBody, serde_json::Error> {
 pub(super) async fn not_found(uri: axum::http::Uri) -> Response {
     let message = format!(
         "there is nothing at {}; there are /, /metrics, /livez, /readyz, /api/v1/status, \
-         /api/v1/runs and /api/v1/pipelines/NAME/trigger",
+         /api/v1/runs, /api/v1/runs/ID/cancel and /api/v1/pipelines/NAME/trigger",
         uri.path()
     );
     refuse(StatusCode::NOT_FOUND, "not_found", &message)

@@ -52,6 +52,32 @@ fn hanging_rebuild(place: &Place, site: &SimHandle) -> Running {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_run_of_the_daemon_is_cancelled_and_others_are_not() {
+    let (place, site) = imported().await;
+    let text = "name: slow\nsteps: [{ id: rebuild, job: rebuild, with: { types: [Task] } }]\n";
+    std::fs::write(place.path("pipelines/slow.yaml"), text).expect("a file");
+    let daemon = place.daemon();
+    hang(&site);
+    let run_id = place.run(&["pipelines", "trigger", "slow", "--detach"]).expect_code(0).stdout.trim().to_owned();
+    while site.site().troubles.waiting() > 0 {
+        std::thread::yield_now();
+    }
+    let cancelled = place.run(&["pipelines", "cancel", &run_id]).expect_code(0).stdout;
+    assert_eq!(cancelled, format!("{run_id}: cancelled\n"));
+    let ended = newest(&place);
+    assert_eq!((&ended["run_id"], &ended["status"]), (&run_id.clone().into(), &"cancelled".into()));
+    place.run(&["pipelines", "cancel", &run_id]).expect_code(12).says(&["has ended: cancelled"]);
+    place.run(&["pipelines", "cancel", "01K00000000000000000000000"]).expect_code(2).says(&["there is no run"]);
+    assert_eq!(daemon.terminate().0, Some(0));
+
+    // A run beside the daemon is stopped by its own process only.
+    let running = hanging_rebuild(&place, &site);
+    let beside = newest(&place)["run_id"].as_str().expect("an id").to_owned();
+    place.run(&["pipelines", "cancel", &beside]).expect_code(12).says(&["stop its process"]);
+    running.kill();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_run_whose_process_was_killed_is_interrupted_for_every_reader() {
     let (place, site) = imported().await;
     let running = hanging_rebuild(&place, &site);

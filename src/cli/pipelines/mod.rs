@@ -1,5 +1,6 @@
 //! `sgcache pipelines`: runs and inspects what is in `pipelines/`.
 
+mod cancel;
 pub(super) mod diff;
 mod explain;
 mod graph;
@@ -56,6 +57,8 @@ pub enum Command {
     History(history::HistoryArgs),
     /// Start a pipeline in the running daemon
     Trigger(trigger::TriggerArgs),
+    /// Stop a run of the daemon
+    Cancel(cancel::CancelArgs),
     /// Start the pipeline of a run again in the running daemon, with the same parameters
     Retry(trigger::RetryArgs),
     /// Keep pipelines from starting by themselves; what is due meanwhile is left out
@@ -83,6 +86,7 @@ pub async fn run(command: Command, config: Option<&Path>) -> Result<u8, Failure>
         Command::Test(args) => test::run(&args, config).await,
         Command::History(args) => history::run(&args, config).await,
         Command::Trigger(args) => trigger::run(args, config).await,
+        Command::Cancel(args) => cancel::run(&args, config).await,
         Command::Retry(args) => trigger::retry(args, config).await,
         Command::Pause(args) => pause::pause(&args, config).await,
         Command::Resume(args) => pause::resume(&args, config).await,
