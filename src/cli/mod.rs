@@ -34,6 +34,7 @@ mod proxy_report;
 mod recorder;
 mod reload;
 mod scheduler;
+mod schema;
 mod serve;
 mod shadow;
 mod shipped;
@@ -99,6 +100,8 @@ enum Command {
     Proxy(proxy::Command),
     /// Explain a code of a diagnostic: what is wrong, why, and what to do
     ExplainError(explain_error::Args),
+    /// Print the JSON Schema of a kind of file, for editors
+    Schema(schema::Args),
     /// Show what `api.mode: shadow` has found
     #[command(subcommand)]
     Shadow(shadow::Command),
@@ -166,6 +169,7 @@ async fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Breaker(command) => breaker::run(&command, config).await,
         Command::DeadLetters(command) => dead_letters::run(command, config).await,
         Command::Explain(args) => explain::run(args, config).await,
+        Command::Schema(args) => schema::run(&args),
         Command::ExplainError(args) => explain_error::run(&args),
         Command::Status(args) => status::run(args, config).await,
         Command::Sim(args) => sim::run(args).await,

@@ -14,6 +14,7 @@
 mod diagnostic;
 mod document;
 mod duration;
+mod json_schema;
 mod moment;
 mod shape;
 mod spans;
@@ -23,6 +24,7 @@ mod template;
 pub use diagnostic::{Diagnostic, Problems, Severity};
 pub use document::{Document, Place, join};
 pub use duration::{MAX_DURATION, duration, format_duration, optional_duration, parse_duration};
+pub use json_schema::SchemaOptions;
 pub use moment::Moment;
 pub use shape::{Key, Shape, optional, renamed, required};
 pub use suggest::{did_you_mean, nearest};

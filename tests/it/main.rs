@@ -13,6 +13,7 @@ mod cli_flow;
 mod cli_ops_tls;
 mod cli_pipelines;
 mod cli_reload;
+mod cli_schema;
 mod cli_start;
 mod cli_test;
 mod cli_runs;
