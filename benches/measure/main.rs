@@ -11,6 +11,8 @@ mod import;
 mod lag;
 mod proxy;
 mod rig;
+mod served;
+mod work;
 
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
@@ -33,6 +35,8 @@ enum Section {
     Find,
     /// Calls of the Python client through the proxy.
     Proxy,
+    /// Reads through the proxy while others write through it.
+    Work,
 }
 
 #[derive(Clone, Debug, Parser)]
@@ -48,7 +52,7 @@ struct Options {
     /// Imports into this Elasticsearch; tests/servers/elasticsearch starts one
     #[arg(long, value_name = "URL")]
     elasticsearch: Option<String>,
-    /// How long `lag` makes changes
+    /// How long `lag`, and each rate of `work`, makes changes
     #[arg(long, default_value_t = 60)]
     seconds: u64,
     /// How often `counts` validates
@@ -91,6 +95,7 @@ async fn run(section: Section, options: &Options) -> anyhow::Result<()> {
         Section::Counts => counts::run(options).await,
         Section::Find => find::run(options).await,
         Section::Proxy => proxy::run(options).await,
+        Section::Work => work::run(options).await,
     }
 }
 

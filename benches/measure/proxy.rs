@@ -12,52 +12,19 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::http::header;
 use axum::serve::ListenerExt;
-use sgcache::api3::Auth;
-use sgcache::proxy::{self, ApiListener, Leader, Proxy};
-use sgcache::shotgun;
-use sgcache::state::State;
-use sgcache::supervisor::Supervisor;
-use sgcache::sync::Follower;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio_util::sync::CancellationToken;
 
 use super::Options;
-use super::rig::{Cost, Parts, Room, Site, import, store, wait_until_live};
+use super::rig::{Cost, Site};
+use super::served::Served;
 
 pub async fn run(options: &Options) -> anyhow::Result<()> {
     let python =
         std::env::var("SGCACHE_TEST_PYTHON").context("SGCACHE_TEST_PYTHON is not set: eval \"$(tests/setup)\"")?;
     let site = Site::start(options.at_most(50_000), Duration::ZERO)?;
-    let parts = Parts::of(&site.url).await?;
-    let room = Room::own()?;
-    let state = State::open(&room.path).await?;
-    let replica = parts.replica(&store(options, &room.path).await?, &state);
-    let follower = Arc::new(Follower::start_up(replica.clone(), None).await?);
-    import(&replica).await?;
-    let stop = CancellationToken::new();
-    let (following, end) = (Arc::clone(&follower), stop.clone());
-    let supervisor = Supervisor::new(parts.metrics.clone(), stop.clone());
-    tokio::spawn(async move { following.run(&supervisor, end).await });
-    wait_until_live(&replica).await?;
-    let settings = proxy::Settings::default();
-    let made = proxy::Parts {
-        replica,
-        schema: parts.schema.clone(),
-        site: &shotgun::Settings::new(site.url.as_str(), Auth::script("sgcache", "sgcache-sim")),
-        settings: settings.clone(),
-        leader: Leader::Here(Arc::new(move || follower.poke())),
-        access_log: Some(&room.path),
-        ledger: Default::default(),
-        differences: None,
-    };
-    let proxy = Proxy::new(made).await?;
-    let listener = ApiListener::bind(([127, 0, 0, 1], 0).into(), &settings).await?;
-    let url = format!("http://{}", listener.address());
-    let (router, metrics, end) = (proxy.router(), parts.metrics.clone(), stop.clone());
-    tokio::spawn(async move { listener.serve(router, &metrics, end).await });
-    let end = stop.clone();
-    tokio::spawn(async move { proxy.run(end).await });
+    let served = Served::start(options, &site).await?;
+    let url = served.url.clone();
     let canned = canned().await?;
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/python/measure_proxy.py");
     let arguments = [script.to_owned(), canned.clone(), url.clone(), site.url.clone()];
@@ -66,9 +33,7 @@ pub async fn run(options: &Options) -> anyhow::Result<()> {
     if !ran.success() {
         bail!("the client failed");
     }
-    load(&canned, &url).await?;
-    stop.cancel();
-    Ok(())
+    load(&canned, &url).await
 }
 
 /// What `find_one` sends.

@@ -8,7 +8,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::catalogue::Catalogue;
-use super::write_effects::{self, Fields, Ids, Lookup, WriteEffects, cascade_of, link_fields, other_side};
+use super::pending_writes::PendingWrites;
+use super::write_effects::{self, Effect, Fields, Ids, Lookup, WriteEffects, cascade_of, link_fields, other_side};
+use super::written_values::WrittenValues;
 use crate::entity::{EntityRef, EntityType, Shape};
 use crate::filter::FieldPath;
 use crate::state::State;
@@ -22,6 +24,8 @@ pub(super) struct EffectLookup<'a> {
     pub store: &'a dyn Store,
     pub state: &'a State,
     pub catalogue: &'a Catalogue,
+    /// What the cached rows may lack.
+    pub pending: PendingWrites,
 }
 
 impl EffectLookup<'_> {
@@ -33,7 +37,7 @@ impl EffectLookup<'_> {
                 Lookup::Targets { key } => self.targets(&key, effects).await,
                 Lookup::Cascade { key } => self.cascade(&key, effects).await,
                 Lookup::Downstream { key } => self.downstream(&key, effects).await,
-                Lookup::NewIds { entity_type } => self.new_ids(entity_type, effects).await,
+                Lookup::NewIds { entity_type, values } => self.new_ids(entity_type, values, effects).await,
             }
         }
     }
@@ -91,27 +95,56 @@ impl EffectLookup<'_> {
         }
     }
 
-    /// Tasks that depend on the key have their dates moved. Whether there are any the
-    /// row of the key tells; how far they move only the site knows.
+    /// Tasks that depend on the key, directly or not, may have their dates moved.
     async fn downstream(&self, key: &EntityRef, effects: &mut WriteEffects) {
-        let row = self.row(key, &["downstream_tasks"]).await;
-        let none = row.and_then(|row| row.get("downstream_tasks")).and_then(|value| Some(value.as_array()?.is_empty()));
-        if none == Some(true) {
-            return;
-        }
-        effects.unlisted = true;
         let moved: BTreeSet<&str> = ["start_date", "due_date", "duration"].into();
-        let fields = write_effects::touched(&key.entity_type, &moved, self.catalogue);
-        effects.push(key.entity_type.clone(), Ids::All, Fields::Only(fields), false);
+        let fields = Fields::Only(write_effects::touched(&key.entity_type, &moved, self.catalogue));
+        let ids = match self.dependents(key, effects).await {
+            Some(ids) if ids.is_empty() => return,
+            Some(ids) => Ids::Only(ids),
+            None => {
+                effects.unlisted = true;
+                Ids::All
+            }
+        };
+        effects.push(key.entity_type.clone(), ids, fields, false);
+    }
+
+    /// Returns the Tasks that depend on one, as the cached rows have it; `None` where they
+    /// do not tell, or may lack a change of dependencies.
+    async fn dependents(&self, key: &EntityRef, effects: &WriteEffects) -> Option<BTreeSet<i64>> {
+        const FIELD: &str = "downstream_tasks";
+        let dependency = EntityType::new("TaskDependency");
+        let own = effects.effects.iter().any(|effect| {
+            effect.entity_type == dependency || effect.entity_type == key.entity_type && effect.fields.touch(FIELD)
+        });
+        if own || [&dependency, &key.entity_type].iter().any(|ty| self.pending.may_change(ty, FIELD)) {
+            return None;
+        }
+        let (mut found, mut next) = (BTreeSet::new(), vec![key.clone()]);
+        while !next.is_empty() {
+            let rows = self.rows(&next, &[FIELD]).await?;
+            if rows.len() < next.len() || found.len() > MAX_LISTED {
+                return None;
+            }
+            next.clear();
+            for row in rows {
+                let linked = row.get(FIELD)?;
+                let linked = linked.as_array()?.iter().filter_map(EntityRef::from_json);
+                next.extend(linked.filter(|task| found.insert(task.id)));
+            }
+        }
+        found.remove(&key.id);
+        Some(found)
     }
 
     /// New entities have higher ids than any that was seen before.
-    async fn new_ids(&self, entity_type: EntityType, effects: &mut WriteEffects) {
+    async fn new_ids(&self, entity_type: EntityType, values: WrittenValues, effects: &mut WriteEffects) {
         let ids = match self.state.newest(&entity_type).await {
             Ok((highest, _)) => Ids::From(highest + 1),
             _ => Ids::All,
         };
-        effects.push(entity_type, ids, Fields::All, true);
+        effects.add(Effect { entity_type, ids, fields: Fields::All, values, lifecycle: true });
     }
 
     /// Returns the rows that link to an entity, `None` when the store cannot list
@@ -139,10 +172,15 @@ impl EffectLookup<'_> {
     }
 
     async fn row(&self, key: &EntityRef, fields: &[&str]) -> Option<store::Row> {
-        let cached = self.catalogue.stored.types.get(&key.entity_type)?;
+        self.rows(std::slice::from_ref(key), fields).await?.into_iter().next()
+    }
+
+    /// Returns the active rows among keys of one type, with the cached ones of the fields.
+    async fn rows(&self, keys: &[EntityRef], fields: &[&str]) -> Option<Vec<store::Row>> {
+        let cached = self.catalogue.stored.types.get(&keys.first()?.entity_type)?;
         let known = fields.iter().filter_map(|field| Some(FieldPath::local(*field, cached.data_type(field)?)));
         let fields = store::Fields::Only(known.collect());
-        self.store.get(std::slice::from_ref(key), &fields).await.ok()?.into_iter().next()
+        self.store.get(keys, &fields).await.ok()
     }
 }
 

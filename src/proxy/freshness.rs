@@ -22,6 +22,7 @@ use super::pending_writes::{PendingWrite, PendingWrites};
 use super::settings::Settings;
 use super::write_confirmation::{Refetcher, Touched};
 use super::write_effects::{Effect, Fields, Ids, WriteEffects};
+use super::written_values::WrittenValues;
 use crate::entity::{EntityRef, EntityType};
 use crate::report::ledger::Recorder;
 use crate::schema::Schema;
@@ -154,6 +155,7 @@ impl FreshnessTracker {
             entity_type: key.entity_type.clone(),
             ids: Ids::Only([key.id].into()),
             fields: Fields::All,
+            values: WrittenValues::default(),
             lifecycle: true,
         };
         let effects = if everything { Vec::new() } else { keys.iter().map(all).collect() };
@@ -167,7 +169,8 @@ impl FreshnessTracker {
     /// two after the newest one at the latest.
     fn restore_elsewhere(self: &Arc<Self>) {
         for ty in self.every_type() {
-            let effect = Effect { entity_type: ty.clone(), ids: Ids::All, fields: Fields::All, lifecycle: true };
+            let (entity_type, values) = (ty.clone(), WrittenValues::default());
+            let effect = Effect { entity_type, ids: Ids::All, fields: Fields::All, values, lifecycle: true };
             let write = Arc::new(PendingWrite::new(vec![effect], false));
             self.insert(&write);
             let tracker = Arc::clone(self);
@@ -263,7 +266,8 @@ impl FreshnessTracker {
         }
         let catalogue = self.catalogue(PendingWrites::default(), 0, false);
         let (store, state) = (self.replica.store().as_ref(), self.replica.state());
-        EffectLookup { store, state, catalogue: &catalogue }.resolve(effects).await;
+        let pending = self.pending_writes();
+        EffectLookup { store, state, catalogue: &catalogue, pending }.resolve(effects).await;
     }
 
     /// Takes note of a write that the site has acknowledged, or may have made.

@@ -41,6 +41,7 @@ mod rest_effects;
 mod write_call;
 mod write_confirmation;
 pub mod write_effects;
+pub mod written_values;
 mod envelope;
 mod in_flight;
 pub mod explain;

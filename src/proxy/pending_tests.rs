@@ -123,3 +123,39 @@ fn question() -> Question {
     let Serve::Read(plan) = *serve else { panic!("a read") };
     Question::clone(&plan.question)
 }
+
+#[test]
+fn a_list_that_excludes_what_was_written_depends_only_on_what_it_showed() {
+    let sequence = |id: i64| json!({"type": "Sequence", "id": id});
+    let of = |id: i64| find("Shot", json!([["sg_sequence", "is", sequence(id)]]), json!(["code"]));
+    let moved = || update("Shot", 1, "sg_sequence", sequence(2));
+    assert_eq!(outcome("update", moved(), of(2)), "pending_write");
+    assert_eq!(outcome("update", moved(), of(3)), "unless", "it may have been there before");
+    let other = json!([["sg_sequence", "is", sequence(3)], ["id", "is", 5]]);
+    assert_eq!(outcome("update", moved(), find("Shot", other, json!([]))), "serve");
+    let not = json!([["sg_sequence", "is_not", sequence(3)]]);
+    assert_eq!(outcome("update", moved(), find("Shot", not, json!([]))), "pending_write");
+    let behind = json!([["sg_sequence.Sequence.code", "is", "x"]]);
+    assert_eq!(outcome("update", moved(), find("Shot", behind, json!([]))), "pending_write");
+    let removed = || update("Shot", 1, "sg_sequence", Value::Null);
+    assert_eq!(outcome("update", removed(), of(3)), "unless");
+    let without = json!([["sg_sequence", "is", null]]);
+    assert_eq!(outcome("update", removed(), find("Shot", without, json!([]))), "pending_write");
+
+    let with_status = |status: &str| find("Shot", json!([["sg_status_list", "is", status]]), json!(["code"]));
+    let approved = || update("Shot", 1, "sg_status_list", json!("Apr"));
+    assert_eq!(outcome("update", approved(), with_status("apr")), "pending_write", "case does not count");
+    assert_eq!(outcome("update", approved(), with_status("ip")), "unless");
+
+    let create = || {
+        let fields = [("code", json!("a")), ("sg_sequence", sequence(2))];
+        let fields: Vec<_> =
+            fields.into_iter().map(|(field, value)| json!({"field_name": field, "value": value})).collect();
+        json!({"type": "Shot", "fields": fields, "return_fields": ["id"]})
+    };
+    assert_eq!(outcome("create", create(), of(2)), "pending_write");
+    assert_eq!(outcome("create", create(), of(3)), "serve", "it was nowhere before");
+    // A text may be stored in another form than it was sent in.
+    let named = json!([["code", "is", "b"]]);
+    assert_eq!(outcome("create", create(), find("Shot", named, json!([]))), "pending_write");
+}

@@ -10,6 +10,8 @@
 //! - it uses them only in what it shows or sorts by, and the entities that were written
 //!   are not among its rows: which rows those are the cache knows, as no condition
 //!   depends on the write ([`Dependency::IfAny`]);
+//! - its conditions exclude the values that were written: then the entity can only have
+//!   left the answer, and again the cache knows whether it is there;
 //! - else it may depend on it.
 
 use std::collections::BTreeSet;
@@ -82,6 +84,14 @@ impl PendingWrites {
         Self::new(self.0.iter().filter(|write| !write.is_visible()).cloned())
     }
 
+    /// Tells whether a field of any entity of a type may have changed.
+    pub fn may_change(&self, entity_type: &EntityType, field: &str) -> bool {
+        let changes =
+            |effect: &Effect| effect.entity_type == *entity_type && (effect.lifecycle || effect.fields.touch(field));
+        let pending = self.0.iter().filter(|write| !write.is_visible());
+        pending.into_iter().any(|write| write.everything || write.effects.iter().any(changes))
+    }
+
     /// Tells on what of them an answer depends.
     pub fn dependency(&self, question: &Question, catalogue: &Catalogue) -> Dependency {
         let mut conditions = Vec::new();
@@ -117,6 +127,10 @@ impl Reading<'_> {
     /// Adds the conditions under which a row of the answer depends on the effect.
     fn collect(&self, conditions: &mut Vec<Filter>) -> Result<(), Depends> {
         self.as_row(conditions)?;
+        if matches!(self.effect.ids, Ids::From(_)) {
+            // Whatever links to a new entity was written as well.
+            return Ok(());
+        }
         for leaf in self.question.query.filter.leaves() {
             self.in_filter(leaf)?;
         }
@@ -139,11 +153,15 @@ impl Reading<'_> {
         }
         let leaves = query.filter.leaves();
         let tested = leaves.iter().map(|leaf| &leaf.path).chain(self.filtered_implicitly());
-        if tested.map(first_field).any(|field| self.effect.fields.touch(field)) {
+        let tested = tested.map(first_field).any(|field| self.effect.fields.touch(field));
+        if tested && self.effect.values.may_pass(&query.filter) {
             return Err(Depends);
         }
+        if tested && (self.appears() || matches!(self.effect.ids, Ids::From(_))) {
+            return Ok(());
+        }
         let shows = self.shown().map(first_field).any(|field| self.effect.fields.touch(field));
-        if !shows && !self.effect.lifecycle {
+        if !tested && !shows && !self.effect.lifecycle {
             return Ok(());
         }
         // A row that appears is not in the cache yet; one that vanishes still is.

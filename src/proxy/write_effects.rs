@@ -20,6 +20,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::catalogue::Catalogue;
+use super::written_values::WrittenValues;
 use crate::api3::{BatchItem, Create, Delete, FieldWrite, Revive, Update, UpdateMode};
 use crate::entity::{DataType, EntityRef, EntityType, Shape};
 use crate::schema::display_name_field;
@@ -68,6 +69,8 @@ pub struct Effect {
     pub ids: Ids,
     /// Which fields of them.
     pub fields: Fields,
+    /// What is known of the new values.
+    pub values: WrittenValues,
     /// Whether they may have appeared or vanished.
     pub lifecycle: bool,
 }
@@ -102,7 +105,18 @@ pub enum Lookup {
     NewIds {
         /// The type.
         entity_type: EntityType,
+        /// What is known of the new entities.
+        values: WrittenValues,
     },
+}
+
+/// An entity that was created.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Creation {
+    entity_type: EntityType,
+    values: WrittenValues,
+    /// Whether it has Tasks from a template.
+    has_tasks: bool,
 }
 
 /// What a write may have changed.
@@ -112,8 +126,8 @@ pub struct WriteEffects {
     pub effects: Vec<Effect>,
     /// What the cached rows have to be asked.
     pub lookups: Vec<Lookup>,
-    /// Types of entities that were created and whose ids the answer tells.
-    pub created: Vec<EntityType>,
+    /// Entities that were created and whose ids the answer tells.
+    pub created: Vec<Creation>,
     /// Whether only the event log names some of the entities.
     pub unlisted: bool,
     /// Whether anything at all may have changed.
@@ -131,6 +145,8 @@ const CREATION_FIELDS: &[&str] = &["id", "type", "created_at", "created_by"];
 /// Fields of a Task whose change moves the Tasks that depend on it.
 const SCHEDULE_FIELDS: &[&str] =
     &["start_date", "due_date", "duration", "est_in_mins", "pinned", "milestone", "splits"];
+/// Fields of a Task that a template may fill, besides its entity and its neighbours.
+const TEMPLATE_LINKS: &[&str] = &["project", "step", "task_assignees", "task_reviewers", "template_task"];
 /// Types of which the entities that they link to show something derived: open notes,
 /// logged time, dependencies.
 const DERIVED_FROM: &[&str] = &["Note", "Reply", "TimeLog", "TaskDependency"];
@@ -188,14 +204,19 @@ impl WriteEffects {
         let one = results.map(std::slice::from_ref).unwrap_or_default();
         let items = results.and_then(Value::as_array).map_or(one, Vec::as_slice);
         let returned: Vec<EntityRef> = items.iter().filter_map(EntityRef::from_json).collect();
-        for entity_type in std::mem::take(&mut self.created) {
-            let ids: BTreeSet<i64> =
-                returned.iter().filter(|key| key.entity_type == entity_type).map(|key| key.id).collect();
-            if ids.is_empty() {
-                self.unlisted = true;
-                self.lookups.push(Lookup::NewIds { entity_type });
+        for Creation { entity_type, values, has_tasks } in std::mem::take(&mut self.created) {
+            let keys: Vec<_> = returned.iter().filter(|key| key.entity_type == entity_type).cloned().collect();
+            let is_named = !keys.is_empty();
+            if is_named {
+                let ids = Ids::Only(keys.iter().map(|key| key.id).collect());
+                let effect = Effect { entity_type, ids, fields: Fields::All, values, lifecycle: true };
+                self.add(effect);
             } else {
-                self.push(entity_type, Ids::Only(ids), Fields::All, true);
+                self.unlisted = true;
+                self.lookups.push(Lookup::NewIds { entity_type, values });
+            }
+            if has_tasks {
+                self.tasks_of_template(if is_named { WrittenValues::link("entity", keys) } else { Default::default() });
             }
         }
         self
@@ -212,8 +233,12 @@ impl WriteEffects {
 
     /// Adds an effect, unless it changes nothing.
     pub(super) fn push(&mut self, entity_type: EntityType, ids: Ids, fields: Fields, lifecycle: bool) {
-        let nothing = matches!(&fields, Fields::Only(fields) if fields.is_empty()) && !lifecycle;
-        let effect = Effect { entity_type, ids, fields, lifecycle };
+        self.add(Effect { entity_type, ids, fields, values: WrittenValues::default(), lifecycle });
+    }
+
+    /// As [`Self::push`].
+    pub(super) fn add(&mut self, effect: Effect) {
+        let nothing = matches!(&effect.fields, Fields::Only(fields) if fields.is_empty()) && !effect.lifecycle;
         if !nothing && !self.effects.contains(&effect) {
             self.effects.push(effect);
         }
@@ -229,11 +254,16 @@ impl WriteEffects {
 
     /// Notes a creation.
     pub(super) fn create(&mut self, create: &Create, catalogue: &Catalogue) {
-        self.created.push(create.entity_type.clone());
+        let entity_type = create.entity_type.clone();
+        let values = WrittenValues::of(&entity_type, &create.fields, catalogue);
+        let has_tasks = has_template(&create.fields);
+        self.created.push(Creation { entity_type, values, has_tasks });
         for field in &create.fields {
             self.link(&create.entity_type, None, field, catalogue);
         }
-        self.template(&create.fields, catalogue);
+        if has_tasks {
+            self.linked_by_template(catalogue);
+        }
     }
 
     /// Notes an update.
@@ -241,7 +271,9 @@ impl WriteEffects {
         let ty = &update.entity_type;
         let key = EntityRef::new(ty.clone(), update.id);
         let written: BTreeSet<&str> = update.fields.iter().map(|field| field.field.as_str()).collect();
-        self.push(ty.clone(), Ids::Only([update.id].into()), Fields::Only(touched(ty, &written, catalogue)), false);
+        let (ids, fields) = (Ids::Only([update.id].into()), Fields::Only(touched(ty, &written, catalogue)));
+        let values = WrittenValues::of(ty, &update.fields, catalogue);
+        self.add(Effect { entity_type: ty.clone(), ids, fields, values, lifecycle: false });
         for field in &update.fields {
             self.link(ty, Some(&key), field, catalogue);
         }
@@ -249,7 +281,12 @@ impl WriteEffects {
             self.lookups.push(Lookup::Downstream { key: key.clone() });
         }
         self.derived(&key);
-        self.template(&update.fields, catalogue);
+        if has_template(&update.fields) {
+            let shown = Fields::Only(link_fields(ty, &EntityType::new("Task"), catalogue));
+            self.push(ty.clone(), Ids::Only([update.id].into()), shown, false);
+            self.tasks_of_template(WrittenValues::link("entity", [key]));
+            self.linked_by_template(catalogue);
+        }
     }
 
     /// Notes a retirement. Links to a retired entity vanish with its own row, so only
@@ -294,13 +331,19 @@ impl WriteEffects {
         }
     }
 
-    /// A template creates Tasks, with links from wherever Tasks are shown.
-    fn template(&mut self, fields: &[FieldWrite], catalogue: &Catalogue) {
-        if fields.iter().any(|field| field.field == "task_template" && !field.value.is_null()) {
-            let task = EntityType::new("Task");
-            self.unlisted = true;
-            self.lookups.push(Lookup::NewIds { entity_type: task.clone() });
-            self.holders(&task, catalogue);
+    /// A template creates Tasks, whose ids no answer tells.
+    fn tasks_of_template(&mut self, values: WrittenValues) {
+        self.unlisted = true;
+        self.lookups.push(Lookup::NewIds { entity_type: EntityType::new("Task"), values });
+    }
+
+    /// Notes what the Tasks of a template link to, which may show them.
+    fn linked_by_template(&mut self, catalogue: &Catalogue) {
+        let task = EntityType::new("Task");
+        let linked = TEMPLATE_LINKS.iter().filter_map(|field| catalogue.schema.field(&task, field));
+        let types: BTreeSet<_> = linked.flat_map(|field| &field.valid_types).collect();
+        for ty in types {
+            self.push(ty.clone(), Ids::All, other_side(ty, &task, catalogue), false);
         }
     }
 
@@ -327,6 +370,10 @@ impl WriteEffects {
             }
         }
     }
+}
+
+fn has_template(fields: &[FieldWrite]) -> bool {
+    fields.iter().any(|field| field.field == "task_template" && !field.value.is_null())
 }
 
 /// Returns the types that are retired and revived with entities of a type.
