@@ -21,7 +21,7 @@ use super::leadership::channel;
 use crate::config::StoreSettings;
 use crate::metrics::Metrics;
 use crate::proxy::{ApiListener, Leader, Mode, Parts, Proxy};
-use crate::report::ledger::Recorder;
+use crate::report::ledger::{self, Recorder, Window};
 use crate::server::{Bound, Control, Ops, StatusSnapshot, StoreStatus, TypeState, TypeStatus};
 use crate::state;
 use crate::supervisor::{Loop, Supervisor};
@@ -70,7 +70,8 @@ pub async fn run(config: Option<&Path>) -> Result<u8, Failure> {
     let stop = CancellationToken::new();
     let supervisor = Supervisor::new(online.metrics.clone(), stop.clone());
     supervisor.guard_process().map_err(|error| Failure::internal(format!("no watchdog: {error}")))?;
-    let observer = Arc::new(Observer { online, replica, proxy: proxy.clone(), supervisor: supervisor.clone() });
+    let observer = Observer { online, replica, proxy: proxy.clone(), supervisor: supervisor.clone(), ledger };
+    let observer = Arc::new(observer);
     let control = Control::new(bound.address());
     let access = observer.online.config.listen.ops_access.clone();
     let metrics = observer.online.metrics.clone();
@@ -128,6 +129,7 @@ struct Observer {
     replica: Replica,
     proxy: Proxy,
     supervisor: Supervisor,
+    ledger: Arc<Recorder>,
 }
 
 impl Observer {
@@ -158,6 +160,13 @@ impl Observer {
                 problem,
                 ..TypeStatus::default()
             });
+        }
+        let zone = self.online.config.timezone;
+        snapshot.timezone = Some(zone.name().to_owned());
+        let today = Window::today(now, zone);
+        match ledger::ledger(&self.ledger, &self.online.state, today).await {
+            Ok(ledger) => snapshot.ledger = Some(ledger),
+            Err(error) => tracing::warn!(%error, "the ledger cannot be read"),
         }
         let health = self.online.store.health().await;
         self.online.metrics.store.up.set(if health.ok { 1.0 } else { 0.0 });

@@ -2,10 +2,10 @@
 // sentence at its top, what axe-core finds, whether anything is cut off at a width, which
 // addresses were asked, and errors of the scripts.
 //
-//   node page.mjs CHROMIUM MODULES URL [--until TEXT] [--picture FILE] [--stop PID]
+//   node page.mjs CHROMIUM MODULES URL [--until TEXT] [--expand] [--picture FILE] [--stop PID]
 //
 // `--until` waits until the heading contains a text; `--stop` stops a process first and
-// waits until the page says that its data is old. MODULES is a folder `node_modules` with
+// waits until the page says that its data is old; `--expand` unfolds every list. MODULES is a folder `node_modules` with
 // puppeteer-core and axe-core.
 import { createRequire } from "node:module";
 import { pathToFileURL } from "node:url";
@@ -30,6 +30,10 @@ const until = async text => { await page.waitForFunction(text => document.getEle
 await page.waitForFunction(() => document.querySelector("#types table"), { timeout: 60000 });
 if (option("--stop")) { process.kill(Number(option("--stop")), "SIGKILL"); await until("does not answer"); }
 if (option("--until")) await until(option("--until"));
+
+const folded = await page.evaluate(() => document.body.innerText);
+// What is folded away is looked at as well.
+if (rest.includes("--expand")) await page.$$eval(".more button", buttons => buttons.map(button => button.id)).then(async ids => { for (const id of ids) await page.click("#" + id); });
 
 const findings = [], cut = [];
 await page.evaluate(axe);
@@ -60,5 +64,5 @@ if (option("--picture")) {
   await page.screenshot({ path: option("--picture"), fullPage: !rest.includes("--window") });
 }
 const gone = await page.evaluate(() => document.body.className);
-console.log(JSON.stringify({ heading: await heading(), title: await page.title(), live: await page.$eval("#livetext", node => node.textContent), gone, states, focused, findings, cut, addresses: [...addresses], errors, text }));
+console.log(JSON.stringify({ heading: await heading(), title: await page.title(), live: await page.$eval("#livetext", node => node.textContent), gone, states, focused, findings, cut, addresses: [...addresses], errors, folded, text }));
 await browser.close();

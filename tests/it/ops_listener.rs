@@ -70,7 +70,7 @@ async fn a_token_is_asked_of_everything_but_livez() {
     let listener = Listener::start(|control| ops(control, TypeState::Live).with_access(access)).await;
     assert_eq!(listener.get("/livez").await.0, StatusCode::OK);
     let client = reqwest::Client::new();
-    for path in ["/", "/metrics", "/readyz", "/api/v1/status", "/api/v1/runs"] {
+    for path in ["/", "/page/page.js", "/metrics", "/readyz", "/api/v1/status", "/api/v1/runs"] {
         assert_eq!(listener.get(path).await.0, StatusCode::UNAUTHORIZED, "{path}");
         let url = format!("{}{path}", listener.url);
         let wrong = client.get(&url).bearer_auth("open-sesam").send().await.unwrap();

@@ -5,8 +5,14 @@
 use std::path::PathBuf;
 use std::process::Command;
 
+use chrono::Utc;
 use serde_json::{Value, json};
+use sgcache::metrics::Metrics;
+use sgcache::report::Status;
+use sgcache::server::details::{DeadLetter, HeldDeletions, Outcome, Quarantine};
+use sgcache::server::{Bound, Control, Ops, PipelineStatus, StatusSnapshot, TypeState, TypeStatus};
 use sgcache::state::State;
+use tokio_util::sync::CancellationToken;
 
 use crate::program::Place;
 use crate::prometheus::program;
@@ -25,8 +31,13 @@ impl Browser {
 
     /// Opens the page of a daemon, and fails when anything is wrong with it as such.
     fn open(&self, place: &Place, options: &[&str]) -> Value {
+        self.open_address(&place.ops, 4, options)
+    }
+
+    /// Opens the page at an address, where so many pipelines are shown.
+    fn open_address(&self, ops: &str, pipelines: usize, options: &[&str]) -> Value {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/browser/page.mjs");
-        let url = format!("http://{}/", place.ops);
+        let url = format!("http://{ops}/");
         let mut node = Command::new("node");
         node.arg(script).arg(&self.chromium).args([&self.modules, &url]).args(options);
         let output = node.output().expect("node runs");
@@ -35,9 +46,9 @@ impl Browser {
         assert_eq!(page["findings"], json!([]), "axe-core");
         assert_eq!(page["cut"], json!([]), "the page scrolls sideways at these widths");
         assert_eq!(page["errors"], json!([]));
-        assert_eq!(page["addresses"], json!([format!("http://{}", place.ops)]), "nothing from anywhere else");
+        assert_eq!(page["addresses"], json!([format!("http://{ops}")]), "nothing from anywhere else");
         let states = page["states"].as_array().expect("states");
-        assert_eq!(states.len(), 4, "each shipped pipeline: {states:?}");
+        assert_eq!(states.len(), pipelines, "{states:?}");
         assert!(states.iter().all(|state| state[1] == true), "in view at 1280 px: {states:?}");
         assert_eq!(page["focused"], "pipelines", "by key");
         page
@@ -93,6 +104,80 @@ async fn the_page_says_what_is_the_matter_at_every_stage_of_a_bad_day() {
     assert_eq!((&page["heading"], &page["gone"]), (&json!("sgcache does not answer."), &json!("gone")));
     assert_eq!(page["live"], "no answer, data is old");
     assert!(text(&page).contains("All below is as of "), "{}", text(&page));
+}
+
+/// A daemon of a large studio, with something of every kind in every list.
+fn large() -> StatusSnapshot {
+    let now = Utc::now();
+    let mut status = StatusSnapshot::empty(now);
+    status.site = "https://studio.example".into();
+    status.store.up = true;
+    (status.sync.last_poll_at, status.sync.lag_seconds) = (Some(now), Some(0.4));
+    status.strips_until = Some(now);
+    let ty = |index: usize| TypeStatus {
+        entity_type: format!("CustomNonProjectEntity{index:03}"),
+        state: [TypeState::Live, TypeState::Degraded, TypeState::Unhealthy][index % 40 / 19],
+        rows: 1_234_567,
+        fresh_as_of: Some(now),
+        lag_seconds: Some(0.4),
+        problem: (index.is_multiple_of(19)).then(|| "`sg_a_field` is not cached: the site has no such field".into()),
+        drift_ratio: index.is_multiple_of(3).then_some(0.001 * (index % 2) as f64),
+        validated_at: index.is_multiple_of(3).then_some(now),
+        strip: "0123456".chars().cycle().skip(index).take(96).collect(),
+        ..TypeStatus::default()
+    };
+    status.types = (0..200).map(ty).collect();
+    let statuses = [Status::Ok, Status::Repaired, Status::Drift, Status::Error, Status::Timeout, Status::Interrupted];
+    let outcome = |index: usize| Outcome {
+        run_id: index.to_string(),
+        status: statuses[index % statuses.len()],
+        started_at: now,
+        seconds: Some(12.0),
+    };
+    let pipeline = |index: usize| PipelineStatus {
+        name: format!("a-pipeline-with-a-long-name-{index:03}"),
+        schedule: Some("15 */2 * * MON-FRI +1".into()),
+        enabled: true,
+        paused: index.is_multiple_of(7),
+        next_run: Some(now),
+        last_status: Some(statuses[index % statuses.len()]),
+        last_finished_at: Some(now),
+        outcomes: (0..30).map(outcome).collect(),
+        ..PipelineStatus::default()
+    };
+    status.pipelines = (0..100).map(pipeline).collect();
+    let dead = |serial: i64| DeadLetter {
+        serial,
+        kind: "event".into(),
+        entity_type: "EventLogEntry".into(),
+        id: 1_014_702,
+        error: "x".repeat(200),
+        attempts: 2,
+        first_at: now,
+    };
+    status.set_apart.dead = (0..20).map(dead).collect();
+    status.sync.dead_letters = [("event".to_owned(), 20)].into();
+    status.set_apart.quarantine = vec![Quarantine { entity_type: "Shot".into(), rows: 3 }];
+    let held = HeldDeletions { entity_type: "Shot".into(), since: now, held: 900, active: 18_000 };
+    status.set_apart.breakers = vec![held];
+    status
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_holds_a_large_studio() {
+    let Some(browser) = Browser::find() else { return };
+    let bound = Bound::open("listen.ops", "127.0.0.1:0").await.expect("a port");
+    let (ops, stop) = (bound.address().to_string(), CancellationToken::new());
+    let control = Control::new(bound.address());
+    let router = Ops::new(Metrics::default(), control, || std::future::ready(large())).router();
+    let until = stop.clone();
+    let served = tokio::spawn(async move { bound.serve(router, &Metrics::default(), until).await });
+    let page = browser.open_address(&ops, 100, &["--expand"]);
+    let folded = page["folded"].as_str().expect("text");
+    assert!(folded.contains("Show the other 186 types: ") && folded.contains("Show the other 88"), "{folded}");
+    assert!(text(&page).contains("CustomNonProjectEntity199") && text(&page).contains("900 of 18,000 rows of Shot"));
+    stop.cancel();
+    served.await.expect("an end");
 }
 
 #[tokio::test(flavor = "multi_thread")]
