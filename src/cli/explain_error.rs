@@ -79,18 +79,20 @@ fn to_json(section: Section) -> serde_json::Value {
     json!({ "code": section.code, "title": section.title, "text": section.body })
 }
 
-/// A section for a terminal: examples are indented and say whether they are right.
+/// A section for a terminal: paragraphs fit it, examples are indented and say whether
+/// they are right.
 fn text(section: Section) -> String {
-    let mut lines = vec![format!("{}: {}", section.code, section.title), String::new()];
-    let mut in_example = false;
-    for line in section.body.lines() {
-        match (line.strip_prefix("```"), in_example) {
-            (Some(info), false) => lines.push(format!("{}:", info.rsplit(' ').next().unwrap_or("example"))),
-            (Some(_), true) => {}
-            (None, true) => lines.push(format!("    {line}")),
-            (None, false) => lines.push(line.replace("**", "")),
+    let mut lines = output::wrapped("", &format!("{}: {}", section.code, section.title));
+    for paragraph in section.body.split("\n\n") {
+        lines.push(String::new());
+        match paragraph.strip_prefix("```").and_then(|example| example.split_once('\n')) {
+            Some((info, example)) => {
+                lines.push(format!("{}:", info.rsplit(' ').next().unwrap_or("example")));
+                let example = example.lines().filter(|line| !line.starts_with("```"));
+                lines.extend(example.map(|line| format!("    {line}")));
+            }
+            None => lines.extend(output::wrapped("", &paragraph.replace("**", "").replace('\n', " "))),
         }
-        in_example ^= line.starts_with("```");
     }
     lines.iter().map(|line| format!("{line}\n")).collect()
 }
@@ -98,6 +100,15 @@ fn text(section: Section) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_paragraph_fits_a_terminal() {
+        for section in sections() {
+            let shown = text(section);
+            let long = shown.lines().find(|line| !line.starts_with("    ") && line.chars().count() > output::COLUMNS);
+            assert_eq!(long, None, "{}", section.code);
+        }
+    }
 
     #[test]
     fn a_section_reads_well_without_markdown() {

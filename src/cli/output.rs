@@ -45,6 +45,17 @@ pub fn cell(value: &Value) -> String {
     }
 }
 
+/// The width that texts for people fit.
+pub const COLUMNS: usize = 80;
+
+/// A text behind its lead; further lines are indented as far.
+pub fn wrapped(lead: &str, text: &str) -> Vec<String> {
+    let indent = " ".repeat(lead.chars().count());
+    let options = textwrap::Options::new(COLUMNS).initial_indent(lead).subsequent_indent(&indent);
+    let options = options.word_splitter(textwrap::WordSplitter::NoHyphenation);
+    textwrap::wrap(text, options).into_iter().map(std::borrow::Cow::into_owned).collect()
+}
+
 /// Shortens a text to so many characters.
 pub fn short(text: &str, most: usize) -> String {
     if text.chars().count() <= most {

@@ -143,6 +143,8 @@ pub struct Daemon {
     /// The runs of the tasks, as they began: what is known of one whose task panics.
     begun: HashMap<Id, RunReport>,
     continuous: BTreeMap<String, Supervised>,
+    /// The occurrences that wait, by pipeline, and what each waits for.
+    queued: BTreeMap<String, (DateTime<Utc>, String)>,
     pauses: PauseSource,
     /// Who was paused at the last beat.
     paused: BTreeSet<String>,
@@ -173,6 +175,7 @@ impl Daemon {
             tasks: JoinSet::new(),
             begun: HashMap::new(),
             continuous: BTreeMap::new(),
+            queued: BTreeMap::new(),
             pauses: Arc::new(|| None),
             paused: BTreeSet::new(),
             now,
@@ -318,6 +321,7 @@ impl Daemon {
             }
             Decision::Queue { pipeline, scheduled_for, behind } => {
                 tracing::info!(pipeline, %scheduled_for, behind, "a run waits");
+                self.queued.insert(pipeline.clone(), (scheduled_for, behind.clone()));
                 self.emit(Event::Queued { pipeline, scheduled_for, behind });
             }
             Decision::ClockJump { milliseconds } => {
@@ -347,6 +351,8 @@ impl Daemon {
             Ok(claim) => {
                 let mut order = RunOrder::new(Trigger::Cron);
                 order.scheduled_for = Some(scheduled_for);
+                let waited = self.queued.remove(name).filter(|(queued, _)| *queued == scheduled_for);
+                order.waited_for = waited.map(|(_, behind)| behind);
                 order.params = params;
                 self.start(pipeline, order, claim);
                 None

@@ -221,17 +221,17 @@ fn next_of(pipeline: &Pipeline, schedule: &Schedule, facts: &Facts<'_>) -> Vec<N
 
 fn remarks(pipeline: &Pipeline, schedule: &Schedule, facts: &Facts<'_>, expected: &Expected) -> Vec<String> {
     let mut remarks: Vec<String> = clock_remark(schedule, expected.due).into_iter().collect();
-    if expected.due <= facts.now {
-        remarks.push("was due while no daemon ran".to_owned());
-    }
     match &expected.outcome {
         // Whether something still runs then depends on how long runs take.
         Err(reason @ (SkipReason::Running | SkipReason::GroupBusy(_))) => {
             remarks.push(format!("probably skipped: {reason}"));
         }
         Err(reason) => remarks.push(format!("skipped: {reason}")),
-        Ok(start) if *start > expected.due && expected.due > facts.now => {
+        Ok(start) if *start > expected.due.max(facts.now) => {
             remarks.push(delayed(pipeline, schedule.timezone, facts, expected, *start));
+        }
+        Ok(_) if expected.due <= facts.now => {
+            remarks.push("was due and has not run: a daemon that runs starts it now".to_owned());
         }
         Ok(_) => {}
     }
@@ -245,9 +245,11 @@ fn delayed(pipeline: &Pipeline, zone: Tz, facts: &Facts<'_>, expected: &Expected
     if pipeline.blackouts.iter().any(|blackout| blackout.name == waits_for) {
         return format!("starts at {start}, after the blackout `{waits_for}`");
     }
-    match facts.outlook.durations.contains_key(waits_for) {
-        true => format!("waits for `{waits_for}`, which usually ends by {start}"),
-        false => format!("waits for `{waits_for}`, which is due at the same time"),
+    let outlook = &facts.outlook;
+    match (outlook.durations.contains_key(waits_for), outlook.running.contains_key(waits_for)) {
+        (true, _) => format!("waits for `{waits_for}`, which usually ends by {start}"),
+        (false, true) => format!("waits for `{waits_for}`, which runs now"),
+        (false, false) => format!("waits for `{waits_for}`, which is due at the same time"),
     }
 }
 
@@ -294,7 +296,12 @@ fn recorded(report: &RunReport, zone: Tz) -> PastOccurrence {
     let late = report.started_at - due;
     if !report.is_skipped_occurrence() && late > LATE {
         let late = late.to_std().map(|late| format_duration(std::time::Duration::from_secs(late.as_secs())));
-        remarks.push(format!("started {} late", late.unwrap_or_default()));
+        let waited = report.waited_for.as_ref().map(|other| match other.contains(' ') {
+            // What another process keeps back says so in a sentence.
+            true => format!(": {other}"),
+            false => format!(": it waited for `{other}`"),
+        });
+        remarks.push(format!("started {} late{}", late.unwrap_or_default(), waited.unwrap_or_default()));
     }
     remarks.extend(report.reason.clone());
     let ended = !report.is_running();

@@ -82,6 +82,8 @@ pub struct RunOrder {
     pub trigger: Trigger,
     /// The occurrence it is for.
     pub scheduled_for: Option<DateTime<Utc>>,
+    /// What the occurrence waited for before.
+    pub waited_for: Option<String>,
     /// The value of every parameter, from [`super::Params::resolve`].
     pub params: BTreeMap<String, Value>,
     /// Cancelled to stop this run.
@@ -95,6 +97,7 @@ impl RunOrder {
             run_id: new_run_id(),
             trigger,
             scheduled_for: None,
+            waited_for: None,
             params: BTreeMap::new(),
             cancel: CancellationToken::new(),
         }
@@ -173,7 +176,7 @@ impl Runner {
     /// Returns the report of a run that has just started and not ended, for the
     /// history to hold until it has.
     pub fn begin(&self, pipeline: &Pipeline, order: &RunOrder) -> RunReport {
-        RunReport::begin(RunStart {
+        let report = RunReport::begin(RunStart {
             run_id: order.run_id.clone(),
             pipeline: pipeline.name.clone(),
             trigger: order.trigger,
@@ -183,7 +186,8 @@ impl Runner {
             params: order.params.clone(),
             instance: self.instance.clone(),
             definition_hash: pipeline.hash.clone(),
-        })
+        });
+        RunReport { waited_for: order.waited_for.clone(), ..report }
     }
 
     /// Runs a pipeline to its end.

@@ -166,6 +166,9 @@ pub struct RunReport {
     pub trigger: Trigger,
     /// When the schedule wanted it to start; `None` when nothing was scheduled.
     pub scheduled_for: Option<DateTime<Utc>>,
+    /// The pipeline, the blackout or the process that it waited for before it started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waited_for: Option<String>,
     /// When it started.
     pub started_at: DateTime<Utc>,
     /// When it ended; `None` while it runs.
@@ -226,6 +229,7 @@ impl RunReport {
             pipeline: start.pipeline,
             trigger: start.trigger,
             scheduled_for: start.scheduled_for,
+            waited_for: None,
             started_at: start.started_at,
             finished_at: None,
             attempt: start.attempt,

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::super::context::load_config;
-use super::super::output::Output;
+use super::super::output::{self, Output};
 use super::super::{Failure, status};
 use super::{load_what_fits, open_state, warn_about_files};
 use crate::pipeline::{Pipeline, leaves};
@@ -150,13 +150,9 @@ fn text(found: &[Difference]) -> String {
         };
         lines.push(format!("{}: {words}", difference.pipeline));
         for Key { key, loaded, file } in &difference.keys {
-            lines.extend((!loaded.is_null()).then(|| format!("  - {key}: {}", shown(loaded))));
-            lines.extend((!file.is_null()).then(|| format!("  + {key}: {}", shown(file))));
+            lines.extend((!loaded.is_null()).then(|| format!("  - {key}: {}", output::cell(loaded))));
+            lines.extend((!file.is_null()).then(|| format!("  + {key}: {}", output::cell(file))));
         }
     }
     lines.iter().map(|line| format!("{line}\n")).collect()
-}
-
-fn shown(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }

@@ -11,7 +11,7 @@ use chrono_tz::Tz;
 use serde_json::Value;
 
 use super::super::context::load_config;
-use super::super::output::{self, Output};
+use super::super::output::{self, Output, wrapped};
 use super::super::scheduler::stored_plan;
 use super::super::{Failure, status};
 use super::{load_what_fits, open_state, selected, warn_about_files};
@@ -24,8 +24,6 @@ use crate::server::Span;
 use crate::state::RunFilter;
 use crate::yaml;
 
-/// The width that every line fits.
-const COLUMNS: usize = 80;
 /// Rows of the history of one pipeline that an explanation looks at.
 const HISTORY: usize = 200;
 
@@ -204,14 +202,6 @@ fn moment(at: DateTime<Utc>, zone: Tz) -> String {
 
 fn named(name: &str, text: &str) -> Vec<String> {
     wrapped(&format!("  {name:<12}"), text)
-}
-
-/// A text behind its lead; further lines are indented as far.
-fn wrapped(lead: &str, text: &str) -> Vec<String> {
-    let indent = " ".repeat(lead.chars().count());
-    let options = textwrap::Options::new(COLUMNS).initial_indent(lead).subsequent_indent(&indent);
-    let options = options.word_splitter(textwrap::WordSplitter::NoHyphenation);
-    textwrap::wrap(text, options).into_iter().map(std::borrow::Cow::into_owned).collect()
 }
 
 #[cfg(test)]

@@ -105,7 +105,7 @@ fn shown(known: &Known, pipelines: &[Arc<Pipeline>], name: &str, starts: usize) 
     let pipeline = crate::pipeline::find(pipelines, name).expect("a pipeline");
     let text = text(&known.explain(pipeline, pipelines, starts), known.now);
     for line in text.lines() {
-        assert!(line.chars().count() <= COLUMNS, "{} columns: {line}", line.chars().count());
+        assert!(line.chars().count() <= output::COLUMNS, "{} columns: {line}", line.chars().count());
     }
     text
 }
@@ -121,6 +121,7 @@ fn a_night_of_changing_clocks_behind_a_long_rebuild_is_explained() {
         run("nightly", "2027-03-23T01:37:14Z", 0, 130, Status::Drift),
     ];
     history[0].reason = None;
+    history[0].waited_for = Some("rebuild".to_owned());
     history[2].reason = Some("counts: `result.missing > params.max_missing` holds".to_owned());
     known.add("nightly", history);
     insta::assert_snapshot!(shown(&known, &pipelines, "nightly", 3), @r"
@@ -142,7 +143,7 @@ fn a_night_of_changing_clocks_behind_a_long_rebuild_is_explained() {
 
     past
       Sat 2027-03-27 02:37:14 +01:00  ok           took 2 min
-        started 25m late
+        started 25m late: it waited for `rebuild`
       Fri 2027-03-26 02:37:14 +01:00  no run
         no daemon ran; run 01K0000000000000000000270137 made up for it
       Thu 2027-03-25 02:37:14 +01:00  skipped
@@ -214,7 +215,7 @@ fn what_a_stopped_daemon_left_and_what_is_disabled_is_explained() {
 
     next
       Thu 2026-11-26 02:37:14 +01:00  01:37:14 UTC  3 h ago
-        was due while no daemon ran
+        was due and has not run: a daemon that runs starts it now
 
     past
       Thu 2026-11-26 02:37:14 +01:00  no run
@@ -223,6 +224,11 @@ fn what_a_stopped_daemon_left_and_what_is_disabled_is_explained() {
         no daemon has run since
       Tue 2026-11-24 02:37:14 +01:00  ok           took 61 s
     ");
+    // What waits in the queue of a daemon is due, too.
+    known.running.insert("rebuild".to_owned(), at("2026-11-26T05:30:00Z"));
+    let waiting = shown(&known, &pipelines, "nightly", 1);
+    assert!(waiting.contains("    waits for `rebuild`, which runs now\n"), "{waiting}");
+    known.running.clear();
     insta::assert_snapshot!(shown(&known, &pipelines, "rebuild", 1), @r"
     rebuild
       starts      At 01:00, on Sunday. (Europe/Paris)

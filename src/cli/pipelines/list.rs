@@ -42,8 +42,9 @@ fn sign(outcome: &str) -> char {
 }
 
 /// Explains the signs of a strip.
-const LEGEND: &str = "last ten, oldest first: . ok, r repaired, w warn, s skipped, c cancelled, i interrupted,
-D drift, E error, T timeout, > running; `sgcache pipelines explain NAME` says why";
+const LEGEND: &str = "last ten, oldest first: . ok, r repaired, w warn, D drift, E error, T timeout,
+s skipped, c cancelled, i interrupted, > running
+`sgcache pipelines explain NAME` says why";
 
 fn print_long(rows: &[Listed]) {
     let mut table = output::table(["pipeline", "last ten", "state", "took", "next"]);

@@ -65,22 +65,18 @@ fn print_settings(settings: &[Setting], args: &ShowArgs) {
         (Output::Table, true) => {
             let mut table = output::table(["key", "value", "from"]);
             for one in settings {
-                table.add_row([one.key.clone(), shown(&one.value), one.origin.to_string()]);
+                table.add_row([one.key.clone(), output::cell(&one.value), one.origin.to_string()]);
             }
             println!("{table}");
         }
         (Output::Table, false) => {
             let mut table = output::table(["key", "value"]);
             for one in settings {
-                table.add_row([one.key.clone(), shown(&one.value)]);
+                table.add_row([one.key.clone(), output::cell(&one.value)]);
             }
             println!("{table}");
         }
     }
-}
-
-fn shown(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
 /// Returns the run of an id; `None` for what is not the id of a run.
@@ -110,6 +106,9 @@ fn run_lines(report: &RunReport, zone: Tz) -> Vec<String> {
     }
     let due = report.scheduled_for.map(|due| format!(", due {}", in_zone(Some(due), zone)));
     add("trigger", format!("{}{}", report.trigger, due.unwrap_or_default()));
+    if let Some(other) = &report.waited_for {
+        add("waited", format!("for {other}"));
+    }
     add("started", in_zone(Some(report.started_at), zone));
     if !report.is_running() {
         add("took", format!("{}, {} requests", Span(report.duration_seconds()), output::number(report.requests)));

@@ -26,7 +26,10 @@ struct Bench {
 
 fn said(event: &Event) -> Option<String> {
     Some(match event {
-        Event::Started(report) => format!("started {} by {}", report.pipeline, report.trigger),
+        Event::Started(report) => {
+            let waited = report.waited_for.as_ref().map(|other| format!(" after {other}"));
+            format!("started {} by {}{}", report.pipeline, report.trigger, waited.unwrap_or_default())
+        }
         Event::Ended(report) => format!("ended {} {}", report.pipeline, report.status),
         Event::Skipped { pipeline, reason, .. } => format!("skipped {pipeline}: {reason}"),
         Event::Queued { pipeline, behind, .. } => format!("queued {pipeline} behind {behind}"),
@@ -114,6 +117,29 @@ async fn a_beat_starts_what_is_due_and_its_end_is_told() {
     assert_eq!(bench.next().await, "ended hourly ok");
     bench.beat("2026-01-10T03:00:00Z").await;
     assert_eq!(bench.next().await, "started hourly by cron");
+}
+
+#[tokio::test]
+async fn a_run_says_what_it_waited_for() {
+    let file = |name: &str| {
+        format!(
+            "name: {name}\nschedule: {{ cron: '0 * * * *', timezone: UTC }}\n\
+             concurrency: {{ policy: queue, group: g }}\nsteps: [{{ id: a, job: purge }}]\n"
+        )
+    };
+    let mut bench = bench(&[&file("first"), &file("second")]);
+    bench.beat("2026-01-10T01:00:00Z").await;
+    assert_eq!(bench.next().await, "started first by cron");
+    assert_eq!(bench.next().await, "queued second behind first");
+    bench.permits.add_permits(1);
+    assert_eq!(bench.next().await, "ended first ok");
+    bench.beat("2026-01-10T01:05:00Z").await;
+    assert_eq!(bench.next().await, "started second by cron after first");
+    bench.permits.add_permits(1);
+    assert_eq!(bench.next().await, "ended second ok");
+    bench.beat("2026-01-10T02:00:00Z").await;
+    assert_eq!(bench.next().await, "started first by cron");
+    bench.shutdown.cancel();
 }
 
 #[tokio::test]
