@@ -64,7 +64,7 @@ pub use planner::{Decision, PlanEntry, PlanState, Planner, SkipReason};
 pub use rehearsal::{Rehearsal, rehearse};
 pub use runner::{Clock, Execute, JobContext, JobError, PreviousSource, RunOrder, Runner, exit_code, worst_exit_code};
 pub use schedule::Schedule;
-pub use settings::{Leaf, Origin, Setting, Sources, effective_settings, leaves};
+pub use settings::{Leaf, Origin, Setting, Sources, effective_settings, leaves, without_addresses};
 pub use supervisor::{SupervisorControl, supervise};
 
 #[cfg(test)]

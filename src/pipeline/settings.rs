@@ -1,11 +1,13 @@
 //! [`effective_settings`]: everything that applies to a pipeline, written or not, and
 //! where it comes from.
 
+use std::time::Duration;
+
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::context::{Context, RunFacts};
-use super::{CatchUp, Pipeline, Policy, ResolveContext, Start};
+use super::{CatchUp, Pipeline, Policy, ResolveContext, Start, fingerprint};
 use crate::report::Trigger;
 use crate::yaml::{Document, Templates, format_duration, has_template, join};
 
@@ -76,6 +78,22 @@ fn collect(key: &str, pointer: &str, value: &Value, found: &mut Vec<Leaf>) {
     }
 }
 
+/// Returns what a file says with the addresses of pings covered: they are often secrets.
+/// What covers an address differs for different ones.
+pub fn without_addresses(value: &Value) -> Value {
+    match value {
+        Value::Object(map) => map
+            .iter()
+            .map(|(key, value)| match value.as_str().filter(|text| key == "ping" && !has_template(text)) {
+                Some(address) => (key.clone(), format!("*** ({:08x})", fingerprint(address) >> 32).into()),
+                None => (key.clone(), without_addresses(value)),
+            })
+            .collect(),
+        Value::Array(items) => items.iter().map(without_addresses).collect(),
+        other => other.clone(),
+    }
+}
+
 /// What settings are made from.
 #[derive(Debug, Clone, Copy)]
 pub struct Sources<'a> {
@@ -97,12 +115,16 @@ pub fn effective_settings(sources: &Sources<'_>, rendered: bool) -> Vec<Setting>
     let document = sources.document;
     let known = known_context(sources);
     let templates = &sources.context.templates;
-    let mut settings: Vec<Setting> = leaves(document.value())
+    let mut settings: Vec<Setting> = leaves(&without_addresses(document.value()))
         .into_iter()
         .filter(|leaf| leaf.key.split('.').next() != Some("tests"))
         .map(|leaf| Setting {
             origin: Origin::File(document.place(&leaf.pointer).to_string()),
-            value: if rendered { rendered_value(templates, &leaf.value, &known) } else { leaf.value },
+            // An address that comes from the environment is a secret, too.
+            value: match rendered && !leaf.key.ends_with(".ping") {
+                true => rendered_value(templates, &leaf.value, &known),
+                false => leaf.value,
+            },
             key: leaf.key,
         })
         .collect();
@@ -184,27 +206,8 @@ fn unwritten(sources: &Sources<'_>) -> Vec<Setting> {
         let origin = place.map_or(Origin::BuiltIn, |at| Origin::File(sources.config.place(at).to_string()));
         settings.push(Setting { key: key.to_owned(), value, origin });
     };
-    let duration = |duration| Value::from(format_duration(duration));
     add("enabled", pipeline.enabled.into(), None);
-    match &pipeline.start {
-        Start::Scheduled(schedule) => {
-            add("schedule.timezone", schedule.timezone.name().into(), Some("/timezone"));
-            add("schedule.jitter", duration(schedule.jitter), None);
-            let catch_up = if schedule.catch_up == CatchUp::Once { "once" } else { "skip" };
-            add("schedule.catch_up", catch_up.into(), Some("/pipelines/defaults/catch_up"));
-            let window = Some("/pipelines/defaults/catch_up_window");
-            add("schedule.catch_up_window", duration(schedule.catch_up_window), window);
-        }
-        Start::Continuous(continuous) => {
-            add("continuous.interval", duration(continuous.interval), None);
-            add("continuous.max_interval", duration(continuous.max_interval), None);
-            add("continuous.stall_after", duration(continuous.stall_after), None);
-            add("continuous.restart.initial", duration(continuous.restart_initial), None);
-            add("continuous.restart.max", duration(continuous.restart_max), None);
-            add("continuous.restart.reset_after", duration(continuous.reset_after), None);
-        }
-        Start::Manual => {}
-    }
+    add_start(&pipeline.start, &mut add);
     add("concurrency.policy", if pipeline.policy == Policy::Skip { "skip" } else { "queue" }.into(), None);
     if let Some(timeout) = pipeline.timeout {
         add("timeout", duration(timeout), Some("/pipelines/defaults/timeout"));
@@ -224,4 +227,31 @@ fn unwritten(sources: &Sources<'_>) -> Vec<Setting> {
     }
     add("outputs.prometheus", pipeline.outputs.prometheus.into(), None);
     settings
+}
+
+fn duration(duration: Duration) -> Value {
+    Value::from(format_duration(duration))
+}
+
+/// Adds what decides about starts.
+fn add_start(start: &Start, add: &mut impl FnMut(&str, Value, Option<&str>)) {
+    match start {
+        Start::Scheduled(schedule) => {
+            add("schedule.timezone", schedule.timezone.name().into(), Some("/timezone"));
+            add("schedule.jitter", duration(schedule.jitter), None);
+            let catch_up = if schedule.catch_up == CatchUp::Once { "once" } else { "skip" };
+            add("schedule.catch_up", catch_up.into(), Some("/pipelines/defaults/catch_up"));
+            let window = Some("/pipelines/defaults/catch_up_window");
+            add("schedule.catch_up_window", duration(schedule.catch_up_window), window);
+        }
+        Start::Continuous(continuous) => {
+            add("continuous.interval", duration(continuous.interval), None);
+            add("continuous.max_interval", duration(continuous.max_interval), None);
+            add("continuous.stall_after", duration(continuous.stall_after), None);
+            add("continuous.restart.initial", duration(continuous.restart_initial), None);
+            add("continuous.restart.max", duration(continuous.restart_max), None);
+            add("continuous.restart.reset_after", duration(continuous.reset_after), None);
+        }
+        Start::Manual => {}
+    }
 }

@@ -74,7 +74,8 @@ fn files_are_compared_with_what_the_daemon_has_loaded_and_a_run_is_shown_and_rep
     let _sim = place.sim(60, 0.0);
     place.run(&["pipelines", "diff"]).expect_code(69).says(&["no daemon has loaded pipelines"]);
     let text = "name: mine\nparams: { days: { type: integer, default: 90 } }\n\
-        steps: [{ id: prune, job: pruneReports, with: { keep_days: '${{ params.days }}' } }]\n";
+        steps: [{ id: prune, job: pruneReports, with: { keep_days: '${{ params.days }}' } }]\n\
+        on_error: [{ ping: 'http://127.0.0.1:9/token-of-mine' }]\n";
     std::fs::write(place.path("pipelines/mine.yaml"), text).expect("a file");
     let daemon = place.daemon();
     let same = place.run(&["pipelines", "diff", "--exit-code"]).expect_code(0).stdout;
@@ -102,7 +103,18 @@ fn files_are_compared_with_what_the_daemon_has_loaded_and_a_run_is_shown_and_rep
     assert_ne!(again["run_id"], first["run_id"]);
     assert_eq!((&again["params"], &again["pipeline"]), (&first["params"], &first["pipeline"]));
     place.run(&["pipelines", "retry", "01K00000000000000000000000"]).expect_code(2).says(&["there is no run"]);
+    // The address of a ping is often a secret: no command shows it, and it is not kept.
+    place.edit("pipelines/mine.yaml", "default: 90", "default: 80");
+    place.edit("pipelines/mine.yaml", "token-of-mine", "token-of-mine-too");
+    for args in [&["show", "mine", "--rendered"][..], &["graph", "mine"], &["diff"], &["explain", "mine"]] {
+        let ended = place.run(&[&["pipelines"], args].concat());
+        assert!(!format!("{ended:?}").contains("token-of-mine"), "{args:?}: {ended:?}");
+    }
+    let shown = place.run(&["pipelines", "diff"]).expect_code(0).stdout;
+    assert!(shown.contains("  - on_error.0.ping: *** (") && shown.contains("  + params.days.default: 80"), "{shown}");
     assert_eq!(daemon.terminate().0, Some(0));
+    let state = std::fs::read(place.path("data/state.sqlite")).expect("the state");
+    assert!(!state.windows(13).any(|part| part == b"token-of-mine"), "the address is in the state");
     let last = place.run(&["pipelines", "diff", "--exit-code"]).expect_code(10);
     last.says(&["compared with what the last one had loaded"]);
 }

@@ -14,7 +14,7 @@ use super::super::context::load_config;
 use super::super::output::{self, Output};
 use super::super::{Failure, status};
 use super::{load_what_fits, open_state, warn_about_files};
-use crate::pipeline::{Pipeline, leaves};
+use crate::pipeline::{Pipeline, leaves, without_addresses};
 use crate::state::{State, StateError};
 
 /// The name under which the state keeps what the daemon has loaded.
@@ -105,7 +105,7 @@ pub async fn run(args: &DiffArgs, config: Option<&Path>) -> Result<u8, Failure> 
 
 impl Loaded {
     fn of(pipeline: &Arc<Pipeline>) -> Loaded {
-        Loaded { hash: pipeline.hash.clone(), written: Value::clone(&pipeline.written) }
+        Loaded { hash: pipeline.hash.clone(), written: without_addresses(&pipeline.written) }
     }
 }
 

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use chrono::{TimeDelta, Utc};
+use chrono_tz::Tz;
 use serde_json::Value;
 
 use super::super::Failure;
@@ -11,7 +12,7 @@ use super::super::context::load_config;
 use super::super::output::{self, Output};
 use super::{in_zone, open_state};
 use crate::entity::Timestamp;
-use crate::report::{Status, StepResult, history};
+use crate::report::{RunReport, Status, StepResult, history};
 use crate::state::{RunFilter, SKIPPED_OCCURRENCE};
 use crate::yaml;
 
@@ -50,6 +51,11 @@ pub async fn run(args: &HistoryArgs, config: Option<&Path>) -> Result<u8, Failur
         reports.iter().for_each(|report| println!("{}", yaml::to_json(report)));
         return Ok(0);
     }
+    print(&reports, config.timezone);
+    Ok(0)
+}
+
+fn print(reports: &[RunReport], zone: Tz) {
     let mut table =
         output::table(["run", "pipeline", "by", "started", "took", "status", "checked", "drift", "repaired"]);
     for report in reports {
@@ -62,7 +68,7 @@ pub async fn run(args: &HistoryArgs, config: Option<&Path>) -> Result<u8, Failur
             report.run_id.clone(),
             report.pipeline.clone(),
             report.trigger.to_string(),
-            in_zone(Some(report.started_at), config.timezone),
+            in_zone(Some(report.started_at), zone),
             took.unwrap_or_else(|| "-".to_owned()),
             if report.is_running() { "running".to_owned() } else { report.status.to_string() },
             sum(|result| result.checked),
@@ -71,7 +77,6 @@ pub async fn run(args: &HistoryArgs, config: Option<&Path>) -> Result<u8, Failur
         ]);
     }
     println!("{table}");
-    Ok(0)
 }
 
 fn filter(args: &HistoryArgs) -> RunFilter {

@@ -12,9 +12,9 @@ use super::super::output::{self, Output};
 use super::super::{Failure, status};
 use super::{in_zone, load_what_fits, open_state, warn_about_files};
 use crate::config::Config;
-use crate::pipeline::{Loaded, Pause, Pauses};
+use crate::pipeline::{Loaded, Pause, Pauses, Pipeline};
 use crate::report::{RunReport, history};
-use crate::server::Span;
+use crate::server::{PipelineStatus, Span};
 use crate::state::RunFilter;
 
 #[derive(Debug, clap::Args)]
@@ -74,6 +74,34 @@ struct Listed {
 }
 
 impl Listed {
+    fn of_file(pipeline: &Pipeline, zone: Tz, now: DateTime<Utc>) -> Listed {
+        Listed {
+            name: pipeline.name.clone(),
+            starts: pipeline.starts_short(),
+            description: pipeline.description.clone(),
+            enabled: pipeline.enabled,
+            zone: pipeline.schedule().map_or(zone, |schedule| schedule.timezone),
+            next: pipeline.next_runs(now, 1).first().copied(),
+            last: None,
+            recent: Vec::new(),
+            pause: None,
+        }
+    }
+
+    fn of_daemon(pipeline: PipelineStatus, zone: Tz) -> Listed {
+        Listed {
+            zone: pipeline.timezone.as_deref().and_then(|zone| zone.parse().ok()).unwrap_or(zone),
+            name: pipeline.name,
+            starts: pipeline.schedule.unwrap_or_default(),
+            description: "its file has errors; the daemon runs it as it was".to_owned(),
+            enabled: pipeline.enabled,
+            next: pipeline.next_run,
+            last: None,
+            recent: Vec::new(),
+            pause: None,
+        }
+    }
+
     /// The word for what the pipeline does now.
     fn state(&self) -> &'static str {
         match &self.last {
@@ -131,34 +159,12 @@ async fn listed(config: &Config, loaded: &Loaded) -> Result<Vec<Listed>, Failure
         pauses = Pauses::load(state).await?;
     }
     let now = Utc::now();
-    let mut rows = Vec::new();
-    for pipeline in &loaded.pipelines {
-        rows.push(Listed {
-            name: pipeline.name.clone(),
-            starts: pipeline.starts_short(),
-            description: pipeline.description.clone(),
-            enabled: pipeline.enabled,
-            zone: pipeline.schedule().map_or(config.timezone, |schedule| schedule.timezone),
-            next: pipeline.next_runs(now, 1).first().copied(),
-            last: None,
-            recent: Vec::new(),
-            pause: None,
-        });
-    }
+    let mut rows: Vec<Listed> =
+        loaded.pipelines.iter().map(|pipeline| Listed::of_file(pipeline, config.timezone, now)).collect();
     let running = if loaded.problems.has_errors() { status::of_daemon(config).await } else { None };
     for pipeline in running.into_iter().flat_map(|status| status.pipelines) {
         if rows.iter().all(|row| row.name != pipeline.name) {
-            rows.push(Listed {
-                zone: pipeline.timezone.as_deref().and_then(|zone| zone.parse().ok()).unwrap_or(config.timezone),
-                name: pipeline.name,
-                starts: pipeline.schedule.unwrap_or_default(),
-                description: "its file has errors; the daemon runs it as it was".to_owned(),
-                enabled: pipeline.enabled,
-                next: pipeline.next_run,
-                last: None,
-                recent: Vec::new(),
-                pause: None,
-            });
+            rows.push(Listed::of_daemon(pipeline, config.timezone));
         }
     }
     for row in &mut rows {
