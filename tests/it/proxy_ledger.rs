@@ -103,7 +103,9 @@ async fn the_ledger_counts_what_callers_saw_and_survives_a_kill() {
 
     let ledger = written(&place, &seen, 1);
     assert_counts(&ledger, &seen);
-    let field = &ledger["reasons"][0];
+    let reasons = ledger["reasons"].as_array().expect("reasons");
+    // On a busy machine more reads may have come before the types were complete.
+    let field = reasons.iter().find(|one| one["reason"] == "uncached_field").expect("a row of that reason");
     assert_eq!(field["label"], "`Shot.description` is not cached");
     assert_eq!(field["remedy"], "add \"description\": {} to `fields` in entityConfig/Shot.json");
     assert_eq!(field["change"], json!({"change": "cache_field", "entity_type": "Shot", "field": "description"}));
