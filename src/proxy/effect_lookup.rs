@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::catalogue::Catalogue;
-use super::pending_writes::PendingWrites;
+use super::pending_writes::{self, PendingWrites};
 use super::write_effects::{self, Effect, Fields, Ids, Lookup, WriteEffects, cascade_of, link_fields, other_side};
 use super::written_values::WrittenValues;
 use crate::entity::{EntityRef, EntityType, Shape};
@@ -110,21 +110,18 @@ impl EffectLookup<'_> {
         effects.push(key.entity_type.clone(), ids, fields, false);
     }
 
-    /// Returns the Tasks that depend on one, as the cached rows have it; `None` where they
-    /// do not tell, or may lack a change of dependencies.
+    /// Returns the Tasks that may depend on one, by the cached rows and by what these may
+    /// lack; `None` where that may be any.
     async fn dependents(&self, key: &EntityRef, effects: &WriteEffects) -> Option<BTreeSet<i64>> {
         const FIELD: &str = "downstream_tasks";
-        let dependency = EntityType::new("TaskDependency");
-        let own = effects.effects.iter().any(|effect| {
-            effect.entity_type == dependency || effect.entity_type == key.entity_type && effect.fields.touch(FIELD)
-        });
-        if own || [&dependency, &key.entity_type].iter().any(|ty| self.pending.may_change(ty, FIELD)) {
-            return None;
-        }
-        let (mut found, mut next) = (BTreeSet::new(), vec![key.clone()]);
+        let mut found = pending_writes::moved_dependencies(&effects.effects)?;
+        found.extend(self.pending.moved_dependencies()?);
+        let task = |id: &i64| EntityRef::new(key.entity_type.clone(), *id);
+        let mut next: Vec<EntityRef> = found.iter().map(task).chain([key.clone()]).collect();
         while !next.is_empty() {
             let rows = self.rows(&next, &[FIELD]).await?;
-            if rows.len() < next.len() || found.len() > MAX_LISTED {
+            // A row that is not there yet has links in those that are pending.
+            if found.len() > MAX_LISTED || !rows.iter().any(|row| row.key == *key) && next.contains(key) {
                 return None;
             }
             next.clear();

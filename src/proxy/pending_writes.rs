@@ -44,6 +44,13 @@ impl PendingWrite {
         self.is_visible.store(true, Ordering::SeqCst);
     }
 
+    fn moved_dependencies(&self) -> Option<BTreeSet<i64>> {
+        if self.everything {
+            return None;
+        }
+        moved_dependencies(&self.effects)
+    }
+
     /// Tells whether it has ended.
     pub fn is_visible(&self) -> bool {
         self.is_visible.load(Ordering::SeqCst)
@@ -84,12 +91,15 @@ impl PendingWrites {
         Self::new(self.0.iter().filter(|write| !write.is_visible()).cloned())
     }
 
-    /// Tells whether a field of any entity of a type may have changed.
-    pub fn may_change(&self, entity_type: &EntityType, field: &str) -> bool {
-        let changes =
-            |effect: &Effect| effect.entity_type == *entity_type && (effect.lifecycle || effect.fields.touch(field));
-        let pending = self.0.iter().filter(|write| !write.is_visible());
-        pending.into_iter().any(|write| write.everything || write.effects.iter().any(changes))
+    /// Returns the Tasks whose dependencies may have changed: with what the cached rows
+    /// show, they are all that may depend on one. `None` where it may be any Task. New
+    /// Tasks of a template depend on each other only.
+    pub fn moved_dependencies(&self) -> Option<BTreeSet<i64>> {
+        let mut ids = BTreeSet::new();
+        for write in self.0.iter().filter(|write| !write.is_visible()) {
+            ids.extend(write.moved_dependencies()?);
+        }
+        Some(ids)
     }
 
     /// Tells on what of them an answer depends.
@@ -276,6 +286,23 @@ impl Reading<'_> {
         let paths = self.question.needs.paths.iter();
         paths.filter(move |path| applies && path.field == "archived" && path.hops.len() == 1)
     }
+}
+
+/// Returns the Tasks whose dependencies the effects may have changed, `None` for any.
+pub(super) fn moved_dependencies(effects: &[Effect]) -> Option<BTreeSet<i64>> {
+    let shows = |effect: &Effect| effect.lifecycle || effect.fields.touch("downstream_tasks");
+    let of_tasks: Vec<_> = effects.iter().filter(|effect| effect.entity_type == *"Task" && shows(effect)).collect();
+    let connections = effects.iter().any(|effect| effect.entity_type == *"TaskDependency");
+    let (mut ids, mut appear) = (BTreeSet::new(), false);
+    for effect in &of_tasks {
+        if let Ids::Only(some) = &effect.ids {
+            ids.extend(some);
+            appear |= effect.lifecycle;
+        }
+    }
+    // What a Task takes along that appears or vanishes are the links to it, wherever.
+    let any = of_tasks.iter().any(|effect| effect.ids == Ids::All && (effect.lifecycle || !appear));
+    (!(any || connections && ids.is_empty())).then_some(ids)
 }
 
 /// Returns the field of the row itself that a path begins with.

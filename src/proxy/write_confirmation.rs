@@ -50,9 +50,16 @@ pub(super) struct Refetcher {
 
 #[derive(Default)]
 struct Queue {
-    ids: BTreeSet<i64>,
-    waiting: Vec<oneshot::Sender<()>>,
+    waiting: Vec<Waiting>,
     in_flight: usize,
+}
+
+/// A write that waits until its keys of one type are read.
+struct Waiting {
+    ids: BTreeSet<i64>,
+    done: oneshot::Sender<()>,
+    /// How long it pauses if some cannot be read yet.
+    pause: Duration,
 }
 
 impl Refetcher {
@@ -80,46 +87,61 @@ impl Refetcher {
 
     fn enqueue(self: &Arc<Self>, entity_type: &EntityType, ids: &BTreeSet<i64>) -> oneshot::Receiver<()> {
         let (done, read) = oneshot::channel();
+        self.put(entity_type, Waiting { ids: ids.clone(), done, pause: FIRST_PAUSE });
+        read
+    }
+
+    fn put(self: &Arc<Self>, entity_type: &EntityType, waiting: Waiting) {
         let mut queues = self.queues();
         let queue = queues.entry(entity_type.clone()).or_default();
-        queue.ids.extend(ids);
-        queue.waiting.push(done);
+        queue.waiting.push(waiting);
         if queue.in_flight < READS_IN_FLIGHT {
             queue.in_flight += 1;
             let slot = Slot { refetcher: Arc::clone(self), entity_type: entity_type.clone(), is_taken: true };
             tokio::spawn(slot.work());
         }
-        read
+    }
+
+    /// Has the rest of the keys read after a pause, without a slot: a row that the site
+    /// does not show yet holds up no write of another.
+    fn put_later(self: &Arc<Self>, entity_type: EntityType, waiting: Waiting) {
+        let refetcher = Arc::clone(self);
+        tokio::spawn(async move {
+            tokio::time::sleep(waiting.pause).await;
+            let pause = (waiting.pause * 2).min(LONGEST_PAUSE);
+            refetcher.put(&entity_type, Waiting { pause, ..waiting });
+        });
     }
 
     fn queues(&self) -> MutexGuard<'_, BTreeMap<EntityType, Queue>> {
         self.queues.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads until the keys are clean.
-    async fn refetch(&self, entity_type: &EntityType, ids: &[i64]) {
-        let mut pause = FIRST_PAUSE;
-        loop {
-            match self.replica.refetch_now(entity_type, ids).await {
-                Ok(true) => return,
-                // Another process leads: what waits for the keys asks that one.
-                _ if !self.replica.may_write() => return,
-                Ok(false) => {}
-                Err(error) => tracing::warn!(%entity_type, %error, "what a write changed could not be read again yet"),
+    /// Reads keys and returns those that are to be read again.
+    async fn refetch(&self, entity_type: &EntityType, ids: &BTreeSet<i64>) -> BTreeSet<i64> {
+        let left = match self.replica.refetch_now(entity_type, &ids.iter().copied().collect::<Vec<_>>()).await {
+            Ok(left) => left,
+            Err(error) => {
+                tracing::warn!(%entity_type, %error, "what a write changed could not be read again yet");
+                ids.clone()
             }
-            if self.are_quarantined(entity_type, ids).await {
-                return;
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+        };
+        // Another process leads: what waits for the keys asks that one.
+        if left.is_empty() || !self.replica.may_write() {
+            return BTreeSet::new();
         }
+        self.without_quarantined(entity_type, left).await
     }
 
-    /// Tells whether the cache does not vouch for the keys anyway.
-    async fn are_quarantined(&self, entity_type: &EntityType, ids: &[i64]) -> bool {
-        let Ok(status) = self.replica.state().replication_status().await else { return false };
-        status.types.get(entity_type).is_none_or(|known| ids.iter().all(|id| known.quarantined.contains(id)))
-            && self.replica.tracked().follows(entity_type)
+    /// Leaves out what the cache does not vouch for anyway.
+    async fn without_quarantined(&self, entity_type: &EntityType, mut ids: BTreeSet<i64>) -> BTreeSet<i64> {
+        let Ok(status) = self.replica.state().replication_status().await else { return ids };
+        match status.types.get(entity_type).filter(|_| self.replica.tracked().follows(entity_type)) {
+            Some(known) => ids.retain(|id| !known.quarantined.contains(id)),
+            None if self.replica.tracked().follows(entity_type) => ids.clear(),
+            None => {}
+        }
+        ids
     }
 }
 
@@ -133,7 +155,7 @@ struct Slot {
 impl Slot {
     /// Takes what is to be read next, or gives the slot back. Both under one lock: keys
     /// that come between the two would wait for a read that does not begin.
-    fn next(&mut self) -> Option<(BTreeSet<i64>, Vec<oneshot::Sender<()>>)> {
+    fn next(&mut self) -> Option<Vec<Waiting>> {
         let mut queues = self.refetcher.queues();
         let queue = queues.entry(self.entity_type.clone()).or_default();
         if queue.waiting.is_empty() {
@@ -141,15 +163,21 @@ impl Slot {
             self.is_taken = false;
             return None;
         }
-        Some((std::mem::take(&mut queue.ids), std::mem::take(&mut queue.waiting)))
+        Some(std::mem::take(&mut queue.waiting))
     }
 
     async fn work(mut self) {
-        while let Some((ids, waiting)) = self.next() {
-            self.refetcher.refetch(&self.entity_type, &ids.into_iter().collect::<Vec<_>>()).await;
-            for done in waiting {
-                // Fails where the task that waited is gone.
-                let _ = done.send(());
+        while let Some(waiting) = self.next() {
+            let ids = waiting.iter().flat_map(|waiting| &waiting.ids).copied().collect();
+            let left = self.refetcher.refetch(&self.entity_type, &ids).await;
+            for mut waiting in waiting {
+                waiting.ids.retain(|id| left.contains(id));
+                if waiting.ids.is_empty() {
+                    // Fails where the task that waited is gone.
+                    let _ = waiting.done.send(());
+                } else {
+                    self.refetcher.put_later(self.entity_type.clone(), waiting);
+                }
             }
         }
     }

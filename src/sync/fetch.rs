@@ -230,29 +230,34 @@ impl Replica {
 
     /// Reads those of these keys that are dirty and due, at once and before all other work:
     /// the caller of a write waits for them. A key that is dirty no longer, or by no write
-    /// any more, was read after it became so. Returns false when some of them cannot be read
-    /// yet, or were and are not stored: those wait for the pause of their reread, which is
-    /// part of the evidence that the next read is newer.
+    /// any more, was read after it became so. Returns those that cannot be read yet, or were
+    /// and are not stored: they wait for the pause of their reread, which is part of the
+    /// evidence that the next read is newer.
     ///
     /// # Errors
     ///
     /// When the site or the store fails; the keys stay dirty.
-    pub async fn refetch_now(&self, entity_type: &EntityType, ids: &[i64]) -> Result<bool> {
+    pub async fn refetch_now(&self, entity_type: &EntityType, ids: &[i64]) -> Result<BTreeSet<i64>> {
         let layout = self.tracked().layout(entity_type).cloned();
-        let mut complete = true;
+        let mut left = BTreeSet::new();
         for chunk in ids.chunks(self.client().page_size() as usize) {
             let now = self.now();
             let marks = self.state().marks_of(entity_type, chunk).await?;
             let (marks, paused): (Vec<_>, Vec<_>) = marks.into_iter().partition(|mark| mark.due_at <= now);
-            complete &= !paused.iter().any(|mark| mark.kinds.any(Kinds::WRITE));
-            complete &= match &layout {
+            left.extend(paused.iter().filter(|mark| mark.kinds.any(Kinds::WRITE)).map(|mark| mark.key.id));
+            let are_read = match &layout {
                 _ if marks.is_empty() => true,
                 Some(layout) if self.must_wait(layout).await?.is_some() => false,
                 Some(layout) => self.fetch_part(layout, &marks, Purpose::Proxy).await?,
                 None => self.fetch_names(entity_type, &marks).await.map(|_| true)?,
             };
+            if !are_read {
+                let open = self.state().marks_of(entity_type, chunk).await?.into_iter();
+                let waits = open.filter(|mark| mark.kinds.any(Kinds::WRITE) || mark.due_at <= now);
+                left.extend(waits.map(|mark| mark.key.id));
+            }
         }
-        Ok(complete)
+        Ok(left)
     }
 
     /// Reads keys again at once and writes them in any case, even when nothing
