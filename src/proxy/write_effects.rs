@@ -145,8 +145,9 @@ const CREATION_FIELDS: &[&str] = &["id", "type", "created_at", "created_by"];
 /// Fields of a Task whose change moves the Tasks that depend on it.
 const SCHEDULE_FIELDS: &[&str] =
     &["start_date", "due_date", "duration", "est_in_mins", "pinned", "milestone", "splits"];
-/// Fields of a Task that a template may fill, besides its entity and its neighbours.
-const TEMPLATE_LINKS: &[&str] = &["project", "step", "task_assignees", "task_reviewers", "template_task"];
+/// Fields of a Task that a template may fill and that something may show from the other
+/// side, besides its entity and its neighbours.
+const TEMPLATE_LINKS: &[&str] = &["project", "step", "task_assignees", "task_reviewers"];
 /// Types of which the entities that they link to show something derived: open notes,
 /// logged time, dependencies.
 const DERIVED_FROM: &[&str] = &["Note", "Reply", "TimeLog", "TaskDependency"];
