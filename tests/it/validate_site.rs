@@ -188,6 +188,9 @@ async fn a_correct_cache_raises_no_alarm_while_people_work() {
     checked.assert_equal_to_site().await;
 }
 
+/// The most edits during one check: on a busy machine they would never end.
+const EDITS: u64 = 90;
+
 /// Row 55: one lost row is found in every run, however busy its neighbours are.
 #[tokio::test]
 async fn a_lost_row_is_found_among_others_that_come_and_go() {
@@ -197,6 +200,10 @@ async fn a_lost_row_is_found_among_others_that_come_and_go() {
     for victim in victims {
         checked.lose(shot(*victim)).await;
         let people = |call: u64| {
+            // Every request of the check brings an edit, and an edit more requests.
+            if call >= EDITS {
+                return;
+            }
             let other = others[call as usize % others.len()];
             match call % 3 {
                 0 => site.retire("Shot", other).map(|_| ()).expect("a retirement"),
