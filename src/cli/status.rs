@@ -142,6 +142,19 @@ fn sign(level: Level) -> &'static str {
     }
 }
 
+/// Returns the calls of each reason, whatever their types, the most frequent one first.
+fn by_reason(reasons: &[ReasonSummary]) -> Vec<(&str, u64)> {
+    let mut sums: Vec<(&str, u64)> = Vec::new();
+    for one in reasons {
+        match sums.iter_mut().find(|(reason, _)| *reason == one.reason) {
+            Some((_, calls)) => *calls += one.calls,
+            None => sums.push((&one.reason, one.calls)),
+        }
+    }
+    sums.sort_by_key(|(_, calls)| std::cmp::Reverse(*calls));
+    sums
+}
+
 /// What the read proxy has given today.
 fn given(ledger: &Ledger, zone: Tz) -> Vec<String> {
     let mut lines = vec![format!("Today since {}", moment(ledger.since, zone))];
@@ -151,10 +164,11 @@ fn given(ledger: &Ledger, zone: Tz) -> Vec<String> {
     lines.push(format!("  reads answered {:>10}   {ratio}", output::number(ledger.reads)));
     let saved = ledger.saved_seconds.map_or_else(|| "-".to_owned(), |seconds| Span(seconds.max(0.0)).to_string());
     lines.push(format!("  waiting saved  {saved:>10}"));
+    let reasons = by_reason(&ledger.reasons);
     let share =
-        |one: &ReasonSummary| format!("{:.0} % {}", 100.0 * one.calls as f64 / ledger.passes as f64, one.reason);
-    let reasons: Vec<String> = ledger.reasons.iter().take(2).map(share).collect();
-    let more = if ledger.reasons.len() > 2 { ", other" } else { "" };
+        |(reason, calls): &(&str, u64)| format!("{:.0} % {reason}", 100.0 * *calls as f64 / ledger.passes as f64);
+    let more = if reasons.len() > 2 { ", other" } else { "" };
+    let reasons: Vec<String> = reasons.iter().take(2).map(share).collect();
     lines.push(format!("  to the site    {:>10}   {}{more}", output::number(ledger.passes), reasons.join(", ")));
     if ledger.passes > 0 {
         lines.push("  Why, and what to change: sgcache proxy report".to_owned());
@@ -210,4 +224,25 @@ fn pipelines(status: &StatusSnapshot, zone: Tz) -> Table {
 /// A moment as people read it: `Mon 23 Nov 10:00 CET`.
 pub(super) fn moment(at: DateTime<Utc>, zone: Tz) -> String {
     at.with_timezone(&zone).format("%a %d %b %H:%M %Z").to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_named_once_whatever_the_types() {
+        let reason = |reason: &str, ty: &str, calls| ReasonSummary {
+            reason: reason.to_owned(),
+            entity_type: Some(ty.to_owned()),
+            label: String::new(),
+            remedy: None,
+            change: None,
+            calls,
+            waited_seconds: 0.0,
+            gain: 0.0,
+        };
+        let reasons = [reason("write", "Shot", 5), reason("not_live", "Task", 4), reason("not_live", "Shot", 3)];
+        assert_eq!(by_reason(&reasons), [("not_live", 7), ("write", 5)]);
+    }
 }
