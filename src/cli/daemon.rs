@@ -38,7 +38,7 @@ const LAST_REPORTS: Duration = Duration::from_secs(3);
 /// How often the store is asked how it is.
 const MEASURE_EVERY: Duration = Duration::from_secs(10);
 
-/// Documents of a minute are made every so many measurements.
+/// Measurements from one document of a minute to the next.
 const ROUNDS_PER_MINUTE: u32 = 6;
 
 /// How long one measurement may take, and the pause after it.

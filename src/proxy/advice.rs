@@ -176,7 +176,7 @@ impl Proposal {
         let limited = |limits: &Limits| if limits.is_full() { Scope::Full } else { Scope::Limited(limits.clone()) };
         match basis.settings.callers.iter().find(|rule| rule.name == name) {
             Some(rule) => limited(&rule.limits),
-            // How much of the cache it may see is the choice of whoever maps it.
+            // How much of the cache it may see is chosen when it is mapped.
             None if self.callers.contains_key(&name) => Scope::Full,
             None => unknown(),
         }

@@ -75,21 +75,21 @@ impl Replica {
     /// answer without entries proves nothing: only one that shows others does.
     async fn stream_problem(&self, stream: &Stream, frontier: EventId) -> Result<Option<&'static str>> {
         let unproven = || SyncError::History(frontier);
-        let Some(head) = self.edge_entry(true).await? else {
+        let Some(head) = self.newest_entry().await? else {
             return Ok((frontier.0 > 0).then_some("the log is empty"));
         };
         let head_id = Answer::id(&head).ok_or_else(unproven)?;
         if head_id < frontier.0 {
             return Ok(Some("the newest entry is older than the last one seen"));
         }
-        let lowest = self.edge_entry(false).await?.as_ref().and_then(Answer::id).ok_or_else(unproven)?;
+        let lowest = self.entry_after(0).await?.as_ref().and_then(Answer::id).ok_or_else(unproven)?;
         if frontier.0 < lowest - 1 {
             return Ok(Some("entries that were never seen are gone from the log"));
         }
         let Some(known) = &stream.fingerprint else {
             return Ok(None);
         };
-        let at = self.entry_from(known.id).await?.ok_or_else(unproven)?;
+        let at = self.entry_after(known.id.0 - 1).await?.ok_or_else(unproven)?;
         let same = fingerprint(&at).is_some_and(|found| found == *known);
         Ok((!same).then_some("the entry at the frontier is another one"))
     }
@@ -97,9 +97,9 @@ impl Replica {
     /// Takes the newest entry as the frontier and registers every missing id below
     /// it: an entry may still appear there.
     pub(super) async fn begin_stream(&self) -> Result<()> {
-        let head = self.edge_entry(true).await?;
+        let head = self.newest_entry().await?;
         let frontier = head.as_ref().and_then(Answer::id).unwrap_or(0);
-        let lowest = self.edge_entry(false).await?.as_ref().and_then(Answer::id).unwrap_or(frontier);
+        let lowest = self.entry_after(0).await?.as_ref().and_then(Answer::id).unwrap_or(frontier);
         let search = self.settings().gap_search;
         let first = (frontier - search + 1).max(lowest).max(1);
         let seen = self.event_ids(first, frontier).await?;
@@ -133,32 +133,29 @@ impl Replica {
         Ok(pages.into_iter().flat_map(|page| self.heard(page).rows).filter_map(|row| Answer::id(&row)).collect())
     }
 
-    /// Reads the newest or the oldest entry; `None` when the log is empty, by its count, too.
-    async fn edge_entry(&self, newest: bool) -> Result<Option<Map<String, Value>>> {
-        let read = Read { order: by_id(newest), ..entries(RawFilter::everything()) };
+    /// Reads the newest entry; `None` when the log is empty, by its count, too.
+    async fn newest_entry(&self) -> Result<Option<Map<String, Value>>> {
+        let read = Read { order: by_id(true), ..entries() };
         let answer = self.heard(self.client().read(&read, Purpose::EventPoll).await?);
-        let Some(entry) = answer.rows.into_iter().next() else {
-            let entity_type = EntityType::new("EventLogEntry");
-            let count = self.count_rows(&entity_type, RawFilter::everything(), Purpose::EventPoll).await?;
-            return match count {
-                Some(count @ 1..) => Err(SyncError::EmptyPage { entity_type, after: 0, count }),
-                _ => Ok(None),
-            };
-        };
-        Ok(Some(entry))
+        if let Some(entry) = answer.rows.into_iter().next() {
+            return Ok(Some(entry));
+        }
+        let entity_type = EntityType::new("EventLogEntry");
+        match self.count_rows(&entity_type, RawFilter::everything(), Purpose::EventPoll).await? {
+            Some(count @ 1..) => Err(SyncError::EmptyPage { entity_type, after: 0, count }),
+            _ => Ok(None),
+        }
     }
 
-    /// Reads the entry with this id or, when there is none, the next one.
-    async fn entry_from(&self, id: EventId) -> Result<Option<Map<String, Value>>> {
-        let from = id_leaf("greater_than", vec![(id.0 - 1).into()]);
-        let read = Read { order: by_id(false), ..entries(from) };
-        let answer = self.heard(self.client().read(&read, Purpose::EventPoll).await?);
-        Ok(answer.rows.into_iter().next())
+    /// Reads the first entry with a higher id; `None` when there is none, by the count, too.
+    async fn entry_after(&self, id: i64) -> Result<Option<Map<String, Value>>> {
+        let page: Answer = self.page_after(&entries(), id, Purpose::EventPoll).await?;
+        Ok(page.rows.into_iter().next())
     }
 }
 
-fn entries(filter: RawFilter) -> Read {
-    Read::new("EventLogEntry", filter, 1).fields(ENTRY_FIELDS.map(str::to_owned).to_vec())
+fn entries() -> Read {
+    Read::new("EventLogEntry", RawFilter::everything(), 1).fields(ENTRY_FIELDS.map(str::to_owned).to_vec())
 }
 
 fn by_id(descending: bool) -> Vec<RawSort> {

@@ -34,7 +34,7 @@ impl Browser {
         self.open_address(&place.ops, 4, options)
     }
 
-    /// Opens the page at an address, where so many pipelines are shown.
+    /// Opens the page at an address; `pipelines` is the number of those that it shows.
     fn open_address(&self, ops: &str, pipelines: usize, options: &[&str]) -> Value {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/browser/page.mjs");
         let url = format!("http://{ops}/");

@@ -42,7 +42,7 @@ fn expectations_about_a_night_are_met_by_the_real_planner_and_the_real_runner() 
   - name: the gap night runs once, at three
     now: 2026-03-28T12:00:00Z
     expect: { next_runs: ['2026-03-29T03:00:00+02:00', '2026-03-30 02:30'], ignore_jitter: true }
-  - name: drift that is not repaired is told once
+  - name: drift that is not repaired notifies once
     results: { counts: { checked: 90000, missing: 3 } }
     previous: ok
     expect:

@@ -39,7 +39,7 @@ pub struct Examples {
 }
 
 impl Examples {
-    /// Adds a request that came so many times.
+    /// Adds a request and the number of its calls.
     pub fn add(&mut self, example: &Example, calls: u64) {
         // A map with text keys: this cannot fail.
         self.add_text(serde_json::to_string(example).unwrap_or_default(), calls);
