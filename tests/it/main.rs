@@ -46,6 +46,7 @@ mod metrics_kibana;
 mod metrics_live;
 mod metrics_rules;
 mod ops_listener;
+mod output_snapshots;
 mod page_browser;
 mod pipelines_shipped;
 mod program;
