@@ -15,11 +15,11 @@ const SHOWN_IDS: usize = 8;
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Show the entity types whose deletions wait, and which entities they are
+    /// Show the entity types with stopped deletions, and the entities
     Show(ShowArgs),
-    /// Let waiting deletions happen: the entities are really gone
+    /// Apply the stopped deletions: the entities no longer exist on the site
     Confirm(TypeArgs),
-    /// Read everything that vanished lately again, and judge anew
+    /// Read the disappeared entities again and decide again
     Reset(TypeArgs),
 }
 

@@ -17,7 +17,7 @@ use crate::state::{Dead, DeadKind, Kinds, MarkRequest, State};
 pub enum Command {
     /// List dead letters, oldest first
     List(List),
-    /// Show one with what was received
+    /// Show a dead letter with the data that was received
     Show(Show),
     /// Refetch the entities of dead letters now
     Retry(Chosen),

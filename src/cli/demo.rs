@@ -55,7 +55,7 @@ pub struct Args {
     /// Play an outage of the site for this time, with a failed write and a restart, then end
     #[arg(long, value_name = "DURATION", value_parser = crate::yaml::parse_duration)]
     outage: Option<Duration>,
-    /// Where everything is written
+    /// Directory for all files
     #[arg(long, value_name = "DIR", default_value = "sgcache-demo")]
     data_dir: PathBuf,
     /// Where rows are kept

@@ -15,7 +15,7 @@ pub struct Args {
     /// The body of a request to /api3/json; `-` is stdin
     #[arg(long, value_name = "FILE|-")]
     request: PathBuf,
-    /// The form of the output
+    /// Output format
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
 }

@@ -26,10 +26,10 @@ pub struct Selection {
     /// Order: `-updated_at,id` or a list of field_name and direction
     #[arg(long, value_name = "ORDER", allow_hyphen_values = true)]
     pub order: Option<String>,
-    /// The most rows; the size of a page when --page is given
+    /// Maximum number of rows; with --page, rows per page
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub limit: Option<u32>,
-    /// Which page, from 1
+    /// Number of the page, from 1
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..))]
     pub page: Option<u32>,
 }
@@ -43,7 +43,7 @@ pub struct Args {
     /// Retired entities instead of active ones
     #[arg(long)]
     retired_only: bool,
-    /// The form of the output
+    /// Output format
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
 }

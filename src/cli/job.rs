@@ -59,7 +59,7 @@ enum Job {
     /// Write entity configs that fit the schema of the site
     #[command(alias = "generate-entity-configs", alias = "createEntityConfigs", alias = "create-entity-configs")]
     GenerateEntityConfigs(Generate),
-    /// Remove what was deleted on the site more than a week ago
+    /// Remove rows that were deleted on the site more than a week ago
     Purge,
     /// Remove old run reports
     #[command(alias = "prune-reports", alias = "resetStats")]
@@ -83,7 +83,7 @@ struct Types {
 struct Generate {
     /// Entity types [default: all configured]
     types: Vec<String>,
-    /// Only say what would change
+    /// Only print what would change
     #[arg(long)]
     check: bool,
 }
@@ -93,10 +93,10 @@ struct Judgement {
     /// Repair mismatches and check them again
     #[arg(long)]
     repair: bool,
-    /// When the result is drift [default: result.drift > 0]
+    /// Condition for the status drift [default: result.drift > 0]
     #[arg(long, value_name = "EXPR")]
     fail_when: Option<String>,
-    /// When the result is a warning
+    /// Condition for the status warn
     #[arg(long, value_name = "EXPR")]
     warn_when: Option<String>,
 }
@@ -113,12 +113,12 @@ struct Counts {
 struct Data {
     /// Entity types [default: all configured]
     types: Vec<String>,
-    /// Entity types that are left out
+    /// Entity types to skip
     #[arg(long, value_name = "TYPES", value_delimiter = ',')]
     exclude_types: Vec<String>,
     #[command(flatten)]
     selection: Selection,
-    /// Fields that are not compared
+    /// Fields to leave out of the comparison
     #[arg(long, value_name = "FIELDS", value_delimiter = ',')]
     ignore_fields: Vec<String>,
     /// Choose by id instead of by a query: the next ones, or pages drawn at random

@@ -61,13 +61,13 @@ struct Cli {
     /// The directory with config.yaml, or that file [default: the working directory]
     #[arg(short, long, global = true, env = "SGCACHE_CONFIG", value_name = "DIR|FILE")]
     config: Option<PathBuf>,
-    /// Say more; twice for debugging
+    /// Log more; -vv for debug
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
-    /// Say only what went wrong
+    /// Log errors only
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     quiet: bool,
-    /// The form of log lines
+    /// Format of log lines
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Pretty)]
     log_format: LogFormat,
     #[command(subcommand)]
@@ -82,7 +82,7 @@ enum LogFormat {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Show everything at once: a simulated site, the cache that follows it, its pipelines
+    /// Run a demo: a simulated site, a cache that follows it, its pipelines
     Demo(demo::Args),
     /// Answer programs from the Elasticsearch that a daemon on another host keeps up to date
     Serve,
@@ -93,22 +93,22 @@ enum Command {
     Job(job::Args),
     /// Read the cache, printed as shotgun_api3.find would return it
     Find(find::Args),
-    /// Say what the proxy would do with a request, why, and what to change
+    /// Explain how the proxy would answer a request, why, and what to change
     Explain(explain::Args),
-    /// Show what the read proxy gives, and why reads go to the site
+    /// Report the hit ratio of the read proxy, the waiting saved, and pass-through reasons
     #[command(subcommand)]
     Proxy(proxy::Command),
-    /// Explain a code of a diagnostic: what is wrong, why, and what to do
+    /// Explain a diagnostic code: cause and remedy
     ExplainError(explain_error::Args),
     /// Print the JSON Schema of a kind of file, for editors
     Schema(schema::Args),
-    /// Show what `api.mode: shadow` has found
+    /// Show the results of shadow comparisons (`api.mode: shadow`)
     #[command(subcommand)]
     Shadow(shadow::Command),
-    /// Show, confirm or judge anew deletions that wait because too many entities vanished at once
+    /// Show, confirm or re-check deletions that the circuit breaker stopped
     #[command(subcommand)]
     Breaker(breaker::Command),
-    /// List, refetch or drop what could not be applied
+    /// List, refetch or drop dead letters
     #[command(subcommand, name = "deadLetters", alias = "dead-letters")]
     DeadLetters(dead_letters::Command),
     /// Show what the daemon is doing

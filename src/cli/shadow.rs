@@ -16,7 +16,7 @@ pub enum Command {
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The form of the output
+    /// Output format
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
 }

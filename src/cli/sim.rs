@@ -20,10 +20,10 @@ pub struct Args {
     /// Write the addresses to this file, as JSON, when the site is ready
     #[arg(long, value_name = "PATH")]
     ready_file: Option<PathBuf>,
-    /// Listen here for what tests order (faults, time, reset); on this machine only
+    /// Serve the admin API for tests here (faults, time, reset); loopback only
     #[arg(long, value_name = "ADDR")]
     admin: Option<SocketAddr>,
-    /// What goes wrong, and when: a YAML file, described in docs/SIM.md
+    /// Faults to inject, and when: a YAML file, described in docs/SIM.md
     #[arg(long, value_name = "FILE")]
     faults: Option<PathBuf>,
     /// How the site behaves where sources disagree, as null_checkbox=refuse; see docs/SIM.md

@@ -19,7 +19,7 @@ pub(super) const COLUMNS: usize = 80;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The form of the output
+    /// Output format
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
 }

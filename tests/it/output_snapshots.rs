@@ -29,7 +29,7 @@ const MASKS: &[(&str, &str, &str)] = &[
     ("share of calls", r"\d+(\.\d+)? %", "<share>"),
     ("span of time", r"\d+(\.\d+)? (ms|s|min|h|d)( \d+ (s|min|h))?\b", "<span>"),
     ("seconds in a header", r"age=\d+(\.\d+)?", "age=<seconds>"),
-    ("version of this program", r"\b0\.\d+\.\d+\b", "<version>"),
+    ("version of this program", r"sgcache 0\.\d+\.\d+", "sgcache <version>"),
     ("number of the operating system for an error", r" \(os error \d+\)", ""),
 ];
 

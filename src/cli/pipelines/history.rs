@@ -20,13 +20,13 @@ use crate::yaml;
 pub struct HistoryArgs {
     /// Only runs of this pipeline or job
     pipeline: Option<String>,
-    /// Only runs that ended like this; several are separated by commas
+    /// Only runs with this status; separate several by commas
     #[arg(long, value_name = "STATUS", value_delimiter = ',')]
     status: Vec<Status>,
     /// Only runs that started in this time until now, such as 7d
     #[arg(long, value_name = "DURATION", value_parser = yaml::parse_duration)]
     since: Option<Duration>,
-    /// How many at most
+    /// List up to this many
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     limit: u32,
     /// Output format

@@ -35,19 +35,19 @@ use crate::state::State;
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Follow the site and run the pipelines, until told to stop
+    /// Follow the site and run the pipelines, until stopped
     Run(once::RunArgs),
     /// List the pipelines, how they last ended and when they start next
     List(list::ListArgs),
-    /// Say when pipelines start next and why, and why past occurrences did not run
+    /// Explain when pipelines start next, and why past occurrences did not run
     Explain(explain::ExplainArgs),
-    /// Show what applies to a pipeline and where it comes from, or what is known of a run
+    /// Show the effective definition of a pipeline and its origin, or a run
     Show(show::ShowArgs),
-    /// Draw what pipelines do in which order
+    /// Draw the steps of pipelines in their order
     Graph(graph::GraphArgs),
     /// Write a pipeline file to begin with
     New(new::NewArgs),
-    /// Compare the files with what the daemon has loaded
+    /// Compare the pipeline files with those that the daemon has loaded
     Diff(diff::DiffArgs),
     /// Check config.yaml, the entity configs and every pipeline
     Validate(ValidateArgs),
@@ -61,7 +61,7 @@ pub enum Command {
     Cancel(cancel::CancelArgs),
     /// Start the pipeline of a run again in the running daemon, with the same parameters
     Retry(trigger::RetryArgs),
-    /// Keep pipelines from starting by themselves; what is due meanwhile is left out
+    /// Pause the schedules of pipelines; occurrences during a pause are skipped
     Pause(PauseArgs),
     /// End a pause
     Resume(ResumeArgs),

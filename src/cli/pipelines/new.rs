@@ -20,7 +20,7 @@ const TEMPLATES: &[(&str, &str, &str)] = &[
 pub struct NewArgs {
     /// The name of the pipeline, and of its file
     name: String,
-    /// What to begin with: minimal, counts, samples or rebuild
+    /// Template: minimal, counts, samples or rebuild
     #[arg(long, alias = "from", value_name = "TEMPLATE", default_value = "minimal")]
     template: String,
 }

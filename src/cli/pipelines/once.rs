@@ -27,7 +27,7 @@ pub struct RunArgs {
     /// A parameter of the pipelines that have it
     #[arg(long = "set", value_name = "K=V")]
     pub(super) set: Vec<String>,
-    /// The form of the reports of --once
+    /// Output format of the reports of --once
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
 }
