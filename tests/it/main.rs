@@ -89,3 +89,4 @@ mod sync_trouble;
 mod sync_unreadable;
 mod sync_upheaval;
 mod validate_site;
+mod words;
