@@ -277,6 +277,7 @@ impl FreshnessTracker {
     pub async fn acknowledge(self: &Arc<Self>, mut effects: WriteEffects) {
         let acknowledged = Instant::now();
         self.ledger.write_made(ledger_feed::now());
+        self.name_revived(&mut effects).await;
         self.look_up(&mut effects).await;
         let keys = self.known(&effects.keys());
         let room = tokio::time::timeout(LONGEST_BACKPRESSURE, Arc::clone(&self.room).acquire_owned()).await;
@@ -362,16 +363,22 @@ impl FreshnessTracker {
 
     async fn try_make_dirty(&self, keys: &[EntityRef], unlisted: bool) -> Result<i64, StateError> {
         let state = self.replica.state();
-        let marks: Vec<_> = keys.iter().map(|key| MarkRequest::new(key.clone(), Kinds::WRITE)).collect();
-        if !marks.is_empty() {
-            state.mark(&marks, self.replica.now()).await?;
-        }
+        self.mark(keys, Kinds::WRITE).await?;
         if !unlisted {
             return Ok(0);
         }
         let after = state.replication_status().await?.polls_started;
         state.keep(UNLISTED, &after).await?;
         Ok(after)
+    }
+
+    /// Makes keys dirty for these reasons.
+    pub(super) async fn mark(&self, keys: &[EntityRef], reasons: Kinds) -> Result<(), StateError> {
+        let requests: Vec<_> = keys.iter().map(|key| MarkRequest::new(key.clone(), reasons)).collect();
+        if !requests.is_empty() {
+            self.replica.state().mark(&requests, self.replica.now()).await?;
+        }
+        Ok(())
     }
 
     /// Waits until the status, with the version of the leader's notice, is as wanted.

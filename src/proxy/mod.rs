@@ -54,6 +54,7 @@ pub mod supported_filters;
 mod question;
 mod passthrough;
 pub mod reason;
+mod revival;
 mod schema_cache;
 mod session_bindings;
 mod session_owner;

@@ -14,7 +14,10 @@ use super::*;
 fn outcome(method: &str, write: Value, read: Value) -> String {
     let known = catalogue();
     let results = json!([{"type": "Shot", "id": 9}, {"type": "Sequence", "id": 9}]);
-    let effects = WriteEffects::of_request(method, &write, &known).with_results(Some(&results));
+    let mut effects = WriteEffects::of_request(method, &write, &known).with_results(Some(&results));
+    if let Some(revived) = effects.revived.take() {
+        effects.revive_unlisted(&revived, &known);
+    }
     let write = PendingWrite::new(effects.effects, effects.everything);
     let pending_writes = PendingWrites::new([Arc::new(write)]);
     let catalogue = Catalogue { pending_writes, ..known };

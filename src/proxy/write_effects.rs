@@ -13,7 +13,8 @@
 //!   ranges, and fields that no program may write;
 //! - both sides of a link change, also those that nobody named;
 //! - a template creates Tasks, and a moved Task moves the ones that depend on it;
-//! - a revived entity appears again in every link to it.
+//! - a revived entity appears again in every link to it, and so does what is revived
+//!   with it: `revival` asks the site for them.
 
 use std::collections::BTreeSet;
 
@@ -128,6 +129,10 @@ pub struct WriteEffects {
     pub lookups: Vec<Lookup>,
     /// Entities that were created and whose ids the answer tells.
     pub created: Vec<Creation>,
+    /// The entity that was revived.
+    pub revived: Option<EntityRef>,
+    /// Whether no answer says what became of the write.
+    pub is_unanswered: bool,
     /// Whether only the event log names some of the entities.
     pub unlisted: bool,
     /// Whether anything at all may have changed.
@@ -202,6 +207,7 @@ impl WriteEffects {
     /// names them but the event log.
     #[must_use]
     pub fn with_results(mut self, results: Option<&Value>) -> Self {
+        self.is_unanswered = results.is_none();
         let one = results.map(std::slice::from_ref).unwrap_or_default();
         let items = results.and_then(Value::as_array).map_or(one, Vec::as_slice);
         let returned: Vec<EntityRef> = items.iter().filter_map(EntityRef::from_json).collect();
@@ -229,7 +235,8 @@ impl WriteEffects {
             Ids::Only(ids) => Some((&effect.entity_type, ids)),
             Ids::All | Ids::From(_) => None,
         });
-        listed.flat_map(|(ty, ids)| ids.iter().map(|id| EntityRef::new(ty.clone(), *id))).collect()
+        let listed = listed.flat_map(|(ty, ids)| ids.iter().map(|id| EntityRef::new(ty.clone(), *id)));
+        listed.chain(self.revived.clone()).collect()
     }
 
     /// Adds an effect, unless it changes nothing.
@@ -302,11 +309,19 @@ impl WriteEffects {
     }
 
     /// Notes a revival: rows that were read while the entity was retired lack the link
-    /// to it, so nothing here can name them.
-    pub(super) fn revive(&mut self, revive: &Revive, catalogue: &Catalogue) {
-        let ty = &revive.entity_type;
+    /// to it, so only the site can name them.
+    pub(super) fn revive(&mut self, revive: &Revive, _catalogue: &Catalogue) {
+        let key = EntityRef::new(revive.entity_type.clone(), revive.id);
+        self.derived(&key);
+        self.revived = Some(key);
+    }
+
+    /// Notes everything that a revival may have changed, where the site did not name it:
+    /// it lasts until the event log has.
+    pub(super) fn revive_unlisted(&mut self, key: &EntityRef, catalogue: &Catalogue) {
+        let ty = &key.entity_type;
         self.unlisted = true;
-        self.push(ty.clone(), Ids::Only([revive.id].into()), Fields::All, true);
+        self.push(ty.clone(), Ids::Only([key.id].into()), Fields::All, true);
         let mut revived = vec![ty.clone()];
         for child in cascade_of(ty) {
             let child = EntityType::new(child);
@@ -316,7 +331,6 @@ impl WriteEffects {
         for target in revived {
             self.holders(&target, catalogue);
         }
-        self.derived(&EntityRef::new(ty.clone(), revive.id));
     }
 
     /// Notes every cached row that may show a link to entities of a type.

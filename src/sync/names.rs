@@ -84,6 +84,7 @@ impl Replica {
         finish: &mut Finish,
     ) -> Result<()> {
         let tracked = self.tracked();
+        let mut reads = Vec::new();
         for layout in tracked.layouts() {
             let linking = |(target, _): &&(EntityRef, _)| tracked.may_link(&layout.entity_type, &target.entity_type);
             let linked: Vec<_> = targets.iter().filter(linking).map(|(target, _)| target).collect();
@@ -93,22 +94,26 @@ impl Replica {
             let since = targets.iter().filter(linking).filter_map(|(_, since)| *since).reduce(AsOf::min);
             for only in [Only::Active, Only::Retired] {
                 let read = Read::new(layout.entity_type.clone(), links_to(layout, &linked), self.client().page_size());
-                let read = Read { only, ..read };
-                let mut last_id = 0;
-                loop {
-                    let page: Answer = self.page_after(&read, last_id, Purpose::Fetch).await?;
-                    let ids = page.rows.iter().filter_map(Answer::id);
-                    let key = |id| EntityRef::new(layout.entity_type.clone(), id);
-                    let mark = |id| MarkRequest { since, ..MarkRequest::new(key(id), Kinds::CHANGE) };
-                    finish.marks.extend(ids.map(mark));
-                    match page.last_id() {
-                        Some(last) if page.has_next_page => last_id = last,
-                        _ => break,
-                    }
-                }
+                reads.push(self.rows_found(Read { only, ..read }, since));
             }
         }
+        // Side by side: every read of the revived type waits for the slowest of them.
+        finish.marks.extend(futures::future::try_join_all(reads).await?.into_iter().flatten());
         Ok(())
+    }
+
+    /// Reads the ids that fit, all pages of them.
+    async fn rows_found(&self, read: Read, since: Option<AsOf>) -> Result<Vec<MarkRequest>> {
+        let (mut marks, mut last_id) = (Vec::new(), 0);
+        loop {
+            let page: Answer = self.page_after(&read, last_id, Purpose::Fetch).await?;
+            let keys = page.rows.iter().filter_map(Answer::id).map(|id| EntityRef::new(read.entity_type.clone(), id));
+            marks.extend(keys.map(|key| MarkRequest { since, ..MarkRequest::new(key, Kinds::CHANGE) }));
+            match page.last_id() {
+                Some(last) if page.has_next_page => last_id = last,
+                _ => return Ok(marks),
+            }
+        }
     }
 
     /// Reads the names of entities again and brings them into every link to them,

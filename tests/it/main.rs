@@ -56,6 +56,7 @@ mod proxy_ledger;
 mod proxy_listener;
 mod proxy_outage;
 mod proxy_python;
+mod proxy_revival;
 mod proxy_rig;
 mod proxy_scenarios;
 mod proxy_writes;

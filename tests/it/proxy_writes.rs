@@ -7,6 +7,7 @@ use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
+use sgcache::entity_config::EntityConfigFile;
 use sgcache::proxy::Settings;
 use sgcache::sim::faults::Latency;
 use sgcache::sim::{Site, Trouble};
@@ -30,12 +31,12 @@ const CONFIGS: &[(&str, &str)] = &[
     ("Version", r#"{"fields": {"code": {}, "entity": {}, "sg_task": {}, "project": {}}}"#),
 ];
 
-fn to(ty: &str, id: i64) -> Value {
+pub fn to(ty: &str, id: i64) -> Value {
     json!({"type": ty, "id": id})
 }
 
 /// Some of everything, with ids that are known.
-fn filled() -> std::sync::Arc<Site> {
+pub fn filled() -> std::sync::Arc<Site> {
     let site = Site::empty();
     site.clock.run(0);
     site.create("Project", json!({"name": "Demo"})).expect("a project");
@@ -56,8 +57,13 @@ fn filled() -> std::sync::Arc<Site> {
     site
 }
 
+/// The entity configs of what [`filled`] makes.
+pub fn configs() -> Vec<EntityConfigFile> {
+    written(CONFIGS)
+}
+
 async fn rig() -> Rig {
-    Rig::start(filled(), written(CONFIGS), Settings::default()).await
+    Rig::start(filled(), configs(), Settings::default()).await
 }
 
 fn update(ty: &str, id: i64, field: &str, value: Value) -> (&'static str, Value) {
