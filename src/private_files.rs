@@ -11,6 +11,8 @@ use std::path::Path;
 /// Names, or their beginnings, of the files that are tightened in the data directory.
 /// Others may share it, so the rest is left as it is.
 const OWN_FILES: &[&str] = &["state.sqlite", "store.sqlite", "audit.ndjson", "control.json", "leader.lock"];
+/// Directories in the data directory that are ours with everything in them.
+const OWN_DIRECTORIES: &[&str] = &["locks"];
 
 /// Makes a directory that only its owner enters, and tightens it and the files of ours
 /// that are there.
@@ -22,10 +24,19 @@ const OWN_FILES: &[&str] = &["state.sqlite", "store.sqlite", "audit.ndjson", "co
 pub fn create_directory(path: &Path) -> io::Result<()> {
     fs::create_dir_all(path)?;
     tighten(path, 0o700);
-    for entry in fs::read_dir(path)?.flatten() {
-        let name = entry.file_name();
-        let is_own = name.to_str().is_some_and(|name| OWN_FILES.iter().any(|own| name.starts_with(own)));
-        if is_own && entry.file_type().is_ok_and(|kind| kind.is_file()) {
+    tighten_files(path, |name| OWN_FILES.iter().any(|own| name.starts_with(own)))?;
+    for own in OWN_DIRECTORIES.iter().map(|name| path.join(name)).filter(|own| own.is_dir()) {
+        tighten(&own, 0o700);
+        tighten_files(&own, |_| true)?;
+    }
+    Ok(())
+}
+
+/// Tightens the files of a directory that are ours.
+fn tighten_files(directory: &Path, is_own: impl Fn(&str) -> bool) -> io::Result<()> {
+    for entry in fs::read_dir(directory)?.flatten() {
+        let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
+        if is_file && entry.file_name().to_str().is_some_and(&is_own) {
             tighten(&entry.path(), 0o600);
         }
     }

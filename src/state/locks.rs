@@ -10,6 +10,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::{Result, State, StateError, on_blocking_thread};
+use crate::private_files;
 
 /// A lock that is held until this is dropped or the process ends.
 #[derive(Debug)]
@@ -69,9 +70,9 @@ impl State {
 fn take(path: &Path, remove: Option<PathBuf>) -> Result<Option<ProcessLock>> {
     let failed = |source| StateError::Directory { path: path.to_owned(), source };
     if let Some(directory) = path.parent() {
-        std::fs::create_dir_all(directory).map_err(failed)?;
+        private_files::create_directory(directory).map_err(failed)?;
     }
-    let file = File::options().create(true).read(true).write(true).truncate(false).open(path).map_err(failed)?;
+    let file = private_files::open(path, File::options().read(true).write(true)).map_err(failed)?;
     match file.try_lock() {
         Ok(()) => Ok(Some(ProcessLock { _file: file, remove })),
         Err(TryLockError::WouldBlock) => Ok(None),

@@ -18,6 +18,7 @@ mod cli_start;
 mod cli_test;
 mod cli_runs;
 mod crash;
+mod data_files;
 mod documented_commands;
 mod elastic_agreement;
 mod elastic_cluster;
