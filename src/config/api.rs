@@ -178,6 +178,8 @@ pub(super) fn resolve(
         max_uploads: file.max_uploads.unwrap_or(usual.max_uploads),
         max_slot_wait: usual.max_slot_wait,
         max_reading_wait: usual.max_reading_wait,
+        max_answer_silence: usual.max_answer_silence,
+        max_answer_bytes: usual.max_answer_bytes,
         max_memory_bytes: file.max_memory_mib.map_or(usual.max_memory_bytes, |mib| mib << 20),
         connections: ConnectionBounds {
             max_connections: file.max_connections.unwrap_or(usual.connections.max_connections),

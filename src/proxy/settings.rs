@@ -38,6 +38,10 @@ pub struct Settings {
     pub max_slot_wait: Duration,
     /// How long a long request waits until fewer long ones are being read. Not in the file.
     pub max_reading_wait: Duration,
+    /// The longest silence of the site in the middle of an answer. Not in the file.
+    pub max_answer_silence: Duration,
+    /// The longest answer of the site that is held in memory whole, in bytes. Not in the file.
+    pub max_answer_bytes: usize,
     /// The memory that requests and answers of the site take together, in bytes.
     pub max_memory_bytes: usize,
     /// What is granted to connections of callers.
@@ -72,6 +76,8 @@ impl Default for Settings {
             max_uploads: 64,
             max_slot_wait: Duration::from_secs(30),
             max_reading_wait: Duration::from_secs(10),
+            max_answer_silence: Duration::from_secs(600),
+            max_answer_bytes: 256 << 20,
             max_memory_bytes: 512 << 20,
             connections: ConnectionBounds::default(),
             max_request_bytes: 32 << 20,

@@ -25,16 +25,12 @@ use crate::shotgun;
 use crate::shotgun::SiteHealth;
 use crate::sync::{Replica, SiteClock};
 
-/// The longest answer that is held in memory whole.
-const MAX_ANSWER_BYTES: usize = 256 << 20;
 /// Without an older answer a silent site is waited for this many times as long.
 const WITHOUT_OLDER_ANSWER: u32 = 15;
 /// Asks nothing but whether the site answers.
 const PROBE: &str = r#"{"method_name": "info", "params": []}"#;
 /// A probe waits at least this long, however short the patience of readers is.
 const MIN_PROBE_TIMEOUT: Duration = Duration::from_secs(2);
-/// The longest silence in the middle of an answer.
-const SILENCE: Duration = Duration::from_secs(600);
 
 /// A request on its way to the site.
 #[derive(Clone, Debug)]
@@ -116,7 +112,7 @@ impl Upstream {
         replica: &Replica,
     ) -> Result<Self, shotgun::Error> {
         // Bytes go through as they are: nothing is unpacked, no redirect is followed.
-        let http = shotgun::http_client(site, |builder| builder.no_gzip().read_timeout(SILENCE))?;
+        let http = shotgun::http_client(site, |builder| builder.no_gzip().read_timeout(settings.max_answer_silence))?;
         Ok(Self(Arc::new(Inner {
             http,
             site: shotgun::address(site)?,
@@ -307,8 +303,9 @@ impl Upstream {
         let mut reservation = self.0.memory.reserve(0).map_err(out_of_memory)?;
         let mut body = BytesMut::new();
         while let Some(chunk) = response.chunk().await.map_err(|error| self.failed(&Failure::Http(error)))? {
-            if body.len() + chunk.len() > MAX_ANSWER_BYTES {
-                return Err(Unreachable::unknown(format!("its answer is longer than {} MiB", MAX_ANSWER_BYTES >> 20)));
+            if body.len() + chunk.len() > self.0.settings.max_answer_bytes {
+                let most = self.0.settings.max_answer_bytes >> 20;
+                return Err(Unreachable::unknown(format!("its answer is longer than {most} MiB")));
             }
             let before = body.capacity();
             body.extend_from_slice(&chunk);

@@ -15,7 +15,7 @@ use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::State;
 use axum::http::{HeaderValue, Method, Request as HttpRequest, Response, StatusCode, header};
 use axum::serve::ListenerExt;
-use futures::stream;
+use futures::stream::{self, Stream, StreamExt};
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -154,6 +154,13 @@ async fn troubled(site: &Arc<Site>, request: Result<Request, Fault>, trouble: Tr
             broken_off(whole[..whole.len() / 2].to_vec(), whole.len())
         }
         Trouble::DroppedBefore => broken_off(Vec::new(), 100),
+        Trouble::Stalled => {
+            let whole = answer(site, request).await;
+            partial(
+                stream::iter([Ok(Bytes::from(whole[..whole.len() / 2].to_vec()))]).chain(stream::pending()),
+                whole.len(),
+            )
+        }
         Trouble::Slow(latency) => {
             tokio::time::sleep(site.troubles.draw(latency)).await;
             json(answer(site, request).await)
@@ -183,10 +190,14 @@ fn replaced(body: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
 
 /// A connection that is closed before the whole of an answer was sent.
 fn broken_off(sent: Vec<u8>, whole: usize) -> Response<Body> {
-    let parts = [Ok(Bytes::from(sent)), Err(io::Error::from(io::ErrorKind::ConnectionReset))];
+    partial(stream::iter([Ok(Bytes::from(sent)), Err(io::Error::from(io::ErrorKind::ConnectionReset))]), whole)
+}
+
+/// An answer of which not all parts come.
+fn partial(parts: impl Stream<Item = io::Result<Bytes>> + Send + 'static, whole: usize) -> Response<Body> {
     let mut response = json(Vec::new());
     response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(whole));
-    *response.body_mut() = Body::from_stream(stream::iter(parts));
+    *response.body_mut() = Body::from_stream(parts);
     response
 }
 

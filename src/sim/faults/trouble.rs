@@ -36,6 +36,8 @@ pub enum Trouble {
     Dropped,
     /// The connection is closed and nothing was carried out.
     DroppedBefore,
+    /// The request is carried out, and half of the answer is sent; the rest never comes.
+    Stalled,
     /// The right answer, late.
     Slow(Latency),
     /// A fault of this code with these words.
