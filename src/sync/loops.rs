@@ -114,10 +114,7 @@ impl Follower {
     /// Returns how long to wait after so many failures: at least as long as the site
     /// asked for.
     fn backoff(&self, error: &SyncError, failures: u32) -> Duration {
-        let doubled = Duration::from_secs(1).saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1)));
-        let bound = doubled.min(self.replica.settings().backoff_max);
-        let pause = bound.div_f64(2.0) + bound.div_f64(2.0).mul_f64(rand::rng().random::<f64>());
-        pause.max(error.retry_after().unwrap_or_default())
+        backoff(self.replica.settings().backoff_max, error.retry_after(), failures)
     }
 
     async fn poll_loop(&self, stop: &CancellationToken) {
@@ -291,6 +288,15 @@ impl Follower {
     }
 }
 
+/// Returns a pause that doubles with each failure up to `longest`; what the site asked for
+/// has no such bound.
+fn backoff(longest: Duration, asked: Option<Duration>, failures: u32) -> Duration {
+    let doubled = Duration::from_secs(1).saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1)));
+    let bound = doubled.min(longest);
+    let pause = bound.div_f64(2.0) + bound.div_f64(2.0).mul_f64(rand::rng().random::<f64>());
+    pause.max(asked.unwrap_or_default())
+}
+
 /// Sleeps until the time is over, the loop is woken, or everything ends.
 async fn wait(stop: &CancellationToken, pause: Duration, woken: impl Future<Output = ()>) {
     beat(pause.saturating_add(PAUSE_SLACK)).await;
@@ -310,4 +316,20 @@ fn warn(what: &'static str, error: &SyncError, failures: u32) {
 
 fn jittered(pause: Duration) -> Duration {
     pause.mul_f64(0.9 + 0.2 * rand::rng().random::<f64>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pause_grows_up_to_its_bound_and_is_never_shorter_than_the_site_asked_for() {
+        let (longest, hour) = (Duration::from_secs(60), Duration::from_secs(3600));
+        for failures in [1, 2, 5, 7, 100] {
+            let bound = Duration::from_secs(1 << (failures - 1).min(6)).min(longest);
+            let pause = backoff(longest, None, failures);
+            assert!((bound / 2..=bound).contains(&pause), "{failures}: {pause:?}");
+            assert_eq!(backoff(longest, Some(hour), failures), hour);
+        }
+    }
 }
