@@ -116,6 +116,9 @@ async fn an_acceptance_ends_and_one_caller_renews_it_before() {
     assert!(callers.check(&caller, None).is_ok() && !callers.claim_renewal(&caller));
     let callers = callers_in(directory.path(), &short).await;
     callers.learn(&caller, "read", &asked(ago(7))).await;
+    // Answers that prove nothing do not put the renewal off.
+    callers.learn(&caller, "info", &answer(ROWS)).await;
+    callers.learn(&caller, "read", &answer(r#"{"exception":true,"error_code":104,"message":"a fault"}"#)).await;
     // No assertion on `check`: on a slow machine the last second may be over.
     let claims = (0..5).filter(|_| callers.claim_renewal(&caller)).count();
     assert_eq!(claims, 1);

@@ -213,3 +213,38 @@ impl CredentialCache {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::http::{HeaderMap, StatusCode};
+
+    use super::*;
+
+    fn digest(number: usize) -> Digest {
+        let mut digest = Digest::default();
+        digest[..8].copy_from_slice(&number.to_le_bytes());
+        digest
+    }
+
+    #[test]
+    fn what_is_remembered_of_credentials_is_bounded() {
+        let cache = CredentialCache::new(Duration::from_secs(300), None, Vec::new());
+        let answer = BufferedResponse {
+            status: StatusCode::OK,
+            headers: HeaderMap::new(),
+            body: Default::default(),
+            asked_at: Instant::now(),
+        };
+        let answer = Arc::new(answer);
+        for number in 0..3 * MAX_REFUSED {
+            cache.note(&digest(number), Proof::Refused, &answer);
+            cache.note_unanswered(&digest(number));
+        }
+        let lengths = |inner: &Inner| (inner.accepted.len(), inner.refused.len(), inner.unanswered.len());
+        assert_eq!(lengths(&cache.lock()), (0, MAX_REFUSED, MAX_REFUSED), "refused ones take no place of good ones");
+        for number in 0..2 * MAX_ACCEPTED {
+            cache.note(&digest(3 * MAX_REFUSED + number), Proof::Accepted, &answer);
+        }
+        assert_eq!(cache.lock().accepted.len(), MAX_ACCEPTED);
+    }
+}

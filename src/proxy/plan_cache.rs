@@ -102,3 +102,28 @@ impl PlanCache {
         self.0.insert(digest, Arc::new(plan));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::decide::{self, Scope};
+    use super::super::tests::{asked, catalogue, find};
+    use super::*;
+
+    #[test]
+    fn plans_take_no_more_memory_than_they_may() {
+        let (known, plans) = (catalogue(), PlanCache::default());
+        let caller = Caller { digest: [0; 32], name: "s".into(), scope: Scope::Full, owner: None, is_session: false };
+        let long = asked("read", find("Shot", json!([["code", "is", "x".repeat(MAX_REQUEST_BYTES - 500)]]), json!([])));
+        let planned = decide::plan(&long, &Scope::Full, &known).expect("a plan");
+        let caller = Arc::new(caller);
+        for number in 0..2_000_u64 {
+            let mut digest = Digest::default();
+            digest[..8].copy_from_slice(&number.to_le_bytes());
+            plans.insert(digest, &long, &caller, &planned, &known);
+            assert!(plans.0.weight() <= MAX_CACHED_PLAN_BYTES, "{}", plans.0.weight());
+        }
+        assert!(plans.0.len() > 100 && plans.0.len() < 2_000, "{}", plans.0.len());
+    }
+}

@@ -156,3 +156,26 @@ fn info_text(answer: &BufferedResponse) -> Option<String> {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::http::StatusCode;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn schema_answers_take_no_more_memory_than_they_may() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let cache = SchemaCache::new(State::open(directory.path()).await.expect("a state")).await;
+        let body = format!(r#"{{"results":{{"Shot":{{"name":"{}"}}}}}}"#, "x".repeat(1 << 20));
+        let (body, headers, status) = (Bytes::from(body), HeaderMap::new(), StatusCode::OK);
+        let answer = Arc::new(BufferedResponse { status, headers, body, asked_at: Instant::now() });
+        let schema = Arc::new(Schema::default());
+        for number in 0..100 {
+            let question = number.to_string();
+            cache.insert(question.clone(), "schema_read", Arc::clone(&answer), Arc::clone(&schema));
+            assert!(cache.schemas.weight() <= MAX_SCHEMA_BYTES, "{}", cache.schemas.weight());
+        }
+        assert!(cache.schemas.len() > 10);
+    }
+}

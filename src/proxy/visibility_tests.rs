@@ -291,3 +291,68 @@ async fn answers_depend_only_on_what_the_caller_may_see() {
     }
     assert!(served > 100 && passed > 100 && would_differ > 100, "{served} {passed} {would_differ}");
 }
+
+/// Decides on a read of one field of Shots by a caller with these fields of types.
+fn reason_of(known: &Catalogue, field: &str, fields: &[(&str, &[&str])]) -> Option<Reason> {
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    let fields = fields.iter().map(|(ty, fields)| (EntityType::new(ty), names(fields))).collect();
+    let scope = Scope::Limited(Limits { fields, ..Limits::default() });
+    let asked = super::tests::asked("read", find("Shot", json!([]), json!([field])));
+    match decide(&asked, &scope, known) {
+        Decision::Serve(_) => None,
+        Decision::Pass(pass) => Some(pass.reason),
+    }
+}
+
+#[test]
+fn a_name_that_the_site_makes_of_several_fields_needs_all_of_them() {
+    let mut known = catalogue();
+    let schema = Arc::make_mut(&mut known.schema);
+    let shot = schema.types.get_mut(&EntityType::new("Shot")).expect("a type");
+    shot.fields.get_mut("created_by").expect("a field").valid_types = vec!["ApiUser".into()];
+    for (fields, expected) in [
+        (&["firstname"][..], Some(Reason::Scope)),
+        (&["cached_display_name"], Some(Reason::Scope)),
+        (&["firstname", "cached_display_name"], None),
+    ] {
+        assert_eq!(reason_of(&known, "created_by", &[("ApiUser", fields)]), expected, "{fields:?}");
+    }
+}
+
+#[test]
+fn a_link_that_may_lead_to_anything_needs_the_names_of_every_type() {
+    let mut known = catalogue();
+    let schema = Arc::make_mut(&mut known.schema);
+    let shot = schema.types.get_mut(&EntityType::new("Shot")).expect("a type");
+    shot.fields.get_mut("sg_sequence").expect("a field").valid_types = Vec::new();
+    assert_eq!(reason_of(&known, "sg_sequence", &[]), None);
+    assert_eq!(reason_of(&known, "sg_sequence", &[("Asset", &["id"])]), Some(Reason::Scope));
+}
+
+#[test]
+fn a_caller_without_a_scope_has_one_answer_whatever_it_asks() {
+    let unmapped = Scope::Nothing(Pass::new(Reason::UnknownCaller, "not in `api.callers`"));
+    let auth = json!({"script_name": "s", "script_key": "k"});
+    let filters = json!([["nothing", "is", "x"]]);
+    let arguments = [
+        find("Shot", json!([]), json!(["code"])),
+        find("HumanUser", json!([]), json!([])),
+        find("Nothing", json!([]), json!([])),
+        find("Shot", filters, json!(["secret"])),
+        json!({"unknown": 1}),
+        json!([]),
+    ];
+    for argument in arguments {
+        for method in ["read", "summarize", "schema_read", "schema_entity_read", "schema_field_read"] {
+            for more in [json!([auth, argument]), json!([auth, argument, {}])] {
+                let body = json!({"method_name": method, "params": more}).to_string();
+                for asked in [Asked::parse(body.as_bytes()), Asked::parse_if(body.as_bytes(), |_, _| false)] {
+                    let Decision::Pass(pass) = decide(&asked.expect("a request"), &unmapped, &catalogue()) else {
+                        panic!("{body} is served");
+                    };
+                    assert_eq!(pass.reason, Reason::UnknownCaller, "{body}");
+                }
+            }
+        }
+    }
+}

@@ -11,7 +11,7 @@ use sgcache::proxy::{ConnectionBounds, Settings};
 use sgcache::sim::Trouble;
 
 use crate::hostile::{CONFIGS, Raw, body, filled, head};
-use crate::proxy_rig::{Rig, find, written};
+use crate::proxy_rig::{Rig, call_with_status, find, written};
 
 /// How often something was refused for this reason.
 fn refusals(rig: &Rig, reason: &str) -> f64 {
@@ -89,6 +89,86 @@ async fn a_request_for_which_there_is_no_memory_is_refused() {
     let rig = rig(Settings { max_memory_bytes: 1 << 20, ..Settings::default() }).await;
     let long = format!("{}{}", head(3 << 20), " ".repeat(3 << 20));
     check(&rig, long.as_bytes(), 503, "memory", "`api.max_memory_mib`").await;
+}
+
+/// The head of a body without a length, and some of its chunks; the last one is missing.
+fn chunked(chunk: usize, chunks: usize) -> String {
+    let head = "POST /api3/json HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n";
+    head.to_owned() + &format!("{chunk:x}\r\n{}\r\n", " ".repeat(chunk)).repeat(chunks)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_of_small_chunks_without_an_end_is_counted_and_bounded() {
+    let rig = rig(Settings { max_memory_bytes: 1 << 20, ..Settings::default() }).await;
+    check(&rig, chunked(500, 4000).as_bytes(), 503, "memory", "`api.max_memory_mib`").await;
+    let rig = self::rig(Settings { max_request_bytes: 64 << 10, ..Settings::default() }).await;
+    check(&rig, chunked(500, 200).as_bytes(), 413, "too_large", "`api.max_request_mib`").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_becomes_more_than_there_is_memory_is_refused_before_it_is_built() {
+    let rig = rig(Settings { max_memory_bytes: 16 << 20, ..Settings::default() }).await;
+    let bomb = format!("[{}0]", "{\"\":0},".repeat(50_000));
+    let body = json!({"method_name": "create"}).to_string().replace('}', &format!(r#","params":[{{}},{bomb}]}}"#));
+    check(&rig, format!("{}{body}", head(body.len())).as_bytes(), 503, "memory", "`api.max_memory_mib`").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_of_the_site_for_which_there_is_no_memory_is_refused() {
+    let rig = rig(Settings { max_memory_bytes: 1 << 20, ..Settings::default() }).await;
+    let long = Trouble::Answer { status: 200, body: " ".repeat(3 << 20) };
+    rig.site().troubles.next_of("read Task", 1, long);
+    let auth = json!({"script_name": "sgcache", "script_key": "sgcache-sim"});
+    let body = json!({"method_name": "read", "params": [auth, find("Task", json!([]), &["id"])]});
+    let client = reqwest::Client::new();
+    let answer = client.post(format!("{}/api3/json", rig.url)).json(&body).send().await.expect("an answer");
+    assert_eq!((answer.status().as_u16(), &answer.headers()["retry-after"]), (503, &"1".parse().expect("a value")));
+    let words = answer.text().await.expect("words");
+    assert!(words.contains("no room for the answer of the site"), "{words}");
+    until_counted(&rig, "memory").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_of_the_site_that_is_too_long_or_stalls_is_given_up_and_its_memory_is_free() {
+    let silence = Duration::from_millis(200);
+    let settings = Settings { max_answer_silence: silence, max_answer_bytes: 1 << 20, ..Settings::default() };
+    let rig = rig(settings).await;
+    let long = Trouble::Answer { status: 200, body: " ".repeat(2 << 20) };
+    for (trouble, words) in [(long, "its answer is longer than 1 MiB"), (Trouble::Stalled, "timed out")] {
+        rig.site().troubles.next_of("read Task", 1, trouble);
+        let auth = json!({"script_name": "sgcache", "script_key": "sgcache-sim"});
+        let asked = find("Task", json!([]), &["id"]);
+        let (status, _, answer) = call_with_status(&rig.url, auth, "read", asked).await;
+        let said = answer.as_str().unwrap_or_default();
+        assert!(status == 503 && said.contains(words), "{status} {answer}");
+    }
+    assert_eq!(rig.find("Task", json!([]), &["id"]).await.0, "uncached_type");
+}
+
+/// Of a long read by an unknown caller only the envelope is read: not even its type
+/// gets into the access log.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_read_by_an_unknown_caller_is_not_parsed() {
+    let rig = rig(Settings::default()).await;
+    let lines = |caller: &str| {
+        let text = std::fs::read_to_string(rig.directory.path().join("audit.ndjson")).expect("an access log");
+        let mut lines = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        lines.rfind(|line| line["caller"] == format!("script {caller}"))
+    };
+    let client = reqwest::Client::new();
+    let long = find("Shot", json!([["code", "is", "x".repeat(100 << 10)]]), &["code"]);
+    for (caller, expected) in [("unmapped", json!(null)), ("sgcache", json!("Shot"))] {
+        let auth = json!({"script_name": caller, "script_key": "sgcache-sim"});
+        let body = json!({"method_name": "read", "params": [auth, long]});
+        client.post(format!("{}/api3/json", rig.url)).json(&body).send().await.expect("an answer");
+        let line = loop {
+            match lines(caller) {
+                Some(line) => break line,
+                None => tokio::task::yield_now().await,
+            }
+        };
+        assert_eq!((&line["method"], &line["entity_type"]), (&json!("read"), &expected), "{line}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

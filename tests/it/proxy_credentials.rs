@@ -15,14 +15,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::proxy_rig::{Rig, call_with_status, find, said, written};
 
-const CONFIGS: &[(&str, &str)] = &[
+pub const CONFIGS: &[(&str, &str)] = &[
     ("Project", r#"{"fields": {"name": {}, "archived": {}}}"#),
     ("Shot", r#"{"fields": {"code": {}, "project": {}}}"#),
 ];
 /// What no answer to a wrong credential may hold: the name of a row.
-const ROW: &str = "secret_shot";
+pub const ROW: &str = "secret_shot";
 
-fn site() -> Arc<Site> {
+pub fn site() -> Arc<Site> {
     let site = Site::empty();
     site.create("Project", json!({"name": "Demo"})).expect("a project");
     let fields = json!({"code": ROW, "project": {"type": "Project", "id": 1}});
@@ -33,20 +33,20 @@ fn site() -> Arc<Site> {
     site
 }
 
-fn settings() -> Settings {
+pub fn settings() -> Settings {
     let rule = |name| CallerRule { name, limits: Limits::default() };
     let callers = vec![rule(CallerName::Script("farm".into())), rule(CallerName::Login("td".into()))];
     Settings { callers, upstream_retry_timeout: Duration::ZERO, ..Settings::default() }
 }
 
-fn shots() -> Value {
+pub fn shots() -> Value {
     find("Shot", json!([]), &["code"])
 }
 
 /// The kinds of credentials; a wrong one of each, and of four a right one.
-const KINDS: &[&str] = &["script", "login", "session_token", "sudo_as_login", "sso", "two_factor"];
+pub const KINDS: &[&str] = &["script", "login", "session_token", "sudo_as_login", "sso", "two_factor"];
 
-fn wrong(kind: &str, secret: &str) -> Value {
+pub fn wrong(kind: &str, secret: &str) -> Value {
     match kind {
         "script" => json!({"script_name": "farm", "script_key": secret}),
         "login" | "sso" => json!({"user_login": "td", "user_password": secret}),
@@ -56,7 +56,7 @@ fn wrong(kind: &str, secret: &str) -> Value {
     }
 }
 
-async fn right(rig: &Rig, kind: &str) -> Option<Value> {
+pub async fn right(rig: &Rig, kind: &str) -> Option<Value> {
     match kind {
         "script" => Some(json!({"script_name": "farm", "script_key": "farm-key"})),
         "login" => Some(json!({"user_login": "td", "user_password": "td-word"})),
@@ -121,7 +121,7 @@ fn answers(proves: bool, thorough: bool) -> Vec<Option<Trouble>> {
 }
 
 /// Makes the next request with a secret meet a trouble, or all of them.
-fn order(rig: &Rig, secret: &str, trouble: Trouble, times: Option<u64>) {
+pub fn order(rig: &Rig, secret: &str, trouble: Trouble, times: Option<u64>) {
     let rule = Rule { credential: Some(secret.to_owned()), times, ..Rule::always(trouble) };
     rig.site().troubles.order(rule, Timestamp(0));
 }
@@ -161,7 +161,7 @@ async fn send(http: &reqwest::Client, rig: &Rig, what: &str, auth: &Value) {
     }
 }
 
-async fn read(http: &reqwest::Client, rig: &Rig, auth: &Value) -> (String, String) {
+pub async fn read(http: &reqwest::Client, rig: &Rig, auth: &Value) -> (String, String) {
     let body = json!({"method_name": "read", "params": [auth, shots()]});
     let sent = http.post(format!("{}/api3/json", rig.url)).json(&body).send().await.expect("an answer");
     (said(sent.headers()), sent.text().await.expect("a body"))
@@ -263,7 +263,7 @@ async fn is_refused(http: &reqwest::Client, rig: &Rig, auth: &Value) -> bool {
 }
 
 /// Replaces the key of the script `farm` on the site, as revoking it does.
-fn revoke(rig: &Rig) {
+pub fn revoke(rig: &Rig) {
     let found = rig.site().read("ApiUser", &json!([["firstname", "is", "farm"]]), &["firstname"]).expect("a script");
     let id = found[0]["id"].as_i64().expect("an id");
     rig.site().update_silently("ApiUser", id, json!({"salted_password": "another-key"})).expect("a new key");

@@ -96,11 +96,9 @@ async fn info_and_any_prefix_are_answered_as_by_the_site() {
     assert_eq!(through, ask(format!("{}/api3/json", rig.site_url)).await.1);
 }
 
-/// A row comes and goes while its type is read: a page and its count are of one
-/// moment all the same.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_page_and_its_count_are_of_one_moment() {
-    let rig = rig(Settings::default()).await;
+/// A row comes and goes while its type is read: what an answer says of it in several
+/// places is of one moment all the same.
+async fn while_a_row_comes_and_goes(rig: &Rig, look: impl AsyncFn()) {
     let (replica, stop) = (rig.replica.clone(), Arc::new(AtomicBool::new(false)));
     let stopped = Arc::clone(&stop);
     let writer = tokio::spawn(async move {
@@ -117,20 +115,48 @@ async fn a_page_and_its_count_are_of_one_moment() {
             replica.store().put(&[gone]).await.expect("a write");
         }
     });
+    look().await;
+    stop.store(true, Ordering::Relaxed);
+    writer.await.expect("a writer");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_and_its_count_are_of_one_moment() {
+    let rig = rig(Settings::default()).await;
     let mut asked = find("Shot", json!([]), &["code"]);
     asked["return_paging_info"] = true.into();
     asked["return_paging_info_without_counts"] = false.into();
-    let mut hits = 0;
-    for _ in 0..400 {
-        let (headers, answer) = rig.call("read", asked.clone()).await;
-        hits += usize::from(said(&headers) == "hit");
-        let results = &answer["results"];
-        let rows = results["entities"].as_array().expect("rows").len();
-        assert_eq!(results["paging_info"]["entity_count"], rows, "{}", said(&headers));
-    }
-    stop.store(true, Ordering::Relaxed);
-    writer.await.expect("a writer");
-    assert!(hits > 0);
+    while_a_row_comes_and_goes(&rig, async || {
+        let mut hits = 0;
+        for _ in 0..400 {
+            let (headers, answer) = rig.call("read", asked.clone()).await;
+            hits += usize::from(said(&headers) == "hit");
+            let results = &answer["results"];
+            let rows = results["entities"].as_array().expect("rows").len();
+            assert_eq!(results["paging_info"]["entity_count"], rows, "{}", said(&headers));
+        }
+        assert!(hits > 0);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_values_of_a_summary_are_of_one_moment() {
+    let rig = rig(Settings::default()).await;
+    let filters = json!({"logical_operator": "and", "conditions": []});
+    let summaries = json!([{"field": "id", "type": "count"}, {"field": "code", "type": "record_count"}]);
+    let asked = json!({"type": "Shot", "filters": filters, "summaries": summaries});
+    while_a_row_comes_and_goes(&rig, async || {
+        let mut hits = 0;
+        for _ in 0..400 {
+            let (headers, answer) = rig.call("summarize", asked.clone()).await;
+            hits += usize::from(said(&headers) == "hit");
+            let values = &answer["results"]["summaries"];
+            assert!(values["id"].is_number() && values["id"] == values["code"], "{}: {values}", said(&headers));
+        }
+        assert!(hits > 0);
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -224,8 +250,16 @@ async fn a_site_that_is_busy_for_a_moment_is_waited_out() {
     assert_eq!(rig.find("Task", json!([]), &["id"]).await.0, "uncached_type");
     rig.site().troubles.next_of("read Task", 1, Trouble::Status(500));
     let auth = json!({"script_name": "sgcache", "script_key": "sgcache-sim"});
-    let (status, ..) = call_with_status(&rig.url, auth, "read", find("Task", json!([]), &["id"])).await;
+    let (status, ..) = call_with_status(&rig.url, auth.clone(), "read", find("Task", json!([]), &["id"])).await;
     assert_eq!(status, 500);
+    // Who is to wait for longer than anyone here waits is told so, and the site is not
+    // asked again before.
+    let busy = Trouble::Busy { status: 429, retry_after: Duration::from_secs(3600) };
+    rig.site().troubles.next_of("read Task", 1, busy);
+    rig.site().requests.reset();
+    let (status, headers, _) = call_with_status(&rig.url, auth, "read", find("Task", json!([]), &["id"])).await;
+    assert_eq!((status, headers["retry-after"].to_str().ok()), (429, Some("3600")));
+    assert_eq!(rig.site().requests.of("read Task"), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
