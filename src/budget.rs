@@ -20,7 +20,7 @@ pub enum Priority {
     Background,
     /// Following the event log, and repairs.
     Follow,
-    /// Somebody waits for the answer.
+    /// A caller waits for the answer.
     Interactive,
 }
 
@@ -109,13 +109,13 @@ impl Budget {
         }
         // Made before the wait: when this future is dropped after its turn came,
         // dropping the guard gives the place back.
-        let mut ticket = Ticket { budget: self.clone(), priority, gone: Some(gone) };
+        let mut queued = QueuedTurn { budget: self.clone(), priority, gone: Some(gone) };
         self.serve();
-        if let Some(gone) = &mut ticket.gone {
+        if let Some(gone) = &mut queued.gone {
             // The sender lives in the queue until it fires; the queue lives in us.
             let _ = gone.await;
         }
-        ticket.gone = None;
+        queued.gone = None;
         Permit { budget: self.clone(), priority, waited: asked.elapsed() }
     }
 
@@ -209,13 +209,13 @@ impl Drop for Permit {
 }
 
 /// A place in the queue; gives back a turn that came but was not taken.
-struct Ticket {
+struct QueuedTurn {
     budget: Budget,
     priority: Priority,
     gone: Option<oneshot::Receiver<()>>,
 }
 
-impl Drop for Ticket {
+impl Drop for QueuedTurn {
     fn drop(&mut self) {
         let Some(mut gone) = self.gone.take() else { return };
         gone.close();
@@ -262,7 +262,7 @@ mod tests {
         let mut waiting = Box::pin(budget.acquire(Priority::Follow));
         assert!((&mut waiting).now_or_never().is_none());
         drop(held);
-        // Its turn has come, but nobody polls it any more.
+        // Its turn has come, but it is not polled any more.
         drop(waiting);
         assert_eq!(budget.in_flight(), 0);
     }

@@ -9,7 +9,7 @@ use rand::Rng;
 use reqwest::header::{DATE, HeaderMap, HeaderName, RETRY_AFTER};
 
 /// The longest pause of a server that is waited for inside of one request. After a
-/// longer one whoever repeats the whole work comes back, no earlier than asked.
+/// longer one the next attempt at the whole work comes, no earlier than asked.
 pub const LONGEST_ASKED: Duration = Duration::from_secs(600);
 
 /// Reads `Retry-After`, in seconds or as a date; `None` when there is none that can be

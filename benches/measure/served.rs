@@ -46,7 +46,7 @@ impl Served {
             schema: parts.schema.clone(),
             site: &shotgun::Settings::new(site.url.as_str(), Auth::script("sgcache", "sgcache-sim")),
             settings: settings.clone(),
-            leader: Leader::Here(Arc::new(move || follower.poke())),
+            leader: Leader::Here(Arc::new(move || follower.wake())),
             access_log: Some(&room.path),
             ledger: Default::default(),
             differences: None,

@@ -23,7 +23,7 @@ impl Auth {
     ///
     /// # Errors
     ///
-    /// Words about a value that is no object.
+    /// The message about a value that is not an object.
     pub fn from_wire(value: &Value) -> Result<Self, String> {
         let object = value.as_object().ok_or("the first parameter must hold the credentials")?;
         Ok(Self(object.clone()))

@@ -135,7 +135,7 @@ impl BatchItem {
     ///
     /// # Errors
     ///
-    /// A [`Fault`] for an argument that is no list, or a malformed request in it.
+    /// A [`Fault`] for an argument that is not a list, or a malformed request in it.
     pub fn list(argument: &Value) -> Result<Vec<Self>, Fault> {
         let items = argument.as_array().ok_or_else(|| Fault::malformed("batch", "expects an array of requests"))?;
         items.iter().map(Self::from_wire).collect()

@@ -39,7 +39,7 @@ impl Bars {
         Self { terminal: std::io::stderr().is_terminal(), multi, live, shown: BTreeMap::new() }
     }
 
-    /// Tells whether somebody watches.
+    /// Returns whether the bars are visible.
     pub fn on_terminal(&self) -> bool {
         self.terminal
     }
@@ -106,7 +106,7 @@ impl Bars {
     }
 }
 
-/// Shows the imports that the state knows of, until it is told to stop.
+/// Shows the imports that the state knows of, until it is cancelled.
 pub async fn watch_imports(state: State, stop: CancellationToken) {
     let mut bars = Bars::new(false);
     let mut every = tokio::time::interval(LOOK_EVERY);

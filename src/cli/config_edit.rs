@@ -2,7 +2,7 @@
 //! else in the file stay as they are.
 //!
 //! Line by line, for the two forms that people write: `key: [a, b]` on one line, and one
-//! `- item` per line. Whoever edits checks that the result can be loaded.
+//! `- item` per line. The caller checks that the result can be loaded.
 
 /// Sets a list of words, in place of the one that is there.
 pub fn set_api_list(text: &str, key: &str, items: &[&str]) -> String {

@@ -160,7 +160,7 @@ pub async fn open_store(
     Ok(Arc::new(TimedStore::new(store, metrics.clone())))
 }
 
-/// Opens the embedded store. A file that SQLite cannot open is put aside: everything
+/// Opens the embedded store. A file that SQLite cannot open is moved away: everything
 /// in it is on the site, and the daemon reads it again.
 fn open_embedded(settings: EmbeddedSettings) -> Result<EmbeddedStore, Failure> {
     match EmbeddedStore::open(settings.clone()) {

@@ -63,7 +63,7 @@ pub struct Daemon {
 
 impl Daemon {
     /// Takes the lead over the data directory and starts everything. `names` are
-    /// the pipelines to run, none is every enabled one; `overrides` are parameters
+    /// the pipelines to run, an empty list means every enabled one; `overrides` are parameters
     /// for those that declare them.
     ///
     /// # Errors
@@ -288,13 +288,13 @@ async fn measure((engine, snapshots): (Arc<Engine>, Arc<Snapshots>), stop: Cance
 /// Starts the read proxy at the bound api listener.
 async fn open(listener: ApiListener, engine: &Arc<Engine>) -> Result<[JoinHandle<()>; 2], Failure> {
     let following = engine.following.clone();
-    let poke = move || {
+    let wake = move || {
         if let Some(follower) = following.follower() {
-            follower.poke();
+            follower.wake();
         }
     };
     let online = &engine.online;
-    let wake: Wake = Arc::new(poke);
+    let wake: Wake = Arc::new(wake);
     let leader = match &online.config.store {
         StoreSettings::Embedded { .. } => Leader::Here(wake),
         StoreSettings::Elasticsearch(settings) => Leader::Leased(wake, Arc::new(leadership::channel(settings)?)),
@@ -332,8 +332,8 @@ fn lead(engine: &Arc<Engine>) -> Result<Option<JoinHandle<()>>, Failure> {
     Ok(Some(engine.supervisor.spawn(Loop::ClusterPublisher, move || {
         sharing(&publisher, |it| async move {
             let (channel, engine) = &*it;
-            let poke = || engine.following.follower().iter().for_each(|follower| follower.poke());
-            channel.lead(&engine.replica, &instance(), poke, engine.shutdown.clone()).await;
+            let wake = || engine.following.follower().iter().for_each(|follower| follower.wake());
+            channel.lead(&engine.replica, &instance(), wake, engine.shutdown.clone()).await;
         })
     })))
 }

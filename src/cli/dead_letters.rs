@@ -11,7 +11,7 @@ use super::Failure;
 use super::context::load_config;
 use super::output::{self, Output};
 use crate::config::Config;
-use crate::state::{Dead, DeadKind, Kinds, MarkRequest, State};
+use crate::state::{Dead, DeadKind, DirtyReasons, NewDirtyKey, State};
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
@@ -150,7 +150,7 @@ async fn show(state: &State, args: &Show) -> Result<u8, Failure> {
 async fn retry(state: &State, args: &Chosen) -> Result<u8, Failure> {
     let letters = select(state, args).await?;
     let (events, rows): (Vec<_>, Vec<_>) = letters.into_iter().partition(|letter| letter.kind == DeadKind::Event);
-    let requests: Vec<_> = rows.iter().map(|row| MarkRequest::new(row.key.clone(), Kinds::REPAIR)).collect();
+    let requests: Vec<_> = rows.iter().map(|row| NewDirtyKey::new(row.key.clone(), DirtyReasons::REPAIR)).collect();
     // Due since the last attempt: the daemon need not wait for the time of the next one.
     if let Some(since) = rows.iter().map(|row| row.last_at).min() {
         state.mark(&requests, since).await?;

@@ -105,7 +105,7 @@ impl Engine {
         Self::with_progress(online, settings, None)
     }
 
-    /// Does the same; `progress` is told how far a rebuild is.
+    /// Does the same; `progress` receives the progress of a rebuild.
     ///
     /// # Errors
     ///

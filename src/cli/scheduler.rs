@@ -23,7 +23,7 @@ use crate::report::{self, RunReport, history};
 use crate::state::{State, StateError, Unreadable};
 use crate::supervisor::beat;
 
-/// How long runs may take to end once the daemon is told to stop.
+/// How long runs may take to end once the daemon stops.
 const PATIENCE: Duration = Duration::from_secs(25);
 /// How soon the next instant must come; there is one per second.
 const HEARTBEAT_BOUND: Duration = Duration::from_secs(30);

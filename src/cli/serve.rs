@@ -27,7 +27,7 @@ use crate::state;
 use crate::supervisor::{Loop, Supervisor};
 use crate::sync::{self, Replica};
 
-/// A leader that was not heard for so long makes this process unready.
+/// A leader status older than this makes this process unready.
 const STALL_AFTER: Duration = Duration::from_secs(60);
 
 pub async fn run(config: Option<&Path>) -> Result<u8, Failure> {

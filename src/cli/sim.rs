@@ -132,7 +132,7 @@ fn plan(path: &Path) -> Result<Plan, Failure> {
     read.map_err(|problems| Failure::config(problems.render(false)))
 }
 
-/// Writes the addresses of the site: whoever waits for the file finds it whole.
+/// Writes the addresses of the site: a reader never finds half of the file.
 fn tell_ready(path: &Path, sim: &SimHandle, args: &Args) -> Result<(), Failure> {
     let ready = serde_json::json!({
         "url": sim.url(), "admin": sim.admin_url(), "script": args.script, "key": args.key,

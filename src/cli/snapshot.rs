@@ -100,7 +100,7 @@ impl Snapshots {
             Event::Ended(report) => noted.ended(report),
             Event::Planned(plan) => noted.planned(plan),
             Event::Beat(now) => {
-                // What is not known is a hole.
+                // An unknown lag is left out.
                 noted.lags.extend(lag.map(|seconds| LagPoint { at: *now, seconds }));
                 if noted.lags.len() > LAGS {
                     noted.lags.pop_front();
@@ -173,7 +173,7 @@ impl Snapshots {
             last_error: poll.error,
             lag_history: Vec::new(),
             stall_after_seconds: self.stall_after.as_secs(),
-            event_id: stream.frontier.map(|id| id.0),
+            event_id: stream.high_water_mark.map(|id| id.0),
             visible_event_id: state.visible_event().await?.map(|id| id.0),
             events_received: metrics.sync.events_received.get(),
             marks: state.mark_counts().await?.into_iter().map(|(kind, count)| (kind.to_owned(), count)).collect(),

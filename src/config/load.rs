@@ -441,7 +441,7 @@ impl<'a> Resolver<'a> {
         self.secret(at, written, problems).map(|secret| elastic::Secret::new(secret.expose()))
     }
 
-    /// Checks that a certificate file is there; its content is read by whoever
+    /// Checks that a certificate file is there; its content is read by the module that
     /// opens the connection.
     fn certificate(&self, at: &str, written: Option<PathBuf>, problems: &mut Problems) -> Option<Option<PathBuf>> {
         let Some(path) = written.map(|path| self.relative(path)) else {

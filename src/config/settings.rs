@@ -111,7 +111,7 @@ pub enum StoreSettings {
     /// In an SQLite file in the data directory; so many bytes of its columns may be
     /// kept in memory.
     Embedded {
-        /// At most so many bytes.
+        /// Up to this many bytes.
         memory: usize,
     },
     /// In indices of a cluster.

@@ -24,7 +24,7 @@ pub struct Error {
 /// What kind of failure it was, for code that decides on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ErrorKind {
-    /// What we were told to do makes no sense: a bad URL, an unreadable certificate.
+    /// The configuration is unusable: a bad URL, an unreadable certificate.
     Settings,
     /// No connection, or it broke.
     Unreachable,
@@ -99,7 +99,7 @@ impl Error {
         self.error_type.as_deref()
     }
 
-    /// Returns true when the same call may well work later without anybody doing anything.
+    /// Returns true when the same call may well work later without any intervention.
     pub fn is_transient(&self) -> bool {
         use ErrorKind::{Fault, Malformed, Overloaded, Timeout, Unreachable};
         matches!(self.kind, Unreachable | Timeout | Overloaded | Fault | Malformed)

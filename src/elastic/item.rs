@@ -3,7 +3,7 @@
 //! The line that matters is between a *row* that the server refuses (a dead
 //! letter, nothing else is held up) and a *store* that is not as it must be: a
 //! closed or missing index, a write block, lost rights. Taking the second for the
-//! first would throw a whole type away because somebody closed an index.
+//! first would throw a whole type away because an index was closed.
 
 use serde_json::Value;
 

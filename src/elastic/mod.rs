@@ -1,7 +1,7 @@
 //! The Elasticsearch transport: endpoints, dead nodes, retries, bulk items,
 //! error bodies, which server is at the other end.
 //!
-//! Nobody else calls the `elasticsearch` crate. It has no retries, no dead-node
+//! No other module calls the `elasticsearch` crate. It has no retries, no dead-node
 //! marking and no connect timeout, and used the obvious way it throws the body
 //! of an error away, so only its lowest call is used here and the rest is ours.
 //! This module does not know what is indexed: paths, bodies and document ids

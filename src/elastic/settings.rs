@@ -1,4 +1,4 @@
-//! What the transport must be told: where the servers are, who we are, how long to wait.
+//! Settings of the transport: where the servers are, who we are, how long to wait.
 //!
 //! These are resolved settings: references to secrets were looked up by `config`.
 

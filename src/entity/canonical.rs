@@ -74,7 +74,7 @@ pub fn canonical_json(data_type: DataType, value: &Value) -> Value {
 ///
 /// `fields` are names with data types, sorted by name by the caller, so that the
 /// same layout always gives the same bytes. A field that the row lacks counts as
-/// null; whoever fetched the row has checked that none is missing.
+/// null; the module that fetched the row has checked that none is missing.
 pub fn row_hash<'a>(fields: impl Iterator<Item = (&'a str, DataType)>, row: &Map<String, Value>) -> RowHash {
     let mut hasher = RowHasher::default();
     for (name, data_type) in fields {

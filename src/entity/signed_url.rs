@@ -1,4 +1,4 @@
-//! Addresses that are secrets: whoever has a signed one reads the file behind it.
+//! Addresses that are secrets: a signed one gives access to the file behind it.
 //!
 //! A site signs the addresses of its pictures and uploaded files anew at every read,
 //! in the query (`X-Amz-Signature`, `Signature`, `token`, ...). They are stored without

@@ -19,7 +19,7 @@ pub struct Query {
     /// Active or retired rows.
     pub only: Only,
     /// Whether entities of archived projects are returned; the site does so
-    /// unless told otherwise.
+    /// by default.
     pub include_archived_projects: bool,
 }
 

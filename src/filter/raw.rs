@@ -109,7 +109,7 @@ impl RawFilter {
     ///
     /// # Errors
     ///
-    /// When a condition is no list of a path, a relation and operands, or a group
+    /// When a condition is not a list of a path, a relation and operands, or a group
     /// has an unknown `filter_operator`.
     pub fn from_lists(value: &Value, any: bool) -> Result<Self, SyntaxError> {
         if value.get("conditions").is_some() {

@@ -1,6 +1,6 @@
 //! How deep paths are read where sources about real sites disagree.
 //!
-//! The default is what the cache assumes. A simulated site can be told to read
+//! The default is what the cache assumes. A simulated site can be set to read
 //! them the other way, so that it shows whether the cache depends on it.
 
 /// The other reading of each disputed rule, when it is true.

@@ -37,7 +37,7 @@ pub struct Declared {
     pub help: &'static str,
 }
 
-/// The value that a gauge has before anybody set it.
+/// The value that a gauge has before it was set.
 #[derive(Debug, Clone, Copy)]
 pub enum First {
     /// Zero.

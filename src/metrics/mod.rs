@@ -183,7 +183,7 @@ pub fn seconds(moment: DateTime<Utc>) -> f64 {
     moment.timestamp_micros() as f64 / 1e6
 }
 
-/// Version, revision and compiler, as far as the build told them.
+/// Version, revision and compiler, as far as the build knows them.
 fn about_build() -> [&'static str; 3] {
     [
         env!("CARGO_PKG_VERSION"),

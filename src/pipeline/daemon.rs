@@ -362,7 +362,7 @@ impl Daemon {
     }
 
     async fn handle_command(&mut self, command: Command) {
-        // Whoever asked may be gone by now; the command counts all the same.
+        // The caller may have ended meanwhile; the command counts all the same.
         match command {
             Command::Trigger { pipeline, set, trigger, answer } => {
                 let _ = answer.send(self.trigger(&pipeline, &set, trigger).await);
@@ -437,7 +437,7 @@ impl Daemon {
     /// beat.
     fn broken(&mut self, id: Id, begun: Option<RunReport>, error: JoinError) -> Option<RunReport> {
         let words = error.try_into_panic().map_or_else(|error| error.to_string(), |panic| panic_text(&*panic));
-        tracing::error!(reason = words, "a run broke off");
+        tracing::error!(reason = words, "run aborted");
         self.continuous.retain(|_, supervised| supervised.task != Some(id));
         begun.map(|report| RunReport {
             status: Status::Error,

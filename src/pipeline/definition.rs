@@ -35,13 +35,13 @@ pub struct Pipeline {
     pub timeout: Option<Duration>,
     /// How steps are tried again.
     pub retry: Retry,
-    /// What it can be told.
+    /// Its parameters.
     pub params: Params,
     /// What it does, in the order in which steps are run.
     pub steps: Vec<Step>,
     /// What is run when a step drifted.
     pub on_drift: Vec<Step>,
-    /// Who is told how it ended.
+    /// The hooks that run after it.
     pub hooks: Hooks,
     /// Hours in which it does not start.
     pub blackouts: Vec<Blackout>,
@@ -61,7 +61,7 @@ pub enum Start {
     Continuous(Continuous),
     /// It runs when it is due.
     Scheduled(Schedule),
-    /// It runs when somebody asks for it.
+    /// It runs on request only.
     Manual,
 }
 
@@ -143,7 +143,7 @@ pub struct Step {
     pub needs: Vec<String>,
     /// The expression that decides whether it runs.
     pub when: Option<String>,
-    /// What the job is told.
+    /// The arguments of the job.
     pub arguments: Arguments,
     /// The longest it may take, all attempts together.
     pub timeout: Option<Duration>,

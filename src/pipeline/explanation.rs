@@ -315,7 +315,7 @@ fn recorded(report: &RunReport, zone: Tz) -> PastOccurrence {
     }
 }
 
-/// An occurrence that left no trace: why, as far as it can be told.
+/// An occurrence that left no trace: why, as far as it is known.
 fn unrecorded(pipeline: &Pipeline, due: DateTime<Utc>, zone: Tz, facts: &Facts<'_>) -> PastOccurrence {
     let planned = facts.outlook.plan.pipelines.get(&pipeline.name).and_then(|entry| entry.next_at);
     // What was missed is made up for by the run of the next occurrence that is known of.

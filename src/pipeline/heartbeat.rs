@@ -3,7 +3,7 @@
 //! The crate is used for nothing else. By itself it overlaps runs, keeps the
 //! UTC offset of the day on which a job was made, and loses repeated jobs after
 //! a stall; a plain cron job of every second has none of these problems. When
-//! nobody takes a beat the next ones are dropped, so a stall is one late beat.
+//! no receiver takes a beat the next ones are dropped, so a stall is one late beat.
 
 use chrono::{DateTime, Utc};
 use tokio::sync::mpsc;

@@ -22,7 +22,7 @@ pub struct Hooks {
     pub on_drift: Vec<Hook>,
     /// A step broke or ran out of its time.
     pub on_error: Vec<Hook>,
-    /// The run did its work and nothing is left to be mended.
+    /// The run did its work and nothing is left to repair.
     pub on_success: Vec<Hook>,
     /// The run came to an end, whatever it was.
     pub always: Vec<Hook>,
@@ -31,7 +31,7 @@ pub struct Hooks {
 /// One hook.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Hook {
-    /// Who is told.
+    /// The receiver.
     pub target: HookTarget,
     /// What is said, with expressions; `None` for a sentence about the run.
     pub message: Option<String>,
@@ -39,7 +39,7 @@ pub struct Hook {
     pub every: Every,
 }
 
-/// Who is told.
+/// The receiver.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HookTarget {
     /// A notifier of `config.yaml`, by name.
@@ -62,7 +62,7 @@ pub enum Every {
 /// A hook that fires, rendered.
 #[derive(Debug, Clone)]
 pub struct Notice {
-    /// Who is told; the address of a ping is complete.
+    /// The receiver; the address of a ping is complete.
     pub target: HookTarget,
     /// What is said.
     pub message: String,
@@ -70,7 +70,7 @@ pub struct Notice {
     pub report: Box<RunReport>,
 }
 
-/// Tells somebody; the error is for the report and holds no secret.
+/// Delivers the message; the error is for the report and holds no secret.
 pub type Tell = Arc<dyn Fn(Notice) -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
 
 impl Hooks {
@@ -91,7 +91,7 @@ impl Hooks {
             "on_drift" => matches!(status, Status::Drift | Status::Repaired),
             "on_error" => matches!(status, Status::Error | Status::Timeout),
             "on_success" => matches!(status, Status::Ok | Status::Warn | Status::Repaired),
-            // Nobody waits for a process that is told to stop.
+            // A process that stops does not wait.
             _ => status != Status::Interrupted,
         };
         let changed = previous.is_none_or(|before| before.status != status);
@@ -101,7 +101,7 @@ impl Hooks {
 }
 
 impl Hook {
-    /// Renders the hook and tells; `None` when there is nobody to tell.
+    /// Renders the hook and delivers it; `None` without a receiver.
     pub(super) async fn fire(
         &self,
         tell: &Tell,

@@ -188,7 +188,7 @@ pub struct ValidateCountsArgs {
     pub settle: Duration,
     /// Ids that are named at most when numbers differ; 0 names none.
     pub locate: u32,
-    /// Whether what is found is read again and mended at once.
+    /// Whether what is found is refetched and checked again at once.
     pub repair: bool,
 }
 
@@ -230,7 +230,7 @@ pub struct ValidateDataArgs {
     pub settle: Duration,
     /// Mismatches that are named at most.
     pub locate: u32,
-    /// Whether what is found is read again and mended at once.
+    /// Whether what is found is refetched and checked again at once.
     pub repair: bool,
 }
 

@@ -31,7 +31,7 @@ use crate::validate::{DataCheck, Sample, Selection, SoFar, ValidateError, Valida
 const LATEST: u32 = 500;
 /// How often the lead is asked for while a job of this process has it.
 const LOOK_FOR_LEAD_EVERY: Duration = Duration::from_millis(100);
-/// How long to wait for a poll and for what it told of to be read.
+/// How long to wait for a poll and for the refetches that it caused.
 const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Everything that jobs work with.
@@ -56,7 +56,7 @@ pub struct Jobs {
     pub keep_runs_for: Duration,
     /// How long runs that ended badly are kept.
     pub keep_failed_runs_for: Duration,
-    /// Is told how far a rebuild is.
+    /// Receives the progress of a rebuild.
     pub progress: Option<Progress>,
 }
 
@@ -164,7 +164,7 @@ impl Jobs {
         })
     }
 
-    /// Follows the site until it is told to stop. The follower is dropped however this
+    /// Follows the site until it is cancelled. The follower is dropped however this
     /// ends, also by a panic, so that the next one can take the lead.
     async fn follow(&self, context: &JobContext) -> Result<StepResult, JobError> {
         while let Some(follower) = self.take_lead(context).await? {

@@ -1,4 +1,4 @@
-//! [`Params`]: what a pipeline can be told from outside, with types.
+//! [`Params`]: the typed parameters of a pipeline.
 
 use std::collections::BTreeMap;
 
@@ -149,7 +149,7 @@ impl Param {
         }
         match &self.default {
             None if runs_by_itself => {
-                let reason = "needs a `default`, because nobody is there when the schedule starts a run";
+                let reason = "needs a `default`, because a schedule starts runs without arguments";
                 Some(("", reason.to_owned()))
             }
             None => None,

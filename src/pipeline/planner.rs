@@ -1,6 +1,6 @@
-//! [`Planner`]: decides what starts, from nothing but the time it is told.
+//! [`Planner`]: decides what starts, from nothing but the time that is passed in.
 //!
-//! Pure: no clock, no task, no file. Whoever owns it feeds it instants, starts
+//! Pure: no clock, no task, no file. The owner feeds it instants, starts
 //! what it says, tells it when a run ends, and keeps its [`PlanState`], so that
 //! occurrences missed while sgcache was down can be made up for. Missed
 //! occurrences are made up for by one run, never by all of them: a validation

@@ -110,7 +110,7 @@ pub struct Runner {
     pub(super) execute: Execute,
     pub(super) templates: Templates,
     pub(super) shutdown: CancellationToken,
-    /// How long a job may take to stop when it was told to.
+    /// How long a job may take to stop after its cancellation.
     pub(super) grace: Duration,
     clock: Clock,
     tell: Option<Tell>,
@@ -149,7 +149,7 @@ impl Runner {
         self
     }
 
-    /// Lets hooks tell somebody; without it they stay silent.
+    /// Sets how hooks deliver messages; without it they deliver none.
     pub fn with_tell(mut self, tell: Tell) -> Runner {
         self.tell = Some(tell);
         self
@@ -162,7 +162,7 @@ impl Runner {
         self
     }
 
-    /// Sets how long a job may take to stop when it was told to (10 s).
+    /// Sets how long a job may take to stop after its cancellation (10 s).
     pub fn with_grace(mut self, grace: Duration) -> Runner {
         self.grace = grace;
         self

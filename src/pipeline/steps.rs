@@ -222,7 +222,7 @@ impl<'a> Run<'a> {
         end
     }
 
-    /// Runs a job until it ends, its time is up, or somebody stops it. Whoever
+    /// Runs a job until it ends, its time is up, or it is cancelled. A caller that
     /// does not stop within the grace is dropped.
     async fn within_limits(&self, step: &Step, spec: &JobSpec) -> Ended {
         let cancel = CancellationToken::new();
@@ -240,7 +240,7 @@ impl<'a> Run<'a> {
         };
         cancel.cancel();
         let late = tokio::time::timeout(self.runner.grace, &mut work).await;
-        let gone = JobError::new(ErrorClass::Timeout, "did not stop when it was told to");
+        let gone = JobError::new(ErrorClass::Timeout, "did not stop after its cancellation");
         Ended { outcome: late.unwrap_or(Err(gone)), attempts: attempts.load(Ordering::Relaxed), stopped: Some(stopped) }
     }
 

@@ -25,7 +25,7 @@ pub struct SupervisorControl {
 }
 
 /// Runs a continuous pipeline until it is stopped. `started` and
-/// `ended` are told of each run; the first gets the report as it is while the
+/// `ended` are called for each run; the first gets the report as it is while the
 /// run goes on.
 pub async fn supervise(
     runner: &Runner,
@@ -76,7 +76,7 @@ impl SupervisorControl {
     /// Waits while it is paused; false when it is to end instead.
     async fn wait_until_resumed(&mut self, runner: &Runner) -> bool {
         tokio::select! {
-            // An error means that nobody can pause it any more.
+            // An error means that the sender of pauses is gone.
             _ = self.paused.wait_for(|paused| !paused) => true,
             () = self.stop.cancelled() => false,
             () = runner.shutdown().cancelled() => false,

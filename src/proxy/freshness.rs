@@ -26,7 +26,7 @@ use super::written_values::WrittenValues;
 use crate::entity::{EntityRef, EntityType};
 use crate::report::ledger::Recorder;
 use crate::schema::Schema;
-use crate::state::{Kinds, MarkRequest, ReplicationStatus, StateError};
+use crate::state::{DirtyReasons, NewDirtyKey, ReplicationStatus, StateError};
 use crate::store;
 use crate::supervisor::beat;
 use crate::sync::{ClusterChannel, Replica, Tracked};
@@ -363,7 +363,7 @@ impl FreshnessTracker {
 
     async fn try_make_dirty(&self, keys: &[EntityRef], unlisted: bool) -> Result<i64, StateError> {
         let state = self.replica.state();
-        self.mark(keys, Kinds::WRITE).await?;
+        self.mark(keys, DirtyReasons::WRITE).await?;
         if !unlisted {
             return Ok(0);
         }
@@ -373,8 +373,8 @@ impl FreshnessTracker {
     }
 
     /// Makes keys dirty for these reasons.
-    pub(super) async fn mark(&self, keys: &[EntityRef], reasons: Kinds) -> Result<(), StateError> {
-        let requests: Vec<_> = keys.iter().map(|key| MarkRequest::new(key.clone(), reasons)).collect();
+    pub(super) async fn mark(&self, keys: &[EntityRef], reasons: DirtyReasons) -> Result<(), StateError> {
+        let requests: Vec<_> = keys.iter().map(|key| NewDirtyKey::new(key.clone(), reasons)).collect();
         if !requests.is_empty() {
             self.replica.state().mark(&requests, self.replica.now()).await?;
         }

@@ -18,7 +18,7 @@ use super::freshness::{FreshnessTracker, LeaderPlace};
 use super::pending_writes::PendingWrites;
 use super::write_effects::{Ids, WriteEffects, cascade_of, other_side};
 use crate::entity::{EntityRef, EntityType};
-use crate::state::Kinds;
+use crate::state::DirtyReasons;
 use crate::store;
 use crate::sync::Tracked;
 
@@ -68,7 +68,7 @@ impl FreshnessTracker {
         let mut next = BTreeSet::from([key.clone()]);
         while !next.is_empty() {
             let keys: Vec<EntityRef> = next.into_iter().collect();
-            self.mark(&keys, Kinds::WRITE | Kinds::REVIVE).await.ok()?;
+            self.mark(&keys, DirtyReasons::WRITE | DirtyReasons::REVIVE).await.ok()?;
             self.refetcher().read(keys.clone()).await;
             read.extend(keys);
             // Whatever else is dirty of these types is read as well.

@@ -2,7 +2,7 @@
 //!
 //! Streams are data streams where the server has them, else daily indices with
 //! a read alias of the same name. Which it is, is tried once and remembered:
-//! features of servers cannot be told by their versions.
+//! features of servers cannot be derived from their versions.
 //!
 //! Nothing is written before its template was accepted. A `create` without one
 //! would silently make an ordinary index of that name, and the name would be
@@ -76,7 +76,7 @@ impl Delivery {
         &self.outbox
     }
 
-    /// Delivers for as long as the process runs, and once more, for at most `grace`, when it is told to stop.
+    /// Delivers for as long as the process runs, and once more, for at most `grace`, when it is cancelled.
     pub async fn run(&self, stop: CancellationToken, grace: Duration) {
         let mut failures = 0_u32;
         loop {
@@ -101,7 +101,7 @@ impl Delivery {
             };
             beat(wait.saturating_add(PAUSE_SLACK)).await;
             let woken = async {
-                // While the server is away, new documents are no reason to hurry.
+                // While the server is away, new documents are no reason to retry earlier.
                 if failures == 0 { self.outbox.filled().await } else { std::future::pending().await }
             };
             tokio::select! {
@@ -185,7 +185,7 @@ impl Delivery {
         match fault {
             None => Ok(()),
             Some(reason) => {
-                // Somebody may have removed streams and templates together.
+                // An operator may have removed streams and templates together.
                 *self.layout.lock().await = None;
                 Err(DeliveryError::Store(reason))
             }

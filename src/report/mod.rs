@@ -1,7 +1,7 @@
 //! Run reports and where they go.
 //!
 //! A [`RunReport`] is the record of one execution of a pipeline or of a single
-//! job. Whoever ran it hands the finished report to its [`Sink`]s; nothing here
+//! job. The runner hands the finished report to its [`Sink`]s; nothing here
 //! knows how a job works or when it runs.
 //!
 //! Reports reach Elasticsearch through the [`Outbox`], a table of the state

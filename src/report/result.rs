@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// The number of mismatches that one step keeps unless it is told otherwise.
+/// The number of mismatches that one step keeps by default.
 pub const MISMATCH_LIMIT: usize = 10_000;
 
 /// What a step found and did. A job fills in what applies and leaves the rest at zero.
@@ -205,7 +205,7 @@ pub struct Mismatch {
     pub field: Option<String>,
     /// What is different.
     pub kind: MismatchKind,
-    /// Why it came to be, as far as it can be told.
+    /// Why it came to be, as far as it is known.
     pub class: Option<MismatchClass>,
     /// The value in the cache.
     pub cached: Value,

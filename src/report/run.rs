@@ -48,7 +48,7 @@ pub enum Status {
     Warn,
     /// Ran, and the cache differs from the site.
     Drift,
-    /// Ended because somebody asked for it.
+    /// Ended on request.
     Cancelled,
     /// Ended because the process did; also the status of a run that never got to its end.
     Interrupted,
@@ -336,7 +336,7 @@ impl StepReport {
 /// What one hook did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HookReport {
-    /// Who was told: `notify:NAME`, or `ping`.
+    /// The receiver: `notify:NAME`, or `ping`.
     pub target: String,
     /// What was said.
     pub message: String,

@@ -1,6 +1,6 @@
 //! Mappings of the report streams, and how they are put on a server.
 //!
-//! Only fields that somebody filters or sums are mapped; the rest is kept and
+//! Only fields that dashboards filter or sum are mapped; the rest is kept and
 //! not indexed (`dynamic: false`), so that no document is ever refused for a
 //! field that it has more.
 

@@ -23,7 +23,7 @@ impl Schema {
     ///
     /// # Errors
     ///
-    /// [`SchemaError`] when a type or a field is no object or lacks its data type.
+    /// [`SchemaError`] when a type or a field is not an object or lacks its data type.
     pub fn from_wire(fields: &Value, entities: &Value) -> Result<Self, SchemaError> {
         let mut types = BTreeMap::new();
         for (name, blocks) in object(fields, "schema_read")? {
@@ -60,7 +60,7 @@ impl EntitySchema {
     ///
     /// # Errors
     ///
-    /// [`SchemaError`] when a field is no object or lacks its data type.
+    /// [`SchemaError`] when a field is not an object or lacks its data type.
     pub fn fields_from_wire(entity_type: &str, blocks: &Value) -> Result<BTreeMap<String, FieldSchema>, SchemaError> {
         let mut fields = BTreeMap::new();
         for (name, block) in object(blocks, entity_type)? {

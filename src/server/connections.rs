@@ -5,7 +5,7 @@
 //! connections that do the least yield to it, in this order: those without a whole
 //! request head, those that wait for their next request, those that send or take
 //! bytes slowest. Only when every connection is being answered is a newcomer
-//! refused. So a peer that opens connections and stays silent shuts out nobody
+//! refused. So a peer that opens connections and stays silent shuts out no other peer
 //! else, and the official client of Shotgun, which does not reopen a connection
 //! well, keeps an idle one for as long as there is room.
 //!

@@ -1,7 +1,7 @@
 //! The token with which a local user may change things in the daemon.
 //!
 //! The daemon writes `control.json` into its data directory, readable by its
-//! own user only; `sgcache pipelines trigger` reads it. Whoever can read the
+//! own user only; `sgcache pipelines trigger` reads it. A user who can read the
 //! file could also change the data beside it, so the token gives nothing away.
 
 use std::fmt;

@@ -51,7 +51,7 @@ pub struct DriftCard {
     pub kind: MismatchKind,
     /// The fields that differ; none when the whole entity is missing or extra.
     pub fields: Vec<FieldDifference>,
-    /// Why it came to be, as far as it can be told.
+    /// Why it came to be, as far as it is known.
     pub class: Option<String>,
     /// Who changed it last on the site, as the site says.
     pub updated_by: Option<String>,

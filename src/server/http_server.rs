@@ -197,7 +197,7 @@ async fn serve(
     let transport = match tls {
         None => Transport::Plain(stream),
         Some(tls) => tokio::select! {
-            // One without TLS, or one that was cut off, has nothing to be told.
+            // One without TLS, or one that was cut off, gets no answer.
             accepted = tls.accept(stream) => match accepted {
                 Ok(stream) => Transport::Tls(Box::new(stream)),
                 Err(_) => return,
@@ -224,7 +224,7 @@ async fn serve(
     };
     refusals.count_close(reason);
     if connection.is_in_request() {
-        // Whoever reads the body has the reason now, and answers it.
+        // The reader of the body has the reason now, and answers it.
         Pin::new(&mut http).graceful_shutdown();
         // A peer that does not take the answer does without.
         let _ = tokio::time::timeout(LAST_WORDS, &mut http).await;

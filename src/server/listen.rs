@@ -1,4 +1,4 @@
-//! A bound address that serves a router until it is told to stop.
+//! A bound address that serves a router until it is cancelled.
 //!
 //! Every connection has TCP_NODELAY: an answer written in two pieces would
 //! otherwise cost a client 40 ms.

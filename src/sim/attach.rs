@@ -165,7 +165,7 @@ impl Writer<'_> {
         let Some(Pending { shown: (entity, field), .. }) = self.world.kept.files.pending.remove(&attachment) else {
             return;
         };
-        // Somebody may have changed the picture meanwhile.
+        // Another request may have changed the picture meanwhile.
         if self.world.cell(entity, field) == &Cell::Int(attachment) {
             self.log_picture(entity, field, Value::Null, attachment.into(), false);
         }

@@ -39,7 +39,7 @@ impl Edits {
         let due = self.open.iter().position(|(step, ..)| *step <= self.step);
         if let Some((_, transaction, commit)) = due.map(|at| self.open.remove(at)) {
             if commit {
-                // Somebody may have retired what it wanted to change: then it is
+                // Another request may have retired what it wanted to change: then it is
                 // as if it had been rolled back.
                 let _ = transaction.commit();
             } else {

@@ -61,7 +61,7 @@ pub(super) struct Journal {
 }
 
 impl Journal {
-    /// Notes a change, if somebody may want it back.
+    /// Notes a change, if a transaction may roll it back.
     pub fn note(&mut self, change: Undo) {
         if self.keeps || self.open.is_some() {
             self.changes.push(change);

@@ -59,7 +59,7 @@ pub struct WorkDay {
 pub struct Column {
     /// Its row among the columns.
     pub row: Option<Key>,
-    /// Whether somebody made it; a stock field cannot be hidden.
+    /// Whether a user made it; a stock field cannot be hidden.
     pub custom: bool,
     /// Whether it was deleted; its name stays taken.
     pub retired: bool,

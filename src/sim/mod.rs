@@ -115,7 +115,7 @@ pub struct SimSettings {
     pub preset: Option<Preset>,
     /// How long a thumbnail is a placeholder after its upload.
     pub thumbnail_delay: Duration,
-    /// Whether clients are told to upload files to the storage themselves.
+    /// Whether clients upload files to the storage directly.
     pub direct_uploads: bool,
 }
 

@@ -11,7 +11,7 @@ use crate::api3::Fault;
 pub enum Preset {
     /// What the vendor's live tests of shotgun_api3 expect: the script
     /// `test script name` with the key `test script api key`, a project besides
-    /// the one that they make, a page that somebody has seen.
+    /// the one that they make, a page that a user has seen.
     ClientTests,
 }
 

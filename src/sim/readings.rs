@@ -1,6 +1,6 @@
 //! How this site behaves where no source settles how a real one does.
 //!
-//! Each reading has two values; the first is what a site does that is not told
+//! Each reading has two values; the first is what a site does that is not set
 //! otherwise. The names and values are those of `--reading NAME=VALUE`.
 
 use std::fmt;

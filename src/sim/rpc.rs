@@ -44,7 +44,7 @@ impl Site {
         self.run_as(self.authenticate(auth)?, request)
     }
 
-    /// Answers a request of somebody who is known.
+    /// Answers a request of a known user.
     pub(super) fn run_as(&self, actor: Actor, request: &Request) -> Result<Vec<u8>, Fault> {
         self.finish_pictures();
         let request = &*self.permitted(&actor, request)?;
@@ -88,7 +88,7 @@ impl Site {
                 writer.finish_picture(attachment);
                 Ok(())
             };
-            // It refuses nothing; when somebody else was faster there is nothing to do.
+            // It refuses nothing; when another request was faster there is nothing to do.
             let _ = actor.map(|actor| self.write(actor, finish));
         }
     }

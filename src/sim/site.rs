@@ -47,7 +47,7 @@ pub struct Site {
     pub(super) scenario: Scenario,
     /// How long a thumbnail is a placeholder after its upload.
     pub thumbnail_delay: Duration,
-    /// Whether clients are told to upload files to the storage themselves.
+    /// Whether clients upload files to the storage directly.
     pub direct_uploads: bool,
     /// The script that in-process writes are made as.
     script: Key,
@@ -68,7 +68,7 @@ pub struct SiteSettings {
     pub event_block: u32,
     /// How long a thumbnail is a placeholder after its upload.
     pub thumbnail_delay: Duration,
-    /// Whether clients are told to upload files to the storage themselves.
+    /// Whether clients upload files to the storage directly.
     pub direct_uploads: bool,
 }
 
@@ -291,7 +291,7 @@ impl Site {
         self.create_as(self.script(), entity_type, fields)
     }
 
-    /// Creates an entity in somebody's name.
+    /// Creates an entity in the name of a user.
     ///
     /// # Errors
     ///
@@ -310,7 +310,7 @@ impl Site {
         self.update_as(self.script(), entity_type, id, fields)
     }
 
-    /// Changes an entity in somebody's name.
+    /// Changes an entity in the name of a user.
     ///
     /// # Errors
     ///

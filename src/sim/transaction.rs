@@ -1,4 +1,4 @@
-//! A transaction that stays open: nobody sees what it wrote until it commits.
+//! A transaction that stays open: what it wrote is invisible until it commits.
 //!
 //! As on a real site its event ids are reserved while it runs, so those of a long
 //! one are lower than those of writes that were made, and seen, after it began;
@@ -67,7 +67,7 @@ impl Transaction {
         Self { site, actor, began, worker, writes: Vec::new(), event_ids: Vec::new() }
     }
 
-    /// Creates an entity and returns its id, which nobody can read yet.
+    /// Creates an entity and returns its id, which cannot be read yet.
     ///
     /// # Errors
     ///
@@ -151,7 +151,7 @@ impl Transaction {
     ///
     /// # Errors
     ///
-    /// A [`Fault`] when somebody else's write has made one of them impossible;
+    /// A [`Fault`] when the write of another request has made one of them impossible;
     /// then none is made.
     pub fn commit(self) -> Result<(), Fault> {
         let Self { site, actor, began, worker, writes, event_ids } = self;

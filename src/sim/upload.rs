@@ -24,7 +24,7 @@ use crate::entity::{EntityRef, Timestamp};
 
 /// The longest request that is read.
 const LONGEST: usize = 256 << 20;
-/// What stands for pictures that nobody uploaded: one grey point.
+/// What stands for pictures without an upload: one grey point.
 const PICTURE: &[u8] = include_bytes!("picture.png");
 /// Where a picture is until it is made.
 pub const PLACEHOLDER: &str = "/images/status/transient/thumbnail_pending.png";

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-use super::marks::{Kinds, MarkRequest, Marking, next_gen, put_marks};
+use super::dirty::{DirtyCommit, DirtyReasons, NewDirtyKey, next_gen, put_marks};
 use super::poll::since_of_new_marks;
 use super::{Result, SiteTime, State};
 use crate::entity::{EntityRef, EntityType};
@@ -178,11 +178,11 @@ impl State {
             let sql = "INSERT INTO suspected (type, id, reads, poll, first_at, confirmed)
                 SELECT type, id, 0, 0, ?3, 0 FROM marks WHERE type = ?1 AND kinds & ?2 <> 0
                 ON CONFLICT (type, id) DO NOTHING";
-            transaction.execute(sql, params![name, Kinds::HELD.0, now.0])?;
+            transaction.execute(sql, params![name, DirtyReasons::DELETION_STOPPED.0, now.0])?;
             let confirmed = transaction.execute("UPDATE suspected SET confirmed = 1 WHERE type = ?1", [name])?;
             let sql = "UPDATE marks SET due_at = ?3, kinds = kinds & ~?2 WHERE type = ?1
                 AND id IN (SELECT id FROM suspected WHERE type = ?1)";
-            transaction.execute(sql, params![name, Kinds::HELD.0, now.0])?;
+            transaction.execute(sql, params![name, DirtyReasons::DELETION_STOPPED.0, now.0])?;
             // The confirmed deletions do not use up what others may.
             note_deletions(transaction, &entity_type, now, -(confirmed as i64))?;
             transaction.execute("UPDATE types SET breaker_since = NULL WHERE type = ?1", [name])?;
@@ -201,7 +201,7 @@ impl State {
             let since = breaker_since(transaction, &entity_type)?.unwrap_or(now);
             let sql = "UPDATE marks SET due_at = ?3, kinds = kinds & ~?2 WHERE type = ?1
                 AND (kinds & ?2 <> 0 OR id IN (SELECT id FROM suspected WHERE type = ?1))";
-            let due = transaction.execute(sql, params![name, Kinds::HELD.0, now.0])?;
+            let due = transaction.execute(sql, params![name, DirtyReasons::DELETION_STOPPED.0, now.0])?;
             transaction.execute("DELETE FROM suspected WHERE type = ?1", [name])?;
             transaction.execute("DELETE FROM absences WHERE type = ?1", [name])?;
             transaction.execute("UPDATE types SET breaker_since = NULL WHERE type = ?1", [name])?;
@@ -274,7 +274,9 @@ fn repeated_suspicions(connection: &Connection, entity_type: &EntityType) -> Res
 
 fn held(connection: &Connection, entity_type: &EntityType) -> Result<i64> {
     let sql = "SELECT count(*) FROM marks WHERE type = ?1 AND kinds & ?2 <> 0";
-    Ok(connection.prepare_cached(sql)?.query_row(params![entity_type.as_str(), Kinds::HELD.0], |row| row.get(0))?)
+    Ok(connection
+        .prepare_cached(sql)?
+        .query_row(params![entity_type.as_str(), DirtyReasons::DELETION_STOPPED.0], |row| row.get(0))?)
 }
 
 fn breaker_since(connection: &Connection, entity_type: &EntityType) -> Result<Option<SiteTime>> {
@@ -287,7 +289,7 @@ fn load_open(connection: &Connection, name: &str, since: SiteTime) -> Result<Ope
     let entity_type = EntityType::new(name);
     let sql = "SELECT id FROM marks WHERE type = ?1 AND kinds & ?2 <> 0 ORDER BY id";
     let mut statement = connection.prepare_cached(sql)?;
-    let held = statement.query_map(params![name, Kinds::HELD.0], |row| row.get(0))?;
+    let held = statement.query_map(params![name, DirtyReasons::DELETION_STOPPED.0], |row| row.get(0))?;
     let held = held.collect::<rusqlite::Result<_>>()?;
     let sql = "SELECT count(*) FROM suspected WHERE type = ?1";
     let suspected: i64 = connection.query_row(sql, [name], |row| row.get(0))?;
@@ -308,10 +310,10 @@ fn reread_absent(
         let rows = statement.query_map(params![entity_type.as_str(), since.0], |row| row.get(0))?;
         rows.collect::<rusqlite::Result<_>>()?
     };
-    let request = |id: &i64| MarkRequest::new(EntityRef::new(entity_type.clone(), *id), Kinds::SCAN);
+    let request = |id: &i64| NewDirtyKey::new(EntityRef::new(entity_type.clone(), *id), DirtyReasons::SCAN);
     let requests: Vec<_> = ids.iter().map(request).collect();
     let since = since_of_new_marks(transaction, now)?;
-    let marking = Marking { generation: next_gen(transaction)?, since, poll: 0, at: now };
+    let marking = DirtyCommit { generation: next_gen(transaction)?, since, poll: 0, at: now };
     put_marks(transaction, &requests, marking)?;
     Ok(requests.len() as u64)
 }

@@ -61,7 +61,7 @@ pub enum StateError {
 }
 
 impl StateError {
-    /// Tells whether nothing can be written until somebody acts: a full disk, a
+    /// Tells whether nothing can be written until an operator acts: a full disk, a
     /// read-only file, a broken disk.
     pub fn is_write_refused(&self) -> bool {
         use ErrorCode::{CannotOpen, DiskFull, ReadOnly, SystemIoFailure};

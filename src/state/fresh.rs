@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rusqlite::{Connection, params};
 use serde::{Deserialize, Serialize};
 
-use super::{AsOf, Kinds, Result, SiteTime, State, TypeState};
+use super::{AsOf, DirtyReasons, Result, SiteTime, State, TypeState};
 use crate::entity::{EntityType, EventId};
 
 /// What can be said about every type at one moment.
@@ -36,7 +36,7 @@ pub struct ReplicationStatus {
     /// rows.
     #[serde(default)]
     pub unread_polls: BTreeMap<EntityType, i64>,
-    /// Whether an event told of a change of the schema that was not read yet.
+    /// Whether an event announced a change of the schema that was not read yet.
     pub schema_due: bool,
     /// How often a change of the schema was noticed: a schema whose read began after this
     /// number was seen holds all of them.
@@ -53,7 +53,7 @@ pub struct TypeReplicationStatus {
     pub layout_hash: String,
     /// Whether its deletions wait for an operator.
     pub breaker: bool,
-    /// Keys that the cache does not vouch for.
+    /// Keys in quarantine.
     pub quarantined: BTreeSet<i64>,
 }
 
@@ -102,7 +102,7 @@ impl State {
     pub async fn fresh_as_of(&self) -> Result<Option<SiteTime>> {
         self.read(move |connection| {
             let live = live_types(connection)?;
-            let open = marked_types(connection, Kinds::TOLD)?;
+            let open = marked_types(connection, DirtyReasons::FROM_EVENT)?;
             let oldest = open.iter().filter(|(ty, _)| live.contains(*ty)).map(|(_, since)| since.at).min();
             bounded(connection, oldest)
         })
@@ -117,7 +117,7 @@ impl State {
             if !live_types(connection)?.contains(&entity_type) {
                 return Ok(None);
             }
-            let open = marked_types(connection, Kinds::TOLD)?;
+            let open = marked_types(connection, DirtyReasons::FROM_EVENT)?;
             bounded(connection, open.get(&entity_type).map(|since| since.at))
         })
         .await
@@ -130,13 +130,13 @@ impl State {
             let (complete, complete_poll, polls_started, schema_due, schema_changes): StreamRow = connection
                 .prepare_cached(sql)?
                 .query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?)))?;
-            let unread = marked_types(connection, Kinds::TOLD | Kinds::INVERSE)?;
+            let unread = marked_types(connection, DirtyReasons::FROM_EVENT | DirtyReasons::INVERSE)?;
             Ok(ReplicationStatus {
                 complete_as_of: complete.map(SiteTime),
                 complete_poll,
                 polls_started,
                 types: type_statuses(connection)?,
-                marked: times(&marked_types(connection, Kinds::TOLD)?),
+                marked: times(&marked_types(connection, DirtyReasons::FROM_EVENT)?),
                 unread: times(&unread),
                 unread_polls: unread.into_iter().map(|(ty, since)| (ty, since.poll)).collect(),
                 schema_due,
@@ -146,15 +146,18 @@ impl State {
         .await
     }
 
-    /// Returns the newest event up to which every row that an event told of is in the
-    /// store: the one before the first of an open mark, or the frontier. Stuck keys do not
+    /// Returns the newest event up to which every row that an event announced is in the
+    /// store: the one before the first of an open mark, or the high-water mark. Stuck keys do not
     /// hold it up.
     pub async fn visible_event(&self) -> Result<Option<EventId>> {
         self.read(move |connection| {
             let sql =
                 "SELECT coalesce((SELECT min(first_event) - 1 FROM marks WHERE kinds & ?1 <> 0 AND kinds & ?2 = 0),
                 frontier) FROM stream";
-            let (told, stuck) = (Kinds::TOLD | Kinds::INVERSE, Kinds::QUARANTINED | Kinds::HELD);
+            let (told, stuck) = (
+                DirtyReasons::FROM_EVENT | DirtyReasons::INVERSE,
+                DirtyReasons::QUARANTINED | DirtyReasons::DELETION_STOPPED,
+            );
             let visible: Option<i64> = connection.query_row(sql, params![told.0, stuck.0], |row| row.get(0))?;
             Ok(visible.map(EventId))
         })
@@ -165,7 +168,7 @@ impl State {
     pub async fn oldest_open_event(&self) -> Result<Option<SiteTime>> {
         self.read(move |connection| {
             let sql = "SELECT min(event_created) FROM marks WHERE kinds & ?1 <> 0 AND kinds & ?2 = 0";
-            let values = params![Kinds::TOLD.0, Kinds::QUARANTINED.0];
+            let values = params![DirtyReasons::FROM_EVENT.0, DirtyReasons::QUARANTINED.0];
             let oldest: Option<i64> = connection.query_row(sql, values, |row| row.get(0))?;
             Ok(oldest.map(SiteTime))
         })
@@ -204,15 +207,15 @@ fn times(types: &BTreeMap<EntityType, AsOf>) -> BTreeMap<EntityType, SiteTime> {
 
 /// Returns since when each type has open marks of these kinds, or waits for what follows
 /// from open marks of other types.
-fn marked_types(connection: &Connection, kinds: Kinds) -> Result<BTreeMap<EntityType, AsOf>> {
+fn marked_types(connection: &Connection, kinds: DirtyReasons) -> Result<BTreeMap<EntityType, AsOf>> {
     let sql = "SELECT type, min(since), min(since_poll) FROM (
         SELECT type, since, since_poll FROM marks WHERE kinds & ?1 <> 0 AND kinds & ?2 = 0
         UNION ALL SELECT c.type, m.since, m.since_poll FROM consequences c
             JOIN marks m ON m.type = c.cause_type AND m.id = c.cause_id WHERE m.kinds & ?1 <> 0 AND m.kinds & ?3 = 0
         UNION ALL SELECT type, since, since_poll FROM sweeps) GROUP BY type";
     let mut statement = connection.prepare_cached(sql)?;
-    let stuck = Kinds::QUARANTINED | Kinds::HELD;
-    let rows = statement.query_map(params![kinds.0, Kinds::QUARANTINED.0, stuck.0], |row| {
+    let stuck = DirtyReasons::QUARANTINED | DirtyReasons::DELETION_STOPPED;
+    let rows = statement.query_map(params![kinds.0, DirtyReasons::QUARANTINED.0, stuck.0], |row| {
         let since = AsOf { at: SiteTime(row.get(1)?), poll: row.get(2)? };
         Ok((EntityType::new(row.get::<_, String>(0)?), since))
     })?;

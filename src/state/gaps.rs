@@ -3,7 +3,7 @@
 //! Ids are handed out early and used late: entry 41 may become visible after
 //! entry 45, seconds or hours later. A skipped id is asked for until it appears.
 //! The clock alone never ends a gap; only gaps that are a day old and far below
-//! the frontier are given up, and counted.
+//! the high-water mark are given up, and counted.
 //!
 //! Pure: ranges in, ranges out.
 
@@ -30,7 +30,7 @@ pub struct Gap {
     pub last_asked: AsOf,
 }
 
-/// The open gaps: disjoint, sorted, all below the frontier.
+/// The open gaps: disjoint, sorted, all below the high-water mark.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Gaps(BTreeMap<i64, Gap>);
 
@@ -84,12 +84,12 @@ impl Gaps {
     }
 
     /// Takes in the ids of one answer: fills gaps, opens those between the ids
-    /// above the frontier and returns the new frontier.
+    /// above the high-water mark and returns the new one.
     ///
     /// `ids` ascend and are the complete prefix of what was asked for: everything
-    /// above `frontier` and every open gap.
-    pub fn advance(&mut self, frontier: i64, ids: &[i64], poll: AsOf) -> (i64, Vec<Duration>) {
-        let mut head = frontier;
+    /// above `high_water_mark` and every open gap.
+    pub fn advance(&mut self, high_water_mark: i64, ids: &[i64], poll: AsOf) -> (i64, Vec<Duration>) {
+        let mut head = high_water_mark;
         let mut lifetimes = Vec::new();
         for &id in ids {
             if id <= head {
@@ -124,11 +124,11 @@ impl Gaps {
         all
     }
 
-    /// Drops the ranges that are both a day old and far below the frontier, and
+    /// Drops the ranges that are both a day old and far below the high-water mark, and
     /// returns how many.
-    pub fn give_up(&mut self, frontier: i64, now: SiteTime) -> usize {
+    pub fn give_up(&mut self, high_water_mark: i64, now: SiteTime) -> usize {
         let before = self.0.len();
-        self.0.retain(|_, gap| gap.hi > frontier - GIVE_UP_BELOW || now.since(gap.first_seen) <= GIVE_UP_AFTER);
+        self.0.retain(|_, gap| gap.hi > high_water_mark - GIVE_UP_BELOW || now.since(gap.first_seen) <= GIVE_UP_AFTER);
         before - self.0.len()
     }
 
@@ -185,11 +185,11 @@ mod tests {
     #[test]
     fn a_skipped_id_is_open_until_it_appears() {
         let mut gaps = Gaps::default();
-        let (frontier, _) = gaps.advance(40, &[42, 45], NOW);
-        assert_eq!(frontier, 45);
+        let (high_water_mark, _) = gaps.advance(40, &[42, 45], NOW);
+        assert_eq!(high_water_mark, 45);
         assert_eq!(gaps.iter().map(|gap| (gap.lo, gap.hi)).collect::<Vec<_>>(), [(41, 41), (43, 44)]);
-        let (frontier, lifetimes) = gaps.advance(45, &[41, 43, 46], asked_at(2, 6_000));
-        assert_eq!((frontier, lifetimes), (46, vec![Duration::from_secs(5); 2]));
+        let (high_water_mark, lifetimes) = gaps.advance(45, &[41, 43, 46], asked_at(2, 6_000));
+        assert_eq!((high_water_mark, lifetimes), (46, vec![Duration::from_secs(5); 2]));
         assert_eq!(gaps.iter().map(|gap| (gap.lo, gap.hi)).collect::<Vec<_>>(), [(44, 44)]);
     }
 
@@ -218,7 +218,7 @@ mod tests {
     proptest! {
         /// Ids become visible in any order; each answer is a prefix, of any
         /// length, of what is visible and was asked for. Every visible id at or
-        /// below the frontier was seen or lies in a gap, and in the end all were
+        /// below the high-water mark was seen or lies in a gap, and in the end all were
         /// seen exactly once.
         #[test]
         fn whatever_the_order_every_id_is_seen_once(
@@ -227,25 +227,25 @@ mod tests {
             steps in proptest::collection::vec((0usize..8, 1usize..6), 1..60),
         ) {
             let mut gaps = Gaps::default();
-            let (mut frontier, mut visible, mut seen) = (0, BTreeSet::new(), BTreeSet::new());
+            let (mut high_water_mark, mut visible, mut seen) = (0, BTreeSet::new(), BTreeSet::new());
             let mut coming = order.into_iter().filter(|id| !burned.contains(id));
             let rest = std::iter::repeat_n((60, 4), 100);
             for (appear, page) in steps.into_iter().chain(rest) {
                 visible.extend(coming.by_ref().take(appear));
-                let asked = |id: &&i64| **id > frontier || gaps.contains(**id);
+                let asked = |id: &&i64| **id > high_water_mark || gaps.contains(**id);
                 let answer: Vec<i64> = visible.iter().filter(asked).take(page).copied().collect();
-                let before = frontier;
-                (frontier, _) = gaps.advance(frontier, &answer, NOW);
-                prop_assert!(frontier >= before);
+                let before = high_water_mark;
+                (high_water_mark, _) = gaps.advance(high_water_mark, &answer, NOW);
+                prop_assert!(high_water_mark >= before);
                 for id in answer {
                     prop_assert!(seen.insert(id), "{id} came twice");
                 }
-                for id in 1..=frontier {
+                for id in 1..=high_water_mark {
                     prop_assert_eq!(gaps.contains(id), !seen.contains(&id), "id {}", id);
                 }
                 let ranges: Vec<_> = gaps.iter().map(|gap| (gap.lo, gap.hi)).collect();
                 prop_assert!(ranges.windows(2).all(|pair| pair[0].1 < pair[1].0));
-                prop_assert!(ranges.iter().all(|(lo, hi)| 1 <= *lo && lo <= hi && *hi < frontier));
+                prop_assert!(ranges.iter().all(|(lo, hi)| 1 <= *lo && lo <= hi && *hi < high_water_mark));
             }
             prop_assert_eq!(seen, visible);
         }

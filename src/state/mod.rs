@@ -16,7 +16,7 @@
 
 mod absences;
 mod credentials;
-mod dead;
+mod dead_letters;
 mod error;
 mod expected;
 mod fresh;
@@ -24,7 +24,7 @@ mod gaps;
 mod history;
 mod leader;
 mod locks;
-mod marks;
+mod dirty;
 mod outbox;
 mod poll;
 mod reads;
@@ -44,7 +44,8 @@ use tokio::sync::Mutex;
 
 pub use absences::{OpenBreaker, SuspectedAbsence};
 pub use credentials::CredentialRecord;
-pub use dead::{Dead, DeadKind, NewDead};
+pub use dead_letters::{Dead, DeadKind, NewDead};
+pub use dirty::{AsOf, DirtyKey, DirtyReasons, NewDirtyKey, Postponed};
 pub use error::StateError;
 pub use expected::{Announcement, EntryTime, Expected, ExpectedField, ExpectedLink, LIFE, MAX_VALUES};
 pub use fresh::{ReplicationStatus, TypeReplicationStatus};
@@ -52,10 +53,9 @@ pub use gaps::{Gap, Gaps};
 pub use history::{KeptValues, RunFilter, RunRow, SKIPPED_OCCURRENCE};
 pub use leader::LeaderLock;
 pub use locks::ProcessLock;
-pub use marks::{AsOf, Kinds, Mark, MarkRequest, Postponed};
 pub use outbox::{OutboxDocument, RefusedDocument, WaitingDocument};
 pub use poll::{PollCommit, PollCommitted, PollStart, Sweep};
-pub use reads::{Cleared, Finish, Finished, RowDone, RowOutcome, SegmentStep, Ticket};
+pub use reads::{Cleared, Finish, Finished, ReadToken, RowDone, RowOutcome, SegmentStep};
 pub use rows::{BucketCount, RowMeta};
 
 pub use crate::entity::RowState;
@@ -176,7 +176,7 @@ impl State {
     }
 }
 
-/// Runs `work` where waiting for a disk holds nobody else up.
+/// Runs `work` where waiting for a disk delays no other task.
 async fn on_blocking_thread<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,

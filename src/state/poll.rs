@@ -1,7 +1,7 @@
 //! One poll of the event log: its start, and everything it leads to in one
 //! transaction.
 //!
-//! Marks, gaps and frontier are committed together and before anything is read
+//! Dirty keys, gaps and high-water mark are committed together and before anything is read
 //! again: whatever happens afterwards, the marks are the work that is left.
 
 use std::collections::BTreeMap;
@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use rusqlite::{OptionalExtension, Transaction, params};
 
-use super::dead::{NewDead, put_dead};
+use super::dead_letters::{NewDead, put_dead};
+use super::dirty::{AsOf, DirtyCommit, DirtyReasons, NewDirtyKey, next_gen, put_marks};
 use super::gaps::Gaps;
-use super::marks::{AsOf, Kinds, MarkRequest, Marking, next_gen, put_marks};
 use super::stream::{Fingerprint, parse_fingerprint, render_fingerprint};
 use super::{Result, SiteTime, State, StateError};
 use crate::entity::{EntityType, EventId};
@@ -29,14 +29,14 @@ pub struct PollStart {
     /// Its number; it grows with every poll of every process.
     pub number: i64,
     /// The highest id seen; everything above is asked for.
-    pub frontier: EventId,
+    pub high_water_mark: EventId,
     /// The gaps to ask for, ascending.
     pub gaps: Vec<(i64, i64)>,
     /// When the poll was started.
     pub started: SiteTime,
     /// When the newest entry that earlier polls brought was created, by the site.
     pub event_created: Option<SiteTime>,
-    /// The entry at the frontier, by which the history of the site is recognised.
+    /// The entry at the high-water mark, by which the history of the site is recognised.
     pub fingerprint: Option<Fingerprint>,
 }
 
@@ -55,8 +55,8 @@ pub struct PollCommit {
     /// When the newest entry was created.
     pub event_created: Option<SiteTime>,
     /// The keys to read again.
-    pub marks: Vec<MarkRequest>,
-    /// Entries that nobody understood.
+    pub marks: Vec<NewDirtyKey>,
+    /// Entries that could not be understood.
     pub dead: Vec<NewDead>,
     /// Types of which every id has to be compared, with the delay before it.
     pub sweeps: Vec<(EntityType, Duration)>,
@@ -69,8 +69,8 @@ pub struct PollCommit {
 /// What a committed poll did to the gaps.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PollCommitted {
-    /// The frontier now.
-    pub frontier: EventId,
+    /// The high-water mark now.
+    pub high_water_mark: EventId,
     /// New ranges.
     pub gaps_opened: usize,
     /// How long the ids that came were missing.
@@ -104,25 +104,26 @@ impl State {
                 let known: (Option<i64>, Option<String>) = (row.get(2)?, row.get(3)?);
                 Ok((row.get(0)?, row.get(1)?, known))
             };
-            let Some((number, frontier, (created, known))) = transaction.query_row(sql, [], read).optional()? else {
+            let Some((number, high_water_mark, (created, known))) = transaction.query_row(sql, [], read).optional()?
+            else {
                 return Ok(None);
             };
             let gaps = Gaps::load(transaction)?.turn(max_gaps).iter().map(|gap| (gap.lo, gap.hi)).collect();
             let event_created = created.map(SiteTime);
             let fingerprint = known.as_deref().map(parse_fingerprint).transpose()?;
-            let frontier = EventId(frontier);
-            Ok(Some(PollStart { number, frontier, gaps, started: now, event_created, fingerprint }))
+            let high_water_mark = EventId(high_water_mark);
+            Ok(Some(PollStart { number, high_water_mark, gaps, started: now, event_created, fingerprint }))
         })
         .await
     }
 
-    /// Commits a poll: marks, gaps, frontier, dead letters, all or nothing.
+    /// Commits a poll: dirty keys, gaps, high-water mark, dead letters, all or nothing.
     pub async fn commit_poll(&self, commit: PollCommit) -> Result<PollCommitted> {
         self.write(move |transaction| {
             let (committed, unasked) = move_gaps(transaction, &commit)?;
             let since = since_of_new_marks(transaction, commit.poll.started)?;
             let marking =
-                Marking { generation: next_gen(transaction)?, since, poll: commit.poll.number, at: commit.now };
+                DirtyCommit { generation: next_gen(transaction)?, since, poll: commit.poll.number, at: commit.now };
             put_marks(transaction, &commit.marks, marking)?;
             for (entity_type, delay) in &commit.sweeps {
                 put_sweep(transaction, entity_type, marking, together(commit.now.after(*delay)))?;
@@ -132,7 +133,7 @@ impl State {
             }
             let here = AsOf { at: commit.poll.started, poll: commit.poll.number };
             let complete = unasked.map_or(here, |unasked| here.min(unasked));
-            store_position(transaction, &commit, committed.frontier, complete)?;
+            store_position(transaction, &commit, committed.high_water_mark, complete)?;
             let old = commit.now.before(TOUCHED_KEPT);
             transaction.prepare_cached("DELETE FROM touched WHERE at < ?1")?.execute([old.0])?;
             Ok(committed)
@@ -145,7 +146,7 @@ impl State {
         let entity_type = entity_type.clone();
         self.write(move |transaction| {
             let since = since_of_new_marks(transaction, now)?;
-            let marking = Marking { generation: next_gen(transaction)?, since, poll: 0, at: now };
+            let marking = DirtyCommit { generation: next_gen(transaction)?, since, poll: 0, at: now };
             put_sweep(transaction, &entity_type, marking, now)
         })
         .await
@@ -155,9 +156,9 @@ impl State {
     /// so may be the lists that are compared: then they wait, for a while.
     pub async fn due_sweeps(&self, now: SiteTime) -> Result<Vec<Sweep>> {
         self.read(move |connection| {
-            let stuck = Kinds::QUARANTINED | Kinds::HELD;
+            let stuck = DirtyReasons::QUARANTINED | DirtyReasons::DELETION_STOPPED;
             let sql = "SELECT EXISTS (SELECT 1 FROM marks WHERE kinds & ?1 <> 0 AND kinds & ?2 = 0)";
-            let waits = connection.query_row(sql, params![Kinds::UNPROVEN.0, stuck.0], |row| row.get(0))?;
+            let waits = connection.query_row(sql, params![DirtyReasons::UNPROVEN.0, stuck.0], |row| row.get(0))?;
             let due = if waits { now.before(SWEEP_PATIENCE) } else { now };
             let sql = "SELECT type, max(gen) FROM sweeps WHERE due_at <= ?1 GROUP BY type ORDER BY min(due_at)";
             let mut statement = connection.prepare_cached(sql)?;
@@ -172,7 +173,7 @@ impl State {
     /// Ends a comparison, with the keys that differ marked. Requests that were not due
     /// when it began, or were made meanwhile, stay: what they are about may not have been
     /// in the lists yet.
-    pub async fn finish_sweep(&self, sweep: &Sweep, found: &[MarkRequest], now: SiteTime) -> Result<()> {
+    pub async fn finish_sweep(&self, sweep: &Sweep, found: &[NewDirtyKey], now: SiteTime) -> Result<()> {
         let sweep = sweep.clone();
         let found = found.to_vec();
         self.write(move |transaction| {
@@ -184,7 +185,7 @@ impl State {
             };
             let since = transaction.query_row(sql, answered, as_of)?;
             let since = since.map_or_else(|| since_of_new_marks(transaction, now), Ok)?;
-            let marking = Marking { generation: next_gen(transaction)?, since, poll: 0, at: now };
+            let marking = DirtyCommit { generation: next_gen(transaction)?, since, poll: 0, at: now };
             put_marks(transaction, &found, marking)?;
             let sql = "DELETE FROM sweeps WHERE type = ?1 AND gen <= ?2 AND due_at <= ?3";
             transaction.execute(sql, answered)?;
@@ -201,27 +202,27 @@ pub(super) fn since_of_new_marks(transaction: &Transaction<'_>, now: SiteTime) -
     Ok(AsOf { at: known.map_or(now, SiteTime).min(now), poll })
 }
 
-/// Moves gaps and frontier; the second value is when a gap that this poll left out was
+/// Moves gaps and high-water mark; the second value is when a gap that this poll left out was
 /// last asked for.
 fn move_gaps(transaction: &Transaction<'_>, commit: &PollCommit) -> Result<(PollCommitted, Option<AsOf>)> {
-    let frontier: Option<i64> = transaction.query_row("SELECT frontier FROM stream", [], |row| row.get(0))?;
-    let Some(frontier) = frontier else {
+    let high_water_mark: Option<i64> = transaction.query_row("SELECT frontier FROM stream", [], |row| row.get(0))?;
+    let Some(high_water_mark) = high_water_mark else {
         return Err(StateError::malformed("position", "a poll was committed before the stream began"));
     };
     let old = Gaps::load(transaction)?;
     let mut gaps = old.clone();
-    let repeated = commit.ids.iter().filter(|id| **id <= frontier && !old.contains(**id)).count();
+    let repeated = commit.ids.iter().filter(|id| **id <= high_water_mark && !old.contains(**id)).count();
     let asked: Vec<i64> = commit.poll.gaps.iter().map(|(lo, _)| *lo).collect();
     let here = AsOf { at: commit.poll.started, poll: commit.poll.number };
     gaps.asked(&asked, here);
     let unasked = gaps.oldest_question(&asked).filter(|_| !commit.full);
-    let (head, filled) = gaps.advance(frontier, &commit.ids, here);
+    let (head, filled) = gaps.advance(high_water_mark, &commit.ids, here);
     let given_up = gaps.give_up(head, commit.now);
     gaps.store(&old, transaction)?;
     let oldest = gaps.iter().map(|gap| gap.first_seen).min();
     let committed = PollCommitted {
-        frontier: EventId(head),
-        gaps_opened: gaps.iter().filter(|gap| gap.lo > frontier).count(),
+        high_water_mark: EventId(head),
+        gaps_opened: gaps.iter().filter(|gap| gap.lo > high_water_mark).count(),
         filled,
         given_up,
         open: (gaps.len(), gaps.ids(), oldest.map_or(Duration::ZERO, |first| commit.now.since(first))),
@@ -230,14 +231,19 @@ fn move_gaps(transaction: &Transaction<'_>, commit: &PollCommit) -> Result<(Poll
     Ok((committed, unasked))
 }
 
-fn store_position(transaction: &Transaction<'_>, commit: &PollCommit, frontier: EventId, complete: AsOf) -> Result<()> {
-    let newest = commit.newest.as_ref().filter(|newest| newest.id == frontier);
+fn store_position(
+    transaction: &Transaction<'_>,
+    commit: &PollCommit,
+    high_water_mark: EventId,
+    complete: AsOf,
+) -> Result<()> {
+    let newest = commit.newest.as_ref().filter(|newest| newest.id == high_water_mark);
     let fingerprint = newest.map(render_fingerprint).transpose()?;
     let sql = "UPDATE stream SET frontier = ?1, fingerprint = coalesce(?2, fingerprint),
         event_created = max(coalesce(event_created, ?3), coalesce(?3, event_created)),
         schema_due = max(schema_due, ?4), schema_changes = schema_changes + ?4";
     let created = commit.event_created.map(|moment| moment.0);
-    transaction.prepare_cached(sql)?.execute(params![frontier.0, fingerprint, created, commit.schema_due])?;
+    transaction.prepare_cached(sql)?.execute(params![high_water_mark.0, fingerprint, created, commit.schema_due])?;
     if !commit.full {
         let sql = "UPDATE stream SET poll_done = max(poll_done, ?1)";
         transaction.prepare_cached(sql)?.execute([commit.poll.number])?;
@@ -261,7 +267,7 @@ fn together(due: SiteTime) -> SiteTime {
 pub(super) fn put_sweep(
     transaction: &Transaction<'_>,
     entity_type: &EntityType,
-    marking: Marking,
+    marking: DirtyCommit,
     due: SiteTime,
 ) -> Result<()> {
     let since = marking.since;
@@ -276,8 +282,8 @@ pub(super) fn put_sweep(
 }
 
 /// Merges requests for the same key.
-pub(super) fn merged(marks: &[MarkRequest]) -> BTreeMap<&crate::entity::EntityRef, MarkRequest> {
-    let mut merged: BTreeMap<_, MarkRequest> = BTreeMap::new();
+pub(super) fn merged(marks: &[NewDirtyKey]) -> BTreeMap<&crate::entity::EntityRef, NewDirtyKey> {
+    let mut merged: BTreeMap<_, NewDirtyKey> = BTreeMap::new();
     for mark in marks {
         match merged.get_mut(&mark.key) {
             Some(known) => known.merge(mark),

@@ -11,8 +11,8 @@ use std::time::Duration;
 use rusqlite::{OptionalExtension, Transaction, params};
 
 use super::absences::{end_suspicions, suspect_absences};
-use super::dead::{NewDead, forget_dead, put_dead};
-use super::marks::{AsOf, Kinds, MarkRequest, Marking, Postponed, next_gen, put_marks, put_off};
+use super::dead_letters::{NewDead, forget_dead, put_dead};
+use super::dirty::{AsOf, DirtyCommit, DirtyReasons, NewDirtyKey, Postponed, next_gen, put_marks, put_off};
 use super::poll::{put_sweep, since_of_new_marks};
 use super::rows::{BucketChange, RowMeta, change_buckets, load_meta, store_meta};
 use super::types::{self, ImportState};
@@ -24,7 +24,7 @@ const FORGOTTEN_AFTER: Duration = Duration::from_secs(24 * 3600);
 
 /// A read of one entity type that is about to be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ticket {
+pub struct ReadToken {
     /// The type that is read.
     pub entity_type: EntityType,
     /// The version of every row that it returns: `epoch << 40 | seq`.
@@ -76,18 +76,18 @@ pub struct SegmentStep {
 #[derive(Clone, Debug)]
 pub struct Finish {
     /// The read.
-    pub ticket: Ticket,
+    pub token: ReadToken,
     /// The rows that the store acknowledged.
     pub rows: Vec<RowDone>,
     /// Keys whose marks were answered without a row to keep.
     pub seen: Vec<i64>,
     /// Rows that the read did not find and whose absence is not believed yet. They
-    /// stay as they are, and the cache does not vouch for them.
+    /// stay as they are, and are in quarantine.
     pub suspected: Vec<i64>,
     /// Marks that stay, for later.
     pub postponed: Vec<Postponed>,
     /// Marks to make, such as second looks.
-    pub marks: Vec<MarkRequest>,
+    pub marks: Vec<NewDirtyKey>,
     /// Rows that could not be read or written.
     pub dead: Vec<NewDead>,
     /// The progress of an import.
@@ -100,9 +100,9 @@ pub struct Finish {
 
 impl Finish {
     /// Begins the record of a read without effects.
-    pub fn new(ticket: Ticket, now: SiteTime) -> Self {
+    pub fn new(token: ReadToken, now: SiteTime) -> Self {
         Self {
-            ticket,
+            token,
             rows: Vec::new(),
             seen: Vec::new(),
             suspected: Vec::new(),
@@ -122,7 +122,7 @@ pub struct Cleared {
     /// The id.
     pub id: i64,
     /// Why it was marked.
-    pub kinds: Kinds,
+    pub kinds: DirtyReasons,
     /// How many events had led to it.
     pub events: u32,
     /// When the oldest of them was created.
@@ -145,7 +145,7 @@ pub struct Finished {
 
 impl State {
     /// Takes the version of a read that is about to be sent.
-    pub async fn begin_read(&self, entity_type: &EntityType, now: SiteTime) -> Result<Ticket> {
+    pub async fn begin_read(&self, entity_type: &EntityType, now: SiteTime) -> Result<ReadToken> {
         let entity_type = entity_type.clone();
         self.write(move |transaction| {
             let sql = "UPDATE stream SET seq = seq + 1 RETURNING (epoch << 40) | seq, gen";
@@ -155,7 +155,7 @@ impl State {
             transaction.prepare_cached("INSERT INTO reads (rv, type, at) VALUES (?1, ?2, ?3)")?.execute(values)?;
             let old = now.before(FORGOTTEN_AFTER);
             transaction.prepare_cached("DELETE FROM reads WHERE at < ?1")?.execute([old.0])?;
-            Ok(Ticket { entity_type, rv, generation })
+            Ok(ReadToken { entity_type, rv, generation })
         })
         .await
     }
@@ -170,24 +170,24 @@ impl State {
     }
 
     /// Ends a read that wrote nothing and never will.
-    pub async fn abandon(&self, ticket: &Ticket) -> Result<()> {
-        let ticket = ticket.clone();
-        self.write(move |transaction| end_read(transaction, &ticket)).await
+    pub async fn abandon(&self, token: &ReadToken) -> Result<()> {
+        let token = token.clone();
+        self.write(move |transaction| end_read(transaction, &token)).await
     }
 
     /// Returns the known state of the rows that may be left unwritten when the
     /// read shows them unchanged: no other read that may still write a row older
     /// than this read can be stored over what the store has.
-    pub async fn may_suppress(&self, ticket: &Ticket, ids: &[i64]) -> Result<BTreeMap<i64, RowMeta>> {
-        let ticket = ticket.clone();
+    pub async fn may_suppress(&self, token: &ReadToken, ids: &[i64]) -> Result<BTreeMap<i64, RowMeta>> {
+        let token = token.clone();
         let ids = ids.to_vec();
         self.read(move |connection| {
             let sql = "SELECT max(rv) FROM reads WHERE type = ?1 AND rv <> ?2";
-            let values = params![ticket.entity_type.as_str(), ticket.rv];
+            let values = params![token.entity_type.as_str(), token.rv];
             let open: Option<i64> = connection.query_row(sql, values, |row| row.get(0))?;
             let mut known = BTreeMap::new();
             for id in &ids {
-                let meta = load_meta(connection, &ticket.entity_type, *id)?;
+                let meta = load_meta(connection, &token.entity_type, *id)?;
                 if let Some(meta) = meta.filter(|meta| open.is_none_or(|open| open < meta.rv)) {
                     known.insert(*id, meta);
                 }
@@ -204,27 +204,27 @@ impl State {
             let mut finished = Finished::default();
             let mut unsettled = Vec::new();
             let mut buckets = BucketChange::default();
-            let marked = has_marks(transaction, &finish.ticket.entity_type)?;
+            let marked = has_marks(transaction, &finish.token.entity_type)?;
             for row in &finish.rows {
-                let last_event = if marked { last_event(transaction, &finish.ticket, row.id)? } else { None };
+                let last_event = if marked { last_event(transaction, &finish.token, row.id)? } else { None };
                 if !settle_row(transaction, &finish, row, last_event, &mut buckets, &mut finished)? {
                     unsettled.push(row.id);
                 }
             }
-            change_buckets(transaction, &finish.ticket.entity_type, &buckets)?;
+            change_buckets(transaction, &finish.token.entity_type, &buckets)?;
             let kept: BTreeSet<i64> = finish.postponed.iter().map(|one| one.key.id).chain(unsettled).collect();
-            // An import passes thousands of rows that nobody marked.
+            // An import passes thousands of rows that are not dirty.
             let answered = finish.seen.iter().chain(&finish.suspected).copied();
             let settled = finish.rows.iter().map(|row| row.id).chain(answered);
             for id in settled.filter(|id| marked && !kept.contains(id)) {
-                finished.cleared.extend(clear_mark(transaction, &finish.ticket, id)?);
-                forget_dead(transaction, &finish.ticket.entity_type, id)?;
+                finished.cleared.extend(clear_mark(transaction, &finish.token, id)?);
+                forget_dead(transaction, &finish.token.entity_type, id)?;
             }
             let known = finish.rows.iter().filter(|row| row.outcome != RowOutcome::Stale).map(|row| row.id);
-            end_suspicions(transaction, &finish.ticket.entity_type, known)?;
-            suspect_absences(transaction, &finish.ticket.entity_type, &finish.suspected, finish.now)?;
+            end_suspicions(transaction, &finish.token.entity_type, known)?;
+            suspect_absences(transaction, &finish.token.entity_type, &finish.suspected, finish.now)?;
             put_requests(transaction, &finish, &finished)?;
-            forget_consequences(transaction, &finish.ticket.entity_type)?;
+            forget_consequences(transaction, &finish.token.entity_type)?;
             put_off(transaction, &finish.postponed, finish.now)?;
             for dead in &finish.dead {
                 put_dead(transaction, dead, finish.now)?;
@@ -232,17 +232,17 @@ impl State {
             if let Some(step) = &finish.segment {
                 // What there is to expect was counted without the retired ones.
                 let rows = finish.rows.iter().filter(|row| row.state == RowState::Active).count() as u64;
-                finished.import = types::step_import(transaction, &finish.ticket.entity_type, *step, rows)?;
+                finished.import = types::step_import(transaction, &finish.token.entity_type, *step, rows)?;
             }
-            end_read(transaction, &finish.ticket)?;
+            end_read(transaction, &finish.token)?;
             Ok(finished)
         })
         .await
     }
 }
 
-fn end_read(transaction: &Transaction<'_>, ticket: &Ticket) -> Result<()> {
-    transaction.prepare_cached("DELETE FROM reads WHERE rv = ?1")?.execute([ticket.rv])?;
+fn end_read(transaction: &Transaction<'_>, token: &ReadToken) -> Result<()> {
+    transaction.prepare_cached("DELETE FROM reads WHERE rv = ?1")?.execute([token.rv])?;
     Ok(())
 }
 
@@ -252,7 +252,7 @@ fn has_marks(transaction: &Transaction<'_>, entity_type: &EntityType) -> Result<
     Ok(transaction.query_row(sql, [entity_type.as_str()], |row| row.get(0))?)
 }
 
-/// Takes in what is known of a row now. `false` says that nothing is: somebody
+/// Takes in what is known of a row now. `false` says that nothing is: another writer
 /// stored a newer row and has not said so yet, or never will.
 fn settle_row(
     transaction: &Transaction<'_>,
@@ -262,16 +262,16 @@ fn settle_row(
     buckets: &mut BucketChange,
     finished: &mut Finished,
 ) -> Result<bool> {
-    let ticket = &finish.ticket;
-    let old = load_meta(transaction, &ticket.entity_type, row.id)?;
-    let newest = old.as_ref().is_none_or(|old| old.rv < ticket.rv);
+    let token = &finish.token;
+    let old = load_meta(transaction, &token.entity_type, row.id)?;
+    let newest = old.as_ref().is_none_or(|old| old.rv < token.rv);
     match (row.outcome, newest) {
         (RowOutcome::Written, false) => finished.conflicts.push(row.id),
         (RowOutcome::Stale, true) => return Ok(false),
         (RowOutcome::Stale | RowOutcome::Unchanged, false) => {}
         (RowOutcome::Written | RowOutcome::Unchanged, true) => {
             let meta = RowMeta {
-                rv: ticket.rv,
+                rv: token.rv,
                 state: row.state,
                 updated_at: row.updated_at,
                 hash: row.hash,
@@ -280,7 +280,7 @@ fn settle_row(
                 read_at: finish.now,
             };
             buckets.replace(row.id, old.as_ref(), &meta);
-            store_meta(transaction, &ticket.entity_type, row.id, &meta)?;
+            store_meta(transaction, &token.entity_type, row.id, &meta)?;
             if old.as_ref().is_none_or(|old| old.hash != meta.hash || old.state != meta.state) {
                 finished.changed.push((row.id, old));
             }
@@ -289,25 +289,25 @@ fn settle_row(
     Ok(true)
 }
 
-fn last_event(transaction: &Transaction<'_>, ticket: &Ticket, id: i64) -> Result<Option<EventId>> {
+fn last_event(transaction: &Transaction<'_>, token: &ReadToken, id: i64) -> Result<Option<EventId>> {
     let sql = "SELECT last_event FROM marks WHERE type = ?1 AND id = ?2";
     let found: Option<Option<i64>> = transaction
         .prepare_cached(sql)?
-        .query_row(params![ticket.entity_type.as_str(), id], |row| row.get(0))
+        .query_row(params![token.entity_type.as_str(), id], |row| row.get(0))
         .optional()?;
     Ok(found.flatten().map(EventId))
 }
 
 /// Deletes a mark that the read covers. A mark that was renewed meanwhile keeps
 /// only what came after the read began.
-fn clear_mark(transaction: &Transaction<'_>, ticket: &Ticket, id: i64) -> Result<Option<Cleared>> {
-    let key = params![ticket.entity_type.as_str(), id, ticket.generation];
+fn clear_mark(transaction: &Transaction<'_>, token: &ReadToken, id: i64) -> Result<Option<Cleared>> {
+    let key = params![token.entity_type.as_str(), id, token.generation];
     let sql = "DELETE FROM marks WHERE type = ?1 AND id = ?2 AND gen <= ?3 RETURNING kinds, events, event_created";
     let cleared = transaction
         .prepare_cached(sql)?
         .query_row(key, |row| {
             let event_created = row.get::<_, Option<i64>>(2)?.map(SiteTime);
-            Ok(Cleared { id, kinds: Kinds(row.get(0)?), events: row.get(1)?, event_created })
+            Ok(Cleared { id, kinds: DirtyReasons(row.get(0)?), events: row.get(1)?, event_created })
         })
         .optional()?;
     if cleared.is_none() {
@@ -336,17 +336,17 @@ fn forget_consequences(transaction: &Transaction<'_>, cause: &EntityType) -> Res
 fn put_requests(transaction: &Transaction<'_>, finish: &Finish, finished: &Finished) -> Result<()> {
     let mut requests = finish.marks.clone();
     for id in &finished.conflicts {
-        let key = EntityRef::new(finish.ticket.entity_type.clone(), *id);
-        requests.push(MarkRequest::new(key, Kinds::CHANGE));
+        let key = EntityRef::new(finish.token.entity_type.clone(), *id);
+        requests.push(NewDirtyKey::new(key, DirtyReasons::CHANGE));
     }
     if requests.is_empty() && finish.sweeps.is_empty() {
         return Ok(());
     }
     let since = since_of_new_marks(transaction, finish.now)?;
-    let marking = Marking { generation: next_gen(transaction)?, since, poll: 0, at: finish.now };
+    let marking = DirtyCommit { generation: next_gen(transaction)?, since, poll: 0, at: finish.now };
     for (entity_type, known) in &finish.sweeps {
         let since = known.map_or(since, |known| known.min(since));
-        put_sweep(transaction, entity_type, Marking { since, ..marking }, finish.now)?;
+        put_sweep(transaction, entity_type, DirtyCommit { since, ..marking }, finish.now)?;
     }
     put_marks(transaction, &requests, marking)
 }

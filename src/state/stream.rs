@@ -19,7 +19,7 @@ const MOMENTS: [&str; 8] = [
     "UPDATE dead SET first_at = first_at + ?1, last_at = last_at + ?1, next_due = next_due + ?1",
 ];
 
-/// What identifies the entry at the frontier: another site, or one restored from
+/// What identifies the entry at the high-water mark: another site, or one restored from
 /// a backup, has another entry under the same id, or none.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fingerprint {
@@ -40,8 +40,8 @@ pub struct Stream {
     /// new one.
     pub incarnation: i64,
     /// The highest event id seen; `None` before the first start.
-    pub frontier: Option<EventId>,
-    /// The entry at the frontier.
+    pub high_water_mark: Option<EventId>,
+    /// The entry at the high-water mark.
     pub fingerprint: Option<Fingerprint>,
     /// The epoch of read versions.
     pub epoch: i64,
@@ -73,7 +73,7 @@ impl State {
                 let stream = Stream {
                     site: row.get(0)?,
                     incarnation: row.get(1)?,
-                    frontier: row.get::<_, Option<i64>>(2)?.map(EventId),
+                    high_water_mark: row.get::<_, Option<i64>>(2)?.map(EventId),
                     fingerprint: None,
                     epoch: row.get(4)?,
                     gen_now: row.get(5)?,
@@ -100,7 +100,7 @@ impl State {
     pub async fn begin_stream(
         &self,
         site: &str,
-        frontier: EventId,
+        high_water_mark: EventId,
         fingerprint: Option<&Fingerprint>,
         missing: &[(i64, i64)],
         event_view: Option<f64>,
@@ -115,7 +115,7 @@ impl State {
         self.write(move |transaction| {
             gaps.store(&Gaps::load(transaction)?, transaction)?;
             let sql = "UPDATE stream SET site = ?1, frontier = ?2, fingerprint = ?3, event_view = ?4";
-            transaction.execute(sql, params![site, frontier.0, fingerprint, event_view])?;
+            transaction.execute(sql, params![site, high_water_mark.0, fingerprint, event_view])?;
             Ok(())
         })
         .await

@@ -24,8 +24,8 @@ fn shot() -> EntityType {
     EntityType::new("Shot")
 }
 
-fn request(id: i64, kinds: Kinds) -> MarkRequest {
-    MarkRequest::new(EntityRef::new("Shot", id), kinds)
+fn request(id: i64, kinds: DirtyReasons) -> NewDirtyKey {
+    NewDirtyKey::new(EntityRef::new("Shot", id), kinds)
 }
 
 impl Fixture {
@@ -45,7 +45,7 @@ impl Fixture {
             full: false,
             newest: None,
             event_created: Some(now),
-            marks: shots.iter().map(|id| request(*id, Kinds::CHANGE)).collect(),
+            marks: shots.iter().map(|id| request(*id, DirtyReasons::CHANGE)).collect(),
             dead: Vec::new(),
             sweeps: Vec::new(),
             schema_due: false,
@@ -53,12 +53,12 @@ impl Fixture {
         }
     }
 
-    async fn ticket(&self) -> Ticket {
-        self.state.begin_read(&shot(), SiteTime(0)).await.expect("a ticket")
+    async fn token(&self) -> ReadToken {
+        self.state.begin_read(&shot(), SiteTime(0)).await.expect("a token")
     }
 
-    async fn finish(&self, ticket: Ticket, rows: Vec<RowDone>) -> Finished {
-        let finish = Finish { rows, ..Finish::new(ticket, SiteTime(0)) };
+    async fn finish(&self, token: ReadToken, rows: Vec<RowDone>) -> Finished {
+        let finish = Finish { rows, ..Finish::new(token, SiteTime(0)) };
         self.state.finish(finish).await.expect("a finish")
     }
 
@@ -89,7 +89,7 @@ async fn a_locked_file_does_not_hold_up_the_thread_of_the_caller() {
         tokio::task::yield_now().await;
         drop(lock);
     };
-    let requests = [request(7, Kinds::CHANGE)];
+    let requests = [request(7, DirtyReasons::CHANGE)];
     let (marked, ()) = tokio::join!(test.state.mark(&requests, SiteTime(0)), release);
     marked.expect("a mark");
 }
@@ -98,7 +98,7 @@ async fn a_locked_file_does_not_hold_up_the_thread_of_the_caller() {
 async fn a_write_that_is_not_waited_for_is_committed_whole() {
     let test = fixture().await;
     for id in 0..50 {
-        let requests: Vec<_> = (0..10).map(|n| request(id * 10 + n, Kinds::CHANGE)).collect();
+        let requests: Vec<_> = (0..10).map(|n| request(id * 10 + n, DirtyReasons::CHANGE)).collect();
         let mut write = Box::pin(test.state.mark(&requests, SiteTime(0)));
         assert!(futures::poll!(&mut write).is_pending());
     }
@@ -113,9 +113,9 @@ async fn a_write_that_is_not_waited_for_is_committed_whole() {
 async fn a_mark_is_cleared_only_by_a_read_that_began_after_it() {
     let test = fixture().await;
     test.poll(1_000, &[101], &[7]).await;
-    let early = test.ticket().await;
+    let early = test.token().await;
     test.poll(2_000, &[102], &[7]).await;
-    let late = test.ticket().await;
+    let late = test.token().await;
     test.finish(early, vec![row(7, 1)]).await;
     assert_eq!(test.marked().await, [7]);
     let finished = test.finish(late, vec![row(7, 2)]).await;
@@ -127,8 +127,8 @@ async fn a_mark_is_cleared_only_by_a_read_that_began_after_it() {
 async fn a_key_marked_again_after_it_was_cleared_is_not_cleared_by_an_older_read() {
     let test = fixture().await;
     test.poll(1_000, &[101], &[7]).await;
-    let slow = test.ticket().await;
-    let fast = test.ticket().await;
+    let slow = test.token().await;
+    let fast = test.token().await;
     test.finish(fast, vec![row(7, 1)]).await;
     test.poll(2_000, &[102], &[7]).await;
     test.finish(slow, vec![RowDone { outcome: RowOutcome::Stale, ..row(7, 0) }]).await;
@@ -145,12 +145,12 @@ async fn freshness_stands_still_at_the_poll_before_the_oldest_open_mark() {
     assert_eq!(fresh().await, Some(SiteTime(1_000)));
     test.poll(3_000, &[101], &[7]).await;
     assert_eq!(fresh().await, Some(SiteTime(1_000)));
-    let ticket = test.ticket().await;
+    let token = test.token().await;
     test.poll(5_000, &[102], &[7, 8]).await;
-    test.finish(ticket, vec![row(7, 1)]).await;
+    test.finish(token, vec![row(7, 1)]).await;
     assert_eq!(fresh().await, Some(SiteTime(3_000)), "what entry 102 tells of happened after that");
-    let ticket = test.ticket().await;
-    test.finish(ticket, vec![row(7, 1), row(8, 1)]).await;
+    let token = test.token().await;
+    test.finish(token, vec![row(7, 1), row(8, 1)]).await;
     assert_eq!(fresh().await, Some(SiteTime(5_000)));
     assert_eq!(test.state.fresh_as_of().await.expect("a moment"), fresh().await);
 }
@@ -185,7 +185,10 @@ async fn a_recheck_or_inverse_mark_does_not_hold_freshness_back() {
     let test = fixture().await;
     test.live().await;
     test.poll(1_000, &[], &[]).await;
-    test.state.mark(&[request(7, Kinds::RECHECK), request(8, Kinds::INVERSE)], SiteTime(1_500)).await.expect("marks");
+    test.state
+        .mark(&[request(7, DirtyReasons::RECHECK), request(8, DirtyReasons::INVERSE)], SiteTime(1_500))
+        .await
+        .expect("marks");
     test.poll(2_000, &[], &[]).await;
     assert_eq!(test.state.fresh_as_of().await.expect("a moment"), Some(SiteTime(2_000)));
     assert_eq!(test.state.due_marks(SiteTime(2_000), 10).await.expect("marks").len(), 2);
@@ -194,15 +197,15 @@ async fn a_recheck_or_inverse_mark_does_not_hold_freshness_back() {
 #[tokio::test]
 async fn rows_keep_their_newest_version_and_buckets_follow() {
     let test = fixture().await;
-    let (older, newer) = (test.ticket().await, test.ticket().await);
+    let (older, newer) = (test.token().await, test.token().await);
     test.finish(newer, vec![row(7, 10), row(1_007, 20)]).await;
     let finished = test.finish(older, vec![RowDone { outcome: RowOutcome::Stale, ..row(7, 99) }]).await;
     assert!(finished.changed.is_empty());
     let buckets = async |test: &Fixture| test.state.buckets(&shot()).await.expect("buckets");
     let expected = [BucketCount { bucket: 0, count: 1, sum: 10 }, BucketCount { bucket: 1, count: 1, sum: 20 }];
     assert_eq!(buckets(&test).await, expected);
-    let ticket = test.ticket().await;
-    test.finish(ticket, vec![RowDone { state: RowState::Retired, ..row(7, 0) }]).await;
+    let token = test.token().await;
+    test.finish(token, vec![RowDone { state: RowState::Retired, ..row(7, 0) }]).await;
     assert_eq!(buckets(&test).await, expected[1..]);
     assert_eq!(test.state.active_count(&shot()).await.expect("a count"), 1);
 }
@@ -210,10 +213,10 @@ async fn rows_keep_their_newest_version_and_buckets_follow() {
 #[tokio::test]
 async fn a_row_stored_over_a_newer_state_that_was_not_written_is_read_again() {
     let test = fixture().await;
-    let first = test.ticket().await;
+    let first = test.token().await;
     test.finish(first, vec![row(7, 1)]).await;
-    let slow = test.ticket().await;
-    let fast = test.ticket().await;
+    let slow = test.token().await;
+    let fast = test.token().await;
     assert!(test.state.may_suppress(&fast, &[7]).await.expect("rows").is_empty(), "the slow read may still write");
     test.finish(fast, vec![RowDone { outcome: RowOutcome::Unchanged, ..row(7, 1) }]).await;
     let finished = test.finish(slow, vec![row(7, 2)]).await;
@@ -224,10 +227,10 @@ async fn a_row_stored_over_a_newer_state_that_was_not_written_is_read_again() {
 #[tokio::test]
 async fn an_unchanged_row_may_stay_unwritten_when_no_other_read_is_open() {
     let test = fixture().await;
-    let first = test.ticket().await;
+    let first = test.token().await;
     test.finish(first, vec![row(7, 1)]).await;
-    let lost = test.ticket().await;
-    let second = test.ticket().await;
+    let lost = test.token().await;
+    let second = test.token().await;
     assert!(test.state.may_suppress(&second, &[7]).await.expect("rows").is_empty());
     test.state.abandon(&lost).await.expect("an end");
     assert_eq!(test.state.may_suppress(&second, &[7, 8]).await.expect("rows").len(), 1);
@@ -237,8 +240,8 @@ async fn an_unchanged_row_may_stay_unwritten_when_no_other_read_is_open() {
 async fn a_stale_row_without_a_newer_one_on_record_keeps_its_mark() {
     let test = fixture().await;
     test.poll(1_000, &[101], &[7]).await;
-    let ticket = test.ticket().await;
-    test.finish(ticket, vec![RowDone { outcome: RowOutcome::Stale, ..row(7, 1) }]).await;
+    let token = test.token().await;
+    test.finish(token, vec![RowDone { outcome: RowOutcome::Stale, ..row(7, 1) }]).await;
     assert_eq!(test.marked().await, [7]);
 }
 
@@ -247,9 +250,9 @@ async fn touched_keys_are_remembered_after_they_were_read() {
     let test = fixture().await;
     let before = test.state.generation().await.expect("a generation");
     test.poll(1_000, &[101], &[7]).await;
-    let ticket = test.ticket().await;
-    test.finish(ticket, vec![row(7, 1)]).await;
-    test.state.mark(&[request(9, Kinds::REPAIR)], SiteTime(1_000)).await.expect("a mark");
+    let token = test.token().await;
+    test.finish(token, vec![row(7, 1)]).await;
+    test.state.mark(&[request(9, DirtyReasons::REPAIR)], SiteTime(1_000)).await.expect("a mark");
     assert_eq!(test.state.touched_since(&shot(), before).await.expect("ids"), [7]);
     let after = test.state.generation().await.expect("a generation");
     assert!(test.state.touched_since(&shot(), after).await.expect("ids").is_empty());
@@ -261,14 +264,14 @@ async fn touched_keys_are_remembered_after_they_were_read() {
 async fn versions_grow_over_processes_epochs_and_lost_files() {
     let test = fixture().await;
     let other = State::open(test.state.directory()).await.expect("a second handle");
-    let first = test.ticket().await.rv;
-    let second = other.begin_read(&shot(), SiteTime(0)).await.expect("a ticket").rv;
+    let first = test.token().await.rv;
+    let second = other.begin_read(&shot(), SiteTime(0)).await.expect("a token").rv;
     assert!(second > first);
     other.begin_epoch(0).await.expect("an epoch");
-    assert!(test.ticket().await.rv >> 40 > second >> 40);
+    assert!(test.token().await.rv >> 40 > second >> 40);
     let new = fixture().await;
     new.state.begin_epoch(second).await.expect("an epoch");
-    assert!(new.ticket().await.rv > second, "a new file starts above what the store has");
+    assert!(new.token().await.rv > second, "a new file starts above what the store has");
 }
 
 #[tokio::test]
@@ -305,9 +308,9 @@ async fn an_import_goes_on_where_it_was() {
         confirm_poll: None,
     };
     test.state.begin_import(&shot(), "layout", &import).await.expect("an import");
-    let ticket = test.ticket().await;
+    let token = test.token().await;
     let step = Some(SegmentStep { index: 1, last_id: 70, done: true });
-    let finish = Finish { rows: vec![row(60, 1), row(70, 1)], segment: step, ..Finish::new(ticket, SiteTime(0)) };
+    let finish = Finish { rows: vec![row(60, 1), row(70, 1)], segment: step, ..Finish::new(token, SiteTime(0)) };
     let finished = test.state.finish(finish).await.expect("a finish");
     let reopened = State::open(test.state.directory()).await.expect("the same file");
     let record = reopened.type_record(&shot()).await.expect("a record").expect("a type");
@@ -350,7 +353,7 @@ async fn a_sweep_asked_for_again_while_it_ran_stays() {
     test.state.finish_sweep(&due[0], &[], SiteTime(3_000)).await.expect("an end");
     let again = test.state.due_sweeps(SiteTime(3_000)).await.expect("sweeps");
     assert_eq!(test.state.fresh_as_of().await.expect("a moment"), Some(SiteTime(1_000)));
-    test.state.finish_sweep(&again[0], &[request(3, Kinds::SCAN)], SiteTime(3_000)).await.expect("an end");
+    test.state.finish_sweep(&again[0], &[request(3, DirtyReasons::SCAN)], SiteTime(3_000)).await.expect("an end");
     assert!(test.state.due_sweeps(SiteTime(9_000)).await.expect("sweeps").is_empty());
     assert_eq!(test.marked().await, [3]);
 }
@@ -362,8 +365,8 @@ async fn a_dead_letter_ends_with_a_successful_read() {
     let key = EntityRef::new("Shot", 7);
     let signed = |text: &str| format!("{text} https://files/a.jpg?X-Amz-Signature=5ecret");
     let dead = NewDead { kind: DeadKind::Read, key: key.clone(), payload: signed("{}"), error: signed("it fails") };
-    let postponed = vec![Postponed { key, delay: Duration::from_secs(60), add: Kinds::QUARANTINED }];
-    let finish = Finish { dead: vec![dead], postponed, ..Finish::new(test.ticket().await, SiteTime(1_000)) };
+    let postponed = vec![Postponed { key, delay: Duration::from_secs(60), add: DirtyReasons::QUARANTINED }];
+    let finish = Finish { dead: vec![dead], postponed, ..Finish::new(test.token().await, SiteTime(1_000)) };
     test.state.finish(finish).await.expect("a finish");
     let kept = test.state.dead(10).await.expect("dead letters").remove(0);
     assert!(kept.payload.contains("a.jpg") && !kept.payload.contains("5ecret"), "{}", kept.payload);
@@ -371,8 +374,8 @@ async fn a_dead_letter_ends_with_a_successful_read() {
     assert_eq!(test.state.quarantined(&shot()).await.expect("ids"), [7]);
     assert!(test.state.due_marks(SiteTime(60_999), 10).await.expect("marks").is_empty());
     assert_eq!(test.state.due_marks(SiteTime(61_000), 10).await.expect("marks")[0].attempts, 1);
-    let ticket = test.ticket().await;
-    test.finish(ticket, vec![row(7, 1)]).await;
+    let token = test.token().await;
+    test.finish(token, vec![row(7, 1)]).await;
     assert!(test.state.dead(10).await.expect("dead letters").is_empty());
 }
 
@@ -383,7 +386,10 @@ async fn a_mass_disappearance_is_held_until_an_operator_confirms_it() {
     let allowed = async |count, at| test.state.may_vanish(&shot(), count, SiteTime(at)).await.expect("an answer");
     assert!(allowed(40, 0).await && !allowed(11, 1_000).await && allowed(10, 2_000).await);
     assert!(allowed(40, 601_000).await, "the first forty are ten minutes old");
-    test.state.mark(&[request(7, Kinds::CHANGE | Kinds::HELD)], SiteTime(0)).await.expect("a mark");
+    test.state
+        .mark(&[request(7, DirtyReasons::CHANGE | DirtyReasons::DELETION_STOPPED)], SiteTime(0))
+        .await
+        .expect("a mark");
     assert!(test.state.open_breaker(&shot(), SiteTime(0)).await.expect("a breaker"));
     assert!(!test.state.close_breaker(&shot(), SiteTime(1)).await.expect("a breaker"), "a deletion waits");
     assert_eq!(test.state.confirm_deletions(&shot(), SiteTime(601_000)).await.expect("a number"), 1);
@@ -398,11 +404,11 @@ async fn announced_values_are_kept_with_the_mark_and_merged() {
         let value = Announcement::Value { value: value.into(), before: vec!["start".into()] };
         let mut expected = Expected::default();
         expected.announce("code", ExpectedField::new((second, EventId(event)), value));
-        MarkRequest { expected, ..request(7, Kinds::CHANGE) }
+        NewDirtyKey { expected, ..request(7, DirtyReasons::CHANGE) }
     };
     test.state.mark(&[announced(20, 4, "new")], SiteTime(0)).await.expect("a mark");
     test.state.mark(&[announced(10, 5, "old")], SiteTime(0)).await.expect("a mark");
-    test.state.mark(&[request(7, Kinds::CHANGE)], SiteTime(0)).await.expect("a mark");
+    test.state.mark(&[request(7, DirtyReasons::CHANGE)], SiteTime(0)).await.expect("a mark");
     let marks = test.state.marks_of(&shot(), &[6, 7]).await.expect("marks");
     let field = &marks[0].expected.fields["code"];
     assert_eq!(field.at, (20, EventId(4)));
@@ -418,23 +424,25 @@ async fn a_type_is_no_fresher_than_the_key_whose_consequences_it_waits_for() {
     let (version, key) = (EntityType::new("Version"), EntityRef::new("Shot", 7));
     test.live().await;
     test.poll(1_000, &[], &[]).await;
-    let cause = MarkRequest { affects: vec![version.clone()], ..request(7, Kinds::REVIVE) };
+    let cause = NewDirtyKey { affects: vec![version.clone()], ..request(7, DirtyReasons::REVIVE) };
     let started = test.state.mark(&[cause], SiteTime(1_500)).await.expect("a mark");
     test.poll(2_000, &[], &[]).await;
     let through = async |ty: &EntityType| test.state.replication_status().await.expect("a status").read_through(ty);
     assert_eq!(started, 1);
     assert_eq!([through(&version).await, through(&shot()).await, through(&EntityType::new("Task")).await], [1, 1, 2]);
     // The read of the cause makes its consequence in the same transaction.
-    let ticket = test.ticket().await;
+    let token = test.token().await;
     let since = test.state.marks(1).await.expect("marks")[0].since;
-    let consequence =
-        MarkRequest { since: Some(since), ..MarkRequest::new(EntityRef::new(version.clone(), 9), Kinds::CHANGE) };
-    let finish = Finish { seen: vec![key.id], marks: vec![consequence], ..Finish::new(ticket, SiteTime(2_500)) };
+    let consequence = NewDirtyKey {
+        since: Some(since),
+        ..NewDirtyKey::new(EntityRef::new(version.clone(), 9), DirtyReasons::CHANGE)
+    };
+    let finish = Finish { seen: vec![key.id], marks: vec![consequence], ..Finish::new(token, SiteTime(2_500)) };
     test.state.finish(finish).await.expect("a finish");
     test.poll(3_000, &[], &[]).await;
     assert_eq!([through(&version).await, through(&shot()).await], [1, 3], "it was made before the second poll");
-    let ticket = test.state.begin_read(&version, SiteTime(0)).await.expect("a ticket");
-    test.state.finish(Finish { seen: vec![9], ..Finish::new(ticket, SiteTime(0)) }).await.expect("a finish");
+    let token = test.state.begin_read(&version, SiteTime(0)).await.expect("a token");
+    test.state.finish(Finish { seen: vec![9], ..Finish::new(token, SiteTime(0)) }).await.expect("a finish");
     assert_eq!(through(&version).await, 3);
 }
 
@@ -540,27 +548,27 @@ proptest! {
 /// Checks the invariants after every step.
 async fn check_history(steps: Vec<Step>) -> Result<(), TestCaseError> {
     let test = fixture().await;
-    let mut open: Vec<Ticket> = Vec::new();
+    let mut open: Vec<ReadToken> = Vec::new();
     let mut marks: BTreeMap<i64, i64> = BTreeMap::new();
     let mut versions: BTreeMap<i64, i64> = BTreeMap::new();
     for step in steps {
         match step {
             Step::Mark(id) => {
-                test.state.mark(&[request(id, Kinds::CHANGE)], SiteTime(0)).await.expect("a mark");
+                test.state.mark(&[request(id, DirtyReasons::CHANGE)], SiteTime(0)).await.expect("a mark");
                 marks.insert(id, test.state.generation().await.expect("a generation"));
             }
-            Step::Begin => open.push(test.ticket().await),
+            Step::Begin => open.push(test.token().await),
             Step::Finish { read, id, hash, active, outcome } => {
                 if read >= open.len() {
                     continue;
                 }
-                let ticket = open.remove(read);
+                let token = open.remove(read);
                 let outcome = [RowOutcome::Written, RowOutcome::Unchanged, RowOutcome::Stale][usize::from(outcome)];
                 let state = if active { RowState::Active } else { RowState::Retired };
-                let newest = versions.get(&id).is_none_or(|rv| *rv < ticket.rv);
-                let finished = test.finish(ticket.clone(), vec![RowDone { outcome, state, ..row(id, hash) }]).await;
+                let newest = versions.get(&id).is_none_or(|rv| *rv < token.rv);
+                let finished = test.finish(token.clone(), vec![RowDone { outcome, state, ..row(id, hash) }]).await;
                 let settled = !(newest && outcome == RowOutcome::Stale);
-                if settled && marks.get(&id).is_some_and(|generation| *generation <= ticket.generation) {
+                if settled && marks.get(&id).is_some_and(|generation| *generation <= token.generation) {
                     marks.remove(&id);
                 }
                 if finished.conflicts.contains(&id) {

@@ -16,7 +16,7 @@ pub enum TypeState {
     Importing,
     /// The rows follow the site.
     Live,
-    /// The rows follow the site, and some of their fields cannot be vouched for.
+    /// The rows follow the site, and some of their fields are not followed.
     Degraded,
     /// No entity config names the type any more.
     Untracked,

@@ -59,7 +59,7 @@ mod tests {
     use std::time::Duration;
 
     use super::super::tests::{Fixture, fixture};
-    use super::super::{Kinds, MarkRequest, Result, SiteTime, StateError, TypeState};
+    use super::super::{DirtyReasons, NewDirtyKey, Result, SiteTime, StateError, TypeState};
     use super::Unreadable;
     use crate::entity::{EntityRef, EntityType};
 
@@ -73,7 +73,7 @@ mod tests {
     #[tokio::test]
     async fn a_dirty_key_whose_expectation_is_unreadable_is_read_twice() {
         let test = fixture().await;
-        let request = MarkRequest::new(EntityRef::new("Shot", 7), Kinds::CHANGE);
+        let request = NewDirtyKey::new(EntityRef::new("Shot", 7), DirtyReasons::CHANGE);
         test.state.mark(std::slice::from_ref(&request), SiteTime(0)).await.expect("a mark");
         test.damage("UPDATE marks SET expected = '{\"fields\": 5}'").await;
         let before = Unreadable::Expected.count();

@@ -60,7 +60,7 @@ impl StoreErrorKind {
         }
     }
 
-    /// Tells whether the same call can succeed later without anybody acting.
+    /// Tells whether the same call can succeed later without any intervention.
     pub fn is_passing(self) -> bool {
         matches!(self, Self::Unavailable | Self::Locked)
     }

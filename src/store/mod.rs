@@ -54,7 +54,7 @@ pub trait Store: Send + Sync {
     /// without losing a row.
     ///
     /// Fields that the new layout adds have no value in rows that were read
-    /// before; such rows must be read again by whoever changed the layout.
+    /// before; such rows must be read again by the module that changed the layout.
     async fn ensure_type(&self, layout: &TypeLayout) -> Result<()>;
 
     /// Writes rows; one outcome for each, in the same order.

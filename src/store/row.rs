@@ -240,7 +240,7 @@ impl FetchedRow {
         self.fetched_at
     }
 
-    /// Returns the event that made somebody read the row, if one did.
+    /// Returns the event that caused the read of the row, if one did.
     pub fn last_event(&self) -> Option<EventId> {
         self.last_event
     }

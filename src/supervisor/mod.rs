@@ -41,7 +41,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 const MAX_FAILURES: u32 = 6;
 /// A loop that ran for so long has recovered: its failures are counted anew.
 const RECOVERED_AFTER: Duration = Duration::from_secs(60);
-/// How long a loop without a sign of life may take to end once it is told to.
+/// How long a loop without a sign of life may take to end once it is cancelled.
 const ABORT_PATIENCE: Duration = Duration::from_secs(5);
 /// After so long without a sign of life the process is ended from outside of the runtime.
 const LOST_AFTER: Duration = Duration::from_secs(15);
@@ -187,7 +187,7 @@ impl Supervisor {
         let supervisor = self.clone();
         tokio::spawn(async move {
             let stop = supervisor.0.shutdown.clone();
-            // Whoever ends the process learns of a failure from `failed`.
+            // The code that ends the process learns of a failure from `failed`.
             let _ = supervisor.run(name, &stop, body).await;
         })
     }
@@ -248,7 +248,7 @@ impl Supervisor {
     }
 
     /// Ends the process at once, from a thread of its own, when a loop stays silent
-    /// although it was told to end. A loop that keeps its thread can keep the whole
+    /// although it was cancelled. A loop that keeps its thread can keep the whole
     /// runtime with it: then nothing in there could even notice.
     ///
     /// # Errors

@@ -36,7 +36,7 @@ pub async fn beat(bound: Duration) {
 /// Announces that something may take up to `bound` from now and is not stuck. Outside of a loop
 /// nothing happens.
 pub fn working(bound: Duration) {
-    // Not in a loop: nobody waits for a beat.
+    // Not in a loop: there is no watchdog.
     let _ = CURRENT.try_with(|watched| watched.extend(bound));
 }
 

@@ -17,7 +17,7 @@ use crate::entity::RowState;
 use crate::entity_config::TypeLayout;
 use crate::filter::Only;
 use crate::shotgun::{Answer, Purpose};
-use crate::state::{Kinds, Mark, RowMeta, SuspectedAbsence};
+use crate::state::{DirtyKey, DirtyReasons, RowMeta, SuspectedAbsence};
 
 /// Reads that must not find a row before it is believed to be gone.
 const READS: u32 = 3;
@@ -92,9 +92,9 @@ pub(super) fn judge(evidence: &Evidence) -> Verdict {
 
 /// Tells whether the events that led to a read, or to the read before it, say that the
 /// entity was retired.
-pub(super) fn is_retired_by_event(mark: Option<&Mark>) -> bool {
+pub(super) fn is_retired_by_event(mark: Option<&DirtyKey>) -> bool {
     mark.is_some_and(|mark| {
-        let retired = mark.kinds.any(Kinds::RETIRE) && !mark.kinds.any(Kinds::REVIVE | Kinds::NEW);
+        let retired = mark.kinds.any(DirtyReasons::RETIRE) && !mark.kinds.any(DirtyReasons::REVIVE | DirtyReasons::NEW);
         retired || mark.expected.active() == Some(false)
     })
 }

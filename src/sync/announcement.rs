@@ -17,7 +17,7 @@ use serde_json::{Map, Value};
 use super::tracked::Tracked;
 use crate::entity::{DataType, EntityRef, EventId, Shape, Timestamp};
 use crate::schema::display_name_field;
-use crate::state::{Announcement, EntryTime, Expected, ExpectedField, ExpectedLink, Kinds, LIFE};
+use crate::state::{Announcement, DirtyReasons, EntryTime, Expected, ExpectedField, ExpectedLink, LIFE};
 
 /// A created or revived entity is read once more after this time in any case: some sites
 /// fill in its links in a second step.
@@ -34,7 +34,7 @@ pub(super) struct Entry<'a> {
     /// The field that it is about.
     pub(super) attribute: Option<&'a str>,
     /// What happened to the entity.
-    pub(super) kinds: Kinds,
+    pub(super) kinds: DirtyReasons,
 }
 
 impl Entry<'_> {
@@ -54,7 +54,7 @@ impl Entry<'_> {
             Some(active) => expected.announce(LIFE, ExpectedField::new(at, Announcement::Active(active))),
             None => self.edit(key, at, tracked, &mut expected),
         }
-        if self.kinds.any(Kinds::NEW | Kinds::REVIVE) {
+        if self.kinds.any(DirtyReasons::NEW | DirtyReasons::REVIVE) {
             expected.read_again_after = Some(SECOND_STEP_AFTER);
         }
         expected
@@ -63,8 +63,8 @@ impl Entry<'_> {
     /// Returns whether the entity is active afterwards, where the entry is about that.
     fn life(&self) -> Option<bool> {
         match self.kinds {
-            kinds if kinds.any(Kinds::NEW | Kinds::REVIVE) => Some(true),
-            kinds if kinds.any(Kinds::RETIRE) => Some(false),
+            kinds if kinds.any(DirtyReasons::NEW | DirtyReasons::REVIVE) => Some(true),
+            kinds if kinds.any(DirtyReasons::RETIRE) => Some(false),
             _ if self.attribute == Some(LIFE) => self.meta.get("new_value").map(Value::is_null),
             _ => None,
         }

@@ -2,7 +2,7 @@
 //! read once more, by time and not by id, and every entry in it must have led to
 //! what it asks for.
 //!
-//! An entry counts as seen when its id is neither above the frontier nor in a gap,
+//! An entry counts as seen when its id is neither above the high-water mark nor in a gap,
 //! and when every followed key that it names was marked or read since it was
 //! written. What seems missed gets a second look after the next complete poll; what is
 //! missed then is counted, and its keys are marked.
@@ -16,7 +16,7 @@ use crate::api3::Read;
 use crate::entity::Timestamp;
 use crate::filter::{RawFilter, RawLeaf};
 use crate::shotgun::{Answer, Purpose};
-use crate::state::{MarkRequest, SiteTime};
+use crate::state::{NewDirtyKey, SiteTime};
 
 /// How far back an audit looks.
 const WINDOW_SECONDS: i64 = 15 * 60;
@@ -75,7 +75,7 @@ impl Replica {
         }
         let missed = self.unseen(suspects.entries).await?;
         let tracked = self.tracked();
-        let marks: Vec<MarkRequest> = missed.iter().flat_map(|entry| extract(entry, &tracked).marks).collect();
+        let marks: Vec<NewDirtyKey> = missed.iter().flat_map(|entry| extract(entry, &tracked).marks).collect();
         if !missed.is_empty() {
             let (first, count) = (missed.first().and_then(Answer::id), missed.len());
             tracing::error!(first, count, "entries of the event log were missed: what they name is read again");
@@ -87,11 +87,11 @@ impl Replica {
 
     /// Returns the entries that have not led to what they ask for.
     async fn unseen(&self, entries: Vec<Map<String, Value>>) -> Result<Vec<Map<String, Value>>> {
-        let frontier = self.state().stream().await?.frontier.map_or(0, |id| id.0);
+        let high_water_mark = self.state().stream().await?.high_water_mark.map_or(0, |id| id.0);
         let gaps = self.state().gaps().await?;
         let mut unseen = Vec::new();
         for entry in entries {
-            let known = Answer::id(&entry).is_some_and(|id| id <= frontier && !gaps.contains(id));
+            let known = Answer::id(&entry).is_some_and(|id| id <= high_water_mark && !gaps.contains(id));
             if !known || !self.has_marked(&entry).await? {
                 unseen.push(entry);
             }
@@ -117,7 +117,7 @@ impl Replica {
 
     /// Rows of a type that came into the configuration later were read by its
     /// import; of a type that is not complete nothing can be said.
-    async fn was_read(&self, mark: &MarkRequest, since: SiteTime) -> Result<bool> {
+    async fn was_read(&self, mark: &NewDirtyKey, since: SiteTime) -> Result<bool> {
         let read = self.state().row(&mark.key.entity_type, mark.key.id).await?.is_some_and(|row| row.read_at >= since);
         Ok(read || !self.live_types().await?.contains(&mark.key.entity_type))
     }

@@ -51,7 +51,7 @@ impl Replica {
 
     /// Does what the leader would do; `polled` is when it last polled here.
     async fn work_towards(&self, started: i64, polled: &mut Option<Instant>) -> Result<()> {
-        if self.state().stream().await?.frontier.is_none() {
+        if self.state().stream().await?.high_water_mark.is_none() {
             self.check_stream().await?;
         }
         if polled.is_none_or(|polled| polled.elapsed() >= self.settings().poll_min) {

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::Replica;
 use crate::elastic::{self, Call, Client};
 use crate::entity::EntityRef;
-use crate::state::{Kinds, MarkRequest, ReplicationStatus, SiteTime, StateError};
+use crate::state::{DirtyReasons, NewDirtyKey, ReplicationStatus, SiteTime, StateError};
 use crate::supervisor::beat;
 
 /// How often the leader looks whether its standing has changed.
@@ -225,7 +225,7 @@ impl ClusterChannel {
             let keys = keys.filter_map(key_of);
             let tracked = replica.tracked();
             let marks = keys.filter(|key| tracked.follows(&key.entity_type));
-            let marks: Vec<_> = marks.map(|key| MarkRequest::new(key, Kinds::WRITE)).collect();
+            let marks: Vec<_> = marks.map(|key| NewDirtyKey::new(key, DirtyReasons::WRITE)).collect();
             let now = replica.now();
             replica.state().mark(&marks, now).await?;
             if !replica.may_write() {
@@ -238,8 +238,8 @@ impl ClusterChannel {
     }
 
     /// Tells others how fresh the rows are, and takes over what they hand in, until
-    /// `stop`. `poke` makes the loop that follows the site poll at once.
-    pub async fn lead(&self, replica: &Replica, leader: &str, poke: impl Fn(), stop: CancellationToken) {
+    /// `stop`. `wake` makes the loop that follows the site poll at once.
+    pub async fn lead(&self, replica: &Replica, leader: &str, wake: impl Fn(), stop: CancellationToken) {
         let mut last: Option<Published> = None;
         let mut ready = false;
         while !stop.is_cancelled() {
@@ -252,7 +252,7 @@ impl ClusterChannel {
                 // A replaced leader must not take away what is meant for the new one.
                 if self.publish_status(replica, leader, &mut last).await? && self.consume_invalidations(replica).await?
                 {
-                    poke();
+                    wake();
                 }
                 Ok::<(), ClusterError>(())
             };

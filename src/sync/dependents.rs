@@ -12,7 +12,7 @@ use crate::entity::{EntityRef, EntityType};
 use crate::filter::{Only, RawFilter};
 use crate::schema::Dependency;
 use crate::shotgun::{Answer, ErrorKind, Purpose};
-use crate::state::{Finish, Kinds, MarkRequest};
+use crate::state::{DirtyReasons, Finish, NewDirtyKey};
 use crate::store::StoreErrorKind;
 
 impl Replica {
@@ -31,7 +31,7 @@ impl Replica {
                 rows.extend(self.showing_rows(&EntityRef::new(entity_type.clone(), *id), finish).await?);
             }
             rows.retain(|key| tracked.shows(&key.entity_type, dependency));
-            finish.marks.extend(rows.into_iter().map(|key| MarkRequest::new(key, Kinds::INVERSE)));
+            finish.marks.extend(rows.into_iter().map(|key| NewDirtyKey::new(key, DirtyReasons::INVERSE)));
         }
         Ok(())
     }

@@ -35,19 +35,19 @@ impl Replica {
     ///
     /// When the site fails, or answers nothing that can be read, ids included.
     pub(super) async fn read_event_page(&self, poll: &PollStart) -> Result<EventPage> {
-        let (whole, frontier) = (self.client().page_size(), poll.frontier.0);
+        let (whole, high_water_mark) = (self.client().page_size(), poll.high_water_mark.0);
         // Not above the high-water mark, but from it on.
-        let first = match self.entries(&request(poll, frontier - 1, whole, &ENTRY_FIELDS)).await {
+        let first = match self.entries(&request(poll, high_water_mark - 1, whole, &ENTRY_FIELDS)).await {
             Ok(answer) => return Ok(EventPage { from_frontier: true, ..page(answer)? }),
             Err(error) if error.kind() == ErrorKind::Malformed => error,
             Err(error) => return Err(error.into()),
         };
         // The same question without anything that a user has typed: does it fail, too, it
         // is not an entry that is to blame.
-        let Ok(ids) = self.entries(&request(poll, frontier, 1, &["id"])).await else { return Err(first.into()) };
+        let Ok(ids) = self.entries(&request(poll, high_water_mark, 1, &["id"])).await else { return Err(first.into()) };
         let mut size = whole;
         loop {
-            match self.entries(&request(poll, frontier, size, &ENTRY_FIELDS)).await {
+            match self.entries(&request(poll, high_water_mark, size, &ENTRY_FIELDS)).await {
                 Ok(answer) => return page(answer),
                 Err(error) if error.kind() == ErrorKind::Malformed && size > 1 => size = size.div_ceil(2),
                 Err(error) if error.kind() == ErrorKind::Malformed => break,
@@ -61,7 +61,7 @@ impl Replica {
     /// Reads the first entry of a poll, which cannot be read whole, without `meta`.
     async fn read_alone(&self, poll: &PollStart, id: i64, error: &Error) -> Result<EventPage> {
         let fields: Vec<&str> = ENTRY_FIELDS.into_iter().filter(|field| *field != "meta").collect();
-        match self.entries(&request(poll, poll.frontier.0, 1, &fields)).await {
+        match self.entries(&request(poll, poll.high_water_mark.0, 1, &fields)).await {
             Ok(answer) if answer.last_id() == Some(id) => {
                 tracing::warn!(event_id = id, %error, "an entry of the event log was read without its `meta`");
                 Ok(EventPage { full: true, ..page(answer)? })

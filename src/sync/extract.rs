@@ -1,6 +1,6 @@
 //! What one event log entry means: keys to read again, never values to store.
 //!
-//! Pure and total: no entry makes it fail. Marking too much costs a read, marking
+//! Pure and total: no entry makes it fail. DirtyCommit too much costs a read, marking
 //! too little loses a change, so every key that an entry names is taken:
 //!
 //! - `entity` and the ids in `meta` differ on the other side of a link change:
@@ -21,7 +21,7 @@ use super::announcement::Entry;
 use super::tracked::Tracked;
 use crate::entity::{EntityRef, EntityType, EventId, Timestamp};
 use crate::schema::display_name_field;
-use crate::state::{DeadKind, Kinds, MarkRequest, NewDead, SiteTime};
+use crate::state::{DeadKind, DirtyReasons, NewDead, NewDirtyKey, SiteTime};
 
 /// More linked keys than this in one entry become a comparison of all ids.
 const LINKED_LIMIT: usize = 50;
@@ -35,7 +35,7 @@ const TRANSIENT_FOR: u64 = 45;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Extracted {
     /// The keys to read again.
-    pub marks: Vec<MarkRequest>,
+    pub marks: Vec<NewDirtyKey>,
     /// Types of which every id has to be compared, and how long to wait.
     pub sweeps: Vec<(EntityType, Duration)>,
     /// Whether the schema may have changed.
@@ -51,7 +51,7 @@ pub struct Extracted {
 struct Subject {
     /// The entity type in the middle of `Shotgun_<Type>_<Action>`.
     entity_type: Option<EntityType>,
-    kinds: Kinds,
+    kinds: DirtyReasons,
     lifecycle: bool,
     /// Whether the site itself wrote the entry.
     own: bool,
@@ -79,11 +79,11 @@ pub fn extract(entry: &Map<String, Value>, tracked: &Tracked) -> Extracted {
     let about = Entry { entry, meta, id, attribute, kinds: subject.kinds };
     for key in &direct {
         note_filters(&mut found, tracked, key, attribute, subject.lifecycle);
-        let kinds = if inverse { subject.kinds | Kinds::INVERSE } else { subject.kinds };
+        let kinds = if inverse { subject.kinds | DirtyReasons::INVERSE } else { subject.kinds };
         let follows = tracked.follows(&key.entity_type);
         let named = tracked.names(&key.entity_type) && matters_uncached(key, attribute, &subject, tracked);
         if follows || named {
-            let mut mark = MarkRequest::new(key.clone(), kinds);
+            let mut mark = NewDirtyKey::new(key.clone(), kinds);
             mark.expected = about.announces(key, tracked);
             if transient && follows {
                 mark.expected.read_again_after = mark.expected.read_again_after.max(Some(TRANSIENT_FOR));
@@ -115,10 +115,10 @@ fn subject(entry: &Map<String, Value>, meta: &Map<String, Value>, attribute: Opt
     let parts = event_type.strip_prefix("Shotgun_").and_then(|rest| rest.rsplit_once('_'));
     let (name, action) = parts.unwrap_or(("", ""));
     let (kinds, mut lifecycle) = match (action, text(meta, "type")) {
-        ("New", _) | (_, Some("new_entity")) => (Kinds::NEW, false),
-        ("Retirement", _) | (_, Some("entity_retirement")) => (Kinds::RETIRE, true),
-        ("Revival", _) | (_, Some("entity_revival")) => (Kinds::REVIVE, true),
-        _ => (Kinds::CHANGE, false),
+        ("New", _) | (_, Some("new_entity")) => (DirtyReasons::NEW, false),
+        ("Retirement", _) | (_, Some("entity_retirement")) => (DirtyReasons::RETIRE, true),
+        ("Revival", _) | (_, Some("entity_revival")) => (DirtyReasons::REVIVE, true),
+        _ => (DirtyReasons::CHANGE, false),
     };
     lifecycle |= matches!(attribute, Some("retirement_date" | "archived"));
     let entity_type = Some(name).filter(|name| !name.is_empty()).map(EntityType::new);
@@ -133,7 +133,7 @@ fn direct_keys(entry: &Map<String, Value>, meta: &Map<String, Value>, subject: &
         keys.insert(EntityRef::new(name, id));
     }
     // Old entries of retirements and revivals have the id in this place only.
-    if subject.kinds.any(Kinds::RETIRE | Kinds::REVIVE)
+    if subject.kinds.any(DirtyReasons::RETIRE | DirtyReasons::REVIVE)
         && let (Some(name), Some(id)) = (&subject.entity_type, meta.get("id").and_then(Value::as_i64))
     {
         keys.insert(EntityRef::new(name.clone(), id));
@@ -214,7 +214,7 @@ fn mark_linked(found: &mut Extracted, direct: &BTreeSet<EntityRef>, linked: BTre
     let shows = |key: &&EntityRef| direct.iter().any(|edited| tracked.may_link(&key.entity_type, &edited.entity_type));
     let others: Vec<_> = linked.difference(direct).filter(shows).collect();
     if others.len() <= LINKED_LIMIT {
-        let mark = |key: &&EntityRef| MarkRequest::new((*key).clone(), Kinds::INVERSE);
+        let mark = |key: &&EntityRef| NewDirtyKey::new((*key).clone(), DirtyReasons::INVERSE);
         found.marks.extend(others.iter().map(mark));
         return;
     }

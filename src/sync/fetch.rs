@@ -16,7 +16,7 @@ use crate::entity::{EntityRef, EntityType};
 use crate::entity_config::TypeLayout;
 use crate::filter::{Only, RawFilter};
 use crate::shotgun::{self, Answer, ErrorKind, Purpose};
-use crate::state::{DeadKind, Finish, Kinds, Mark, Postponed, TypeState};
+use crate::state::{DeadKind, DirtyKey, DirtyReasons, Finish, Postponed, TypeState};
 use crate::store::RowState;
 
 /// What one round of fetching did.
@@ -72,7 +72,7 @@ impl Replica {
 
     /// Reads one chunk of one type; what fails is divided until the key that makes
     /// it fail is alone.
-    async fn fetch_chunk(&self, marks: &[Mark]) -> Result<usize> {
+    async fn fetch_chunk(&self, marks: &[DirtyKey]) -> Result<usize> {
         let Some(first) = marks.first() else {
             return Ok(0);
         };
@@ -125,22 +125,22 @@ impl Replica {
 
     /// Reads keys of one type and writes what the site says; false when some stay as
     /// they are: their absence is not believed yet, or what was read may be older.
-    async fn fetch_part(&self, layout: &TypeLayout, marks: &[Mark], purpose: Purpose) -> Result<bool> {
+    async fn fetch_part(&self, layout: &TypeLayout, marks: &[DirtyKey], purpose: Purpose) -> Result<bool> {
         let started = Instant::now();
         let ids: Vec<i64> = marks.iter().map(|mark| mark.key.id).collect();
-        let ticket = self.begin_read(&layout.entity_type).await?;
+        let token = self.begin_read(&layout.entity_type).await?;
         self.step("fetch: begun")?;
         let findings = match self.read_surely(layout, &ids, purpose).await {
             Ok(findings) => findings,
             Err(error) => {
-                self.state().abandon(&ticket).await?;
+                self.state().abandon(&token).await?;
                 return Err(error);
             }
         };
         self.step("fetch: read")?;
         // A repair is asked for because the store cannot be believed.
-        let suppress = !marks.iter().any(|mark| mark.kinds.any(Kinds::REPAIR));
-        let changes = self.write(Written { marks, suppress, ..Written::unmarked(layout, ticket, findings) }).await?;
+        let suppress = !marks.iter().any(|mark| mark.kinds.any(DirtyReasons::REPAIR));
+        let changes = self.write(Written { marks, suppress, ..Written::unmarked(layout, token, findings) }).await?;
         self.metrics().sync.fetch_duration.observe(started.elapsed().as_secs_f64());
         let undecided = |change: &KeyChange| {
             matches!(change.outcome, KeyOutcome::Held | KeyOutcome::Suspected | KeyOutcome::Unproven)
@@ -188,7 +188,7 @@ impl Replica {
 
     /// Finds out whether the keys, the type or the site make a read fail, by a read
     /// of the same form that can return nothing.
-    async fn blame(&self, layout: &TypeLayout, marks: &[Mark], error: &shotgun::Error) -> Result<Blame> {
+    async fn blame(&self, layout: &TypeLayout, marks: &[DirtyKey], error: &shotgun::Error) -> Result<Blame> {
         let refused = matches!(error.kind(), ErrorKind::Fault | ErrorKind::Rejected);
         let breaks = matches!(error.kind(), ErrorKind::Server | ErrorKind::Timeout | ErrorKind::Malformed);
         if !refused && !breaks {
@@ -212,18 +212,18 @@ impl Replica {
     }
 
     /// Puts a key aside that makes every read of it fail.
-    async fn bury(&self, mark: &Mark, error: &shotgun::Error) -> Result<()> {
+    async fn bury(&self, mark: &DirtyKey, error: &shotgun::Error) -> Result<()> {
         tracing::warn!(key = %mark.key, %error, "a key cannot be read and is put aside");
-        let ticket = self.begin_read(&mark.key.entity_type).await?;
-        let mut finish = Finish::new(ticket, self.now());
+        let token = self.begin_read(&mark.key.entity_type).await?;
+        let mut finish = Finish::new(token, self.now());
         let reason = error.detail().to_owned();
         quarantine(&mut finish, mark.key.clone(), DeadKind::Read, String::new(), reason, mark.attempts);
         self.finish(finish).await?;
         self.step("fetch: buried")
     }
 
-    async fn put_off(&self, marks: &[Mark], delay: Duration) -> Result<()> {
-        let off = |mark: &Mark| Postponed { key: mark.key.clone(), delay, add: Kinds::default() };
+    async fn put_off(&self, marks: &[DirtyKey], delay: Duration) -> Result<()> {
+        let off = |mark: &DirtyKey| Postponed { key: mark.key.clone(), delay, add: DirtyReasons::default() };
         let postponed: Vec<_> = marks.iter().map(off).collect();
         Ok(self.state().postpone(&postponed, self.now()).await?)
     }
@@ -244,7 +244,7 @@ impl Replica {
             let now = self.now();
             let marks = self.state().marks_of(entity_type, chunk).await?;
             let (marks, paused): (Vec<_>, Vec<_>) = marks.into_iter().partition(|mark| mark.due_at <= now);
-            left.extend(paused.iter().filter(|mark| mark.kinds.any(Kinds::WRITE)).map(|mark| mark.key.id));
+            left.extend(paused.iter().filter(|mark| mark.kinds.any(DirtyReasons::WRITE)).map(|mark| mark.key.id));
             let are_read = match &layout {
                 _ if marks.is_empty() => true,
                 Some(layout) if self.must_wait(layout).await?.is_some() => false,
@@ -253,7 +253,7 @@ impl Replica {
             };
             if !are_read {
                 let open = self.state().marks_of(entity_type, chunk).await?.into_iter();
-                let waits = open.filter(|mark| mark.kinds.any(Kinds::WRITE) || mark.due_at <= now);
+                let waits = open.filter(|mark| mark.kinds.any(DirtyReasons::WRITE) || mark.due_at <= now);
                 left.extend(waits.map(|mark| mark.key.id));
             }
         }
@@ -277,15 +277,15 @@ impl Replica {
             let layout = self.layout(entity_type)?;
             let ids: Vec<i64> = ids.into_iter().collect();
             for chunk in ids.chunks(self.client().page_size() as usize) {
-                let ticket = self.begin_read(entity_type).await?;
+                let token = self.begin_read(entity_type).await?;
                 let findings = match self.read_surely(&layout, chunk, Purpose::Validate).await {
                     Ok(findings) => findings,
                     Err(error) => {
-                        self.state().abandon(&ticket).await?;
+                        self.state().abandon(&token).await?;
                         return Err(error);
                     }
                 };
-                let read = Written { compared: true, ..Written::unmarked(&layout, ticket, findings) };
+                let read = Written { compared: true, ..Written::unmarked(&layout, token, findings) };
                 changes.extend(self.write(read).await?);
             }
         }
@@ -293,8 +293,8 @@ impl Replica {
     }
 }
 
-fn by_type(marks: Vec<Mark>) -> BTreeMap<EntityType, Vec<Mark>> {
-    let mut by_type: BTreeMap<EntityType, Vec<Mark>> = BTreeMap::new();
+fn by_type(marks: Vec<DirtyKey>) -> BTreeMap<EntityType, Vec<DirtyKey>> {
+    let mut by_type: BTreeMap<EntityType, Vec<DirtyKey>> = BTreeMap::new();
     for mark in marks {
         by_type.entry(mark.key.entity_type.clone()).or_default().push(mark);
     }

@@ -129,7 +129,7 @@ impl Follower {
     }
 
     /// Makes the loop poll and fetch at once: something was written.
-    pub fn poke(&self) {
+    pub fn wake(&self) {
         self.poked.notify_one();
         self.marked.notify_one();
     }

@@ -22,7 +22,7 @@ use crate::entity::{EntityRef, EntityType};
 use crate::entity_config::TypeLayout;
 use crate::filter::{Only, RawSort};
 use crate::shotgun::{Answer, ErrorKind, Purpose};
-use crate::state::{ImportState, Kinds, MarkRequest, Segment, SegmentStep, Ticket, TypeState};
+use crate::state::{DirtyReasons, ImportState, NewDirtyKey, ReadToken, Segment, SegmentStep, TypeState};
 use crate::store::RowState;
 use crate::supervisor::inherit;
 
@@ -250,7 +250,7 @@ impl Replica {
                 return Ok(unmet);
             };
             let key = |id: &i64| EntityRef::new(layout.entity_type.clone(), *id);
-            let marks: Vec<_> = ids.iter().map(|id| MarkRequest::new(key(id), Kinds::IMPORT)).collect();
+            let marks: Vec<_> = ids.iter().map(|id| NewDirtyKey::new(key(id), DirtyReasons::IMPORT)).collect();
             self.state().mark(&marks, self.now()).await?;
             unmet += ids.len() as u64;
             after = last;
@@ -264,7 +264,7 @@ impl Job {
         let (mut last_id, mut size) = (segment.last_id, self.replica.client().page_size());
         let mut writing: Option<JoinHandle<Result<()>>> = None;
         let outcome = loop {
-            let (ticket, page) = match self.next_page(&segment, last_id, &mut size).await {
+            let (token, page) = match self.next_page(&segment, last_id, &mut size).await {
                 Ok(read) => read,
                 Err(error) => break Err(error),
             };
@@ -272,11 +272,11 @@ impl Job {
             last_id = page.last_id().unwrap_or(last_id).max(last_id);
             // Steps of a segment have an order, so one page waits for the other.
             if let Err(error) = written(writing.take()).await {
-                self.replica.state().abandon(&ticket).await?;
+                self.replica.state().abandon(&token).await?;
                 break Err(error);
             }
             let step = SegmentStep { index, last_id, done };
-            writing = Some(tokio::spawn(inherit(self.clone().write_page(segment.retired, ticket, page, step))));
+            writing = Some(tokio::spawn(inherit(self.clone().write_page(segment.retired, token, page, step))));
             if done {
                 break Ok(());
             }
@@ -285,15 +285,15 @@ impl Job {
     }
 
     /// Reads the page after an id, in smaller ones when the site takes too long.
-    async fn next_page(&self, segment: &Segment, after: i64, size: &mut u32) -> Result<(Ticket, Answer<RowText>)> {
+    async fn next_page(&self, segment: &Segment, after: i64, size: &mut u32) -> Result<(ReadToken, Answer<RowText>)> {
         loop {
-            let ticket = self.replica.begin_read(&self.layout.entity_type).await?;
+            let token = self.replica.begin_read(&self.layout.entity_type).await?;
             self.replica.step("import: page begun")?;
             let error = match self.read_page(segment, after, *size).await {
-                Ok(page) => return Ok((ticket, page)),
+                Ok(page) => return Ok((token, page)),
                 Err(error) => error,
             };
-            self.replica.state().abandon(&ticket).await?;
+            self.replica.state().abandon(&token).await?;
             match &error {
                 SyncError::Site(site) if site.kind() == ErrorKind::Timeout && *size > SMALLEST_PAGE => {
                     *size = (*size / 2).max(SMALLEST_PAGE);
@@ -303,12 +303,12 @@ impl Job {
         }
     }
 
-    async fn write_page(self, retired: bool, ticket: Ticket, page: Answer<RowText>, step: SegmentStep) -> Result<()> {
+    async fn write_page(self, retired: bool, token: ReadToken, page: Answer<RowText>, step: SegmentStep) -> Result<()> {
         let state = if retired { RowState::Retired } else { RowState::Active };
         let said: Vec<_> = page.rows.into_iter().map(|row| (row.id, Said::Row(state, row.text))).collect();
         let count = if retired { 0 } else { said.len() as u64 };
         let segment = matches!(self.record, Record::OfType).then_some(step);
-        let read = Written { segment, ..Written::unmarked(&self.layout, ticket, Findings::of_rows(said)) };
+        let read = Written { segment, ..Written::unmarked(&self.layout, token, Findings::of_rows(said)) };
         self.replica.write(read).await?;
         self.note(step, count).await?;
         self.rows.fetch_add(count, Ordering::Relaxed);

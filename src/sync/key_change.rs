@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Replica;
 use super::write::{Said, Sorted, Written};
 use crate::entity::EntityRef;
-use crate::state::{Finished, Kinds, RowMeta};
+use crate::state::{DirtyReasons, Finished, RowMeta};
 use crate::store::{FetchedRow, RowState};
 
 /// What became of a key.
@@ -49,7 +49,7 @@ pub(super) fn changes(
 ) -> Vec<KeyChange> {
     let rows: BTreeMap<i64, &FetchedRow> = sorted.rows.iter().map(|row| (row.key().id, row)).collect();
     let change = |(id, said): &(i64, Said)| {
-        let key = EntityRef::new(read.ticket.entity_type.clone(), *id);
+        let key = EntityRef::new(read.token.entity_type.clone(), *id);
         let before = known.remove(id);
         let state = match said {
             Said::Row(state, _) => *state,
@@ -82,7 +82,7 @@ impl Replica {
         finished: &Finished,
         rechecked: &BTreeSet<i64>,
     ) {
-        let name = read.ticket.entity_type.as_str();
+        let name = read.token.entity_type.as_str();
         let sync = &self.metrics().sync;
         for change in changes {
             let outcome = match (&change.outcome, change.state) {
@@ -98,14 +98,14 @@ impl Replica {
         let now = self.now();
         for cleared in &finished.cleared {
             let operation = match cleared.kinds {
-                kinds if kinds.any(Kinds::NEW) => "create",
-                kinds if kinds.any(Kinds::RETIRE) => "retire",
-                kinds if kinds.any(Kinds::REVIVE) => "revive",
-                kinds if kinds.any(Kinds::CHANGE) => "change",
+                kinds if kinds.any(DirtyReasons::NEW) => "create",
+                kinds if kinds.any(DirtyReasons::RETIRE) => "retire",
+                kinds if kinds.any(DirtyReasons::REVIVE) => "revive",
+                kinds if kinds.any(DirtyReasons::CHANGE) => "change",
                 _ => "link",
             };
             sync.events_applied.add(&[name, operation], u64::from(cleared.events));
-            let applied = cleared.kinds.any(Kinds::TOLD) && !rechecked.contains(&cleared.id);
+            let applied = cleared.kinds.any(DirtyReasons::FROM_EVENT) && !rechecked.contains(&cleared.id);
             if let Some(created) = cleared.event_created.filter(|_| applied) {
                 sync.lag.observe(now.since(created).as_secs_f64());
                 sync.last_event_created.set(created.timestamp().0 as f64);

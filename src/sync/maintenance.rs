@@ -9,7 +9,7 @@ use super::scan::ScanKind;
 use super::schema_drift::WHOLE;
 use super::{Replica, Result, SyncError};
 use crate::entity::EntityType;
-use crate::state::{Kinds, SiteTime, TypeState};
+use crate::state::{DirtyReasons, SiteTime, TypeState};
 use crate::store::PurgeScope;
 
 /// A filter around now moves with the clock of the site.
@@ -167,7 +167,7 @@ impl Replica {
             let Some(until) = confirm.filter(|_| record.state == TypeState::Importing) else {
                 continue;
             };
-            let kinds = Kinds::TOLD | Kinds::IMPORT;
+            let kinds = DirtyReasons::FROM_EVENT | DirtyReasons::IMPORT;
             if !self.state().has_marks_until(&record.entity_type, kinds, until).await? {
                 self.state().set_live(&record.entity_type).await?;
                 tracing::info!(entity_type = %record.entity_type, "live");

@@ -14,16 +14,16 @@ use crate::entity_config::{LayoutField, TypeLayout};
 use crate::filter::{Only, RawFilter, RawLeaf};
 use crate::schema::display_name_field;
 use crate::shotgun::{Answer, ErrorKind, Purpose};
-use crate::state::{AsOf, Finish, Kinds, Mark, MarkRequest, Ticket};
+use crate::state::{AsOf, DirtyKey, DirtyReasons, Finish, NewDirtyKey, ReadToken};
 use crate::store::{LinkTarget, ReadVersion, RowState, display_name};
 
 impl Replica {
     /// Reads the names of marked keys of a type that is not cached.
-    pub(super) async fn fetch_names(&self, entity_type: &EntityType, marks: &[Mark]) -> Result<usize> {
-        let ticket = self.begin_read(entity_type).await?;
+    pub(super) async fn fetch_names(&self, entity_type: &EntityType, marks: &[DirtyKey]) -> Result<usize> {
+        let token = self.begin_read(entity_type).await?;
         let ids: Vec<i64> = marks.iter().map(|mark| mark.key.id).collect();
-        let mut finish = Finish { seen: ids.clone(), ..Finish::new(ticket.clone(), self.now()) };
-        let targets = match self.read_names(entity_type, &ids, ReadVersion(ticket.rv)).await {
+        let mut finish = Finish { seen: ids.clone(), ..Finish::new(token.clone(), self.now()) };
+        let targets = match self.read_names(entity_type, &ids, ReadVersion(token.rv)).await {
             Ok(targets) => targets,
             Err(SyncError::Site(error)) if matches!(error.kind(), ErrorKind::Fault | ErrorKind::Rejected) => {
                 // A type that cannot be read: links keep the names they came with.
@@ -32,15 +32,15 @@ impl Replica {
                 return Ok(ids.len());
             }
             Err(error) => {
-                self.state().abandon(&ticket).await?;
+                self.state().abandon(&token).await?;
                 return Err(error);
             }
         };
-        self.compare_names(&ticket, &targets, &mut finish).await?;
+        self.compare_names(&token, &targets, &mut finish).await?;
         let mut revived_targets = Vec::new();
         for target in &targets {
             self.store().relink(target).await?;
-            let revived = |mark: &&Mark| mark.key == target.key && was_revived(mark);
+            let revived = |mark: &&DirtyKey| mark.key == target.key && was_revived(mark);
             if target.state.is_dead() {
                 let since = marks.iter().find(|mark| mark.key == target.key).map(|mark| mark.since);
                 self.mark_referrers(&target.key, since, &mut finish).await?;
@@ -58,18 +58,18 @@ impl Replica {
 
     /// Compares names with what the entries about them announced; those that may be
     /// older are read again.
-    async fn compare_names(&self, ticket: &Ticket, targets: &[LinkTarget], finish: &mut Finish) -> Result<()> {
-        let mut marks = self.state().marks_of(&ticket.entity_type, &finish.seen).await?;
-        marks.retain(|mark| mark.generation <= ticket.generation && !mark.expected.fields.is_empty());
+    async fn compare_names(&self, token: &ReadToken, targets: &[LinkTarget], finish: &mut Finish) -> Result<()> {
+        let mut marks = self.state().marks_of(&token.entity_type, &finish.seen).await?;
+        marks.retain(|mark| mark.generation <= token.generation && !mark.expected.fields.is_empty());
         for mark in &marks {
             let target = targets.iter().find(|target| target.key == mark.key);
             let name = |target: &LinkTarget| serde_json::json!(target.name);
-            let fields = [display_name_field(&ticket.entity_type), "cached_display_name"];
+            let fields = [display_name_field(&token.entity_type), "cached_display_name"];
             let row = target.map(|target| fields.map(|field| (field.to_owned(), name(target))).into_iter().collect());
             let state = target.map_or(RowState::Absent, |target| target.state);
             let shown = Shown { state, row: row.as_ref(), updated_at: None, before: None, now: self.now() };
             let proof = shown.prove(&mark.expected, &|_| Some(DataType::Text), &BTreeSet::new());
-            self.unprovable().learn(&ticket.entity_type, &proof);
+            self.unprovable().learn(&token.entity_type, &proof);
             finish.marks.extend(self.unprovable().reread(&mark.key, Some(mark), &mark.expected, proof));
         }
         Ok(())
@@ -103,12 +103,12 @@ impl Replica {
     }
 
     /// Reads the ids that fit, all pages of them.
-    async fn rows_found(&self, read: Read, since: Option<AsOf>) -> Result<Vec<MarkRequest>> {
+    async fn rows_found(&self, read: Read, since: Option<AsOf>) -> Result<Vec<NewDirtyKey>> {
         let (mut marks, mut last_id) = (Vec::new(), 0);
         loop {
             let page: Answer = self.page_after(&read, last_id, Purpose::Fetch).await?;
             let keys = page.rows.iter().filter_map(Answer::id).map(|id| EntityRef::new(read.entity_type.clone(), id));
-            marks.extend(keys.map(|key| MarkRequest { since, ..MarkRequest::new(key, Kinds::CHANGE) }));
+            marks.extend(keys.map(|key| NewDirtyKey { since, ..NewDirtyKey::new(key, DirtyReasons::CHANGE) }));
             match page.last_id() {
                 Some(last) if page.has_next_page => last_id = last,
                 _ => return Ok(marks),
@@ -135,9 +135,9 @@ impl Replica {
         let mut done = Vec::new();
         for (entity_type, ids) in by_type {
             for chunk in ids.chunks(self.client().page_size() as usize) {
-                let ticket = self.state().begin_read(entity_type, self.now()).await?;
-                let read = self.read_names(entity_type, chunk, ReadVersion(ticket.rv)).await;
-                self.state().abandon(&ticket).await?;
+                let token = self.state().begin_read(entity_type, self.now()).await?;
+                let read = self.read_names(entity_type, chunk, ReadVersion(token.rv)).await;
+                self.state().abandon(&token).await?;
                 for target in read? {
                     if !self.store().relink(&target).await?.stale {
                         done.push(target.key);

@@ -44,7 +44,7 @@ pub struct Polled {
     /// Keys marked.
     pub marked: usize,
     /// The highest id seen.
-    pub frontier: EventId,
+    pub high_water_mark: EventId,
 }
 
 impl Replica {
@@ -75,7 +75,7 @@ impl Replica {
         self.step("poll: begun")?;
         let mut page = self.read_event_page(&poll).await?;
         if page.from_frontier && !self.is_same_history(&poll, &mut page.entries, page.full) {
-            return self.check_history(poll.frontier).await;
+            return self.check_history(poll.high_water_mark).await;
         }
         self.step("poll: read")?;
         let polled = self.commit(poll, page).await?;
@@ -86,12 +86,12 @@ impl Replica {
     /// Takes the entry at the high-water mark out of an answer and tells whether it is the
     /// known one. A full page that ends before it says nothing.
     fn is_same_history(&self, poll: &PollStart, entries: &mut Vec<Map<String, Value>>, full: bool) -> bool {
-        let reached = !full || entries.last().and_then(Answer::id) >= Some(poll.frontier.0);
-        let at = entries.iter().position(|entry| Answer::id(entry) == Some(poll.frontier.0));
+        let reached = !full || entries.last().and_then(Answer::id) >= Some(poll.high_water_mark.0);
+        let at = entries.iter().position(|entry| Answer::id(entry) == Some(poll.high_water_mark.0));
         let found = at.map(|at| entries.remove(at));
         // Of an entry that could not be read there is no fingerprint.
-        let of_frontier = |known: &&Fingerprint| reached && known.id == poll.frontier;
-        let Some(known) = poll.fingerprint.as_ref().filter(of_frontier) else {
+        let of_high_water_mark = |known: &&Fingerprint| reached && known.id == poll.high_water_mark;
+        let Some(known) = poll.fingerprint.as_ref().filter(of_high_water_mark) else {
             return true;
         };
         let same = found.as_ref().and_then(fingerprint).is_some_and(|found| found == *known);
@@ -103,15 +103,15 @@ impl Replica {
 
     /// Checks the history once several polls in a row did not show the entry at the
     /// high-water mark: an answer may be incomplete, or of a replica that is behind.
-    async fn check_history(&self, frontier: EventId) -> Result<Polled> {
+    async fn check_history(&self, high_water_mark: EventId) -> Result<Polled> {
         if self.lost_marks().fetch_add(1, Ordering::Relaxed) + 1 < LOST_AFTER {
-            return Err(SyncError::History(frontier));
+            return Err(SyncError::History(high_water_mark));
         }
         self.lost_marks().store(0, Ordering::Relaxed);
         let before = self.state().stream().await?.incarnation;
         self.check_stream().await?;
         if self.state().stream().await?.incarnation == before {
-            return Err(SyncError::History(frontier));
+            return Err(SyncError::History(high_water_mark));
         }
         Ok(Polled { full: true, ..Polled::default() })
     }
@@ -157,7 +157,7 @@ impl Replica {
         let committed = self.state().commit_poll(commit).await?;
         sync.polled(now.timestamp().to_chrono(), entries.len());
         self.note_gaps(&committed);
-        Ok(Polled { number, entries: entries.len(), full, marked, frontier: committed.frontier })
+        Ok(Polled { number, entries: entries.len(), full, marked, high_water_mark: committed.high_water_mark })
     }
 
     fn note_gaps(&self, committed: &PollCommitted) {
@@ -174,7 +174,7 @@ impl Replica {
         sync.gaps_open.set(ranges as f64);
         sync.gap_ids.set(ids as f64);
         sync.gap_oldest_age.set(age.as_secs_f64());
-        self.metrics().source.event_id.set(committed.frontier.0 as f64);
+        self.metrics().source.event_id.set(committed.high_water_mark.0 as f64);
     }
 }
 

@@ -34,8 +34,8 @@ use serde_json::{Map, Value};
 
 use crate::entity::{DataType, EntityRef, EntityType, EventId, Timestamp, canonical_json};
 use crate::state::{
-    Announcement, Expected, ExpectedField, ExpectedLink, Kinds, MAX_VALUES, Mark, MarkRequest, RowMeta, RowState,
-    SiteTime,
+    Announcement, DirtyKey, DirtyReasons, Expected, ExpectedField, ExpectedLink, MAX_VALUES, NewDirtyKey, RowMeta,
+    RowState, SiteTime,
 };
 
 /// When a row without proof is read again, in seconds after the first such read. They are
@@ -320,25 +320,25 @@ impl Unprovable {
     pub(super) fn reread(
         &self,
         key: &EntityRef,
-        mark: Option<&Mark>,
+        mark: Option<&DirtyKey>,
         expected: &Expected,
         proof: Proof,
-    ) -> Option<MarkRequest> {
+    ) -> Option<NewDirtyKey> {
         let since = mark.map(|mark| mark.since);
         if let Some(delay) = proof.pause {
             let holds = self.holds(&key.entity_type, &proof.unproven);
             let unproven = Expected { read_again_after: expected.read_again_after, ..proof.unproven };
-            return Some(MarkRequest {
+            return Some(NewDirtyKey {
                 delay,
                 expected: unproven,
                 since,
                 events: mark.and_then(|mark| mark.last_event).map(|event| (event, event)),
                 event_created: mark.and_then(|mark| mark.event_created),
-                ..MarkRequest::new(key.clone(), if holds { Kinds::UNPROVEN } else { Kinds::RECHECK })
+                ..NewDirtyKey::new(key.clone(), if holds { DirtyReasons::UNPROVEN } else { DirtyReasons::RECHECK })
             });
         }
         let after = expected.read_again_after?;
-        Some(MarkRequest { delay: Duration::from_secs(after), ..MarkRequest::new(key.clone(), Kinds::RECHECK) })
+        Some(NewDirtyKey { delay: Duration::from_secs(after), ..NewDirtyKey::new(key.clone(), DirtyReasons::RECHECK) })
     }
 }
 

@@ -222,10 +222,10 @@ fn the_lists_prove_retirement_and_revival() {
 fn rereads_end_after_two_minutes_and_are_counted() {
     let unprovable = Unprovable::default();
     let key = EntityRef::new("Shot", 1);
-    let mark = Mark {
+    let mark = DirtyKey {
         key: key.clone(),
         generation: 1,
-        kinds: Kinds::CHANGE,
+        kinds: DirtyReasons::CHANGE,
         since: AsOf { at: SiteTime(5), poll: 3 },
         last_event: None,
         event_created: None,
@@ -246,7 +246,7 @@ fn rereads_end_after_two_minutes_and_are_counted() {
                 break;
             };
             // What never shows holds freshness up three times, and then no more.
-            assert_eq!(request.kinds, if round < 3 { Kinds::UNPROVEN } else { Kinds::RECHECK });
+            assert_eq!(request.kinds, if round < 3 { DirtyReasons::UNPROVEN } else { DirtyReasons::RECHECK });
             assert_eq!(request.since, Some(mark.since), "freshness does not pass the entry");
             stale.now = stale.now.after(request.delay);
             reads.push(stale.now.since(READ_AT).as_secs());

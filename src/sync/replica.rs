@@ -15,7 +15,7 @@ use crate::entity::EntityType;
 use crate::entity_config::TypeLayout;
 use crate::metrics::Metrics;
 use crate::shotgun::{Answer, Client};
-use crate::state::{Finish, Finished, SiteTime, State, Ticket};
+use crate::state::{Finish, Finished, ReadToken, SiteTime, State};
 use crate::store::Store;
 
 /// The site, the store and the state; clones share everything. Several processes
@@ -214,7 +214,7 @@ impl Replica {
 
     /// Takes the version of a read. Before the first one it makes sure that the store
     /// has none that is higher: the state may be lost, or older than the store.
-    pub(super) async fn begin_read(&self, entity_type: &EntityType) -> Result<Ticket> {
+    pub(super) async fn begin_read(&self, entity_type: &EntityType) -> Result<ReadToken> {
         if let Some(lease) = self.lease() {
             // The epochs of the lease are above those in the store, and no version may be
             // above the lease.

@@ -17,7 +17,7 @@ use crate::entity_config::TypeLayout;
 use crate::filter::{Only, RawFilter, RawLeaf};
 use crate::schema::display_name_field;
 use crate::shotgun::{Answer, Purpose};
-use crate::state::{Kinds, MarkRequest, RowMeta, Sweep};
+use crate::state::{DirtyReasons, NewDirtyKey, RowMeta, Sweep};
 use crate::store::display_name;
 
 /// `updated_at` is set before a transaction commits.
@@ -68,8 +68,8 @@ impl Replica {
         let before = self.state().generation().await?;
         let (scanned, marks) = match kind {
             ScanKind::Fast => self.compare_newest(entity_type).await?,
-            ScanKind::Light => self.compare_all(entity_type, RowState::Active, Kinds::SCAN).await?,
-            ScanKind::Retired => self.compare_all(entity_type, RowState::Retired, Kinds::SCAN).await?,
+            ScanKind::Light => self.compare_all(entity_type, RowState::Active, DirtyReasons::SCAN).await?,
+            ScanKind::Retired => self.compare_all(entity_type, RowState::Retired, DirtyReasons::SCAN).await?,
         };
         self.note_silent(entity_type, &marks, before).await?;
         self.state().mark(&marks, self.now()).await?;
@@ -81,7 +81,7 @@ impl Replica {
     pub(super) async fn note_silent(
         &self,
         entity_type: &EntityType,
-        marks: &[MarkRequest],
+        marks: &[NewDirtyKey],
         generation: i64,
     ) -> Result<()> {
         let touched: BTreeSet<i64> = self.state().touched_since(entity_type, generation).await?.into_iter().collect();
@@ -95,7 +95,8 @@ impl Replica {
     /// for.
     pub(super) async fn sweep(&self, sweep: &Sweep) -> Result<()> {
         // An event told of it, so freshness waits for the rows.
-        let (_, marks) = self.compare_all(&sweep.entity_type, RowState::Active, Kinds::SCAN | Kinds::CHANGE).await?;
+        let (_, marks) =
+            self.compare_all(&sweep.entity_type, RowState::Active, DirtyReasons::SCAN | DirtyReasons::CHANGE).await?;
         self.step("sweep: compared")?;
         Ok(self.state().finish_sweep(sweep, &marks, self.now()).await?)
     }
@@ -105,8 +106,8 @@ impl Replica {
         &self,
         entity_type: &EntityType,
         state: RowState,
-        kinds: Kinds,
-    ) -> Result<(Scanned, Vec<MarkRequest>)> {
+        kinds: DirtyReasons,
+    ) -> Result<(Scanned, Vec<NewDirtyKey>)> {
         let layout = self.layout(entity_type)?;
         let mut read = request(&layout, layout.raw_filter.clone(), self.client().page_size());
         let whole = state == RowState::Retired || layout.field("updated_at").is_none();
@@ -121,7 +122,7 @@ impl Replica {
             let range = (last_id + 1, last.unwrap_or(i64::MAX));
             let known = self.state().rows_in(entity_type, state, range, usize::MAX >> 1).await?;
             let differing = compare(&layout, &page, &known, Extent { complete: true, whole }, &mut scanned);
-            let mark = |id| MarkRequest::new(EntityRef::new(entity_type.clone(), id), kinds);
+            let mark = |id| NewDirtyKey::new(EntityRef::new(entity_type.clone(), id), kinds);
             marks.extend(differing.into_iter().map(mark));
             match last {
                 Some(last) => last_id = last,
@@ -132,7 +133,7 @@ impl Replica {
 
     /// Compares the rows updated since shortly before the newest known update, and
     /// the ids above the highest known one.
-    async fn compare_newest(&self, entity_type: &EntityType) -> Result<(Scanned, Vec<MarkRequest>)> {
+    async fn compare_newest(&self, entity_type: &EntityType) -> Result<(Scanned, Vec<NewDirtyKey>)> {
         let layout = self.layout(entity_type)?;
         let (max_id, newest) = self.state().newest(entity_type).await?;
         let mut conditions = vec![leaf("id", "greater_than", max_id.into())];
@@ -158,7 +159,7 @@ impl Replica {
             let mut known = self.state().rows(entity_type, &ids).await?;
             known.retain(|_, meta| meta.state == RowState::Active);
             let differing = compare(&layout, &page, &known, Extent::default(), &mut scanned);
-            let mark = |id| MarkRequest::new(EntityRef::new(entity_type.clone(), id), Kinds::SCAN);
+            let mark = |id| NewDirtyKey::new(EntityRef::new(entity_type.clone(), id), DirtyReasons::SCAN);
             marks.extend(differing.into_iter().map(mark));
             match page.last_id() {
                 Some(last) if page.has_next_page => last_id = last,

@@ -13,7 +13,7 @@ use crate::api3::Read;
 use crate::entity::{EntityRef, EntityType, RowHash};
 use crate::entity_config::TypeLayout;
 use crate::shotgun::{Answer, Purpose};
-use crate::state::{Kinds, MarkRequest, TypeState};
+use crate::state::{DirtyReasons, NewDirtyKey, TypeState};
 use crate::store::get_undamaged;
 
 /// Where the scrub stands, under this name in the state.
@@ -110,7 +110,7 @@ impl Replica {
         layout: &TypeLayout,
         page: &Answer,
         (first, last): (i64, i64),
-    ) -> Result<(Vec<MarkRequest>, Vec<MarkRequest>)> {
+    ) -> Result<(Vec<NewDirtyKey>, Vec<NewDirtyKey>)> {
         let entity_type = &layout.entity_type;
         let shown: BTreeMap<i64, RowHash> =
             page.rows.iter().filter_map(|row| Some((Answer::id(row)?, layout.row_hash(row)))).collect();
@@ -125,10 +125,10 @@ impl Replica {
             let key = EntityRef::new(entity_type.clone(), id);
             let hash = known.get(&id).map(|meta| meta.hash);
             if shown.get(&id).copied() != hash {
-                silent.push(MarkRequest::new(key, Kinds::SCAN));
+                silent.push(NewDirtyKey::new(key, DirtyReasons::SCAN));
             } else if stored.get(&id).copied() != hash && again.get(&id) == known.get(&id) {
                 // Written in any case, although nothing seems to have changed.
-                damaged.push(MarkRequest::new(key, Kinds::REPAIR));
+                damaged.push(NewDirtyKey::new(key, DirtyReasons::REPAIR));
             }
         }
         Ok((silent, damaged))

@@ -20,11 +20,11 @@ impl Replica {
     /// holds what was missed.
     pub(super) async fn check_stream(&self) -> Result<()> {
         let stream = self.check_site().await?;
-        let Some(frontier) = stream.frontier else {
+        let Some(high_water_mark) = stream.high_water_mark else {
             return self.begin_stream().await;
         };
-        if let Some(reason) = self.confirmed_stream_problem(&stream, frontier).await? {
-            tracing::error!(%frontier, reason, "the event log cannot be continued: every type is imported again");
+        if let Some(reason) = self.confirmed_stream_problem(&stream, high_water_mark).await? {
+            tracing::error!(%high_water_mark, reason, "the event log cannot be continued: every type is imported again");
             let incarnation = self.state().new_incarnation().await?;
             self.metrics().sync.incarnation.set(incarnation as f64);
             self.metrics().sync.gaps_resolved.inc(&["resync"]);
@@ -45,18 +45,22 @@ impl Replica {
 
     /// Returns why the log cannot be continued, once several looks at different times have
     /// all found that: an answer may come from a replica that is behind.
-    async fn confirmed_stream_problem(&self, stream: &Stream, frontier: EventId) -> Result<Option<&'static str>> {
+    async fn confirmed_stream_problem(
+        &self,
+        stream: &Stream,
+        high_water_mark: EventId,
+    ) -> Result<Option<&'static str>> {
         let mut pause = self.settings().poll_min;
         let (mut problems, mut unproven) = (0, 0);
         loop {
-            match self.stream_problem(stream, frontier).await {
+            match self.stream_problem(stream, high_water_mark).await {
                 Ok(None) => return Ok(None),
                 Ok(Some(reason)) => {
                     problems += 1;
                     if problems == LOOKS {
                         return Ok(Some(reason));
                     }
-                    tracing::warn!(%frontier, reason, "the event log looks like another one: looking again");
+                    tracing::warn!(%high_water_mark, reason, "the event log looks like another one: looking again");
                 }
                 Err(error @ (SyncError::History(_) | SyncError::EmptyPage { .. })) => {
                     unproven += 1;
@@ -71,19 +75,19 @@ impl Replica {
         }
     }
 
-    /// Returns why the log cannot be continued from the frontier, as one look shows it. An
+    /// Returns why the log cannot be continued from the high-water mark, as one look shows it. An
     /// answer without entries proves nothing: only one that shows others does.
-    async fn stream_problem(&self, stream: &Stream, frontier: EventId) -> Result<Option<&'static str>> {
-        let unproven = || SyncError::History(frontier);
+    async fn stream_problem(&self, stream: &Stream, high_water_mark: EventId) -> Result<Option<&'static str>> {
+        let unproven = || SyncError::History(high_water_mark);
         let Some(head) = self.newest_entry().await? else {
-            return Ok((frontier.0 > 0).then_some("the log is empty"));
+            return Ok((high_water_mark.0 > 0).then_some("the log is empty"));
         };
         let head_id = Answer::id(&head).ok_or_else(unproven)?;
-        if head_id < frontier.0 {
+        if head_id < high_water_mark.0 {
             return Ok(Some("the newest entry is older than the last one seen"));
         }
         let lowest = self.entry_after(0).await?.as_ref().and_then(Answer::id).ok_or_else(unproven)?;
-        if frontier.0 < lowest - 1 {
+        if high_water_mark.0 < lowest - 1 {
             return Ok(Some("entries that were never seen are gone from the log"));
         }
         let Some(known) = &stream.fingerprint else {
@@ -91,31 +95,31 @@ impl Replica {
         };
         let at = self.entry_after(known.id.0 - 1).await?.ok_or_else(unproven)?;
         let same = fingerprint(&at).is_some_and(|found| found == *known);
-        Ok((!same).then_some("the entry at the frontier is another one"))
+        Ok((!same).then_some("the entry at the high-water mark is another one"))
     }
 
-    /// Takes the newest entry as the frontier and registers every missing id below
+    /// Takes the newest entry as the high-water mark and registers every missing id below
     /// it: an entry may still appear there.
     pub(super) async fn begin_stream(&self) -> Result<()> {
         let head = self.newest_entry().await?;
-        let frontier = head.as_ref().and_then(Answer::id).unwrap_or(0);
-        let lowest = self.entry_after(0).await?.as_ref().and_then(Answer::id).unwrap_or(frontier);
+        let high_water_mark = head.as_ref().and_then(Answer::id).unwrap_or(0);
+        let lowest = self.entry_after(0).await?.as_ref().and_then(Answer::id).unwrap_or(high_water_mark);
         let search = self.settings().gap_search;
-        let first = (frontier - search + 1).max(lowest).max(1);
-        let seen = self.event_ids(first, frontier).await?;
-        let missing = missing_ranges(&seen, first, frontier);
-        let whole = frontier - first + 1 == search;
+        let first = (high_water_mark - search + 1).max(lowest).max(1);
+        let seen = self.event_ids(first, high_water_mark).await?;
+        let missing = missing_ranges(&seen, first, high_water_mark);
+        let whole = high_water_mark - first + 1 == search;
         let view = whole.then(|| density(&seen, first, first + search / 2));
         let newest = head.as_ref().and_then(fingerprint);
         let now = self.now();
         let site = self.client().site();
-        self.state().begin_stream(site, EventId(frontier), newest.as_ref(), &missing, view, now).await?;
+        self.state().begin_stream(site, EventId(high_water_mark), newest.as_ref(), &missing, view, now).await?;
         self.state().keep(super::audit::FOLLOWED_SINCE, &now).await?;
         self.step("start: stream begun")?;
         if view.is_some_and(|view| view < 0.9) {
             tracing::warn!(visible = view, "the script does not see every event: give it a role that does");
         }
-        tracing::info!(frontier, gaps = missing.len(), "following the event log");
+        tracing::info!(high_water_mark, gaps = missing.len(), "following the event log");
         Ok(())
     }
 

@@ -16,7 +16,7 @@ pub struct Status {
     /// The time of the site.
     pub now: SiteTime,
     /// The highest event id seen.
-    pub frontier: Option<EventId>,
+    pub high_water_mark: Option<EventId>,
     /// Counts the histories of the site.
     pub incarnation: i64,
     /// Everything visible at this moment is in the cache.
@@ -101,7 +101,7 @@ impl Replica {
         Ok(Status {
             site: self.client().site().to_owned(),
             now,
-            frontier: stream.frontier,
+            high_water_mark: stream.high_water_mark,
             incarnation: stream.incarnation,
             fresh_as_of: state.fresh_as_of().await?,
             lag_seconds,

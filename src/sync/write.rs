@@ -16,10 +16,10 @@ use super::{Replica, Result, SyncError};
 use crate::entity::{EntityRef, EntityType, EventId, Timestamp};
 use crate::entity_config::TypeLayout;
 use crate::state::{
-    Announcement, AsOf, Dead, DeadKind, Expected, ExpectedField, Finish, Kinds, Mark, MarkRequest, NewDead, Postponed,
-    RowDone,
+    Announcement, AsOf, Dead, DeadKind, DirtyKey, DirtyReasons, Expected, ExpectedField, Finish, NewDead, NewDirtyKey,
+    Postponed, RowDone,
 };
-use crate::state::{RowMeta, RowOutcome, SegmentStep, Ticket};
+use crate::state::{ReadToken, RowMeta, RowOutcome, SegmentStep};
 use crate::store::{FetchedRow, LinkTarget, PutOutcome, ReadVersion, RowError, RowState, StoreErrorKind};
 
 /// How many rows that link to a retired or revived entity are read again; with
@@ -45,11 +45,11 @@ pub(super) enum Said {
 /// One read and what it showed.
 pub(super) struct Written<'a> {
     pub(super) layout: &'a TypeLayout,
-    pub(super) ticket: Ticket,
+    pub(super) token: ReadToken,
     pub(super) said: Vec<(i64, Said)>,
     /// The marks that led to the read; those of the keys that it covers take their
     /// place.
-    pub(super) marks: &'a [Mark],
+    pub(super) marks: &'a [DirtyKey],
     /// Whether rows that are known to be stored already may stay unwritten.
     pub(super) suppress: bool,
     /// Whether the answers that lack rows showed others.
@@ -62,10 +62,10 @@ pub(super) struct Written<'a> {
 
 impl<'a> Written<'a> {
     /// Makes the record of a read that no mark led to.
-    pub(super) fn unmarked(layout: &'a TypeLayout, ticket: Ticket, findings: Findings) -> Self {
+    pub(super) fn unmarked(layout: &'a TypeLayout, token: ReadToken, findings: Findings) -> Self {
         let Findings { said, whole } = findings;
         let said = said.into_iter().collect();
-        Self { layout, ticket, said, marks: &[], suppress: false, whole, compared: false, segment: None }
+        Self { layout, token, said, marks: &[], suppress: false, whole, compared: false, segment: None }
     }
 }
 
@@ -92,11 +92,11 @@ impl Replica {
     /// Marks stay as they are; the read may be repeated.
     pub(super) async fn write(&self, read: Written<'_>) -> Result<Vec<KeyChange>> {
         let ids: Vec<i64> = read.said.iter().map(|(id, _)| *id).collect();
-        let known = self.state().rows(&read.ticket.entity_type, &ids).await?;
+        let known = self.state().rows(&read.token.entity_type, &ids).await?;
         // Also of an import or a repair: what they show clears marks, too. A mark that is
         // newer than the read stays and is not compared.
-        let mut marks = self.state().marks_of(&read.ticket.entity_type, &ids).await?;
-        marks.retain(|mark| mark.generation <= read.ticket.generation);
+        let mut marks = self.state().marks_of(&read.token.entity_type, &ids).await?;
+        marks.retain(|mark| mark.generation <= read.token.generation);
         let read = Written { marks: &marks, ..read };
         let mut sorted = self.sort(&read, &known).await?;
         self.step("write: before the store")?;
@@ -114,18 +114,18 @@ impl Replica {
             .filter(|(_, o)| **o == PutOutcome::Stale)
             .map(|(index, _)| sorted.rows[*index].key().id)
             .collect();
-        let mut finish = Finish { segment: read.segment, ..Finish::new(read.ticket.clone(), self.now()) };
+        let mut finish = Finish { segment: read.segment, ..Finish::new(read.token.clone(), self.now()) };
         self.follow_links(&read, &sorted, &known, &stale, &mut finish).await?;
         self.follow_dependencies(&read, &sorted, &known, &mut finish).await?;
         self.step("write: links follow")?;
         self.conclude(&read, &mut sorted, (&known, &stale), &mut finish);
-        let rechecked = finish.marks.iter().filter(|mark| mark.kinds.any(Kinds::UNPROVEN));
+        let rechecked = finish.marks.iter().filter(|mark| mark.kinds.any(DirtyReasons::UNPROVEN));
         let rechecked: BTreeSet<i64> = rechecked.map(|mark| mark.key.id).collect();
         let finished = self.finish(finish).await?;
         self.step("write: finished")?;
         let changes = changes(&read, &sorted, &stale, known);
         self.measure(&read, &changes, &finished, &rechecked);
-        self.watch_breaker(&read.ticket.entity_type, &sorted).await?;
+        self.watch_breaker(&read.token.entity_type, &sorted).await?;
         Ok(changes)
     }
 
@@ -134,12 +134,12 @@ impl Replica {
         let mut sorted = self.judge_absences(read, known).await?;
         let events: BTreeMap<i64, _> = read.marks.iter().map(|mark| (mark.key.id, mark.last_event)).collect();
         let fetched_at = self.now().timestamp();
-        let rv = ReadVersion(read.ticket.rv);
+        let rv = ReadVersion(read.token.rv);
         for (id, said) in &read.said {
             if sorted.held.contains(id) || sorted.suspected.contains_key(id) {
                 continue;
             }
-            let key = EntityRef::new(read.ticket.entity_type.clone(), *id);
+            let key = EntityRef::new(read.token.entity_type.clone(), *id);
             let event = events.get(id).copied().flatten();
             let row = match said {
                 Said::Row(state, row) => FetchedRow::from_text(read.layout, key, rv, *state, row, fetched_at, event),
@@ -167,7 +167,7 @@ impl Replica {
         known: &BTreeMap<i64, RowMeta>,
         sorted: &mut Sorted,
     ) -> Result<()> {
-        let marks: BTreeMap<i64, &Mark> = read.marks.iter().map(|mark| (mark.key.id, mark)).collect();
+        let marks: BTreeMap<i64, &DirtyKey> = read.marks.iter().map(|mark| (mark.key.id, mark)).collect();
         let said: BTreeMap<i64, &Said> = read.said.iter().map(|(id, said)| (*id, said)).collect();
         let targets: Vec<_> = marks.values().flat_map(|mark| expected_targets(&mark.expected)).collect();
         let gone = self.gone_targets(targets).await?;
@@ -227,7 +227,7 @@ impl Replica {
     async fn refuse_answer<T>(&self, read: &Written<'_>, key: &EntityRef, field: &str) -> Result<T> {
         self.hide(key, field);
         self.state().request_schema().await?;
-        self.state().abandon(&read.ticket).await?;
+        self.state().abandon(&read.token).await?;
         let message = format!("the site left `{field}` out of {key}");
         Err(SyncError::Schema { entity_type: key.entity_type.clone(), message })
     }
@@ -235,7 +235,7 @@ impl Replica {
     /// Sorts out the known rows that the read did not find: those whose absence is
     /// not believed yet, and those that would vanish although too many do.
     async fn judge_absences(&self, read: &Written<'_>, known: &BTreeMap<i64, RowMeta>) -> Result<Sorted> {
-        let entity_type = &read.ticket.entity_type;
+        let entity_type = &read.token.entity_type;
         let doubtful = read.said.iter().filter(|(id, said)| is_doubtful(said, known.get(id)));
         let doubtful: BTreeMap<i64, &Said> = doubtful.map(|(id, said)| (*id, said)).collect();
         let mut sorted = Sorted::default();
@@ -281,10 +281,10 @@ impl Replica {
     /// Leaves out the rows that the store has already, where that is safe.
     async fn suppress(&self, read: &Written<'_>, sorted: &mut Sorted) -> Result<()> {
         let ids: Vec<i64> = sorted.rows.iter().map(|row| row.key().id).collect();
-        let safe = if read.suppress { self.state().may_suppress(&read.ticket, &ids).await? } else { BTreeMap::new() };
+        let safe = if read.suppress { self.state().may_suppress(&read.token, &ids).await? } else { BTreeMap::new() };
         // In a shared store a write of an earlier leader may still arrive, and would win over
         // a row that only the present one knows to be unchanged.
-        let epoch = self.lease().map(|_| ReadVersion(read.ticket.rv).epoch());
+        let epoch = self.lease().map(|_| ReadVersion(read.token.rv).epoch());
         let is_own = |meta: &RowMeta| epoch.is_none_or(|epoch| ReadVersion(meta.rv).epoch() == epoch);
         // A revived row may be the same as before its retirement, which no read has to have
         // seen, while rows that link to it were read meanwhile and lost the link.
@@ -367,10 +367,10 @@ impl Replica {
             before.is_none_or(|meta| meta.hash != row.hash() || meta.state != row.state())
         };
         let changed = sorted.put.iter().map(|index| &sorted.rows[*index]).filter(is_new).map(|row| row.key().id);
-        let told = read.marks.iter().filter(|mark| mark.kinds.any(Kinds::TOLD)).map(|mark| mark.key.id);
+        let told = read.marks.iter().filter(|mark| mark.kinds.any(DirtyReasons::FROM_EVENT)).map(|mark| mark.key.id);
         let ids: BTreeSet<i64> = changed.chain(told).collect();
         let first = finish.marks.len();
-        self.mark_dependents(&read.ticket.entity_type, &Vec::from_iter(ids), finish).await?;
+        self.mark_dependents(&read.token.entity_type, &Vec::from_iter(ids), finish).await?;
         let since = read.marks.iter().map(|mark| mark.since).reduce(AsOf::min);
         finish.marks[first..].iter_mut().for_each(|mark| mark.since = since);
         Ok(())
@@ -400,7 +400,8 @@ impl Replica {
         let mut expected = Expected::default();
         let no_link = ExpectedField::new((0, EventId(0)), Announcement::NoLinkTo(target.clone()));
         expected.announce(&target.to_string(), ExpectedField { own: false, ..no_link });
-        let mark = |key| MarkRequest { expected: expected.clone(), since, ..MarkRequest::new(key, Kinds::INVERSE) };
+        let mark =
+            |key| NewDirtyKey { expected: expected.clone(), since, ..NewDirtyKey::new(key, DirtyReasons::INVERSE) };
         finish.marks.extend(followed.map(mark));
         Ok(())
     }
@@ -413,7 +414,7 @@ impl Replica {
         (known, stale): (&BTreeMap<i64, RowMeta>, &BTreeSet<i64>),
         finish: &mut Finish,
     ) {
-        let marks: BTreeMap<i64, &Mark> = read.marks.iter().map(|mark| (mark.key.id, mark)).collect();
+        let marks: BTreeMap<i64, &DirtyKey> = read.marks.iter().map(|mark| (mark.key.id, mark)).collect();
         for row in &sorted.rows {
             let id = row.key().id;
             if sorted.refused.contains_key(&id) {
@@ -438,36 +439,40 @@ impl Replica {
                 continue;
             }
             self.metrics().sync.recheck_unresolved.inc_by(proof.given_up as u64);
-            let key = EntityRef::new(read.ticket.entity_type.clone(), id);
+            let key = EntityRef::new(read.token.entity_type.clone(), id);
             let mark = marks.get(&id).copied();
             let expected = mark.map_or(&nothing, |mark| &mark.expected);
             let mut again = self.unprovable().reread(&key, mark, expected, proof);
             // A write is not in the cache before a read that began after it is.
             if let Some(again) = again.as_mut().filter(|_| sorted.older.contains(&id) && mark.is_some_and(is_written)) {
-                again.kinds |= Kinds::WRITE;
+                again.kinds |= DirtyReasons::WRITE;
             }
             finish.marks.extend(again);
         }
         finish.seen.extend(&sorted.older);
         // The store has a row that nobody here has read: written by another process, or
         // forgotten by the state. To take the refusal for success would keep it for good.
-        for id in stale.iter().filter(|id| known.get(id).is_none_or(|meta| meta.rv < read.ticket.rv)) {
-            let key = EntityRef::new(read.ticket.entity_type.clone(), *id);
-            finish.marks.push(MarkRequest { delay: CONFLICT_PAUSE, ..MarkRequest::new(key.clone(), Kinds::REPAIR) });
-            finish.postponed.push(Postponed { key, delay: CONFLICT_PAUSE, add: Kinds::default() });
+        for id in stale.iter().filter(|id| known.get(id).is_none_or(|meta| meta.rv < read.token.rv)) {
+            let key = EntityRef::new(read.token.entity_type.clone(), *id);
+            finish
+                .marks
+                .push(NewDirtyKey { delay: CONFLICT_PAUSE, ..NewDirtyKey::new(key.clone(), DirtyReasons::REPAIR) });
+            finish.postponed.push(Postponed { key, delay: CONFLICT_PAUSE, add: DirtyReasons::default() });
             self.metrics().sync.version_conflicts.inc();
         }
         for id in &sorted.held {
-            let key = EntityRef::new(read.ticket.entity_type.clone(), *id);
-            finish.marks.push(MarkRequest { delay: HELD_FOR, ..MarkRequest::new(key.clone(), Kinds::HELD) });
-            finish.postponed.push(Postponed { key, delay: HELD_FOR, add: Kinds::HELD });
+            let key = EntityRef::new(read.token.entity_type.clone(), *id);
+            finish
+                .marks
+                .push(NewDirtyKey { delay: HELD_FOR, ..NewDirtyKey::new(key.clone(), DirtyReasons::DELETION_STOPPED) });
+            finish.postponed.push(Postponed { key, delay: HELD_FOR, add: DirtyReasons::DELETION_STOPPED });
         }
         for (id, delay) in &sorted.suspected {
             finish.suspected.push(*id);
-            finish.marks.push(look_for_again(&read.ticket.entity_type, *id, *delay, marks.get(id).copied()));
+            finish.marks.push(look_for_again(&read.token.entity_type, *id, *delay, marks.get(id).copied()));
         }
         for (id, (kind, reason)) in &sorted.refused {
-            let key = EntityRef::new(read.ticket.entity_type.clone(), *id);
+            let key = EntityRef::new(read.token.entity_type.clone(), *id);
             let payload =
                 read.said.iter().find(|(said, _)| said == id).map(|(_, said)| payload(said)).unwrap_or_default();
             let attempts = marks.get(id).map_or(0, |mark| mark.attempts);
@@ -496,44 +501,44 @@ impl Replica {
 /// Tells whether an active row was retired before: as it was known, as an event says
 /// although no read ever saw it retired, or, for one that is not known at all, because
 /// no creation explains it. Rows that were read meanwhile have lost their links to it.
-fn has_come_back(before: Option<&RowMeta>, row: &FetchedRow, marks: &[Mark]) -> bool {
+fn has_come_back(before: Option<&RowMeta>, row: &FetchedRow, marks: &[DirtyKey]) -> bool {
     if row.state() != RowState::Active {
         return false;
     }
     let mark = marks.iter().find(|mark| mark.key == *row.key());
     match before {
         Some(meta) => meta.state == RowState::Retired || mark.is_some_and(was_revived),
-        None => mark.is_some_and(|mark| !mark.kinds.any(Kinds::NEW) || was_revived(mark)),
+        None => mark.is_some_and(|mark| !mark.kinds.any(DirtyReasons::NEW) || was_revived(mark)),
     }
 }
 
 /// Tells whether an event told of a revival, with or without an entry of its own.
-pub(super) fn was_revived(mark: &Mark) -> bool {
-    mark.kinds.any(Kinds::REVIVE) || !mark.kinds.any(Kinds::NEW) && mark.expected.active() == Some(true)
+pub(super) fn was_revived(mark: &DirtyKey) -> bool {
+    mark.kinds.any(DirtyReasons::REVIVE) || !mark.kinds.any(DirtyReasons::NEW) && mark.expected.active() == Some(true)
 }
 
-fn is_written(mark: &Mark) -> bool {
-    mark.kinds.any(Kinds::WRITE)
+fn is_written(mark: &DirtyKey) -> bool {
+    mark.kinds.any(DirtyReasons::WRITE)
 }
 
 /// Asks for the next read of a row that was not found. Only that it was to be
 /// written in any case, that a write is pending, and what its events announced, is
 /// kept of the reasons.
-fn look_for_again(entity_type: &EntityType, id: i64, delay: Duration, mark: Option<&Mark>) -> MarkRequest {
-    let repair = mark.is_some_and(|mark| mark.kinds.any(Kinds::REPAIR));
-    let mut kinds = if repair { Kinds::SCAN | Kinds::REPAIR } else { Kinds::SCAN };
+fn look_for_again(entity_type: &EntityType, id: i64, delay: Duration, mark: Option<&DirtyKey>) -> NewDirtyKey {
+    let repair = mark.is_some_and(|mark| mark.kinds.any(DirtyReasons::REPAIR));
+    let mut kinds = if repair { DirtyReasons::SCAN | DirtyReasons::REPAIR } else { DirtyReasons::SCAN };
     if mark.is_some_and(|mark| !mark.expected.fields.is_empty()) {
-        kinds |= Kinds::UNPROVEN;
+        kinds |= DirtyReasons::UNPROVEN;
     }
     if mark.is_some_and(is_written) {
-        kinds |= Kinds::WRITE;
+        kinds |= DirtyReasons::WRITE;
     }
-    MarkRequest {
+    NewDirtyKey {
         delay,
         events: mark.and_then(|mark| mark.last_event).map(|event| (event, event)),
         expected: mark.map(|mark| mark.expected.clone()).unwrap_or_default(),
         since: mark.map(|mark| mark.since),
-        ..MarkRequest::new(EntityRef::new(entity_type.clone(), id), kinds)
+        ..NewDirtyKey::new(EntityRef::new(entity_type.clone(), id), kinds)
     }
 }
 
@@ -548,8 +553,8 @@ pub(super) fn quarantine(
     attempts: u32,
 ) {
     let delay = Dead::retry_after(attempts + 1);
-    finish.marks.push(MarkRequest { delay, ..MarkRequest::new(key.clone(), Kinds::QUARANTINED) });
-    finish.postponed.push(Postponed { key: key.clone(), delay, add: Kinds::QUARANTINED });
+    finish.marks.push(NewDirtyKey { delay, ..NewDirtyKey::new(key.clone(), DirtyReasons::QUARANTINED) });
+    finish.postponed.push(Postponed { key: key.clone(), delay, add: DirtyReasons::QUARANTINED });
     finish.dead.push(NewDead { kind, key, payload, error });
 }
 

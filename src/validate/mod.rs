@@ -83,7 +83,7 @@ pub struct Settings {
     /// The least time between the two looks, so that events that the site writes
     /// late can arrive.
     pub confirm_pause: Duration,
-    /// How long to wait for a poll and for what it told of to be read.
+    /// How long to wait for a poll and for the refetches that it caused.
     pub patience: Duration,
     /// Entities that the site updated within this time are left out.
     pub settle: Duration,
@@ -214,7 +214,7 @@ impl Validator {
     {
         let started = Instant::now();
         let before = self.requests.load(Ordering::Relaxed);
-        // Where nobody follows the site, the cache is as old as the last process
+        // Where no process follows the site, the cache is as old as the last process
         // that did.
         self.past_polls(1).await?;
         let mut result = StepResult { kind: Some(kind), ..StepResult::default() };

@@ -92,7 +92,7 @@ impl BothSides {
 }
 
 impl Validator {
-    /// Looks at wrong names again, notes what is confirmed, and mends it when that
+    /// Looks at wrong names again, notes what is confirmed, and repairs it when that
     /// is wanted.
     pub(super) async fn settle_names(
         &self,

@@ -24,7 +24,7 @@ impl Window {
     }
 
     /// Returns the ids that were marked when the window was opened or since, and
-    /// those that the cache does not vouch for.
+    /// those in quarantine.
     pub async fn touched(&self, state: &State) -> Result<BTreeSet<i64>> {
         let mut touched: BTreeSet<i64> = self.marked.iter().copied().collect();
         touched.extend(state.touched_since(&self.entity_type, self.generation).await?);

@@ -34,7 +34,7 @@ pub struct Diagnostic {
     pub code: &'static str,
     /// Whether the file can be used all the same.
     pub severity: Severity,
-    /// The file, as it was named by whoever loaded it.
+    /// The file, under the name by which it was loaded.
     pub file: String,
     /// The line, from 1; 0 when the whole file is meant.
     pub line: usize,

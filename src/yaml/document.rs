@@ -27,7 +27,7 @@ pub struct Document {
 /// A place in a file: `pipelines/sync.yaml:3:9`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
-    /// The file, as it was named by whoever loaded it.
+    /// The file, under the name by which it was loaded.
     pub file: String,
     /// The line, from 1; 0 when the place is not known.
     pub line: usize,

@@ -16,7 +16,7 @@ use super::{Document, Moment, Problems, did_you_mean, format_duration, has_templ
 /// What may stand at one place of a file.
 #[derive(Debug)]
 pub enum Shape {
-    /// Anything; whoever reads it checks it.
+    /// Any value; the reader checks it.
     Any,
     /// `true` or `false`.
     Bool,

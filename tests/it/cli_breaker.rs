@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use sgcache::entity::{EntityRef, EntityType};
-use sgcache::state::{ImportState, Kinds, MarkRequest, SiteTime, State};
+use sgcache::state::{DirtyReasons, ImportState, NewDirtyKey, SiteTime, State};
 
 use crate::program::Place;
 
@@ -16,7 +16,7 @@ async fn held_deletions_are_shown_and_an_operator_decides() {
     let ended = place.run(&["breaker", "confirm", "Shot"]).expect_code(2);
     assert!(ended.stderr.contains("no deletion of `Shot` waits"), "{}", ended.stderr);
 
-    let held = |id| MarkRequest::new(EntityRef::new("Shot", id), Kinds::HELD);
+    let held = |id| NewDirtyKey::new(EntityRef::new("Shot", id), DirtyReasons::DELETION_STOPPED);
     let hold = async |ids: [i64; 2]| {
         state.mark(&ids.map(held), SiteTime(5_000)).await.expect("marks");
         state.open_breaker(&shot, SiteTime(5_000)).await.expect("a breaker");

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use sgcache::entity::{EntityRef, EntityType};
-use sgcache::state::{DeadKind, Finish, Kinds, MarkRequest, NewDead, Postponed, SiteTime, State};
+use sgcache::state::{DeadKind, DirtyReasons, Finish, NewDead, NewDirtyKey, Postponed, SiteTime, State};
 
 use crate::program::Place;
 
@@ -15,14 +15,14 @@ const NOW: SiteTime = SiteTime(1_000_000);
 async fn letters(directory: &Path) -> State {
     let state = State::open(directory).await.expect("a state");
     let (shot, entry) = (EntityRef::new("Shot", 7), EntityRef::new("EventLogEntry", 99));
-    state.mark(&[MarkRequest::new(shot.clone(), Kinds::CHANGE)], NOW).await.expect("a dirty key");
+    state.mark(&[NewDirtyKey::new(shot.clone(), DirtyReasons::CHANGE)], NOW).await.expect("a dirty key");
     let ticket = state.begin_read(&EntityType::new("Shot"), NOW).await.expect("a read");
     let letter = |kind, key, error: &str| NewDead { kind, key, payload: r#"{"id":1}"#.into(), error: error.into() };
     let dead = vec![
         letter(DeadKind::Read, shot.clone(), "the site answers with Fault 104"),
         letter(DeadKind::Event, entry, "it has no entity"),
     ];
-    let postponed = vec![Postponed { key: shot, delay: Duration::from_secs(3600), add: Kinds::QUARANTINED }];
+    let postponed = vec![Postponed { key: shot, delay: Duration::from_secs(3600), add: DirtyReasons::QUARANTINED }];
     state.finish(Finish { dead, postponed, ..Finish::new(ticket, NOW) }).await.expect("a finish");
     assert!(state.due_marks(NOW, 10).await.expect("dirty keys").is_empty(), "the next attempt is an hour away");
     state

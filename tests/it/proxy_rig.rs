@@ -85,7 +85,7 @@ impl Rig {
         let following = sync::Settings { poll_min, poll_max, ..sync::Settings::default() };
         let replica = Replica::new(client, store, state, layouts, metrics.clone(), following);
         let follower = Arc::new(Follower::start_up(replica.clone(), None).await.expect("a start"));
-        let poked = Arc::clone(&follower);
+        let woken = Arc::clone(&follower);
         let differences = Arc::new(Mutex::new(Vec::new()));
         let told = Arc::clone(&differences);
         let parts = Parts {
@@ -93,7 +93,7 @@ impl Rig {
             schema,
             site: &upstream,
             settings: settings.clone(),
-            leader: Leader::Here(Arc::new(move || poked.poke())),
+            leader: Leader::Here(Arc::new(move || woken.wake())),
             access_log: Some(directory.path()),
             ledger: Arc::default(),
             differences: Some(Arc::new(move |one: Difference| {

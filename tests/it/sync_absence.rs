@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use sgcache::entity::{EntityRef, EntityType};
-use sgcache::state::Kinds;
-use sgcache::state::MarkRequest;
+use sgcache::state::DirtyReasons;
+use sgcache::state::NewDirtyKey;
 use sgcache::sync::{Settings, Steps};
 
 use crate::sync_cache::{Cache, create, empty_site, happen};
@@ -32,7 +32,7 @@ async fn breaker_is_open(cache: &Cache) -> bool {
 }
 
 async fn mark(cache: &Cache, ids: impl IntoIterator<Item = i64>) {
-    let request = |id| MarkRequest::new(EntityRef::new("Shot", id), Kinds::SCAN);
+    let request = |id| NewDirtyKey::new(EntityRef::new("Shot", id), DirtyReasons::SCAN);
     let marks: Vec<_> = ids.into_iter().map(request).collect();
     cache.state().mark(&marks, cache.tick(Duration::ZERO)).await.expect("marks");
 }
@@ -123,7 +123,7 @@ async fn projects_that_are_hidden_for_twenty_seconds_lose_no_row() {
 async fn a_row_under_suspicion_is_not_vouched_for_and_holds_up_no_other() {
     let (cache, hidden) = two_projects(3).await;
     see_projects(&cache, json!([1]));
-    let changed = MarkRequest::new(EntityRef::new("Shot", hidden[0]), Kinds::CHANGE);
+    let changed = NewDirtyKey::new(EntityRef::new("Shot", hidden[0]), DirtyReasons::CHANGE);
     cache.state().mark(&[changed], cache.tick(Duration::ZERO)).await.expect("a mark");
     step(&cache, 2, 2).await;
     let standing = cache.state().replication_status().await.expect("a standing");

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use sgcache::entity::{EntityRef, EntityType};
 use sgcache::sim::Trouble;
-use sgcache::state::{DeadKind, Kinds, MarkRequest, RowState};
+use sgcache::state::{DeadKind, DirtyReasons, NewDirtyKey, RowState};
 use sgcache::sync::{KeyOutcome, SyncError};
 
 use crate::sync_cache::{Cache, create, empty_site, to};
@@ -105,7 +105,7 @@ async fn more_entries_than_a_page_leave_no_false_gap() {
     assert!(step.polled.full);
     cache.quiesce().await;
     assert!(cache.state().gaps().await.expect("gaps").is_empty());
-    assert_eq!(cache.state().stream().await.expect("a stream").frontier, Some(cache.site().last_event_id()));
+    assert_eq!(cache.state().stream().await.expect("a stream").high_water_mark, Some(cache.site().last_event_id()));
     cache.assert_equal_to_site().await;
 }
 
@@ -343,7 +343,7 @@ async fn an_empty_answer_for_many_keys_deletes_nothing() {
 async fn an_event_for_a_phantom_ends_without_a_row() {
     let cache = Cache::live(empty_site()).await;
     let phantom = EntityRef::new("Shot", 4711);
-    let mark = sgcache::state::MarkRequest::new(phantom, sgcache::state::Kinds::NEW);
+    let mark = sgcache::state::NewDirtyKey::new(phantom, sgcache::state::DirtyReasons::NEW);
     cache.state().mark(&[mark], cache.tick(Duration::ZERO)).await.expect("a mark");
     cache.quiesce().await;
     assert!(cache.ids("Shot").await.is_empty());
@@ -429,17 +429,17 @@ async fn the_visible_event_is_the_one_before_the_first_that_is_not_in_the_rows()
     let site = empty_site();
     let shot = create(&site, "Shot", json!({"code": "a"}));
     let cache = Cache::live(site).await;
-    let before = cache.state().stream().await.expect("a stream").frontier;
+    let before = cache.state().stream().await.expect("a stream").high_water_mark;
     assert_eq!(cache.state().visible_event().await.expect("an id"), before);
     cache.tick(Duration::from_secs(5));
     cache.site().update("Shot", shot, json!({"code": "b"})).expect("an update");
     // A row that is only read once more holds up nothing.
-    let other = MarkRequest::new(EntityRef::new("Shot", shot + 1), Kinds::RECHECK);
+    let other = NewDirtyKey::new(EntityRef::new("Shot", shot + 1), DirtyReasons::RECHECK);
     cache.state().mark(&[other], cache.replica().now()).await.expect("a mark");
     cache.replica().poll().await.expect("a poll");
-    let frontier = cache.state().stream().await.expect("a stream").frontier;
-    assert!(frontier > before);
+    let high_water_mark = cache.state().stream().await.expect("a stream").high_water_mark;
+    assert!(high_water_mark > before);
     assert_eq!(cache.state().visible_event().await.expect("an id"), before);
     cache.quiesce().await;
-    assert_eq!(cache.state().visible_event().await.expect("an id"), frontier);
+    assert_eq!(cache.state().visible_event().await.expect("an id"), high_water_mark);
 }

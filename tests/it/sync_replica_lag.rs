@@ -16,7 +16,7 @@ use rand::{Rng, SeedableRng};
 use serde_json::{Map, Value, json};
 use sgcache::filter::Query;
 use sgcache::sim::Site;
-use sgcache::state::{Kinds, MarkRequest};
+use sgcache::state::{DirtyReasons, NewDirtyKey};
 
 use crate::servers::{TestIndices, elasticsearch};
 use crate::sync_cache::{CONFIGS, Cache, TestStore, create, empty_site, happen, to};
@@ -405,7 +405,8 @@ async fn a_site_without_lag_is_not_read_twice() {
         observed.edit(|site| edit(site, &made)).await;
         observed.step().await;
         let unproven = observed.cache.state().marks(1_000).await.expect("marks");
-        let unproven: Vec<_> = unproven.iter().filter(|mark| mark.kinds.any(sgcache::state::Kinds::UNPROVEN)).collect();
+        let unproven: Vec<_> =
+            unproven.iter().filter(|mark| mark.kinds.any(sgcache::state::DirtyReasons::UNPROVEN)).collect();
         assert!(unproven.is_empty(), "{name}: {unproven:?}");
         observed.settle_and_compare(name).await;
     }
@@ -432,7 +433,7 @@ async fn a_write_is_not_confirmed_by_a_read_that_was_not_stored() {
     cache.replica().poll().await.expect("a poll");
     // This one goes through the proxy, which hears of it before the event log is read.
     update(cache.site(), "Shot", shot, json!({"sg_cut_in": 3}));
-    cache.state().mark(&[MarkRequest::new(key, Kinds::WRITE)], cache.replica().now()).await.expect("a mark");
+    cache.state().mark(&[NewDirtyKey::new(key, DirtyReasons::WRITE)], cache.replica().now()).await.expect("a mark");
     let left = cache.replica().refetch_now(&"Shot".into(), &[shot]).await.expect("a read");
     let stored = cache.cached(cache.layout("Shot")).await[&shot]["sg_cut_in"].clone();
     assert!(!left.is_empty() || stored == json!(3), "{stored} was confirmed as 3");

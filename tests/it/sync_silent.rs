@@ -261,7 +261,7 @@ async fn an_entry_that_polling_missed_is_found_by_the_audit() {
     cache.site().update("Shot", ids[1], json!({"description": "missed"})).expect("an update");
     let url = cache.client().site().to_owned();
     let head = cache.site().last_event_id();
-    cache.state().begin_stream(&url, head, None, &[], None, SiteTime(0)).await.expect("a jump of the frontier");
+    cache.state().begin_stream(&url, head, None, &[], None, SiteTime(0)).await.expect("a jump of the high-water mark");
     cache.site().update("Shot", ids[2], json!({"description": "seen"})).expect("an update");
     cache.quiesce().await;
     let missed = |cache: &Cache| cache.metrics().value("sgcache_sync_audit_missed_events_total", &[]);

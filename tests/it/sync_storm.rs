@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use sgcache::entity::{EntityRef, EntityType, EventId};
-use sgcache::state::{DeadKind, Kinds, MarkRequest, SiteTime};
+use sgcache::state::{DeadKind, DirtyReasons, NewDirtyKey, SiteTime};
 use sgcache::store::Fields;
 use sgcache::sync::{Settings, Steps};
 
@@ -16,7 +16,7 @@ async fn a_page_of_entries_delivered_three_times_changes_nothing_more() {
     let site = empty_site();
     let ids: Vec<i64> = (0..5).map(|n| create(&site, "Shot", json!({"code": format!("s{n}")}))).collect();
     let cache = Cache::live(site).await;
-    let frontier = cache.state().stream().await.expect("a stream").frontier.expect("a position");
+    let high_water_mark = cache.state().stream().await.expect("a stream").high_water_mark.expect("a position");
     for id in &ids {
         cache.site().update("Shot", *id, json!({"sg_cut_in": 7})).expect("an update");
     }
@@ -24,7 +24,11 @@ async fn a_page_of_entries_delivered_three_times_changes_nothing_more() {
     cache.assert_equal_to_site().await;
     let url = cache.client().site().to_owned();
     for _ in 0..2 {
-        cache.state().begin_stream(&url, frontier, None, &[], None, SiteTime(0)).await.expect("a position set back");
+        cache
+            .state()
+            .begin_stream(&url, high_water_mark, None, &[], None, SiteTime(0))
+            .await
+            .expect("a position set back");
         cache.site().requests.reset();
         let step = cache.step().await.expect("a step");
         assert_eq!((step.polled.entries, step.fetched.read), (5, 5));
@@ -32,7 +36,7 @@ async fn a_page_of_entries_delivered_three_times_changes_nothing_more() {
         cache.quiesce().await;
         cache.assert_equal_to_site().await;
     }
-    assert_eq!(cache.state().stream().await.expect("a stream").frontier, Some(cache.site().last_event_id()));
+    assert_eq!(cache.state().stream().await.expect("a stream").high_water_mark, Some(cache.site().last_event_id()));
 }
 
 /// Row 9: entries appear in any order, up to ten minutes late.
@@ -113,7 +117,7 @@ async fn entries_that_nobody_understands_are_kept_and_block_nothing() {
     site.update("Shot", id, json!({"code": "b"})).expect("an update");
     cache.quiesce().await;
     cache.assert_equal_to_site().await;
-    assert_eq!(cache.state().stream().await.expect("a stream").frontier, Some(site.last_event_id()));
+    assert_eq!(cache.state().stream().await.expect("a stream").high_water_mark, Some(site.last_event_id()));
     let dead = cache.state().dead(20).await.expect("dead letters");
     assert!(dead.iter().all(|one| one.kind == DeadKind::Event), "{dead:?}");
     // The site's own entries about an entity, without any: kept for a person to see.
@@ -151,7 +155,8 @@ async fn a_fresh_change_does_not_wait_behind_a_bulk_of_old_ones() {
     let ids: Vec<i64> = (0..120).map(|n| create(&site, "Shot", json!({"code": format!("s{n}")}))).collect();
     let mut cache = Cache::live(site).await;
     cache.start_with(Steps::default(), Settings::default(), 10).await.expect("a start");
-    let bulk: Vec<_> = ids.iter().map(|id| MarkRequest::new(EntityRef::new("Shot", *id), Kinds::CHANGE)).collect();
+    let bulk: Vec<_> =
+        ids.iter().map(|id| NewDirtyKey::new(EntityRef::new("Shot", *id), DirtyReasons::CHANGE)).collect();
     cache.state().mark(&bulk, cache.tick(Duration::ZERO)).await.expect("marks");
     let last = ids[ids.len() - 1];
     cache.site().update("Shot", last, json!({"description": "fresh"})).expect("an update");

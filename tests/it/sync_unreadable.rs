@@ -45,7 +45,7 @@ async fn an_entry_that_cannot_be_read_is_read_without_its_values_and_stops_nothi
         cache.quiesce().await;
         cache.assert_equal_to_site().await;
         assert!(cache.state().dead(10).await.expect("dead letters").is_empty(), "{spoiled:?}");
-        let seen = cache.state().stream().await.expect("a stream").frontier;
+        let seen = cache.state().stream().await.expect("a stream").high_water_mark;
         assert_eq!(seen, Some(cache.site().last_event_id()), "{spoiled:?}");
     }
 }

@@ -28,7 +28,7 @@ async fn a_mass_disappearance_waits_for_an_operator_and_ends_when_the_rows_retur
         .ids("Shot")
         .await
         .into_iter()
-        .map(|id| sgcache::state::MarkRequest::new(EntityRef::new("Shot", id), sgcache::state::Kinds::CHANGE))
+        .map(|id| sgcache::state::NewDirtyKey::new(EntityRef::new("Shot", id), sgcache::state::DirtyReasons::CHANGE))
         .collect();
     cache.state().mark(&marks, cache.tick(Duration::ZERO)).await.expect("marks");
     // Both lists are empty, three times: the first two are not believed.
@@ -144,10 +144,10 @@ async fn a_type_that_is_configured_again_is_imported_again() {
 async fn a_directory_of_another_site_is_refused() {
     let mut cache = Cache::live(empty_site()).await;
     let position = cache.state().stream().await.expect("a stream");
-    let frontier = position.frontier.expect("a position");
+    let high_water_mark = position.high_water_mark.expect("a position");
     cache
         .state()
-        .begin_stream("https://other.example.com", frontier, None, &[], None, SiteTime(0))
+        .begin_stream("https://other.example.com", high_water_mark, None, &[], None, SiteTime(0))
         .await
         .expect("a stream");
     let refused = cache.start(Steps::default()).await.expect_err("another site");
@@ -165,8 +165,8 @@ async fn a_site_restored_from_a_backup_is_imported_again_in_place() {
     create(&site, "Shot", json!({"code": "a"}));
     let mut cache = Cache::live(site).await;
     let url = cache.client().site().to_owned();
-    let frontier = cache.state().stream().await.expect("a stream").frontier.expect("a position");
-    let later = sgcache::entity::EventId(frontier.0 + 500);
+    let high_water_mark = cache.state().stream().await.expect("a stream").high_water_mark.expect("a position");
+    let later = sgcache::entity::EventId(high_water_mark.0 + 500);
     cache.state().begin_stream(&url, later, None, &[], None, SiteTime(0)).await.expect("a stream");
     cache.start(Steps::default()).await.expect("a start");
     assert_eq!(cache.state().stream().await.expect("a stream").incarnation, 2);

@@ -278,7 +278,7 @@ impl Bucket {
         } else if self.passes.len() < MAX_PASSES || pass.reason == OTHER {
             self.passes.push(pass);
         } else {
-            let label = "further reasons, which are not told apart".to_owned();
+            let label = "further reasons, counted together".to_owned();
             self.add_passes(PassCounts {
                 reason: OTHER.to_owned(),
                 label,

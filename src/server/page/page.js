@@ -15,7 +15,7 @@ function redraw() {
   sign();
 }
 
-// Where nothing is known the line has a hole.
+// Where nothing is known the line is interrupted.
 function drawLag(s) {
   const known = s.sync.lag_history, now = Date.parse(s.now) / 1000;
   const last = points[points.length - 1];

@@ -36,7 +36,7 @@ pub struct RateLimit {
     /// The HTTP status of all others.
     #[serde(default = "too_many_requests")]
     pub status: u16,
-    /// What their clients are told to wait.
+    /// The pause of `retry-after` for their clients.
     #[serde(default = "one_second", deserialize_with = "duration")]
     pub retry_after: Duration,
 }

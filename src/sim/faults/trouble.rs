@@ -22,7 +22,7 @@ pub enum Trouble {
     Busy {
         /// The HTTP status: 429 or 503.
         status: u16,
-        /// What the client is told to wait.
+        /// The pause of `retry-after` for the client.
         #[serde(deserialize_with = "duration")]
         retry_after: Duration,
     },

@@ -15,7 +15,7 @@ const SHOT_STATUS: [&str; 6] = ["wtg", "rdy", "ip", "ip", "fin", "hld"];
 const VERSION_STATUS: [&str; 5] = ["rev", "rev", "vwd", "apr", "na"];
 const ASSET_TYPES: [&str; 6] = ["Character", "Environment", "Prop", "Vehicle", "FX", "Matte Painting"];
 
-/// The rows that a shot or an asset brings along are at most so many.
+/// The rows that a shot or an asset brings along are at most this many.
 const BUNDLE: usize = 80;
 
 pub(super) fn fill(studio: &mut Studio<'_>) {

@@ -1,4 +1,4 @@
-//! Rows that somebody brings: a seed for tests, or a dump of a real site.
+//! Rows from files: a seed for tests, or a dump of a real site.
 //!
 //! Rows keep the ids that they bring. They are put in their places without
 //! entries in the event log, as if they had always been there; the other sides of

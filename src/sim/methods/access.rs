@@ -1,4 +1,4 @@
-//! When somebody was last in a project.
+//! When a user last opened a project.
 
 use serde_json::{Value, json};
 

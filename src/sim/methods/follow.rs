@@ -1,7 +1,7 @@
 //! Who follows what.
 //!
 //! A site also makes people follow what they are assigned to, by their settings;
-//! here they follow only what they were told to.
+//! here they follow only what `follow` names.
 
 use serde_json::{Value, json};
 

@@ -1,6 +1,6 @@
 //! The export of a page of the web interface.
 //!
-//! A page can be exported when somebody marked it so in the web interface. Nobody
+//! A page can be exported when a user marked it so in the web interface. Nobody
 //! can do that here, so no page is available, in the words of a site.
 
 use serde_json::Value;

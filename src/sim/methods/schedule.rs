@@ -1,4 +1,4 @@
-//! Working days: Monday to Friday, and the days that somebody made an exception.
+//! Working days: Monday to Friday, and the days that a user made an exception.
 //!
 //! A rule for a person counts more than one for a project, and that more than one
 //! for the studio. Weeks of projects and people are not simulated, and tasks do

@@ -1,7 +1,7 @@
 //! The activity of an entity: what the event log says about it and about what is
 //! linked to it, newest first.
 //!
-//! Told are creations and retirements of the entity and of entities that link to
+//! Reported are creations and retirements of the entity and of entities that link to
 //! it, replies to its notes, and changes of its own fields. Which changes a site
 //! leaves out is in no source.
 

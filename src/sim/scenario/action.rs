@@ -26,7 +26,7 @@ pub enum Action {
     RunClock(Offset),
     /// Writes, all in one transaction.
     Write(Writes),
-    /// Begins a transaction that nobody sees until it is committed.
+    /// Begins a transaction that is invisible until it is committed.
     Begin(Begin),
     /// Commits an open transaction.
     Commit(String),

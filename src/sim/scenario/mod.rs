@@ -2,7 +2,7 @@
 //!
 //! A [`Plan`] is the content of `sgcache sim --faults FILE`: troubles of requests,
 //! which `faults` knows, and steps with their times. The same steps are what the
-//! admin endpoint is told. A step is made when the clock of the site reaches it:
+//! admin endpoint receives. A step is made when the clock of the site reaches it:
 //! before the next request is answered, or on the way when the clock is moved.
 
 mod action;

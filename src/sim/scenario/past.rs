@@ -76,7 +76,7 @@ impl Site {
     }
 
     /// Makes the site what it was when it started: rows, ids, event log, clock,
-    /// faults. Tells false when it was not told to remember that moment.
+    /// faults. Returns false when that moment was not recorded.
     pub fn reset(&self) -> bool {
         self.forget_scenario();
         let restored = self.restore(START);

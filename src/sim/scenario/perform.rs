@@ -41,7 +41,7 @@ pub enum ActionError {
     #[error("cannot save the site: {0}")]
     Snapshot(String),
     /// The site does not remember its start.
-    #[error("the site was not told to remember its start: it has no admin endpoint and no plan")]
+    #[error("the start of the site was not recorded: it has no admin endpoint and no plan")]
     NoStart,
 }
 
@@ -68,7 +68,7 @@ impl Site {
         self.scenario.agenda.add(steps.flat_map(|(at, actions)| actions.into_iter().map(move |action| (at, action))));
     }
 
-    /// Makes the steps whose time has come. One that cannot be made is told in the
+    /// Makes the steps whose time has come. One that cannot be made is reported in the
     /// log and leaves the others as they are.
     pub fn catch_up(self: &Arc<Self>) {
         while let Some(action) = self.scenario.agenda.take_due(self.clock.now()) {

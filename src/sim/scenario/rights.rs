@@ -3,7 +3,7 @@
 //! A real site drops fields silently that the script may not see, answers only
 //! the entities of its projects, and refuses writes to all others. Rights change
 //! the request before it is answered; what a link leads to is shown with its name,
-//! whoever asks, because no source says that it is hidden.
+//! for every caller, because no source says that it is hidden.
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};

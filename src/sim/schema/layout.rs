@@ -89,7 +89,7 @@ pub struct Layout {
 const PROJECT_OPTIONAL: [&str; 6] =
     ["EventLogEntry", "Page", "Attachment", "PipelineConfiguration", "FilesystemLocation", "ActionMenuItem"];
 
-/// Links that nobody follows backwards; their lists would be as long as the site.
+/// Links that are not followed backwards; their lists would be as long as the site.
 const NOT_INDEXED: [&str; 3] = ["created_by", "updated_by", "image_source_entity"];
 
 impl Layout {

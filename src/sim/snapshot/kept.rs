@@ -1,5 +1,5 @@
 //! What the site keeps beside its rows, as a line of the file. Uploads that are
-//! still on their way are left out: nobody can end them on another site.
+//! still on their way are left out: they cannot be ended on another site.
 
 use std::collections::BTreeMap;
 

@@ -180,7 +180,7 @@ struct Place {
 
 /// Moves every link to `target` out of its field, or back, and tells whether any moved.
 ///
-/// `at` in `retired_links` is the position among all links of the field, the buried
+/// `at` in `retired_links` is the position among all links of the field, the removed
 /// ones included, so that any order of retirements and revivals ends as it began.
 fn move_links(document: &mut Document, target: &EntityRef, bury: bool) -> bool {
     let reference = target.to_string();

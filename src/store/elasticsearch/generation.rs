@@ -102,7 +102,7 @@ impl Inner {
         Ok(())
     }
 
-    /// No alias: nothing was ever there, or somebody removed the aliases of a good index.
+    /// No alias: nothing was ever there, or an operator removed the aliases of a good index.
     async fn adopt_or_create(&self, layout: &TypeLayout, found: Vec<Generation>, number: u32) -> Result<()> {
         let mut adopted = None;
         for generation in found.into_iter().rev() {
@@ -248,7 +248,7 @@ impl Inner {
     ///
     /// # Errors
     ///
-    /// When one of the names that we need belongs to somebody else.
+    /// When one of the names that we need belongs to another program.
     async fn generations(&self, entity_type: &EntityType) -> Result<Vec<Generation>> {
         let (read, write) = (self.names.read(entity_type), self.names.write(entity_type));
         let found = self.describe(&format!("{read},{write},{}", self.names.any_generation(entity_type))).await?;

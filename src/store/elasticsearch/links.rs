@@ -4,7 +4,7 @@
 //! (`version`): a row that was read meanwhile is newer and wins, and of two
 //! rewriters, also in two processes, the second one loses and looks again. After
 //! the last rewrite it is asked once more what holds of the targets, so that
-//! whoever decided on an older state corrects it. States are followed without
+//! a writer that decided on an older state corrects it. States are followed without
 //! limit, because searches rely on them. Names are copies for people who look at
 //! the index; answers and conditions ask the targets, so the copies may lag.
 

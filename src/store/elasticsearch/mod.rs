@@ -12,7 +12,7 @@
 //! - A server cannot join. A condition on a linked entity is answered in two
 //!   steps (`plan`); display names are asked of their targets at every answer and
 //!   every condition on names (`targets`), because copies grow old.
-//! - Links to retired entities are moved out of their fields by whoever learns of
+//! - Links to retired entities are moved out of their fields by the write that learns of
 //!   the retirement (`links`), so that no search has to know of it.
 //! - A refresh costs as much as indexing a page of rows. Puts that run side by side
 //!   share one, and the searches for their consequences (`settle`).

@@ -183,7 +183,7 @@ impl Inner {
         let body = dsl::ids_only(dsl::any(alternatives), dsl::MOST_TERMS + 1);
         let hits = search(&self.client, &self.names.read(entity_type), &body).await?;
         let mut named: BTreeSet<EntityRef> = hits.iter().map(|hit| hit.key(entity_type)).collect::<Result<_>>()?;
-        // Names that `relink` was told are few, and may be newer than the rows.
+        // Names from `relink` are few, and may be newer than the rows.
         for key in self.entries(entity_type, Entry::Told, dsl::everything()).await? {
             named.remove(&key);
         }

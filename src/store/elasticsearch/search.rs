@@ -1,7 +1,7 @@
 //! The few calls that read documents: search, scan, get many.
 //!
 //! A search goes through the alias of active rows unless it says otherwise. A get
-//! by id ignores the filter of an alias, so whoever gets looks at `_sg.state`.
+//! by id ignores the filter of an alias, so the caller looks at `_sg.state`.
 
 use std::collections::BTreeMap;
 

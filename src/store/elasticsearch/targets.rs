@@ -5,9 +5,9 @@
 //! - the entity's own row, where its type is cached;
 //! - what a link to it showed, written with the version of the row that held the
 //!   link: a name and nothing else;
-//! - what `relink` was told: name and state.
+//! - what `relink` received: name and state.
 //!
-//! The own row holds, also when it gives no name, unless `relink` was told something
+//! The own row holds, also when it gives no name, unless `relink` received something
 //! newer. Without an own row the newer of the other two gives the name, and
 //! `relink` alone the state.
 
@@ -78,7 +78,7 @@ impl Target {
 pub(super) enum Entry {
     /// What a link showed.
     Shown,
-    /// What `relink` was told.
+    /// What `relink` received.
     Told,
 }
 
@@ -108,7 +108,7 @@ pub(super) fn name_fields(entity_type: &EntityType) -> [&'static str; 2] {
 const AT_ONCE: usize = 10_000;
 
 impl Inner {
-    /// Returns what is known of these entities, as of the last refresh; nothing for those that nobody has seen.
+    /// Returns what is known of these entities, as of the last refresh; nothing for those that were never seen.
     pub(super) async fn targets(&self, keys: &BTreeSet<EntityRef>) -> Result<HashMap<EntityRef, Target>> {
         let open = self.open_types();
         let mut by_type: BTreeMap<&EntityType, Vec<i64>> = BTreeMap::new();

@@ -4,7 +4,7 @@
 //! compared with the server when it is older than [`CHECK_AFTER`], when a type is
 //! missing, and when the server answers with an error that a changed layout would
 //! explain. A type that this process ensured stays known when its index is gone:
-//! that is a fault to be told, not a type that was removed.
+//! that is an error, not a type that was removed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -104,7 +104,7 @@ impl Inner {
             if fresh && types.all(|entity_type| state.open.contains_key(entity_type)) {
                 return Ok(());
             }
-            // Whoever comes meanwhile need not ask as well.
+            // Callers that come meanwhile need not ask as well.
             state.checked = Some(Instant::now());
         }
         let loaded = self.load_types().await;

@@ -4,7 +4,7 @@
 //! The server compares either versions or sequence numbers, never both, and a
 //! rewrite of links must not make a row newer than it is. So below every read
 //! version there are [`MOST_REWRITES`] more: a rewriter writes the version after
-//! the one it has seen, and loses to whoever did the same before, or wrote a newer
+//! the one it has seen, and loses to a writer that did the same before, or wrote a newer
 //! row. The epoch stays where it is; the number within it gives up its upper bits,
 //! of which 34 are left: 17,000,000,000 reads from one start to the next.
 
@@ -13,7 +13,7 @@ use crate::elastic::VersionType;
 
 const REWRITE_BITS: u32 = 6;
 
-/// How many rewrites of one row are told apart before it is read again.
+/// How many rewrites of one row are distinguished before it is read again.
 const MOST_REWRITES: i64 = (1 << REWRITE_BITS) - 1;
 
 /// Returns the version of the document of a row.

@@ -1,7 +1,7 @@
-//! Which rows were written, for whoever keeps a part of them in memory.
+//! Which rows were written, for readers that keep a part of them in memory.
 //!
 //! One record for each type that a transaction wrote to, in the same transaction.
-//! Only the newest are kept: whoever is behind them reads everything anew.
+//! Only the newest are kept: a reader that is behind them reads everything again.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -58,8 +58,8 @@ pub(super) fn identity(path: &Path) -> Option<FileIdentity> {
     std::fs::metadata(path).ok().map(|found| (found.dev(), found.ino()))
 }
 
-/// Puts the files aside, over those that were put aside before, and makes an empty
-/// one. Nobody may have them open.
+/// Renames the files, over those that were renamed before, and makes an empty
+/// one. No connection may have them open.
 pub(super) fn replace(settings: &EmbeddedSettings) -> Result<(Connection, Option<FileIdentity>)> {
     for suffix in ["", "-wal", "-shm"] {
         let named = |name: &str| {
@@ -69,7 +69,7 @@ pub(super) fn replace(settings: &EmbeddedSettings) -> Result<(Connection, Option
         };
         let (from, to) = (named(suffix), named(&format!(".damaged{suffix}")));
         match std::fs::rename(&from, &to) {
-            Ok(()) => tracing::error!(from = %from.display(), to = %to.display(), "a damaged file was put aside"),
+            Ok(()) => tracing::error!(from = %from.display(), to = %to.display(), "damaged file renamed"),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => {
                 let words = format!("cannot move {} to {}: {error}", from.display(), to.display());

@@ -1,5 +1,5 @@
 //! Which tables and columns there are for which type, read once and kept until
-//! somebody, this process or another, changes them.
+//! this process or another changes them.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, RwLock};

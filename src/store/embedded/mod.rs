@@ -4,7 +4,7 @@
 //! orders use, a table with the documents as JSON text, and a table with the
 //! elements of its lists of links; one table for all types holds what is known
 //! of link targets (name, dead or alive). Columns of the first that queries ask for
-//! are kept in memory (`memory`, told by `changes` what was written); there a filter
+//! are kept in memory (`memory`, which learns from `changes` what was written); there a filter
 //! becomes rows (`plan`, `passes`) and a page of ids (`order`). Documents are touched
 //! only after the page is chosen (`fetch`). What is asked again before anything has
 //! changed has its answer already (`result_cache`).
@@ -76,7 +76,7 @@ pub struct EmbeddedSettings {
     pub memory: usize,
 }
 
-/// How many bytes of columns are kept in memory unless told otherwise.
+/// How many bytes of columns are kept in memory by default.
 pub const DEFAULT_MEMORY: usize = 512 << 20;
 
 impl EmbeddedSettings {
@@ -217,7 +217,7 @@ impl EmbeddedStore {
     }
 }
 
-/// Finds the page of a query, and keeps it for whoever asks the same.
+/// Finds the page of a query, and keeps it for the next caller with the same query.
 fn find(finder: &Finder<'_>, query: &Query, results: &ResultCache) -> Result<(Arc<Found>, NewNames)> {
     let found = finder.matching(query)?;
     let (page, names) = fetch::page(finder, query, finder.page(query, &found)?)?;
@@ -226,7 +226,7 @@ fn find(finder: &Finder<'_>, query: &Query, results: &ResultCache) -> Result<(Ar
     Ok((page, names))
 }
 
-/// Readers that nobody uses right now.
+/// Idle readers.
 #[derive(Default)]
 struct Idle(Mutex<Vec<Connection>>);
 

@@ -56,7 +56,7 @@ pub(super) fn learn(transaction: &Transaction<'_>, learned: &Learned<'_>) -> Res
     Ok(())
 }
 
-/// Keeps what a stored row says of itself.
+/// Keeps name and state of a stored row.
 pub(super) fn own_row(transaction: &Transaction<'_>, tables: &Tables, row: &FetchedRow) -> Result<()> {
     let (ty, id, rv, dead) = (tables.number, row.key().id, row.rv().0, row.state().is_dead());
     if row.state().has_document() && names_itself(tables) {

@@ -47,7 +47,7 @@ trait Part: Send {
     ///
     /// # Errors
     ///
-    /// A copy of the error, which the caller is told in any case.
+    /// A copy of the error, which the caller receives in any case.
     fn work(&mut self, transaction: &Transaction<'_>, shared: &Shared) -> Result<()>;
 
     /// Reports to the caller how it ended.
@@ -83,7 +83,7 @@ where
             // After a panic the caller sees that the reply is gone.
             (None, Ok(())) => return,
         };
-        // Nobody waits any more when this fails.
+        // The caller stopped waiting when this fails.
         let _ = self.reply.send(answer);
     }
 }
@@ -121,7 +121,7 @@ impl Writer {
     {
         let (reply, answer) = oneshot::channel();
         let job = Job::Alone(Box::new(move |connection, shared| {
-            // Nobody waits any more when this fails.
+            // The caller stopped waiting when this fails.
             let _ = reply.send(transact(connection, shared, work));
         }));
         self.wait(job, answer).await
@@ -154,7 +154,7 @@ impl Writer {
                 Ok(made)
             });
             shared.forget();
-            // Nobody waits any more when this fails.
+            // The caller stopped waiting when this fails.
             let _ = reply.send(replaced);
         }));
         self.wait(job, answer).await

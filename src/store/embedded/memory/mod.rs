@@ -117,7 +117,7 @@ impl Memory {
         *self.held.write().unwrap_or_else(PoisonError::into_inner) = Held::default();
     }
 
-    /// Keeps names of a moment, unless memory has moved on or somebody looks into it.
+    /// Keeps names of a moment, unless memory has moved on or a reader holds it.
     fn keep(&self, seq: i64, names: NewNames) {
         if names.is_empty() {
             return;

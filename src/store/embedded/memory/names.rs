@@ -1,7 +1,7 @@
 //! Names of entities, as links show them, that answers asked for.
 //!
 //! Only those that the own row of the entity decides: whatever changes one is a
-//! write of that row, a `relink` or a purge, and those are told in `changes`. Names
+//! write of that row, a `relink` or a purge, and those are listed in `changes`. Names
 //! that came along in links change without, and are asked of SQLite every time.
 
 use std::collections::BTreeSet;

@@ -105,7 +105,7 @@ impl TypeRows {
         let mut next = 0;
         while let Some(row) = found.next()? {
             let id: i64 = row.get(0)?;
-            // Nearly always the slot behind the last one; rows that are gone leave holes.
+            // Nearly always the slot behind the last one; rows that are gone leave empty slots.
             let slot = if self.ids.get(next as usize) == Some(&id) { Some(next) } else { self.slot(id) };
             // Memory is as new as this transaction: every row has a slot.
             let Some(slot) = slot else { continue };

@@ -159,7 +159,7 @@ impl Values {
         Ok(())
     }
 
-    /// Tells whether values that nobody has any more take most of the room.
+    /// Tells whether values without a row take most of the room.
     pub(in super::super) fn is_littered(&self) -> bool {
         let (rows, distinct) = match self {
             Self::Texts(texts) => (texts.codes.len(), texts.distinct.len()),

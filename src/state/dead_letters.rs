@@ -6,7 +6,7 @@ use rusqlite::types::Type;
 use rusqlite::{Transaction, params};
 use serde::{Deserialize, Serialize};
 
-use super::marks::{Kinds, MarkRequest, Marking, next_gen, put_marks};
+use super::dirty::{DirtyCommit, DirtyReasons, NewDirtyKey, next_gen, put_marks};
 use super::poll::since_of_new_marks;
 use super::{Result, SiteTime, State};
 use crate::entity::{EntityRef, EntityType, signed_url};
@@ -136,7 +136,7 @@ impl State {
         .await
     }
 
-    /// Returns the keys of a type that the cache does not vouch for: they cannot be
+    /// Returns the keys of a type in quarantine: they cannot be
     /// read or written, or the last read did not find them.
     pub async fn quarantined(&self, entity_type: &EntityType) -> Result<Vec<i64>> {
         let entity_type = entity_type.clone();
@@ -170,9 +170,10 @@ impl State {
                 }
             }
             if !fresh.is_empty() {
-                let request = |key: &EntityRef| MarkRequest::new(key.clone(), Kinds::REPAIR | Kinds::QUARANTINED);
+                let request =
+                    |key: &EntityRef| NewDirtyKey::new(key.clone(), DirtyReasons::REPAIR | DirtyReasons::QUARANTINED);
                 let requests: Vec<_> = fresh.iter().map(request).collect();
-                let marking = Marking { generation: next_gen(transaction)?, since, poll: 0, at: now };
+                let marking = DirtyCommit { generation: next_gen(transaction)?, since, poll: 0, at: now };
                 put_marks(transaction, &requests, marking)?;
             }
             Ok(fresh)

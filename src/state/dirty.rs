@@ -15,9 +15,9 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 /// Why a key is marked; a set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Kinds(pub u16);
+pub struct DirtyReasons(pub u16);
 
-impl Kinds {
+impl DirtyReasons {
     /// The entity was created.
     pub const NEW: Self = Self(1);
     /// A field changed.
@@ -38,17 +38,17 @@ impl Kinds {
     pub const IMPORT: Self = Self(1 << 8);
     /// A write went through the proxy.
     pub const WRITE: Self = Self(1 << 9);
-    /// The breaker holds its deletion.
-    pub const HELD: Self = Self(1 << 10);
+    /// The deletion circuit breaker stops its deletion.
+    pub const DELETION_STOPPED: Self = Self(1 << 10);
     /// It cannot be read or written; tried again from time to time.
     pub const QUARANTINED: Self = Self(1 << 11);
     /// The row was read, and does not show what its entries announced: it may be
     /// older than they are.
     pub const UNPROVEN: Self = Self(1 << 12);
 
-    /// The reasons that stand for a change which the event log or a write told of;
+    /// The reasons that stand for a change which the event log or a write announced;
     /// freshness does not pass them.
-    pub const TOLD: Self =
+    pub const FROM_EVENT: Self =
         Self(Self::NEW.0 | Self::CHANGE.0 | Self::RETIRE.0 | Self::REVIVE.0 | Self::WRITE.0 | Self::UNPROVEN.0);
 
     const NAMES: [(Self, &'static str); 10] = [
@@ -84,17 +84,17 @@ impl Kinds {
         Self::NAMES.into_iter().map(|(_, name)| name)
     }
 
-    /// What is read first: 0 is what an event or a write told, 1 its side effects, 2 the
+    /// What is read first: 0 is what an event or a write announced, 1 its side effects, 2 the
     /// rest.
     fn priority(self) -> i64 {
-        if self.any(Self::TOLD) {
+        if self.any(Self::FROM_EVENT) {
             return 0;
         }
         if self.any(Self(Self::INVERSE.0 | Self::RECHECK.0)) { 1 } else { 2 }
     }
 }
 
-impl BitOr for Kinds {
+impl BitOr for DirtyReasons {
     type Output = Self;
 
     fn bitor(self, other: Self) -> Self {
@@ -102,7 +102,7 @@ impl BitOr for Kinds {
     }
 }
 
-impl BitOrAssign for Kinds {
+impl BitOrAssign for DirtyReasons {
     fn bitor_assign(&mut self, other: Self) {
         self.0 |= other.0;
     }
@@ -110,11 +110,11 @@ impl BitOrAssign for Kinds {
 
 /// A key to mark, and what is known of the reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MarkRequest {
+pub struct NewDirtyKey {
     /// The key.
     pub key: EntityRef,
     /// Why.
-    pub kinds: Kinds,
+    pub kinds: DirtyReasons,
     /// The first and the last event that led to it.
     pub events: Option<(EventId, EventId)>,
     /// How many events led to it.
@@ -151,9 +151,9 @@ impl AsOf {
     }
 }
 
-impl MarkRequest {
+impl NewDirtyKey {
     /// Asks for a read at once, for this reason.
-    pub fn new(key: EntityRef, kinds: Kinds) -> Self {
+    pub fn new(key: EntityRef, kinds: DirtyReasons) -> Self {
         Self {
             key,
             kinds,
@@ -191,13 +191,13 @@ impl MarkRequest {
 
 /// A key that must be read again.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mark {
+pub struct DirtyKey {
     /// The key.
     pub key: EntityRef,
     /// The generation of the newest reason.
     pub generation: i64,
     /// All reasons.
-    pub kinds: Kinds,
+    pub kinds: DirtyReasons,
     /// Up to where the stored row is complete.
     pub since: AsOf,
     /// The newest event that led to it.
@@ -221,13 +221,13 @@ pub struct Postponed {
     pub key: EntityRef,
     /// How long.
     pub delay: Duration,
-    /// Kinds to add: [`Kinds::HELD`] or [`Kinds::QUARANTINED`].
-    pub add: Kinds,
+    /// Reasons to add: [`DirtyReasons::DELETION_STOPPED`] or [`DirtyReasons::QUARANTINED`].
+    pub add: DirtyReasons,
 }
 
 /// What all marks of one transaction share.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Marking {
+pub(super) struct DirtyCommit {
     pub(super) generation: i64,
     pub(super) since: AsOf,
     pub(super) poll: i64,
@@ -240,11 +240,11 @@ const COLUMNS: &str = "type, id, gen, kinds, since, last_event, event_created, e
 impl State {
     /// Marks keys outside of a poll. A poll with a number above the returned one
     /// begins after this call.
-    pub async fn mark(&self, requests: &[MarkRequest], now: SiteTime) -> Result<i64> {
+    pub async fn mark(&self, requests: &[NewDirtyKey], now: SiteTime) -> Result<i64> {
         let requests = requests.to_vec();
         self.write(move |transaction| {
             let since = since_of_new_marks(transaction, now)?;
-            let marking = Marking { generation: next_gen(transaction)?, since, poll: 0, at: now };
+            let marking = DirtyCommit { generation: next_gen(transaction)?, since, poll: 0, at: now };
             put_marks(transaction, &requests, marking)?;
             Ok(transaction.query_row("SELECT polls_started FROM stream", [], |row| row.get(0))?)
         })
@@ -252,7 +252,7 @@ impl State {
     }
 
     /// Returns the marks of these keys of a type.
-    pub async fn marks_of(&self, entity_type: &EntityType, ids: &[i64]) -> Result<Vec<Mark>> {
+    pub async fn marks_of(&self, entity_type: &EntityType, ids: &[i64]) -> Result<Vec<DirtyKey>> {
         let ids: std::collections::BTreeSet<i64> = ids.iter().copied().collect();
         let (Some(first), Some(last)) = (ids.first().copied(), ids.last().copied()) else {
             return Ok(Vec::new());
@@ -268,7 +268,7 @@ impl State {
     }
 
     /// Returns the marks that are due, most urgent first.
-    pub async fn due_marks(&self, now: SiteTime, limit: usize) -> Result<Vec<Mark>> {
+    pub async fn due_marks(&self, now: SiteTime, limit: usize) -> Result<Vec<DirtyKey>> {
         self.read(move |connection| {
             let sql = format!("SELECT {COLUMNS} FROM marks WHERE due_at <= ?1 ORDER BY prio, since, type, id LIMIT ?2");
             collect(connection, &sql, params![now.0, limit as i64])
@@ -276,22 +276,22 @@ impl State {
         .await
     }
 
-    /// Returns the marks that are due for something that an event or a write told
-    /// of, newest first: what somebody waits for while a bulk of others is read.
-    pub async fn newest_marks(&self, now: SiteTime, limit: usize) -> Result<Vec<Mark>> {
+    /// Returns the marks that are due for a change that an event or a write
+    /// announced, newest first: what callers wait for while a bulk of others is read.
+    pub async fn newest_marks(&self, now: SiteTime, limit: usize) -> Result<Vec<DirtyKey>> {
         self.read(move |connection| {
             let sql = format!(
                 "SELECT {COLUMNS} FROM marks WHERE prio = 0 AND due_at <= ?1 AND kinds & ?3 = 0
                 ORDER BY gen DESC, type, id LIMIT ?2"
             );
-            let stuck = Kinds::QUARANTINED | Kinds::HELD;
+            let stuck = DirtyReasons::QUARANTINED | DirtyReasons::DELETION_STOPPED;
             collect(connection, &sql, params![now.0, limit as i64, stuck.0])
         })
         .await
     }
 
     /// Returns every mark, for status and tests.
-    pub async fn marks(&self, limit: usize) -> Result<Vec<Mark>> {
+    pub async fn marks(&self, limit: usize) -> Result<Vec<DirtyKey>> {
         self.read(move |connection| {
             let sql = format!("SELECT {COLUMNS} FROM marks ORDER BY type, id LIMIT ?1");
             collect(connection, &sql, params![limit as i64])
@@ -304,7 +304,7 @@ impl State {
         let entity_type = entity_type.clone();
         self.read(move |connection| {
             let sql = "SELECT id FROM marks WHERE type = ?1 AND due_at <= ?2 AND kinds & ?3 = 0 ORDER BY id LIMIT ?4";
-            let stuck = Kinds::QUARANTINED | Kinds::HELD;
+            let stuck = DirtyReasons::QUARANTINED | DirtyReasons::DELETION_STOPPED;
             let mut statement = connection.prepare_cached(sql)?;
             let values = params![entity_type.as_str(), now.0, stuck.0, limit as i64];
             let rows = statement.query_map(values, |row| row.get(0))?;
@@ -319,7 +319,7 @@ impl State {
         self.read(move |connection| {
             let sql = "SELECT type, id FROM marks WHERE kinds & ?1 <> 0 AND kinds & ?2 = 0 LIMIT ?3";
             let mut statement = connection.prepare_cached(sql)?;
-            let values = params![Kinds::WRITE.0, Kinds::QUARANTINED.0, limit as i64];
+            let values = params![DirtyReasons::WRITE.0, DirtyReasons::QUARANTINED.0, limit as i64];
             let rows = statement
                 .query_map(values, |row| Ok(EntityRef::new(row.get::<_, String>(0)?.as_str(), row.get(1)?)))?;
             Ok(rows.collect::<rusqlite::Result<_>>()?)
@@ -346,21 +346,21 @@ impl State {
             })
             .await?;
         let count = |name| {
-            let of_kind = |kinds: i64| Kinds(kinds as u16).names().any(|known| known == name);
+            let of_kind = |kinds: i64| DirtyReasons(kinds as u16).names().any(|known| known == name);
             counted.iter().filter(|(kinds, _)| of_kind(*kinds)).map(|(_, count)| *count as u64).sum()
         };
-        Ok(Kinds::all_names().map(|name| (name, count(name))).collect())
+        Ok(DirtyReasons::all_names().map(|name| (name, count(name))).collect())
     }
 
-    /// Counts the open marks that the poll `poll` or an earlier one told of, a write
+    /// Counts the open marks that the poll `poll` or an earlier one found, a write
     /// before the poll `complete` was complete, and those that followed from them;
     /// stuck keys do not count.
     pub async fn open_marks(&self, poll: i64, complete: i64) -> Result<u64> {
         self.read(move |connection| {
             let sql = "SELECT count(*) FROM marks WHERE kinds & ?1 <> 0 AND kinds & ?2 = 0
                 AND (since_poll < ?4 OR poll BETWEEN 1 AND ?3)";
-            let stuck = Kinds::QUARANTINED | Kinds::HELD;
-            let told = Kinds::TOLD | Kinds::INVERSE;
+            let stuck = DirtyReasons::QUARANTINED | DirtyReasons::DELETION_STOPPED;
+            let told = DirtyReasons::FROM_EVENT | DirtyReasons::INVERSE;
             let values = params![told.0, stuck.0, poll, complete];
             Ok(connection.query_row(sql, values, |row| row.get::<_, i64>(0))? as u64)
         })
@@ -369,12 +369,12 @@ impl State {
 
     /// Tells whether a type has open marks of these kinds that were made before the
     /// next complete poll after `poll`; stuck keys do not count.
-    pub async fn has_marks_until(&self, entity_type: &EntityType, kinds: Kinds, poll: i64) -> Result<bool> {
+    pub async fn has_marks_until(&self, entity_type: &EntityType, kinds: DirtyReasons, poll: i64) -> Result<bool> {
         let entity_type = entity_type.clone();
         self.read(move |connection| {
             let sql = "SELECT EXISTS (SELECT 1 FROM marks
                 WHERE type = ?1 AND kinds & ?2 <> 0 AND kinds & ?3 = 0 AND since_poll <= ?4)";
-            let stuck = Kinds::QUARANTINED | Kinds::HELD;
+            let stuck = DirtyReasons::QUARANTINED | DirtyReasons::DELETION_STOPPED;
             let values = params![entity_type.as_str(), kinds.0, stuck.0, poll];
             Ok(connection.query_row(sql, values, |row| row.get(0))?)
         })
@@ -392,7 +392,7 @@ impl State {
         self.read(move |connection| {
             let mut statement =
                 connection.prepare_cached("SELECT id FROM marks WHERE type = ?1 AND kinds <> ?2 ORDER BY id")?;
-            let rows = statement.query_map(params![entity_type.as_str(), Kinds::REPAIR.0], |row| row.get(0))?;
+            let rows = statement.query_map(params![entity_type.as_str(), DirtyReasons::REPAIR.0], |row| row.get(0))?;
             Ok(rows.collect::<rusqlite::Result<_>>()?)
         })
         .await
@@ -406,7 +406,7 @@ impl State {
         self.read(move |connection| {
             let sql = "SELECT DISTINCT id FROM touched WHERE type = ?1 AND gen > ?2 AND kinds <> ?3 ORDER BY id";
             let mut statement = connection.prepare_cached(sql)?;
-            let values = params![entity_type.as_str(), generation, Kinds::REPAIR.0];
+            let values = params![entity_type.as_str(), generation, DirtyReasons::REPAIR.0];
             let rows = statement.query_map(values, |row| row.get(0))?;
             Ok(rows.collect::<rusqlite::Result<_>>()?)
         })
@@ -464,7 +464,7 @@ pub(super) fn next_gen(transaction: &Transaction<'_>) -> Result<i64> {
 }
 
 /// Writes marks and their log.
-pub(super) fn put_marks(transaction: &Transaction<'_>, requests: &[MarkRequest], marking: Marking) -> Result<()> {
+pub(super) fn put_marks(transaction: &Transaction<'_>, requests: &[NewDirtyKey], marking: DirtyCommit) -> Result<()> {
     let sql = "INSERT INTO marks (type, id, gen, kinds, since, poll, first_event, last_event, event_created, events,
             attempts, due_at, prio, expected, since_poll)
             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, 0, ?11, ?12, ?13, ?14)
@@ -510,16 +510,16 @@ pub(super) fn put_marks(transaction: &Transaction<'_>, requests: &[MarkRequest],
 
 /// Returns when a key is due. Rechecks are due on whole seconds, so that those of many
 /// polls share one request.
-fn due_at(request: &MarkRequest, now: SiteTime) -> SiteTime {
+fn due_at(request: &NewDirtyKey, now: SiteTime) -> SiteTime {
     let due = now.after(request.delay);
-    match request.kinds.any(Kinds::UNPROVEN) {
+    match request.kinds.any(DirtyReasons::UNPROVEN) {
         true => SiteTime(due.0.saturating_add(999).div_euclid(1000) * 1000),
         false => due,
     }
 }
 
 /// Returns what a mark expects after a request, as JSON; `None` leaves it as it is.
-fn expected_of(transaction: &Transaction<'_>, request: &MarkRequest) -> Result<Option<String>> {
+fn expected_of(transaction: &Transaction<'_>, request: &NewDirtyKey) -> Result<Option<String>> {
     if request.expected.is_empty() {
         return Ok(None);
     }
@@ -531,19 +531,19 @@ fn expected_of(transaction: &Transaction<'_>, request: &MarkRequest) -> Result<O
     serde_json::to_string(&expected).map(Some).map_err(|error| StateError::malformed("mark", error))
 }
 
-fn collect(connection: &Connection, sql: &str, values: impl rusqlite::Params) -> Result<Vec<Mark>> {
+fn collect(connection: &Connection, sql: &str, values: impl rusqlite::Params) -> Result<Vec<DirtyKey>> {
     let mut statement = connection.prepare_cached(sql)?;
     let rows = statement.query_map(values, from_row)?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
-fn from_row(row: &Row<'_>) -> rusqlite::Result<Mark> {
+fn from_row(row: &Row<'_>) -> rusqlite::Result<DirtyKey> {
     let key = EntityRef::new(row.get::<_, String>(0)?.as_str(), row.get(1)?);
-    Ok(Mark {
+    Ok(DirtyKey {
         expected: Expected::parse(&key, row.get::<_, Option<String>>(10)?.as_deref()),
         key,
         generation: row.get(2)?,
-        kinds: Kinds(row.get(3)?),
+        kinds: DirtyReasons(row.get(3)?),
         since: AsOf { at: SiteTime(row.get(4)?), poll: row.get(11)? },
         last_event: row.get::<_, Option<i64>>(5)?.map(EventId),
         event_created: row.get::<_, Option<i64>>(6)?.map(SiteTime),
