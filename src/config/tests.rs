@@ -248,3 +248,26 @@ fn an_old_name_of_a_key_is_an_error_that_names_the_new_one() {
     let typo = problems(&format!("{MINIMAL}api: {{ assum: [week] }}\n"));
     assert!(!typo[0].contains("`assume`"), "an old name is not suggested: {typo:?}");
 }
+
+#[test]
+fn a_listener_beyond_this_machine_needs_encryption_or_a_word_of_consent() {
+    let with = |rest: &str| problems(&format!("{MINIMAL}{rest}"));
+    let tls = "{ certificate: c.pem, key: k.pem }";
+    for (listener, refused, code) in [
+        ("api", "listen: { api: '0.0.0.0:8010' }\n".to_owned(), "SG0607"),
+        ("ops", "listen: { ops: '0.0.0.0:9187' }\n".to_owned(), "SG0615"),
+        ("ops", format!("listen: {{ ops: '0.0.0.0:9187', ops_tls: {tls} }}\n"), "SG0615"),
+        ("ops", "listen: { ops: '0.0.0.0:9187', ops_token: { env: KEY } }\n".to_owned(), "SG0615"),
+    ] {
+        let said = with(&refused).join("\n");
+        assert!(said.contains(code) && said.contains("can be reached from other machines"), "{listener}: {said}");
+    }
+    for allowed in [
+        format!("listen: {{ api: '0.0.0.0:8010' }}\napi: {{ tls: {tls} }}\n"),
+        "listen: { api: '0.0.0.0:8010' }\napi: { insecure: true }\n".to_owned(),
+        format!("listen: {{ ops: '0.0.0.0:9187', ops_tls: {tls}, ops_token: {{ env: KEY }} }}\n"),
+        "listen: { ops: '0.0.0.0:9187', ops_insecure: true }\n".to_owned(),
+    ] {
+        assert_eq!(with(&allowed), [""; 0], "{allowed}");
+    }
+}

@@ -90,6 +90,9 @@ async fn each_failure_has_its_kind_and_its_remedy() {
         ErrorKind::Server,
         "HTTP 503 Service Unavailable with a page of HTML, titled `Down for maintenance`",
     );
+    let quoting = json!({"exception": true, "message": "no https://files/a?X-Amz-Signature=5ecret", "error_code": 104});
+    let quoting = vec![http("200 OK", "", &quoting.to_string()), http("200 OK", "", &quoting.to_string())];
+    check(read(quoting, 1).await, ErrorKind::Fault, "no https://files/a?X-Amz-Signature=***");
     let limited = vec![http("429 Too Many Requests", "retry-after: 0\r\n", "slow down"); 2];
     check(read(limited, 2).await, ErrorKind::RateLimited, "failed after 2 attempts: HTTP 429");
 }

@@ -97,3 +97,25 @@ fn is_locked(path: &Path) -> Result<bool> {
 fn run_lock(run_id: &str) -> String {
     format!("run-{run_id}")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_lock_ends_when_it_is_dropped() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let state = State::open(directory.path()).await.expect("a state");
+        let held = state.try_lock("pipeline-a").await.expect("an answer").expect("a free name");
+        assert!(state.try_lock("pipeline-a").await.expect("an answer").is_none());
+        assert!(state.try_lock("pipeline-b").await.expect("an answer").is_some());
+        drop(held);
+        assert!(state.try_lock("pipeline-a").await.expect("an answer").is_some());
+
+        let owned = state.own_run("R").await.expect("no owner yet");
+        assert!(state.is_run_owned("R").await.expect("an answer"));
+        assert!(matches!(state.own_run("R").await, Err(StateError::Locked { .. })));
+        drop(owned);
+        assert!(!state.is_run_owned("R").await.expect("an answer"));
+    }
+}

@@ -45,3 +45,30 @@ fn difference(field: &LayoutField, cached: &Map<String, Value>, shotgun: &Map<St
 fn shown(value: &Value) -> Value {
     signed_url::redact_value(value.clone())
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::entity::DataType;
+
+    #[test]
+    fn a_difference_shows_no_signature_of_an_address() {
+        let field = LayoutField {
+            name: "description".into(),
+            data_type: DataType::Text,
+            valid_types: Vec::new(),
+            mapping: None,
+        };
+        let row = |text: &str| Map::from_iter([("description".to_owned(), json!(text))]);
+        let (cached, site) = (row("https://files/a?X-Amz-Signature=5ecret"), row("https://files/b?token=5ecret"));
+        let found = difference(&field, &cached, &site).expect("a difference");
+        assert_eq!(
+            (&found.cached, &found.shotgun),
+            (&json!("https://files/a?X-Amz-Signature=***"), &json!("https://files/b?token=***"))
+        );
+        let other = row("https://files/a?X-Amz-Signature=another");
+        assert!(difference(&field, &cached, &other).is_some(), "what is shown alike may differ");
+    }
+}

@@ -78,6 +78,10 @@ async fn the_data_directory_is_for_its_owner_alone_whatever_the_umask() {
         let mode = if is_directory { 0o777 } else { 0o666 };
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("a mode");
     });
+    // Nothing opens this one again.
+    let left = data.join("locks/pipeline-removed.lock");
+    fs::write(&left, "").expect("a file");
+    fs::set_permissions(&left, fs::Permissions::from_mode(0o666)).expect("a mode");
     let daemon = work(&place).await;
     check(&data);
     assert_eq!(daemon.terminate().0, Some(0));

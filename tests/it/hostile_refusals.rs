@@ -59,13 +59,14 @@ async fn waiting_calls(rig: &Rig, count: usize) -> Vec<Raw> {
     let endless = Trouble::Slow(Duration::from_secs(3600).into());
     rig.site().troubles.next_of("read Task", u32::MAX, endless);
     let mut waiting = Vec::new();
-    for _ in 0..count {
+    for number in 1..=count {
         let mut call = Raw::open(&rig.url).await;
         call.send(&endless_call()).await;
         waiting.push(call);
-    }
-    while rig.counted("sgcache_proxy_in_flight", &[]) < count as f64 {
-        tokio::task::yield_now().await;
+        // Before it is being answered, it would yield to the next one.
+        while rig.counted("sgcache_proxy_in_flight", &[]) < number as f64 {
+            tokio::task::yield_now().await;
+        }
     }
     waiting
 }
@@ -138,7 +139,8 @@ async fn an_answer_of_the_site_that_is_too_long_or_stalls_is_given_up_and_its_me
         rig.site().troubles.next_of("read Task", 1, trouble);
         let auth = json!({"script_name": "sgcache", "script_key": "sgcache-sim"});
         let asked = find("Task", json!([]), &["id"]);
-        let (status, _, answer) = call_with_status(&rig.url, auth, "read", asked).await;
+        let answer = call_with_status(&rig.url, auth, "read", asked);
+        let (status, _, answer) = tokio::time::timeout(Duration::from_secs(60), answer).await.expect("it is given up");
         let said = answer.as_str().unwrap_or_default();
         assert!(status == 503 && said.contains(words), "{status} {answer}");
     }
@@ -176,6 +178,11 @@ async fn a_connection_beyond_those_that_are_being_answered_is_refused() {
     let rig = rig(with_bounds(ConnectionBounds { max_connections: 2, ..ConnectionBounds::default() })).await;
     let _waiting = waiting_calls(&rig, 2).await;
     check(&rig, b"", 503, "connections", "every connection is in use").await;
+    // Each of them is answered, not only those that the listener finds ready.
+    for _ in 0..100 {
+        let refused = Raw::open(&rig.url).await.answer().await;
+        assert_eq!(refused.map(|(status, _)| status), Some(503));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 use sgcache::entity::{EntityRef, Timestamp};
-use sgcache::proxy::{ApiListener, CallerName, CallerRule, Limits, Mode, Settings, Tls, shadow};
+use sgcache::proxy::{ApiListener, CallerName, CallerRule, ConnectionBounds, Limits, Mode, Settings, Tls, shadow};
 use sgcache::sim::{Site, Trouble};
 use sgcache::store::{FetchedRow, ReadVersion};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -305,15 +305,18 @@ async fn shadow_mode_finds_what_the_cache_has_wrong() {
     }
     assert_eq!(compared("different"), 0.0);
     let key = EntityRef::new("Shot", 3);
-    rig.replica.store().corrupt(&key, "code", json!("wrong")).await.expect("a corruption");
+    let signed = "https://files/a?X-Amz-Signature=5ecret";
+    rig.replica.store().corrupt(&key, "code", json!(signed)).await.expect("a corruption");
     while compared("different") == 0.0 {
-        rig.find("Shot", json!([]), &["code", "sg_cut_in"]).await;
+        rig.find("Shot", json!([["code", "is_not", signed.replace('a', "b")]]), &["code", "sg_cut_in"]).await;
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
     let record = shadow::kept(rig.replica.state()).await.expect("a record");
     assert!(record.classes.keys().eq(["values"]), "{record:?}");
     assert_eq!(record.examples[0].argument["type"], "Shot");
     assert_eq!(rig.differences.lock().expect("a list")[0], record.examples[0]);
+    let shown = format!("{record:?}");
+    assert!(shown.contains("X-Amz-Signature=***") && !shown.contains("5ecret"), "{shown}");
 }
 
 #[tokio::test]
@@ -340,7 +343,9 @@ async fn a_certificate_and_its_key_make_it_https() {
         return crate::servers::skipped("proxy_listener", "there is no openssl to make a certificate with");
     }
     let tls = Some(Tls { certificate: file("cert.pem"), key: file("key.pem") });
-    let rig = Rig::begin(filled(), written(CONFIGS), Settings { tls, ..Settings::default() }).await;
+    let bounds = ConnectionBounds { head_timeout: Duration::from_secs(2), ..ConnectionBounds::default() };
+    let settings = Settings { tls, connections: bounds, ..Settings::default() };
+    let rig = Rig::begin(filled(), written(CONFIGS), settings).await;
     let certificate = std::fs::read(file("cert.pem")).expect("a certificate");
     let certificate = reqwest::Certificate::from_pem(&certificate).expect("a certificate");
     let client = reqwest::Client::builder().add_root_certificate(certificate).build().expect("a client");
@@ -348,6 +353,14 @@ async fn a_certificate_and_its_key_make_it_https() {
     let info: Value = info.send().await.expect("an answer").json().await.expect("JSON");
     assert_eq!(info["version"], json!([8, 89, 0]));
     assert!(rig.url.starts_with("https://"));
+    // The handshake is part of the first head: a peer that does not begin it is closed.
+    let mut silent = TcpStream::connect(rig.url.trim_start_matches("https://")).await.expect("a connection");
+    let closed = tokio::time::timeout(Duration::from_secs(60), silent.read(&mut [0; 16])).await;
+    assert_eq!(closed.expect("it is closed").expect("an end"), 0);
+    let labels = [("listener", "api"), ("reason", "head_timeout")];
+    while rig.counted("sgcache_listener_refusals_total", &labels) < 1.0 {
+        tokio::task::yield_now().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -170,7 +170,9 @@ fn hang(rig: &Rig) {
 async fn a_site_that_hangs_is_down_and_its_slots_are_given_back() {
     let patience = Duration::from_millis(100);
     let settings = Settings { max_age: Duration::ZERO, patience, max_upstream: 2, ..Settings::default() };
-    let rig = rig(settings).await;
+    let mut rig = rig(settings).await;
+    // What follows the site would notice, too, that it is down, and that it is back.
+    rig.stop_following().await;
     hang(&rig);
     // More readers than slots, one after the other: each would wait for ever.
     for _ in 0..6 {
@@ -184,6 +186,12 @@ async fn a_site_that_hangs_is_down_and_its_slots_are_given_back() {
         let (status, ..) = call_with_status(&rig.url, own.clone(), "read", find("Icon", json!([]), &["id"])).await;
         assert_eq!(status, 503);
     }
+    // A site that is down is not asked by readers any more: probes do that for all of them.
+    rig.site().requests.reset();
+    for _ in 0..20 {
+        assert!(ask(&rig, 1).await.1.starts_with("stale; age="));
+    }
+    assert_eq!(rig.site().requests.of("read Shot"), 0);
     rig.site().troubles.clear();
     // The probes in the background notice, and requests go through again.
     while call_with_status(&rig.url, own.clone(), "read", find("Icon", json!([]), &["id"])).await.0 != 200 {

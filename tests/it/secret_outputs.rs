@@ -448,6 +448,15 @@ async fn no_secret_reaches_elasticsearch() {
     check(&outputs);
 }
 
+/// A webhook that is away.
+#[tokio::test]
+async fn the_address_of_a_webhook_that_cannot_be_reached_is_not_in_the_error() {
+    let notifiers = sgcache::report::Notifiers::new(std::collections::BTreeMap::new());
+    let error = notifiers.ping(&format!("http://127.0.0.1:9/{WEBHOOK}")).await.expect_err("no server is there");
+    assert!(error.contains("cannot be reached"), "{error}");
+    check(&vec![("the error".to_owned(), error.into_bytes())]);
+}
+
 /// A webhook that moved: where it leads to does not learn the address that led there.
 #[tokio::test]
 async fn the_address_of_a_webhook_is_not_shown_to_the_server_that_it_redirects_to() {

@@ -81,6 +81,9 @@ async fn a_document_that_is_missing_is_damage_and_not_an_absent_row() {
     let key = EntityRef::new("Shot", ids[0]);
     let read = cache.replica().store().get(std::slice::from_ref(&key), &sgcache::store::Fields::All).await;
     assert_eq!(read.expect_err("the row is damaged").row(), Some(&key));
+    let query = Query::all("Shot").fields(cache.replica().tracked().layout(&shot()).expect("shots").paths());
+    let found = cache.replica().store().find(&query).await;
+    assert_eq!(found.expect_err("the row is damaged").row(), Some(&key), "no answer leaves it out");
     cache.quiesce().await;
     cache.assert_equal_to_site().await;
 }
