@@ -20,7 +20,7 @@ use super::pipelines::{among, load};
 use super::recorder::Recorder;
 use super::reload;
 use super::scheduler::{Inputs, Scheduler, give_instants, read_pauses, restore, stored_plan};
-use super::snapshot::Snapshots;
+use super::status_report::StatusReporter;
 use super::task_series::labels;
 use crate::config::{Config, StoreSettings};
 use crate::metrics::Metrics;
@@ -49,7 +49,7 @@ pub struct Daemon {
     /// The parts that run jobs.
     pub engine: Arc<Engine>,
     /// What the status is made of.
-    pub snapshots: Arc<Snapshots>,
+    pub snapshots: Arc<StatusReporter>,
     /// Where metrics and status are shown.
     pub ops: std::net::SocketAddr,
     /// Where programs read as if it were the site.
@@ -107,7 +107,7 @@ impl Daemon {
         control.write(state.directory()).map_err(|error| Failure::internal(error.to_string()))?;
         let stored = stored_plan(&state).await?;
         restore(&engine, &pipelines).await?;
-        let snapshots = Arc::new(Snapshots::new(Arc::clone(&engine), &pipelines, &stored).await);
+        let snapshots = Arc::new(StatusReporter::new(Arc::clone(&engine), &pipelines, &stored).await);
         let (observer, recorder) = Recorder::new(&engine, &pipelines, &stored, &snapshots).await?;
         let (commands, command_receiver) = mpsc::channel(16);
         let (beat_sender, beats) = mpsc::channel(1);
@@ -263,7 +263,7 @@ fn follow_settings(pipelines: &[Arc<Pipeline>]) -> sync::Settings {
 
 /// Shows in the metrics how the store is, also while no status is asked for, and puts the
 /// documents of each minute; ends when the store is lost to this process.
-async fn measure((engine, snapshots): (Arc<Engine>, Arc<Snapshots>), stop: CancellationToken) {
+async fn measure((engine, snapshots): (Arc<Engine>, Arc<StatusReporter>), stop: CancellationToken) {
     for round in 1_u32.. {
         beat(MEASURE_BOUND).await;
         let Some(health) = stop.run_until_cancelled(snapshots.measure_store()).await else { break };
@@ -352,7 +352,7 @@ pub(super) fn sharing<T, F: Future>(shared: &Arc<T>, body: impl FnOnce(Arc<T>) -
 
 fn router(
     engine: &Arc<Engine>,
-    snapshots: &Arc<Snapshots>,
+    snapshots: &Arc<StatusReporter>,
     control: &Control,
     commands: mpsc::Sender<Command>,
 ) -> axum::Router {

@@ -8,12 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Failure;
-use super::bars::Bars;
 use super::context::load_config;
 use super::daemon::{Daemon, interrupted};
 use super::demo_outage::Outage;
 use super::demo_readers::DemoReaders;
 use super::output;
+use super::progress::ProgressBars;
 use crate::server::{StatusSnapshot, TypeState};
 use crate::sim::{Sim, SimHandle, SimSettings};
 
@@ -172,7 +172,7 @@ async fn prepare(args: &Args) -> Result<(), Failure> {
     }
     fs::write(&marker, "").map_err(|error| failed(&marker, error))?;
     let entity_configs =
-        super::shipped::ENTITY_CONFIGS.iter().map(|(name, text)| (format!("entityConfig/{name}"), *text));
+        super::bundled::ENTITY_CONFIGS.iter().map(|(name, text)| (format!("entityConfig/{name}"), *text));
     let others = SHIPPED.iter().map(|(name, text)| ((*name).to_owned(), *text));
     for (name, text) in others.chain(entity_configs) {
         let path = dir.join(&name);
@@ -231,8 +231,8 @@ fn every_minute(text: &str, second: u32) -> String {
 }
 
 /// Draws a bar per type while it is imported, then one live line.
-async fn watch(snapshots: Arc<super::snapshot::Snapshots>) {
-    let mut bars = Bars::new(true);
+async fn watch(snapshots: Arc<super::status_report::StatusReporter>) {
+    let mut bars = ProgressBars::new(true);
     let mut every = tokio::time::interval(Duration::from_millis(if bars.on_terminal() { 250 } else { 10_000 }));
     loop {
         every.tick().await;
@@ -242,7 +242,7 @@ async fn watch(snapshots: Arc<super::snapshot::Snapshots>) {
             Some((ty.entity_type.clone(), import.done, import.total))
         });
         bars.show_all(&importing.collect::<Vec<_>>());
-        bars.say(line(&status));
+        bars.println(line(&status));
     }
 }
 

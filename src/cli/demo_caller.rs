@@ -48,10 +48,11 @@ impl Caller {
         let (mut how, mut header) = ("failed".to_owned(), "no answer".to_owned());
         if let Ok(response) = sent {
             let status = response.status();
-            let said = response.headers().get("x-sgcache").and_then(|value| value.to_str().ok()).unwrap_or("pass");
-            header = said.to_owned();
+            let header_value =
+                response.headers().get("x-sgcache").and_then(|value| value.to_str().ok()).unwrap_or("pass");
+            header = header_value.to_owned();
             if status.is_success() {
-                how = said.split(';').next().unwrap_or("pass").to_owned();
+                how = header_value.split(';').next().unwrap_or("pass").to_owned();
             }
             if response.bytes().await.is_err() {
                 how = "failed".to_owned();

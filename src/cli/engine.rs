@@ -15,8 +15,8 @@ use super::leadership;
 use crate::config::Config;
 use crate::elastic;
 use crate::pipeline::{
-    self, Detail, Following, HookTarget, Jobs, Outputs, Pipeline, Policy, Previous, PreviousSource, ResolveContext,
-    RunOrder, Runner, Site, SkipReason, Tell,
+    self, Deliver, Detail, Following, HookTarget, Jobs, Outputs, Pipeline, Policy, Previous, PreviousSource,
+    ResolveContext, RunOrder, Runner, Site, SkipReason,
 };
 use crate::proxy::shadow::{Difference, OnDifference};
 use crate::report::ledger::Recorder;
@@ -143,7 +143,7 @@ impl Engine {
         });
         let notifiers = Notifiers::new(config.notifiers.clone());
         let runner = Runner::new(jobs.execute(), &resolve_context(config), instance(), shutdown.clone());
-        let runner = runner.with_tell(tell(notifiers.clone())).with_previous(previous(&online.state));
+        let runner = runner.with_delivery(hook_delivery(notifiers.clone())).with_previous(previous(&online.state));
         let delivery = delivery(&online)?;
         let sinks = sinks(&online, delivery.as_deref());
         let owned = Mutex::default();
@@ -260,7 +260,7 @@ impl Engine {
 }
 
 /// Lets hooks speak.
-fn tell(notifiers: Notifiers) -> Tell {
+fn hook_delivery(notifiers: Notifiers) -> Deliver {
     Arc::new(move |notice| {
         let notifiers = notifiers.clone();
         Box::pin(async move {

@@ -8,12 +8,12 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::Failure;
-use super::bars;
 use super::context::{Online, SiteAtStart, load_config};
 use super::corrupt;
 use super::engine::Engine;
 use super::find::Selection;
 use super::output::{self, Output};
+use super::progress;
 use super::signals::StopSignals;
 use crate::entity_config::TypeLayout;
 use crate::pipeline::{
@@ -144,11 +144,11 @@ pub async fn run(args: Args, config: Option<&Path>) -> Result<u8, Failure> {
         Online::open(config, SiteAtStart::Required).await?
     };
     refuse_unknown(&spec, &online)?;
-    let progress = matches!(spec, JobSpec::Rebuild(_)).then(bars::progress);
+    let progress = matches!(spec, JobSpec::Rebuild(_)).then(progress::progress);
     let engine = Engine::with_progress(online, sync::Settings::default(), progress)?;
     let imports = CancellationToken::new();
     let watch = matches!(spec, JobSpec::Import(_))
-        .then(|| tokio::spawn(bars::watch_imports(engine.online.state.clone(), imports.clone())));
+        .then(|| tokio::spawn(progress::watch_imports(engine.online.state.clone(), imports.clone())));
     let pipeline = Arc::new(Pipeline::single(spec, fail_when, warn_when));
     let signals = StopSignals::listen(engine.shutdown.clone())?;
     let order = RunOrder { cancel: signals.cancel.clone(), ..RunOrder::new(Trigger::Cli) };

@@ -4,7 +4,7 @@
 //! `config.yaml` is in `context`. Data goes to stdout, everything said to a person
 //! to stderr. No rule of the business is decided here.
 
-mod bars;
+mod progress;
 mod breaker;
 mod config_edit;
 mod context;
@@ -37,10 +37,10 @@ mod scheduler;
 mod schema;
 mod serve;
 mod shadow;
-mod shipped;
+mod bundled;
 mod sim;
 mod signals;
-mod snapshot;
+mod status_report;
 mod status;
 mod task_gauges;
 mod task_series;

@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 use super::Failure;
 use super::engine::{Engine, instance};
 use super::pipelines::diff;
-use super::snapshot::Snapshots;
+use super::status_report::StatusReporter;
 use super::task_gauges::TaskGauges;
 use super::task_series::TaskSeries;
 use crate::pipeline::{Event, Observer, Outputs, Pipeline, PlanState};
@@ -37,7 +37,7 @@ const WRITE_BOUND: Duration = Duration::from_secs(120);
 /// is in the queue is not lost.
 pub(super) struct Recorder {
     engine: Arc<Engine>,
-    snapshots: Arc<Snapshots>,
+    snapshots: Arc<StatusReporter>,
     series: TaskSeries,
     gauges: TaskGauges,
     queued: tokio::sync::Mutex<mpsc::UnboundedReceiver<Event>>,
@@ -56,7 +56,7 @@ impl Recorder {
         engine: &Arc<Engine>,
         pipelines: &[Arc<Pipeline>],
         plan: &PlanState,
-        snapshots: &Arc<Snapshots>,
+        snapshots: &Arc<StatusReporter>,
     ) -> Result<(Observer, Arc<Self>), Failure> {
         let (queue, queued) = mpsc::unbounded_channel();
         let observer: Observer = Arc::new(move |event| {

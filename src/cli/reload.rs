@@ -17,7 +17,7 @@ use super::Failure;
 use super::context::{entity_config_files, load_config, remembered_layouts};
 use super::engine::Engine;
 use super::pipelines::{among, load};
-use super::snapshot::Snapshots;
+use super::status_report::StatusReporter;
 use crate::config::Config;
 use crate::metrics::seconds;
 use crate::pipeline::{Command, Pipeline};
@@ -36,7 +36,7 @@ type Look = Vec<(PathBuf, Option<SystemTime>, u64)>;
 /// the command line.
 pub async fn watch(
     engine: Arc<Engine>,
-    snapshots: Arc<Snapshots>,
+    snapshots: Arc<StatusReporter>,
     names: Vec<String>,
     commands: mpsc::Sender<Command>,
 ) {
@@ -64,7 +64,7 @@ pub async fn watch(
     }
 }
 
-async fn reload(engine: &Engine, snapshots: &Snapshots, names: &[String], commands: &mpsc::Sender<Command>) {
+async fn reload(engine: &Engine, snapshots: &StatusReporter, names: &[String], commands: &mpsc::Sender<Command>) {
     let about = &engine.online.metrics.about;
     match read(engine, names).await {
         Ok(pipelines) => {

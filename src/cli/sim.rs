@@ -62,7 +62,7 @@ pub struct Args {
     /// How long a thumbnail is a placeholder after its upload
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = crate::yaml::parse_duration)]
     thumbnail_delay: Duration,
-    /// Tell clients to upload files to the storage themselves
+    /// Deliver clients to upload files to the storage themselves
     #[arg(long)]
     direct_uploads: bool,
 }

@@ -103,7 +103,7 @@ pub(super) fn reason_of(error: &Value) -> Option<(Option<String>, String)> {
     let mut cause = error.pointer("/root_cause/0").or_else(|| error.get("caused_by"));
     while let Some(current) = cause {
         let text = current.get("reason").and_then(Value::as_str).unwrap_or_default();
-        if !text.is_empty() && !reasons.iter().any(|said| said.contains(text)) {
+        if !text.is_empty() && !reasons.iter().any(|reason| reason.contains(text)) {
             reasons.push(text.to_owned());
         }
         cause = current.get("caused_by");

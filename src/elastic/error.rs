@@ -134,8 +134,8 @@ fn chain(error: &(dyn StdError + 'static)) -> String {
     while let Some(cause) = current {
         let text = cause.to_string();
         // reqwest repeats the URL, which the error names already.
-        let said = parts.iter().any(|part| part.contains(&text));
-        if !said && !text.starts_with("error sending request") {
+        let known = parts.iter().any(|part| part.contains(&text));
+        if !known && !text.starts_with("error sending request") {
             parts.push(text);
         }
         current = cause.source();

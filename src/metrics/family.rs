@@ -83,7 +83,7 @@ impl Axis {
     }
 
     /// Replaces what is not known by `other`.
-    fn settle(self, values: &mut [&str], labels: &Labels) {
+    fn resolve(self, values: &mut [&str], labels: &Labels) {
         let known = match self {
             Axis::Fixed(_, set) => set.contains(&values[0]),
             Axis::EntityType => labels.entity_types.contains(values[0]),
@@ -197,7 +197,7 @@ impl<V: Vector> Family<V> {
         let mut rest = values.as_mut_slice();
         for axis in self.axes.iter() {
             let (own, others) = rest.split_at_mut(axis.names().len());
-            axis.settle(own, &labels);
+            axis.resolve(own, &labels);
             rest = others;
         }
         self.vector.child(&values)

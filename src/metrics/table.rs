@@ -87,7 +87,7 @@ const STORE_OPERATION: Axis = Axis::Fixed("operation", &["get", "search", "count
 const STORE_REASON: Axis = Axis::Fixed("reason", &["unavailable", "full", "refused", "other"]);
 const BULK_RESULT: Axis = Axis::Fixed("result", &["written", "stale", "refused"]);
 const CHECK: Axis = Axis::Fixed("kind", &["count", "sample", "full"]);
-const MISMATCH: Axis = Axis::Fixed("kind", &["missing_in_cache", "missing_in_source", "field_diff", "name"]);
+const MISMATCH: Axis = Axis::Fixed("kind", &["missing", "extra", "differs", "name"]);
 const MISMATCH_CLASS: Axis =
     Axis::Fixed("class", &["no_event", "silent", "lost_event", "name", "membership", "type_format", "other"]);
 const REPAIR: Axis = Axis::Fixed("action", &["upsert", "delete"]);

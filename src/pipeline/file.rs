@@ -120,7 +120,7 @@ pub struct StepFile {
     pub fail_when: Option<String>,
 }
 
-/// One entry of `on_drift`, `on_error`, `on_success` or `always`: a job, somebody
+/// One entry of `on_drift`, `on_error`, `on_success` or `always`: a job, a notifier
 /// to notify, or an address to fetch. Only `on_drift` knows jobs.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -1,7 +1,7 @@
-//! [`Hooks`]: what is said to whom when a run has ended.
+//! [`Hooks`]: what is delivered to whom when a run has ended.
 //!
 //! Which hooks fire follows from how the run ended alone. Telling is handed in as
-//! a function ([`Tell`]), as running a job is: there is no HTTP here. A hook that
+//! a function ([`Deliver`]), as running a job is: there is no HTTP here. A hook that
 //! fails never changes how the run ended; the report says what became of it.
 
 use std::sync::Arc;
@@ -33,7 +33,7 @@ pub struct Hooks {
 pub struct Hook {
     /// The receiver.
     pub target: HookTarget,
-    /// What is said, with expressions; `None` for a sentence about the run.
+    /// What is delivered, with expressions; `None` for a sentence about the run.
     pub message: Option<String>,
     /// How often.
     pub every: Every,
@@ -61,17 +61,17 @@ pub enum Every {
 
 /// A hook that fires, rendered.
 #[derive(Debug, Clone)]
-pub struct Notice {
+pub struct HookMessage {
     /// The receiver; the address of a ping is complete.
     pub target: HookTarget,
-    /// What is said.
+    /// The text.
     pub message: String,
     /// The run.
     pub report: Box<RunReport>,
 }
 
 /// Delivers the message; the error is for the report and holds no secret.
-pub type Tell = Arc<dyn Fn(Notice) -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
+pub type Deliver = Arc<dyn Fn(HookMessage) -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
 
 impl Hooks {
     /// Returns every hook with the key it stands under.
@@ -104,18 +104,20 @@ impl Hook {
     /// Renders the hook and delivers it; `None` without a receiver.
     pub(super) async fn fire(
         &self,
-        tell: &Tell,
+        deliver: &Deliver,
         templates: &Templates,
         context: &Context,
         report: &RunReport,
     ) -> Option<HookReport> {
-        let said = match self.rendered(templates, context, report) {
+        let delivered = match self.rendered(templates, context, report) {
             Ok((HookTarget::Ping(address), _)) if address.is_empty() => return None,
-            Ok((target, message)) => {
-                tell(Notice { target: target.clone(), message: message.clone(), report: Box::new(report.clone()) })
-                    .await
-                    .map(|()| message)
-            }
+            Ok((target, message)) => deliver(HookMessage {
+                target: target.clone(),
+                message: message.clone(),
+                report: Box::new(report.clone()),
+            })
+            .await
+            .map(|()| message),
             Err(error) => Err(error),
         };
         let target = match &self.target {
@@ -123,10 +125,10 @@ impl Hook {
             // The address is often the secret.
             HookTarget::Ping(_) => "ping".to_owned(),
         };
-        if let Err(error) = &said {
+        if let Err(error) = &delivered {
             tracing::warn!(pipeline = %report.pipeline, run_id = %report.run_id, target, error, "a hook failed");
         }
-        let (message, error) = match said {
+        let (message, error) = match delivered {
             Ok(message) => (message, None),
             Err(error) => (String::new(), Some(error)),
         };

@@ -398,14 +398,14 @@ pub struct PruneReportsArgs {
 }
 
 const TYPES: Key = optional("types", Shape::List(&Shape::Text));
-const SETTLE: Key = optional("settle", Shape::Duration);
-const MENDS: Key = optional("repair", Shape::Bool);
+const GRACE_PERIOD: Key = optional("settle", Shape::Duration);
+const REPAIR_FOUND: Key = optional("repair", Shape::Bool);
 const LOCATE: Key = optional("locate", Shape::Integer(0, 1_000_000));
 
 const SYNC: &[Key] = &[optional("once", Shape::Bool)];
 const IMPORT: &[Key] = &[TYPES];
 const REBUILD: &[Key] = &[TYPES];
-const VALIDATE_COUNTS: &[Key] = &[TYPES, SETTLE, LOCATE, MENDS];
+const VALIDATE_COUNTS: &[Key] = &[TYPES, GRACE_PERIOD, LOCATE, REPAIR_FOUND];
 const VALIDATE_DATA: &[Key] = &[
     TYPES,
     optional("exclude_types", Shape::List(&Shape::Text)),
@@ -426,9 +426,9 @@ const VALIDATE_DATA: &[Key] = &[
             optional("seed", Shape::Scalar),
         ]),
     ),
-    SETTLE,
+    GRACE_PERIOD,
     LOCATE,
-    MENDS,
+    REPAIR_FOUND,
 ];
 const REPAIR: &[Key] = &[
     optional("from", Shape::OneOrMany(&Shape::Text)),

@@ -49,7 +49,7 @@ pub use entities::EntityCatalog;
 pub use explanation::{Explanation, Facts, NextOccurrence, PastOccurrence, Rule, Typical};
 pub use forecast::{Expected, Outlook};
 pub use heartbeat::Heartbeat;
-pub use hooks::{Every, Hook, HookTarget, Hooks, Notice, Tell};
+pub use hooks::{Deliver, Every, Hook, HookMessage, HookTarget, Hooks};
 pub use job::{
     FilterOperator, GenerateArgs, GenerateMode, ImportArgs, JobSpec, PruneReportsArgs, PurgeArgs, RebuildArgs,
     RepairArgs, Sample, SampleMode, SyncArgs, ValidateCountsArgs, ValidateDataArgs,

@@ -18,8 +18,8 @@ use tokio_util::sync::CancellationToken;
 use super::cron::first_instant;
 use super::test_file::{Answer, ExpectFile, TestFile};
 use super::{
-    Execute, HookTarget, JobError, Outlook, Pauses, Pipeline, PlanState, Previous, PreviousSource, ResolveContext,
-    RunOrder, Runner, Start, Tell, exit_code,
+    Deliver, Execute, HookTarget, JobError, Outlook, Pauses, Pipeline, PlanState, Previous, PreviousSource,
+    ResolveContext, RunOrder, Runner, Start, exit_code,
 };
 use crate::report::{RunReport, StepResult, Trigger};
 use crate::yaml::{Diagnostic, Document, Moment, Problems, Templates, join};
@@ -127,7 +127,7 @@ async fn rehearsed(
     let messages = Arc::new(Mutex::new(Vec::new()));
     let runner = Runner::new(answers(pipeline, test)?, &context, "rehearsal", CancellationToken::new())
         .with_clock(Arc::new(clock))
-        .with_tell(collect_messages(&messages))
+        .with_delivery(collect_messages(&messages))
         .with_previous(previous(test, now));
     let pipeline = Arc::new(pipeline.once());
     let is_due = test.trigger.is_none_or(|trigger| trigger == Trigger::Cron) && pipeline.schedule().is_some();
@@ -176,7 +176,7 @@ fn answers(pipeline: &Pipeline, test: &TestFile) -> Result<Execute, String> {
 }
 
 /// Collects the messages of hooks; the report has their targets.
-fn collect_messages(messages: &Arc<Mutex<Vec<String>>>) -> Tell {
+fn collect_messages(messages: &Arc<Mutex<Vec<String>>>) -> Deliver {
     let messages = Arc::clone(messages);
     Arc::new(move |notice| {
         if let HookTarget::Notify(_) = notice.target {
@@ -270,12 +270,13 @@ impl Checker<'_> {
     fn check_messages(&self, found: &[String], differences: &mut Problems) {
         let Some(wanted) = &self.messages else { return };
         for (at, wanted) in wanted.iter().enumerate().filter(|(at, wanted)| found.get(*at) != Some(wanted)) {
-            let said = found.get(at).map_or_else(|| "nothing".to_owned(), |said| format!("`{}`", said.trim_end()));
-            let message = format!("message {} is {said}, not `{}`", at + 1, wanted.trim_end());
+            let received =
+                found.get(at).map_or_else(|| "nothing".to_owned(), |received| format!("`{}`", received.trim_end()));
+            let message = format!("message {} is {received}, not `{}`", at + 1, wanted.trim_end());
             self.document.report(differences, self.diagnostic(&format!("messages/{at}"), message));
         }
-        for said in found.iter().skip(wanted.len()) {
-            let message = format!("a message was not expected: `{}`", said.trim_end());
+        for received in found.iter().skip(wanted.len()) {
+            let message = format!("a message was not expected: `{}`", received.trim_end());
             self.document.report(differences, self.diagnostic("messages", message));
         }
     }

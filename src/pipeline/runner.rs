@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::context::{Context, RunFacts};
 use super::steps::Run;
-use super::{ErrorClass, JobSpec, Pipeline, Previous, ResolveContext, Site, Tell};
+use super::{Deliver, ErrorClass, JobSpec, Pipeline, Previous, ResolveContext, Site};
 use crate::report::{RunReport, RunStart, Status, StepResult, Trigger, new_run_id};
 use crate::yaml::Templates;
 
@@ -113,7 +113,7 @@ pub struct Runner {
     /// How long a job may take to stop after its cancellation.
     pub(super) grace: Duration,
     clock: Clock,
-    tell: Option<Tell>,
+    deliver: Option<Deliver>,
     previous: Option<PreviousSource>,
     site: Site,
     timezone: Tz,
@@ -135,7 +135,7 @@ impl Runner {
             shutdown,
             grace: Duration::from_secs(10),
             clock: Arc::new(Utc::now),
-            tell: None,
+            deliver: None,
             previous: None,
             site: resolve_context.site.clone(),
             timezone: resolve_context.timezone,
@@ -150,8 +150,8 @@ impl Runner {
     }
 
     /// Sets how hooks deliver messages; without it they deliver none.
-    pub fn with_tell(mut self, tell: Tell) -> Runner {
-        self.tell = Some(tell);
+    pub fn with_delivery(mut self, deliver: Deliver) -> Runner {
+        self.deliver = Some(deliver);
         self
     }
 
@@ -231,13 +231,13 @@ impl Runner {
         previous: Option<&Previous>,
         report: &mut RunReport,
     ) {
-        let Some(tell) = &self.tell else { return };
+        let Some(deliver) = &self.deliver else { return };
         context.ended(report.status, report.reason.as_deref());
-        let mut told = Vec::new();
+        let mut reports = Vec::new();
         for hook in pipeline.hooks.after(report.status, previous) {
-            told.extend(hook.fire(tell, &self.templates, &context, report).await);
+            reports.extend(hook.fire(deliver, &self.templates, &context, report).await);
         }
-        report.hooks = told;
+        report.hooks = reports;
     }
 
     /// Runs one job, as a pipeline of its own.

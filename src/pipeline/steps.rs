@@ -103,7 +103,7 @@ impl<'a> Run<'a> {
         if let (Some(JobSpec::Repair(repair)), Status::Ok) = (spec, status)
             && repair.verify
         {
-            self.settle_repaired(&repair.from);
+            self.conclude_repaired(&repair.from);
         }
     }
 
@@ -324,8 +324,8 @@ impl<'a> Run<'a> {
         if let Some(expression) = &step.fail_when
             && self.holds(expression, context)?
         {
-            let mended = result.unresolved == 0 && result.repaired > 0 && result.repaired >= result.drift;
-            let status = if mended { Status::Repaired } else { Status::Drift };
+            let repaired = result.unresolved == 0 && result.repaired > 0 && result.repaired >= result.drift;
+            let status = if repaired { Status::Repaired } else { Status::Drift };
             return Ok((status, Some(format!("`{expression}` holds"))));
         }
         if let Some(expression) = &step.warn_when
@@ -348,7 +348,7 @@ impl<'a> Run<'a> {
 
     /// After a verified repair: the steps whose every mismatch it covers count
     /// as repaired.
-    fn settle_repaired(&mut self, from: &[String]) {
+    fn conclude_repaired(&mut self, from: &[String]) {
         let Some(repair) = self.reports.last().map(|report| report.result.clone()) else {
             return;
         };

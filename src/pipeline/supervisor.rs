@@ -46,21 +46,21 @@ pub async fn supervise(
         let cancel = order.cancel.clone();
         let run = runner.run(pipeline, order);
         tokio::pin!(run);
-        let (report, told) = tokio::select! {
+        let (report, stopped) = tokio::select! {
             report = &mut run => (report, false),
             () = control.wait_until_held() => {
                 cancel.cancel();
                 (run.await, true)
             }
         };
-        failures = if told || began.elapsed() >= settings.reset_after { 1 } else { failures + 1 };
+        failures = if stopped || began.elapsed() >= settings.reset_after { 1 } else { failures + 1 };
         let wait = wait_after(&settings, failures);
         let (name, status) = (pipeline.name.as_str(), report.status);
         ended(report);
         if ends(&control) {
             return;
         }
-        if told {
+        if stopped {
             continue;
         }
         tracing::warn!(pipeline = name, %status, ?wait, "a continuous pipeline ended and is started again");

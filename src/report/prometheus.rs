@@ -66,9 +66,9 @@ fn count_types(metrics: &Metrics, kind: CheckKind, result: &StepResult) {
     let stuck = deletions(&result.mismatches, Action::Unresolved);
     for (ty, counts) in &result.by_type {
         validation.checked.add(&[ty, kind.as_str()], counts.checked);
-        validation.mismatches.add(&[ty, "missing_in_cache"], counts.missing);
-        validation.mismatches.add(&[ty, "missing_in_source"], counts.extra);
-        validation.mismatches.add(&[ty, "field_diff"], counts.differs);
+        validation.mismatches.add(&[ty, "missing"], counts.missing);
+        validation.mismatches.add(&[ty, "extra"], counts.extra);
+        validation.mismatches.add(&[ty, "differs"], counts.differs);
         validation.mismatches.add(&[ty, "name"], counts.names);
         validation.transient.add(&[ty], counts.transient);
         let gone = deleted.get(ty.as_str()).copied().unwrap_or(0).min(counts.repaired);
@@ -227,8 +227,8 @@ mod tests {
         let checked = "sgcache_validation_entities_checked_total";
         check(&metrics, checked, &[shot, ("kind", "sample")], 1000.0);
         let mismatches = "sgcache_validation_mismatches_total";
-        check(&metrics, mismatches, &[shot, ("kind", "field_diff")], 2.0);
-        check(&metrics, mismatches, &[shot, ("kind", "missing_in_source")], 1.0);
+        check(&metrics, mismatches, &[shot, ("kind", "differs")], 2.0);
+        check(&metrics, mismatches, &[shot, ("kind", "extra")], 1.0);
         let classes = "sgcache_validation_mismatch_classes_total";
         check(&metrics, classes, &[shot, ("class", "lost_event")], 1.0);
         check(&metrics, "sgcache_repair_entities_total", &[shot, ("action", "delete")], 1.0);

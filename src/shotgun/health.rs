@@ -91,11 +91,11 @@ impl SiteHealth {
     /// nothing else was answered. A slow answer of a site that is well is waited for.
     pub async fn hopeless(&self, attempt: &Attempt, patience: Duration) {
         loop {
-            let heard = self.lock().last_answer.map_or(attempt.began, |answer| answer.max(attempt.began));
-            if heard.elapsed() >= patience {
+            let last_sign = self.lock().last_answer.map_or(attempt.began, |answer| answer.max(attempt.began));
+            if last_sign.elapsed() >= patience {
                 return;
             }
-            tokio::time::sleep_until(heard + patience).await;
+            tokio::time::sleep_until(last_sign + patience).await;
         }
     }
 

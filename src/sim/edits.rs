@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::cell::Key;
 use super::event::Actor;
-use super::generate::{FIRST, LAST, sentence};
+use super::generate::{FIRST_NAMES, LAST_NAMES, sentence};
 use super::site::Site;
 use super::transaction::Transaction;
 use crate::api3::Fault;
@@ -116,11 +116,11 @@ impl Edits {
     fn rename(&mut self, who: Actor) -> Result<(), Fault> {
         if self.rng.random_bool(0.2) {
             let Some(id) = self.any("HumanUser") else { return Ok(()) };
-            let name = format!("{} {}", self.word(&FIRST), self.word(&LAST));
+            let name = format!("{} {}", self.word(&FIRST_NAMES), self.word(&LAST_NAMES));
             return self.site.update_as(who, "HumanUser", id, json!({"name": name}));
         }
         let Some(id) = self.any("Asset") else { return Ok(()) };
-        let code = format!("{}_{:04}", self.word(&FIRST).to_lowercase(), self.rng.random_range(0..10_000));
+        let code = format!("{}_{:04}", self.word(&FIRST_NAMES).to_lowercase(), self.rng.random_range(0..10_000));
         self.site.update_as(who, "Asset", id, json!({"code": code}))
     }
 

@@ -4,8 +4,8 @@
 //! A mark costs nothing but the schema, whatever the size of the site; going back
 //! to it costs what has changed since. A copy of the rows would cost their number.
 
+use super::auxiliary_state::AuxiliaryState;
 use super::cell::{Cell, Key};
-use super::kept::Kept;
 use super::schema::{FieldId, SiteSchema};
 use super::table::Row;
 
@@ -39,13 +39,13 @@ impl Undo {
 
 /// A moment in the history of the rows.
 #[derive(Clone, Debug)]
-pub(super) struct Mark {
+pub(super) struct Savepoint {
     /// The number of changes before it.
     pub at: usize,
     /// The ids that the next rows of each type get.
     pub next: Vec<u32>,
     /// What was kept beside the rows.
-    pub kept: Kept,
+    pub kept: AuxiliaryState,
     /// The schema of that moment.
     pub schema: SiteSchema,
 }

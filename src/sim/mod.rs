@@ -20,11 +20,11 @@ mod encode;
 mod event;
 pub mod faults;
 mod files;
-mod form;
+mod form_data;
 mod generate;
 mod http;
 mod journal;
-mod kept;
+mod auxiliary_state;
 mod links;
 mod load;
 mod methods;
@@ -45,7 +45,7 @@ mod summarize;
 mod table;
 mod transaction;
 mod upload;
-mod upset;
+mod schema_edits;
 mod value;
 mod world;
 mod write;
@@ -213,7 +213,7 @@ fn make(settings: &SimSettings) -> io::Result<Arc<Site>> {
             site.add_fields(&schema).map_err(|error| in_file(path, error))?;
         }
         let loaded = site.load(&read_rows(path).map_err(io::Error::other)?).map_err(|error| in_file(path, error))?;
-        tell(path, &loaded);
+        log_loaded(path, &loaded);
     }
     if let Some(preset) = settings.preset {
         preset.fill(&site).map_err(io::Error::other)?;
@@ -226,7 +226,7 @@ fn in_file(path: &Path, error: impl std::fmt::Display) -> io::Error {
 }
 
 /// Says what of the rows the site could not take.
-fn tell(path: &Path, loaded: &Loaded) {
+fn log_loaded(path: &Path, loaded: &Loaded) {
     let Loaded { rows, unknown_fields, links_to_nothing } = loaded;
     tracing::info!(path = %path.display(), rows, links_to_nothing, "loaded rows");
     for (field, values) in unknown_fields {

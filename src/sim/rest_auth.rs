@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use super::event::Actor;
 use super::faults::{Asked, Trouble};
-use super::form::Form;
+use super::form_data::Form;
 use super::site::Site;
 use crate::api3::{Auth, Fault};
 

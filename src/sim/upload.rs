@@ -16,7 +16,7 @@ use super::attach::Incoming;
 use super::cell::{Cell, Key};
 use super::event::Actor;
 use super::files::{File, Transfer};
-use super::form::{Form, Upload};
+use super::form_data::{Form, Upload};
 use super::site::Site;
 use super::write::{NOT_SIMULATED, not_simulated};
 use crate::api3::{Auth, Fault, Request};
@@ -47,25 +47,25 @@ pub async fn serve(site: &Arc<Site>, request: HttpRequest<Body>) -> Response<Bod
     }
     let content_type = head.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let content_type = content_type.unwrap_or_default().to_owned();
-    let door = match head.method {
-        Method::POST => after("/upload/").map(Door::Form),
-        Method::PUT => after("/storage/").map(|token| Door::Storage(token, part_number(head.uri.query()))),
+    let endpoint = match head.method {
+        Method::POST => after("/upload/").map(Endpoint::Form),
+        Method::PUT => after("/storage/").map(|token| Endpoint::Storage(token, part_number(head.uri.query()))),
         _ => None,
     };
-    let Some(door) = door else { return text(StatusCode::NOT_FOUND, "not found".to_owned()) };
+    let Some(endpoint) = endpoint else { return text(StatusCode::NOT_FOUND, "not found".to_owned()) };
     let Ok(body) = to_bytes(body, LONGEST).await else {
         return text(StatusCode::PAYLOAD_TOO_LARGE, "the request is too long".to_owned());
     };
     let site = Arc::clone(site);
     // Writing waits for the rows, which must not hold up the connections of others.
-    let work = tokio::task::spawn_blocking(move || match door {
-        Door::Form(name) => posted(&site, &name, &content_type, &body),
-        Door::Storage(token, part) => stored(&site, &token, part, content_type, &body),
+    let work = tokio::task::spawn_blocking(move || match endpoint {
+        Endpoint::Form(name) => posted(&site, &name, &content_type, &body),
+        Endpoint::Storage(token, part) => stored(&site, &token, part, content_type, &body),
     });
     work.await.unwrap_or_else(|error| text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
 }
 
-enum Door {
+enum Endpoint {
     Form(String),
     Storage(String, u32),
 }

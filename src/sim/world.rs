@@ -9,9 +9,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
+use super::auxiliary_state::AuxiliaryState;
 use super::cell::{Cell, Key};
-use super::journal::{Journal, Mark, Undo};
-use super::kept::Kept;
+use super::journal::{Journal, Savepoint, Undo};
 use super::readings::Readings;
 use super::schema::{FieldId, Layout, Role, SiteSchema, TypeId};
 use super::table::{Row, Table};
@@ -36,7 +36,7 @@ pub struct World {
     retired_with: HashMap<Key, Key>,
     journal: Journal,
     /// What is no row.
-    pub kept: Kept,
+    pub kept: AuxiliaryState,
     /// The type of the event log.
     pub event_type: TypeId,
     /// How the site behaves where sources disagree.
@@ -65,7 +65,7 @@ impl World {
             referrers,
             retired_with: HashMap::new(),
             journal: Journal::default(),
-            kept: Kept::default(),
+            kept: AuxiliaryState::default(),
             event_type,
             readings: Readings::default(),
             media_host: "https://media.example.com".to_owned(),
@@ -312,15 +312,15 @@ impl World {
     }
 
     /// Marks this moment, to return to it later.
-    pub(super) fn mark(&mut self) -> Mark {
+    pub(super) fn mark(&mut self) -> Savepoint {
         self.journal.keeps = true;
         let schema = SiteSchema { public: self.schema.clone(), layout: self.layout.clone() };
         let next = self.tables.iter().map(|table| table.next).collect();
-        Mark { at: self.journal.len(), next, kept: self.kept.clone(), schema }
+        Savepoint { at: self.journal.len(), next, kept: self.kept.clone(), schema }
     }
 
     /// Makes it as if nothing had happened since a mark: ids are used again.
-    pub(super) fn rewind(&mut self, mark: &Mark) {
+    pub(super) fn rewind(&mut self, mark: &Savepoint) {
         let changes = self.journal.take_from(mark.at);
         self.take_back(changes);
         for (table, next) in self.tables.iter_mut().zip(&mark.next) {

@@ -78,7 +78,7 @@ impl<'w> Writer<'w> {
         for (field, write) in &writes {
             self.assign(method, key, *field, write, true)?;
         }
-        self.settle(key, &writes, true);
+        self.finish_write(key, &writes, true);
         if !new_first {
             let entry = Entry::created(self.world, key);
             self.log(entry);
@@ -133,7 +133,7 @@ impl<'w> Writer<'w> {
             changed |= self.assign(method, key, *field, write, false)?;
         }
         if changed {
-            self.settle(key, &writes, false);
+            self.finish_write(key, &writes, false);
             self.stamp(key, ["updated_at"; 1], ["updated_by"; 1]);
         }
         Ok(key)
@@ -282,7 +282,7 @@ impl<'w> Writer<'w> {
     }
 
     /// Keeps fields in step that the site computes from others when they change.
-    fn settle(&mut self, key: Key, writes: &[(FieldId, FieldWrite)], in_create: bool) {
+    fn finish_write(&mut self, key: Key, writes: &[(FieldId, FieldWrite)], in_create: bool) {
         let info = self.world.layout.ty(key.ty);
         if info.name != "HumanUser" && info.name != "ClientUser" {
             return;

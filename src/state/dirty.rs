@@ -360,8 +360,8 @@ impl State {
             let sql = "SELECT count(*) FROM marks WHERE kinds & ?1 <> 0 AND kinds & ?2 = 0
                 AND (since_poll < ?4 OR poll BETWEEN 1 AND ?3)";
             let stuck = DirtyReasons::QUARANTINED | DirtyReasons::DELETION_STOPPED;
-            let told = DirtyReasons::FROM_EVENT | DirtyReasons::INVERSE;
-            let values = params![told.0, stuck.0, poll, complete];
+            let announced = DirtyReasons::FROM_EVENT | DirtyReasons::INVERSE;
+            let values = params![announced.0, stuck.0, poll, complete];
             Ok(connection.query_row(sql, values, |row| row.get::<_, i64>(0))? as u64)
         })
         .await

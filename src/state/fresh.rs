@@ -154,11 +154,11 @@ impl State {
             let sql =
                 "SELECT coalesce((SELECT min(first_event) - 1 FROM marks WHERE kinds & ?1 <> 0 AND kinds & ?2 = 0),
                 frontier) FROM stream";
-            let (told, stuck) = (
+            let (announced, stuck) = (
                 DirtyReasons::FROM_EVENT | DirtyReasons::INVERSE,
                 DirtyReasons::QUARANTINED | DirtyReasons::DELETION_STOPPED,
             );
-            let visible: Option<i64> = connection.query_row(sql, params![told.0, stuck.0], |row| row.get(0))?;
+            let visible: Option<i64> = connection.query_row(sql, params![announced.0, stuck.0], |row| row.get(0))?;
             Ok(visible.map(EventId))
         })
         .await

@@ -44,7 +44,7 @@ pub enum RowOutcome {
     Stale,
 }
 
-/// One row that a read settled.
+/// One row that a read returned.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RowDone {
     /// Its id.
@@ -202,21 +202,21 @@ impl State {
     pub async fn finish(&self, finish: Finish) -> Result<Finished> {
         self.write(move |transaction| {
             let mut finished = Finished::default();
-            let mut unsettled = Vec::new();
+            let mut not_applied = Vec::new();
             let mut buckets = BucketChange::default();
             let marked = has_marks(transaction, &finish.token.entity_type)?;
             for row in &finish.rows {
                 let last_event = if marked { last_event(transaction, &finish.token, row.id)? } else { None };
-                if !settle_row(transaction, &finish, row, last_event, &mut buckets, &mut finished)? {
-                    unsettled.push(row.id);
+                if !apply_row(transaction, &finish, row, last_event, &mut buckets, &mut finished)? {
+                    not_applied.push(row.id);
                 }
             }
             change_buckets(transaction, &finish.token.entity_type, &buckets)?;
-            let kept: BTreeSet<i64> = finish.postponed.iter().map(|one| one.key.id).chain(unsettled).collect();
+            let kept: BTreeSet<i64> = finish.postponed.iter().map(|one| one.key.id).chain(not_applied).collect();
             // An import passes thousands of rows that are not dirty.
             let answered = finish.seen.iter().chain(&finish.suspected).copied();
-            let settled = finish.rows.iter().map(|row| row.id).chain(answered);
-            for id in settled.filter(|id| marked && !kept.contains(id)) {
+            let answered = finish.rows.iter().map(|row| row.id).chain(answered);
+            for id in answered.filter(|id| marked && !kept.contains(id)) {
                 finished.cleared.extend(clear_mark(transaction, &finish.token, id)?);
                 forget_dead(transaction, &finish.token.entity_type, id)?;
             }
@@ -254,7 +254,7 @@ fn has_marks(transaction: &Transaction<'_>, entity_type: &EntityType) -> Result<
 
 /// Takes in what is known of a row now. `false` says that nothing is: another writer
 /// stored a newer row and has not said so yet, or never will.
-fn settle_row(
+fn apply_row(
     transaction: &Transaction<'_>,
     finish: &Finish,
     row: &RowDone,

@@ -54,7 +54,7 @@ impl Validator {
         findings.result.touched = touched.len() as u64;
         let doubtful = buckets.doubtful(&touched);
         let suspects = self.locate(layout, &doubtful).await?;
-        self.settle(layout, None, suspects, repair, &mut findings).await?;
+        self.confirm_and_repair(layout, None, suspects, repair, &mut findings).await?;
         Ok(findings)
     }
 

@@ -74,8 +74,8 @@ impl Validator {
             findings.result.touched = ids.len() as u64;
         }
         findings.result.unverifiable = ids.len() as u64;
-        self.settle(layout, only, suspects, check.repair, &mut findings).await?;
-        self.settle_names(layout, only, wrong_names, check.repair, &mut findings).await?;
+        self.confirm_and_repair(layout, only, suspects, check.repair, &mut findings).await?;
+        self.confirm_names(layout, only, wrong_names, check.repair, &mut findings).await?;
         let drifted = findings.result.missing + findings.result.extra + findings.result.differs;
         if check.sample.is_random() {
             findings.result.stale_ratio_upper95 = stale_ratio_upper95(drifted, findings.result.checked);

@@ -94,7 +94,7 @@ impl BothSides {
 impl Validator {
     /// Looks at wrong names again, notes what is confirmed, and repairs it when that
     /// is wanted.
-    pub(super) async fn settle_names(
+    pub(super) async fn confirm_names(
         &self,
         layout: &TypeLayout,
         only: Option<&[String]>,
@@ -111,14 +111,14 @@ impl Validator {
         targets.drop_touched(&self.state, &mut confirmed).await?;
         findings.result.transient += suspects.len().saturating_sub(confirmed.len()) as u64;
         findings.result.names += confirmed.len() as u64;
-        let mut mended = None;
+        let mut repaired = None;
         if repair && !confirmed.is_empty() {
             self.replica.refresh_names(&confirmed.keys().cloned().collect::<Vec<_>>()).await?;
             let left = self.names_again(layout, only, &confirmed).await?;
-            mended = Some(confirmed.keys().filter(|target| !left.contains_key(*target)).cloned().collect());
+            repaired = Some(confirmed.keys().filter(|target| !left.contains_key(*target)).cloned().collect());
         }
         for (target, name) in confirmed {
-            let action = action_of(mended.as_ref(), &target);
+            let action = action_of(repaired.as_ref(), &target);
             findings.result.repaired += u64::from(action == Action::Repaired);
             findings.result.unresolved += u64::from(action == Action::Unresolved);
             findings.mismatches.push(mismatch(&target, name, action));
@@ -146,10 +146,10 @@ impl Validator {
     }
 }
 
-fn action_of(mended: Option<&BTreeSet<EntityRef>>, target: &EntityRef) -> Action {
-    match mended {
+fn action_of(repaired: Option<&BTreeSet<EntityRef>>, target: &EntityRef) -> Action {
+    match repaired {
         None => Action::Reported,
-        Some(mended) if mended.contains(target) => Action::Repaired,
+        Some(repaired) if repaired.contains(target) => Action::Repaired,
         Some(_) => Action::Unresolved,
     }
 }

@@ -91,7 +91,7 @@ impl Validator {
 
     /// Looks at suspects again, notes what is confirmed, and repairs it when that
     /// is wanted.
-    pub(super) async fn settle(
+    pub(super) async fn confirm_and_repair(
         &self,
         layout: &TypeLayout,
         only: Option<&[String]>,
@@ -136,7 +136,7 @@ impl Validator {
         let mut confirmed = Vec::new();
         for suspect in suspects.iter().filter(|suspect| !touched.contains(&suspect.id)) {
             let found = sides.difference(layout, only, suspect.id);
-            if sides.site.get(&suspect.id).is_some_and(|row| self.is_unsettled(row)) {
+            if sides.site.get(&suspect.id).is_some_and(|row| self.is_in_grace_period(row)) {
                 continue;
             }
             // A stored row that sync does not remember but that equals the site by
@@ -149,7 +149,7 @@ impl Validator {
     }
 
     /// Tells whether the site updated an entity a moment ago.
-    fn is_unsettled(&self, site: &Map<String, Value>) -> bool {
+    fn is_in_grace_period(&self, site: &Map<String, Value>) -> bool {
         let updated = site.get("updated_at").and_then(Value::as_str).and_then(Timestamp::parse);
         updated.is_some_and(|at| self.replica.now().since(at.into()) < self.settings.settle)
     }
@@ -284,11 +284,11 @@ impl Validator {
         }
         for mut mismatch in names.into_iter().take(left) {
             let target = EntityRef::new(mismatch.entity_type.as_str(), mismatch.id);
-            let mended = !self.replica.refresh_names(&[target]).await?.is_empty();
-            mismatch.action = if mended { Action::Repaired } else { Action::Unresolved };
+            let is_repaired = !self.replica.refresh_names(&[target]).await?.is_empty();
+            mismatch.action = if is_repaired { Action::Repaired } else { Action::Unresolved };
             let ty = result.by_type.entry(mismatch.entity_type.clone()).or_default();
-            ty.repaired += u64::from(mended);
-            ty.unresolved += u64::from(!mended);
+            ty.repaired += u64::from(is_repaired);
+            ty.unresolved += u64::from(!is_repaired);
             result.mismatches.push(mismatch);
         }
         result.repaired = result.by_type.values().map(|ty| ty.repaired).sum();

@@ -216,16 +216,17 @@ fn source(text: &str) -> Source {
     source
 }
 
-/// Returns the retired names among the identifiers of a code, each once.
+/// Returns the retired names that a code declares, and its identifiers with a retired part,
+/// each once.
 fn names(code: &str) -> BTreeSet<String> {
+    let declared = Regex::new(r"\b(?:fn|struct|enum|trait|type|const|static|mod)\s+(\w+)").expect("a pattern");
     let identifier = Regex::new(r"[A-Za-z_][A-Za-z0-9_]*").expect("a pattern");
     let part = Regex::new(r"[A-Z]?[a-z]+|[A-Z]+").expect("a pattern");
-    let found = identifier.find_iter(code).map(|found| found.as_str());
-    let retired = found.filter(|name| {
-        RETIRED_NAMES.contains(name)
-            || part.find_iter(name).any(|part| RETIRED_PARTS.contains(&part.as_str().to_lowercase().as_str()))
-    });
-    retired.map(str::to_owned).collect()
+    let declared = declared.captures_iter(code).map(|found| found[1].to_owned());
+    let has_retired_part =
+        |name: &&str| part.find_iter(name).any(|part| RETIRED_PARTS.contains(&part.as_str().to_lowercase().as_str()));
+    let parts = identifier.find_iter(code).map(|found| found.as_str()).filter(has_retired_part);
+    declared.filter(|name| RETIRED_NAMES.contains(&name.as_str())).chain(parts.map(str::to_owned)).collect()
 }
 
 /// Returns the retired phrases of a text, as often as they occur. Line breaks, and the
@@ -302,8 +303,8 @@ fn retired_words_do_not_come_back() {
 fn a_retired_word_is_found_in_each_kind_of_place() {
     let text = r##"
         // Nobody reads a lifetime &'a str as a literal.
-        fn settle_row<'a>(kind: &'a str) -> Ticket { log("put
-            aside", 'x', r#"a "frontier" here"#, "settled \" told"); let island = ["//"]; let board = 1; }
+        fn settle_row<'a>(kind: &'a str) -> Kept { log("put
+            aside", 'x', r#"a "frontier" here"#, "settled \" told"); let island = ["//"]; let board = 1; } struct Ticket;
         /// Is worked
         /// off.
     "##;

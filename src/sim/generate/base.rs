@@ -2,7 +2,7 @@
 
 use rand::Rng;
 
-use super::words::{DEPARTMENTS, FILE_TYPES, FIRST, LAST, STEPS, TAGS};
+use super::words::{DEPARTMENTS, FILE_TYPES, FIRST_NAMES, LAST_NAMES, STEPS, TAGS};
 use super::{Cells, Studio};
 use crate::sim::cell::{Cell, Key};
 use crate::sim::schema::STATUSES;
@@ -50,7 +50,7 @@ fn departments(studio: &mut Studio<'_>) -> Vec<Key> {
 
 fn people(studio: &mut Studio<'_>, departments: &[Key]) {
     for number in 0..(studio.entities / 600).clamp(12, 900) {
-        let (first, last) = (studio.one_of(&FIRST), studio.one_of(&LAST));
+        let (first, last) = (studio.one_of(&FIRST_NAMES), studio.one_of(&LAST_NAMES));
         let login = format!("user{number:03}");
         let department = studio.one_of(departments);
         let status = if studio.chance(92) { "act" } else { "dis" };

@@ -17,7 +17,7 @@ use super::table::Row;
 use super::world::World;
 use crate::entity::Timestamp;
 
-pub use words::{FIRST, LAST, SENTENCE};
+pub use words::{FIRST_NAMES, LAST_NAMES, SENTENCE};
 
 /// The moment at which the generated data ends: 2026-01-01. A fixed one, so that
 /// the same seed is the same site on every day.

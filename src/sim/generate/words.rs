@@ -1,14 +1,14 @@
 //! The words that generated data is made of.
 
 /// First names.
-pub const FIRST: [&str; 32] = [
+pub const FIRST_NAMES: [&str; 32] = [
     "Ada", "Björn", "Chloé", "Daniel", "Élodie", "Farid", "Grace", "Hiroshi", "Ines", "João", "Kenji", "Łukasz",
     "Marie", "Noor", "Olga", "Priya", "Quentin", "Rosa", "Søren", "Tomás", "Uma", "Viktor", "Wei", "Ximena", "Yuki",
     "Zoë", "Amélie", "Ben", "Carla", "Dmitri", "Eva", "明",
 ];
 
 /// Last names.
-pub const LAST: [&str; 32] = [
+pub const LAST_NAMES: [&str; 32] = [
     "Andersson",
     "Brown",
     "Costa",

@@ -10,8 +10,8 @@ use serde_json::{Map, Value, json};
 use super::linked;
 use crate::api3::Fault;
 use crate::entity::{Day, EntityRef};
+use crate::sim::auxiliary_state::{Whose, WorkDay};
 use crate::sim::cell::Key;
-use crate::sim::kept::{Whose, WorkDay};
 use crate::sim::world::World;
 use crate::sim::write::not_simulated;
 

@@ -19,7 +19,7 @@ const METHOD: &str = "query_display_name_cache";
 const SHORTEST: usize = 3;
 /// The most matches when no other number is asked for: what the vendor's other
 /// interface gives.
-const MOST: usize = 25;
+const DEFAULT_MAX_RESULTS: usize = 25;
 
 /// Finds entities by their names.
 pub fn run(world: &World, argument: &Value, now: Timestamp) -> Result<Value, Fault> {
@@ -33,7 +33,7 @@ pub fn run(world: &World, argument: &Value, now: Timestamp) -> Result<Value, Fau
     let terms: Vec<String> = text.split_whitespace().map(str::to_lowercase).collect();
     let words: Vec<String> = terms.iter().map(|term| fold(term)).collect();
     let projects: Vec<i64> = ids(argument.get("project_ids"));
-    let most = argument.get("max_results").and_then(Value::as_u64).map_or(MOST, |limit| limit as usize);
+    let most = argument.get("max_results").and_then(Value::as_u64).map_or(DEFAULT_MAX_RESULTS, |limit| limit as usize);
 
     let mut found = Vec::new();
     for (name, filter) in types {

@@ -14,7 +14,7 @@ use crate::sim::cell::{Cell, Key};
 use crate::sim::world::World;
 
 /// The number of updates when no other is asked for.
-const MOST: usize = 500;
+const DEFAULT_LIMIT: usize = 500;
 /// The links by which an entity belongs to the activity of another one.
 const LINKS: [&str; 3] = ["entity", "note_links", "project"];
 
@@ -25,7 +25,7 @@ pub fn read(world: &World, argument: &Value) -> Result<Value, Fault> {
     let entity = linked(world, method, &about, "entity")?;
     let bound = |name: &str| argument.get(name).and_then(Value::as_i64);
     let (above, below) = (bound("min_id").unwrap_or(0), bound("max_id").unwrap_or(i64::MAX));
-    let most = bound("limit").and_then(|limit| usize::try_from(limit).ok()).unwrap_or(MOST);
+    let most = bound("limit").and_then(|limit| usize::try_from(limit).ok()).unwrap_or(DEFAULT_LIMIT);
 
     let numbered = world.kept.committed.iter().enumerate().map(|(at, id)| (at as i64 + 1, *id));
     let asked = numbered.rev().filter(|(number, _)| *number > above && *number < below);

@@ -7,13 +7,13 @@ use super::Plan;
 use crate::sim::clock::Mode;
 use crate::sim::event::EventIds;
 use crate::sim::faults::{DEFAULT_SEED, Latency};
-use crate::sim::journal::Mark;
+use crate::sim::journal::Savepoint;
 use crate::sim::site::Site;
 use crate::sim::world::World;
 
 /// A moment to which the site can return.
 struct Moment {
-    rows: Mark,
+    rows: Savepoint,
     event_ids: EventIds,
 }
 

@@ -5,7 +5,7 @@
 //! translated by name; what has no name any more is refused, because a snapshot
 //! that is loaded in part is another site.
 
-mod kept;
+mod auxiliary_state;
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, Write};
@@ -13,7 +13,7 @@ use std::io::{BufRead, Write};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use self::kept::KeptLine;
+use self::auxiliary_state::AuxiliaryLine;
 use super::cell::{Cell, Key, Slot};
 use super::schema::{FieldId, FieldInfo, SiteSchema, TypeId};
 use super::table::Row;
@@ -100,7 +100,7 @@ pub(super) fn save(world: &World, out: &mut impl Write) -> Result<(), SnapshotEr
             write_line(out, &LineOut(ty, id, row.retired, parent, cells))?;
         }
     }
-    write_line(out, &KeptLine::of(&world.kept))?;
+    write_line(out, &AuxiliaryLine::of(&world.kept))?;
     out.flush()?;
     Ok(())
 }
@@ -151,7 +151,7 @@ pub(super) fn load(world: &mut World, input: &mut impl BufRead) -> Result<(), Sn
             return Ok(());
         }
         if text.starts_with('{') {
-            let line: KeptLine = serde_json::from_str(&text).map_err(|error| wrong(number, error.to_string()))?;
+            let line: AuxiliaryLine = serde_json::from_str(&text).map_err(|error| wrong(number, error.to_string()))?;
             world.kept = line.read(&numbers).map_err(|message| wrong(number, message))?;
             continue;
         }

@@ -155,11 +155,11 @@ pub(super) struct LinkChange {
 
 /// Applies a change to every link in a document and tells whether anything changed.
 pub(super) fn relink(document: &mut Document, change: &LinkChange) -> bool {
-    if change.dead { bury(document, &change.target) } else { revive(document, change) }
+    if change.dead { retire(document, &change.target) } else { revive(document, change) }
 }
 
 /// Moves the links to a dead entity out of their fields.
-fn bury(document: &mut Document, target: &EntityRef) -> bool {
+fn retire(document: &mut Document, target: &EntityRef) -> bool {
     move_links(document, target, true)
 }
 
@@ -175,35 +175,35 @@ fn revive(document: &mut Document, change: &LinkChange) -> bool {
 /// A link of a field as the site gave it: in the field, or out of it.
 struct Place {
     link: Value,
-    buried: bool,
+    retired: bool,
 }
 
 /// Moves every link to `target` out of its field, or back, and tells whether any moved.
 ///
 /// `at` in `retired_links` is the position among all links of the field, the removed
 /// ones included, so that any order of retirements and revivals ends as it began.
-fn move_links(document: &mut Document, target: &EntityRef, bury: bool) -> bool {
+fn move_links(document: &mut Document, target: &EntityRef, retire: bool) -> bool {
     let reference = target.to_string();
-    let mut buried: BTreeMap<String, Vec<Value>> = BTreeMap::new();
-    for grave in graves(document) {
-        let field = grave["field"].as_str().unwrap_or_default().to_owned();
-        buried.entry(field).or_default().push(grave);
+    let mut retired: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+    for entry in retired_links(document) {
+        let field = entry["field"].as_str().unwrap_or_default().to_owned();
+        retired.entry(field).or_default().push(entry);
     }
     let (mut kept, mut changed) = (Vec::new(), false);
     // Neither `id` nor a value that is not of links is ever touched: nothing in it moves.
     for (field, value) in document.iter_mut().filter(|(field, _)| *field != "_sg") {
-        let mut places = places(value, buried.remove(field).unwrap_or_default());
+        let mut places = places(value, retired.remove(field).unwrap_or_default());
         let mut moved = false;
-        for place in places.iter_mut().filter(|place| is_link_to(&place.link, &reference) && place.buried != bury) {
-            place.buried = bury;
+        for place in places.iter_mut().filter(|place| is_link_to(&place.link, &reference) && place.retired != retire) {
+            place.retired = retire;
             moved = true;
         }
         changed |= moved;
-        for (at, place) in places.iter().enumerate().filter(|(_, place)| place.buried) {
+        for (at, place) in places.iter().enumerate().filter(|(_, place)| place.retired) {
             kept.push(json!({"field": field, "at": at, "link": place.link}));
         }
         if moved {
-            let mut live = places.into_iter().filter(|place| !place.buried).map(|place| place.link);
+            let mut live = places.into_iter().filter(|place| !place.retired).map(|place| place.link);
             match value {
                 Value::Array(links) => *links = live.collect(),
                 single => *single = live.next().unwrap_or(Value::Null),
@@ -211,7 +211,7 @@ fn move_links(document: &mut Document, target: &EntityRef, bury: bool) -> bool {
         }
     }
     if changed {
-        set_graves(document, kept);
+        set_retired_links(document, kept);
     }
     changed
 }
@@ -221,17 +221,17 @@ fn is_link_to(link: &Value, reference: &str) -> bool {
 }
 
 /// Returns every link of a field in the order of the site.
-fn places(value: &Value, mut graves: Vec<Value>) -> Vec<Place> {
+fn places(value: &Value, mut retired_links: Vec<Value>) -> Vec<Place> {
     let live = match value {
         Value::Array(links) => links.as_slice(),
         Value::Object(_) => std::slice::from_ref(value),
         _ => &[],
     };
-    let mut places: Vec<Place> = live.iter().map(|link| Place { link: link.clone(), buried: false }).collect();
-    graves.sort_by_key(|grave| grave["at"].as_u64());
-    for mut grave in graves {
-        let at = grave["at"].as_u64().map_or(places.len(), |at| (at as usize).min(places.len()));
-        places.insert(at, Place { link: grave["link"].take(), buried: true });
+    let mut places: Vec<Place> = live.iter().map(|link| Place { link: link.clone(), retired: false }).collect();
+    retired_links.sort_by_key(|entry| entry["at"].as_u64());
+    for mut entry in retired_links {
+        let at = entry["at"].as_u64().map_or(places.len(), |at| (at as usize).min(places.len()));
+        places.insert(at, Place { link: entry["link"].take(), retired: true });
     }
     places
 }
@@ -254,16 +254,16 @@ fn rename(document: &mut Document, reference: &str, name: &str) -> bool {
     changed
 }
 
-fn graves(document: &Document) -> Vec<Value> {
-    let graves = document.get("_sg").and_then(|sg| sg.get("retired_links"));
-    graves.and_then(Value::as_array).cloned().unwrap_or_default()
+fn retired_links(document: &Document) -> Vec<Value> {
+    let retired_links = document.get("_sg").and_then(|sg| sg.get("retired_links"));
+    retired_links.and_then(Value::as_array).cloned().unwrap_or_default()
 }
 
-fn set_graves(document: &mut Document, graves: Vec<Value>) {
+fn set_retired_links(document: &mut Document, retired_links: Vec<Value>) {
     if let Some(Value::Object(bookkeeping)) = document.get_mut("_sg") {
-        let refs: Vec<Value> = graves.iter().map(|grave| grave["link"]["_ref"].clone()).collect();
+        let refs: Vec<Value> = retired_links.iter().map(|entry| entry["link"]["_ref"].clone()).collect();
         bookkeeping.insert("retired_refs".into(), refs.into());
-        bookkeeping.insert("retired_links".into(), graves.into());
+        bookkeeping.insert("retired_links".into(), retired_links.into());
     }
 }
 

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::super::{Fields, Found, Result, Row, StoreError};
 use super::document::Document;
-use super::island::{Island, Projection};
+use super::joined_rows::{JoinedRows, Projection};
 use super::search::{Hit, WINDOW, count, search};
 use super::{Inner, dsl};
 use crate::entity::{DataType, EntityRef, EntityType, Shape};
@@ -42,8 +42,8 @@ impl Inner {
         let mut every: Vec<&FieldPath> = paths.iter().flatten().collect();
         every.sort_unstable();
         every.dedup();
-        let island = Island::around(self, rows, &every).await?;
-        Ok(paths.iter().enumerate().map(|(row, paths)| island.answer(row, &Projection::of(paths))).collect())
+        let joined = JoinedRows::around(self, rows, &every).await?;
+        Ok(paths.iter().enumerate().map(|(row, paths)| joined.answer(row, &Projection::of(paths))).collect())
     }
 
     fn all_paths(&self, entity_type: &EntityType) -> Result<Vec<FieldPath>> {
@@ -54,9 +54,9 @@ impl Inner {
 
     async fn answers(&self, rows: Vec<(EntityRef, Document)>, paths: &[FieldPath]) -> Result<Vec<Row>> {
         let count = rows.len();
-        let island = Island::around(self, rows, &paths.iter().collect::<Vec<_>>()).await?;
+        let joined = JoinedRows::around(self, rows, &paths.iter().collect::<Vec<_>>()).await?;
         let projection = Projection::of(paths);
-        Ok((0..count).map(|row| island.answer(row, &projection)).collect())
+        Ok((0..count).map(|row| joined.answer(row, &projection)).collect())
     }
 
     pub(super) async fn count(&self, query: &Query) -> Result<u64> {
@@ -150,9 +150,9 @@ impl Inner {
         let count = rows.len();
         let keys: Vec<Sort> = order.iter().map(|key| (*key).clone()).collect();
         let paths: Vec<&FieldPath> = keys.iter().map(|key| &key.path).collect();
-        let island = Island::around(self, rows.clone(), &paths).await?;
+        let joined = JoinedRows::around(self, rows.clone(), &paths).await?;
         let mut positions: Vec<usize> = (0..count).collect();
-        positions.sort_by(|&a, &b| compare(&keys, &&island, a, b));
+        positions.sort_by(|&a, &b| compare(&keys, &&joined, a, b));
         let offset = usize::try_from(query.page.offset()).unwrap_or(usize::MAX);
         let size = query.page.size as usize;
         let page = positions.iter().skip(offset).take(size).map(|&position| rows[position].clone()).collect();

@@ -41,7 +41,7 @@ fn live_links(cached: &CachedType, targets: &[EntityRef]) -> Value {
 }
 
 /// Rows of a type whose link to one of the targets is out of its field.
-fn buried_links(targets: &[EntityRef]) -> Value {
+fn retired_links(targets: &[EntityRef]) -> Value {
     let refs: Vec<String> = targets.iter().map(ToString::to_string).collect();
     json!({"terms": {"_sg.retired_refs": refs}})
 }
@@ -51,7 +51,7 @@ impl Inner {
         let targets = [target.clone()];
         let mut found = Referrers::default();
         for (entity_type, open) in self.open_types().iter() {
-            let any_link = dsl::any(vec![live_links(&open.cached, &targets), buried_links(&targets)]);
+            let any_link = dsl::any(vec![live_links(&open.cached, &targets), retired_links(&targets)]);
             let alive = json!({"terms": {"_sg.state": ["active", "retired"]}});
             let room = (limit - found.keys.len()) + 1;
             let body = json!({"query": dsl::all(vec![alive, any_link]), "size": room.min(90_000), "sort": [{"id": "asc"}],
@@ -75,21 +75,24 @@ impl Inner {
         {
             return Ok(Relinked { stale: true, ..Relinked::default() });
         }
-        self.write_names(std::slice::from_ref(target), Entry::Told).await?;
+        self.write_names(std::slice::from_ref(target), Entry::Relinked).await?;
         super::search::refresh(&self.client, [self.names.display_names()]).await?;
         self.bring_in_line(&BTreeSet::from([target.key.clone()]), true).await
     }
 
     /// Returns what the own row or an earlier `relink` says; what links showed does not count.
     async fn newest_truth(&self, key: &EntityRef) -> Result<Option<Target>> {
-        let told =
-            super::search::Wanted { index: self.names.display_names(), id: Entry::Told.id(key), source: json!(true) };
+        let relinked = super::search::Wanted {
+            index: self.names.display_names(),
+            id: Entry::Relinked.id(key),
+            source: json!(true),
+        };
         let own = self.is_open(&key.entity_type).then(|| super::search::Wanted {
             index: self.names.write(&key.entity_type),
             id: key.id.to_string(),
             source: json!(["_sg.rv"]),
         });
-        let wanted: Vec<_> = [told].into_iter().chain(own).collect();
+        let wanted: Vec<_> = [relinked].into_iter().chain(own).collect();
         let found = super::search::get_many(&self.client, &wanted).await?;
         let rv = |doc: document::Document| match doc.get("rv").and_then(Value::as_i64) {
             Some(rv) => rv,
@@ -144,7 +147,7 @@ impl Inner {
                 continue;
             }
             let index = self.names.write(entity_type);
-            let states = dsl::any(vec![live_links(&open.cached, &dead), buried_links(&alive)]);
+            let states = dsl::any(vec![live_links(&open.cached, &dead), retired_links(&alive)]);
             undisturbed &= self.rewrite_type(&index, &states, changes, u64::MAX, relinked).await?;
             if !named.is_empty() {
                 let names = live_links(&open.cached, &named);

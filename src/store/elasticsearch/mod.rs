@@ -28,14 +28,14 @@ mod dsl;
 mod fault;
 mod find;
 mod generation;
-mod island;
+mod joined_rows;
 mod links;
 mod mapping;
 mod names;
 mod plan;
 mod search;
-mod settle;
-mod shown;
+mod group_commit;
+mod seen_names;
 mod targets;
 mod types;
 mod version;
@@ -70,8 +70,8 @@ struct Inner {
     names: Names,
     shape: IndexShape,
     types: types::Known,
-    shown: shown::ShownNames,
-    settling: settle::Settling,
+    shown: seen_names::SeenNames,
+    group_commit: group_commit::GroupCommit,
     /// One change of an index at a time.
     changing: tokio::sync::Mutex<()>,
 }
@@ -108,8 +108,8 @@ impl ElasticsearchStore {
             names: Names::new(prefix),
             shape,
             types: types::Known::default(),
-            shown: shown::ShownNames::default(),
-            settling: settle::Settling::default(),
+            shown: seen_names::SeenNames::default(),
+            group_commit: group_commit::GroupCommit::default(),
             changing: tokio::sync::Mutex::default(),
         };
         let server = inner.client.server().await?;

@@ -184,7 +184,7 @@ impl Inner {
         let hits = search(&self.client, &self.names.read(entity_type), &body).await?;
         let mut named: BTreeSet<EntityRef> = hits.iter().map(|hit| hit.key(entity_type)).collect::<Result<_>>()?;
         // Names from `relink` are few, and may be newer than the rows.
-        for key in self.entries(entity_type, Entry::Told, dsl::everything()).await? {
+        for key in self.entries(entity_type, Entry::Relinked, dsl::everything()).await? {
             named.remove(&key);
         }
         Ok(named.into_iter().collect())
@@ -198,7 +198,7 @@ impl Inner {
         let mut shown = self.entries(entity_type, Entry::Shown, query).await?;
         shown.extend(self.shown.named(entity_type, |name| how.holds(&fold(name), needle)));
         let mut keys = self.without_own_row(entity_type, shown).await?;
-        keys.extend(self.entries(entity_type, Entry::Told, dsl::everything()).await?);
+        keys.extend(self.entries(entity_type, Entry::Relinked, dsl::everything()).await?);
         if keys.is_empty() {
             return Ok(Vec::new());
         }

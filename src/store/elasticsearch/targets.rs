@@ -56,19 +56,19 @@ impl Target {
     }
 
     /// Returns what holds when all three sources are looked at.
-    fn merged(row: Option<Self>, shown: Option<Self>, told: Option<Self>) -> Option<Self> {
-        let news = told.clone().filter(|told| row.as_ref().is_none_or(|row| told.rv > row.rv));
+    fn merged(row: Option<Self>, shown: Option<Self>, relinked: Option<Self>) -> Option<Self> {
+        let news = relinked.clone().filter(|relinked| row.as_ref().is_none_or(|row| relinked.rv > row.rv));
         let state = news.as_ref().or(row.as_ref()).and_then(|source| source.state);
         let by_own_row = row.as_ref().is_some_and(|row| row.by_own_row);
-        let mut others: Vec<&Self> = shown.iter().chain(&told).collect();
+        let mut others: Vec<&Self> = shown.iter().chain(&relinked).collect();
         others.sort_by_key(|source| std::cmp::Reverse(source.rv));
         let own = row.as_ref().and_then(|row| row.name.clone());
         let name = match news.as_ref().filter(|_| row.is_some()).and_then(|news| news.name.clone()) {
-            Some(told) => Some(told),
+            Some(relinked) => Some(relinked),
             None if by_own_row => own,
             None => others.into_iter().find_map(|source| source.name.clone()),
         };
-        let rv = [&row, &shown, &told].into_iter().flatten().map(|source| source.rv).max()?;
+        let rv = [&row, &shown, &relinked].into_iter().flatten().map(|source| source.rv).max()?;
         Some(Self { name, by_own_row, state, rv })
     }
 }
@@ -79,14 +79,14 @@ pub(super) enum Entry {
     /// What a link showed.
     Shown,
     /// What `relink` received.
-    Told,
+    Relinked,
 }
 
 impl Entry {
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Shown => "shown",
-            Self::Told => "told",
+            Self::Relinked => "told",
         }
     }
 
@@ -123,7 +123,7 @@ impl Inner {
                 owners.push(entity_type);
             }
         }
-        let entries: Vec<String> = [Entry::Shown, Entry::Told]
+        let entries: Vec<String> = [Entry::Shown, Entry::Relinked]
             .into_iter()
             .flat_map(|entry| keys.iter().map(move |key| entry.id(key)))
             .collect();
@@ -143,7 +143,9 @@ impl Inner {
             let Some(key) = EntityRef::from_json(&Value::Object(hit.source.clone())) else { continue };
             let sources = found.entry(key).or_default();
             match hit.source.get("entry").and_then(Value::as_str) {
-                Some(entry) if entry == Entry::Told.as_str() => sources.told = Some(Target::of_entry(&hit.source)),
+                Some(entry) if entry == Entry::Relinked.as_str() => {
+                    sources.relinked = Some(Target::of_entry(&hit.source))
+                }
                 _ => sources.shown = Some(Target::of_entry(&hit.source)),
             }
         }
@@ -156,7 +158,7 @@ impl Inner {
             }
         }
         let known = found.into_iter();
-        Ok(known.filter_map(|(key, from)| Some((key, Target::merged(from.row, from.shown, from.told)?))).collect())
+        Ok(known.filter_map(|(key, from)| Some((key, Target::merged(from.row, from.shown, from.relinked)?))).collect())
     }
 
     /// Returns what the hits tell of rows, by id; a name that is too long for its column is fetched.
@@ -228,7 +230,7 @@ impl Inner {
 struct Sources {
     row: Option<Target>,
     shown: Option<Target>,
-    told: Option<Target>,
+    relinked: Option<Target>,
 }
 
 /// Returns the search for what rows tell of themselves: from columns where they have it, because opening a document
@@ -278,8 +280,8 @@ mod tests {
 
     #[track_caller]
     fn check(sources: [Option<Target>; 3], name: &str, dead: bool) {
-        let [row, shown, told] = sources;
-        let merged = Target::merged(row, shown, told).expect("something is known");
+        let [row, shown, relinked] = sources;
+        let merged = Target::merged(row, shown, relinked).expect("something is known");
         assert_eq!((merged.name.as_deref(), merged.is_dead()), (Some(name), dead));
     }
 

@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::super::{CachedType, FetchedRow, PutOutcome, Result, StoreError, StoreErrorKind};
-use super::settle::Share;
+use super::group_commit::Share;
 use super::types::OpenType;
 use super::{Inner, document, fault, version};
 use crate::elastic::{BulkOp, ItemOutcome, VersionType};
@@ -18,7 +18,7 @@ type Types<'a> = HashMap<&'a EntityType, Arc<OpenType>>;
 
 impl Inner {
     pub(super) async fn put(self: &Arc<Self>, rows: &[FetchedRow]) -> Result<Vec<PutOutcome>> {
-        let _present = self.settling.enter();
+        let _present = self.group_commit.enter();
         let names: BTreeSet<&EntityType> = rows.iter().map(|row| &row.key().entity_type).collect();
         if names.is_empty() {
             return Ok(Vec::new());
@@ -26,7 +26,7 @@ impl Inner {
         self.know(names.iter().copied()).await?;
         let types: Types = names.into_iter().map(|name| Ok((name, self.open_type(name)?))).collect::<Result<_>>()?;
         let outcomes = self.write_rows(rows, &types).await?;
-        self.settle(self.share_of(rows, &outcomes, &types)).await?;
+        self.commit(self.share_of(rows, &outcomes, &types)).await?;
         Ok(outcomes)
     }
 
@@ -91,7 +91,7 @@ impl Inner {
             .iter()
             .zip(outcomes)
             .filter(|(row, outcome)| **outcome == PutOutcome::Written && row.state().has_document());
-        self.shown.told_by_rows(with_document.map(|(row, _)| row.key()));
+        self.shown.named_by_rows(with_document.map(|(row, _)| row.key()));
         share
     }
 }

@@ -28,7 +28,7 @@ mod maintain;
 mod memory;
 mod migrate;
 mod order;
-mod passes;
+mod predicates;
 mod plan;
 mod put;
 mod targets;

@@ -147,7 +147,7 @@ impl<'a> Finder<'a> {
         };
         let next = self.layouts.tables(&hop.entity_type)?;
         let mut ends = self.reach(next, rest, leaf, fails, self.rows(next)?.active())?;
-        self.bury(next, &mut ends)?;
+        self.apply_retirements(next, &mut ends)?;
         if column(tables, &hop.field)?.shape() == Shape::Links {
             return self.with_elements(tables, column(tables, &hop.field)?, next, &ends, from);
         }
@@ -204,7 +204,7 @@ impl<'a> Finder<'a> {
     }
 
     /// Takes rows away that are known to be retired or absent.
-    fn bury(&self, tables: &Tables, slots: &mut Slots) -> Result<()> {
+    fn apply_retirements(&self, tables: &Tables, slots: &mut Slots) -> Result<()> {
         let rows = self.rows(tables)?;
         if slots.count() <= FEW {
             for slot in slots.clone().iter() {

@@ -34,16 +34,16 @@ const SILENT_AFTER: Duration = Duration::from_secs(10);
 const LAGS: usize = 300;
 
 /// Collects snapshots.
-pub struct Snapshots {
+pub struct StatusReporter {
     engine: Arc<Engine>,
     started_at: DateTime<Utc>,
     stall_after: Duration,
-    noted: Mutex<Noted>,
+    noted: Mutex<Recorded>,
     freshness: Mutex<FreshnessHistory>,
 }
 
 /// What only passes by once.
-struct Noted {
+struct Recorded {
     pipelines: BTreeMap<String, PipelineStatus>,
     runs: VecDeque<RunSummary>,
     drift: BTreeMap<String, (f64, DateTime<Utc>)>,
@@ -52,11 +52,11 @@ struct Noted {
     config_problem: Option<String>,
 }
 
-impl Snapshots {
+impl StatusReporter {
     /// Begins to collect.
     pub async fn new(engine: Arc<Engine>, pipelines: &[Arc<Pipeline>], plan: &PlanState) -> Self {
         let named = pipelines.iter().map(|pipeline| (pipeline.name.clone(), first_status(pipeline)));
-        let mut noted = Noted {
+        let mut noted = Recorded {
             pipelines: named.collect(),
             runs: VecDeque::new(),
             drift: BTreeMap::new(),
@@ -353,13 +353,13 @@ impl Snapshots {
         poll
     }
 
-    fn noted(&self) -> MutexGuard<'_, Noted> {
+    fn noted(&self) -> MutexGuard<'_, Recorded> {
         // Plain data: a panic elsewhere cannot leave it torn.
         self.noted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Noted {
+impl Recorded {
     fn running(&mut self, pipeline: &str, running: bool) {
         if let Some(status) = self.pipelines.get_mut(pipeline) {
             status.running = running;

@@ -6,8 +6,8 @@ use crate::entity::{DataType, EntityType};
 use crate::schema::Schema;
 
 impl Site {
-    /// Changes what the site tells about its types and fields. A field that is no
-    /// longer told of is in no answer; its values stay.
+    /// Changes the schema that the site reports. A field that is no
+    /// longer in it is in no answer; its values stay.
     pub fn edit_schema(&self, edit: impl FnOnce(&mut Schema)) {
         edit(&mut self.rows_mut().schema);
     }

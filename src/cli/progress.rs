@@ -19,19 +19,19 @@ const LINE_EVERY: Duration = Duration::from_secs(10);
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// The bars of one command.
-pub struct Bars {
+pub struct ProgressBars {
     terminal: bool,
     multi: MultiProgress,
     live: Option<ProgressBar>,
-    shown: BTreeMap<String, Shown>,
+    shown: BTreeMap<String, Bar>,
 }
 
-struct Shown {
+struct Bar {
     bar: ProgressBar,
-    said: Instant,
+    printed_at: Instant,
 }
 
-impl Bars {
+impl ProgressBars {
     /// Makes room for bars. With `live` there is a line below them.
     pub fn new(live: bool) -> Self {
         let multi = MultiProgress::new();
@@ -49,13 +49,13 @@ impl Bars {
         let total = total.max(done);
         if !self.shown.contains_key(name) {
             let bar = if self.terminal { self.add(name, total) } else { ProgressBar::hidden() };
-            self.shown.insert(name.to_owned(), Shown { bar, said: Instant::now() });
+            self.shown.insert(name.to_owned(), Bar { bar, printed_at: Instant::now() });
         }
         let Some(shown) = self.shown.get_mut(name) else { return };
         shown.bar.set_length(total);
         shown.bar.set_position(done);
-        if !self.terminal && shown.said.elapsed() >= LINE_EVERY {
-            shown.said = Instant::now();
+        if !self.terminal && shown.printed_at.elapsed() >= LINE_EVERY {
+            shown.printed_at = Instant::now();
             eprintln!("{name}: {} of {} rows", number(done), number(total));
         }
     }
@@ -85,7 +85,7 @@ impl Bars {
     }
 
     /// Writes the live line.
-    pub fn say(&self, line: String) {
+    pub fn println(&self, line: String) {
         match &self.live {
             Some(live) if self.terminal => {
                 live.set_message(line);
@@ -108,7 +108,7 @@ impl Bars {
 
 /// Shows the imports that the state knows of, until it is cancelled.
 pub async fn watch_imports(state: State, stop: CancellationToken) {
-    let mut bars = Bars::new(false);
+    let mut bars = ProgressBars::new(false);
     let mut every = tokio::time::interval(LOOK_EVERY);
     loop {
         tokio::select! {
@@ -127,7 +127,7 @@ pub async fn watch_imports(state: State, stop: CancellationToken) {
 
 /// Returns what a rebuild is given to draw its bars.
 pub fn progress() -> Progress {
-    let bars = Mutex::new(Bars::new(false));
+    let bars = Mutex::new(ProgressBars::new(false));
     Arc::new(move |import| {
         let mut bars = bars.lock().unwrap_or_else(PoisonError::into_inner);
         let name = import.entity_type.to_string();

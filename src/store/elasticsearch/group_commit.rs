@@ -3,8 +3,8 @@
 //!
 //! A refresh costs the server about as much as indexing a page of rows, and a
 //! small segment costs a merge later. So puts that run side by side gather: while
-//! one group is settled the next one assembles, and its first member settles it.
-//! A lone put waits for nobody.
+//! one group is committed the next one assembles, and its first member commits it.
+//! A lone put does not wait.
 //!
 //! First the refresh, then the consequences: links to what was found retired are
 //! taken out of their fields, links to what was found alive are put back, names
@@ -23,7 +23,7 @@ use tokio::sync::{Notify, oneshot};
 
 use super::super::{LinkTarget, Result, RowState, StoreError, StoreErrorKind};
 use super::search::{Hit, Search, msearch, refresh};
-use super::shown::Shown;
+use super::seen_names::SeenName;
 use super::targets::Entry as NameEntry;
 use super::{Inner, dsl};
 use crate::entity::{EntityRef, EntityType};
@@ -40,7 +40,7 @@ const LONGEST_WAIT: Duration = Duration::from_millis(200);
 /// How long after a large put an import is taken to go on, and the names that its links showed wait for rows.
 const NAMES_AFTER: Duration = Duration::from_secs(2);
 
-/// What one put leaves to be settled.
+/// What one put leaves to be done after the refresh.
 #[derive(Default)]
 pub(super) struct Share {
     /// How many rows were given.
@@ -52,7 +52,7 @@ pub(super) struct Share {
     /// Entities that may be retired and linked to: targets of links, and retired rows.
     pub(super) targets: BTreeSet<EntityRef>,
     /// Names that links showed.
-    pub(super) shown: HashMap<EntityRef, Shown>,
+    pub(super) shown: HashMap<EntityRef, SeenName>,
 }
 
 impl Share {
@@ -71,33 +71,33 @@ impl Share {
     }
 }
 
-/// How a group ended, told to each member.
+/// How a group ended, sent to each member.
 type Outcome = std::result::Result<(), (StoreErrorKind, String)>;
 
-/// Puts that wait to be settled together.
+/// Puts that wait to be committed together.
 #[derive(Default)]
 struct Group {
     share: Share,
     members: Vec<oneshot::Sender<Outcome>>,
 }
 
-/// The group that assembles, and the turn of the one that is settled.
+/// The group that assembles, and the turn of the one that is committed.
 #[derive(Default)]
-pub(super) struct Settling {
+pub(super) struct GroupCommit {
     assembling: Mutex<Group>,
     turn: tokio::sync::Mutex<()>,
     /// Puts that have not returned.
     present: AtomicUsize,
-    /// Tells whoever waits for others that one came or went.
+    /// Notifies those that wait for others that one came or went.
     moved: Notify,
-    /// When the last large put was settled.
+    /// When the last large put was committed.
     large_at: Mutex<Option<Instant>>,
-    /// Whether somebody will look at the names that wait.
+    /// Whether a task will look at the names that wait.
     names_later: AtomicBool,
 }
 
 /// A put that has not returned.
-pub(super) struct Present<'a>(&'a Settling);
+pub(super) struct Present<'a>(&'a GroupCommit);
 
 impl Drop for Present<'_> {
     fn drop(&mut self) {
@@ -106,7 +106,7 @@ impl Drop for Present<'_> {
     }
 }
 
-impl Settling {
+impl GroupCommit {
     /// Notes a put that begins.
     pub(super) fn enter(&self) -> Present<'_> {
         self.present.fetch_add(1, Ordering::Relaxed);
@@ -114,13 +114,13 @@ impl Settling {
     }
 
     fn join(&self, share: Share) -> oneshot::Receiver<Outcome> {
-        let (tell, told) = oneshot::channel();
+        let (sender, outcome) = oneshot::channel();
         let mut group = self.assembling.lock().unwrap_or_else(PoisonError::into_inner);
         group.share.join(share);
-        group.members.push(tell);
+        group.members.push(sender);
         drop(group);
         self.moved.notify_one();
-        told
+        outcome
     }
 
     /// Notes whether a group is large, and tells whether an import goes on.
@@ -155,57 +155,59 @@ impl Settling {
 
 impl Inner {
     /// Waits until what a put wrote is visible and its consequences are.
-    pub(super) async fn settle(self: &Arc<Self>, share: Share) -> Result<()> {
+    pub(super) async fn commit(self: &Arc<Self>, share: Share) -> Result<()> {
         let is_large = share.rows >= LARGE;
-        let mut told = self.settling.join(share);
-        let turn = self.settling.turn.lock().await;
-        let outcome = match told.try_recv() {
+        let mut outcome_of_group = self.group_commit.join(share);
+        let turn = self.group_commit.turn.lock().await;
+        let outcome = match outcome_of_group.try_recv() {
             Ok(outcome) => outcome,
             Err(_) => {
                 if is_large {
-                    self.settling.assemble().await;
+                    self.group_commit.assemble().await;
                 }
                 // In a task of its own: the others wait for it even when this put is given up.
-                let (inner, group) = (Arc::clone(self), self.settling.take());
-                let settled = tokio::spawn(async move { inner.settle_group(group).await }).await;
-                settled.map_err(|error| StoreError::new(StoreErrorKind::Fault, error.to_string()))?;
-                told.await.unwrap_or_else(|_| Err((StoreErrorKind::Unavailable, "a put was given up".to_owned())))
+                let (inner, group) = (Arc::clone(self), self.group_commit.take());
+                let committed = tokio::spawn(async move { inner.commit_group(group).await }).await;
+                committed.map_err(|error| StoreError::new(StoreErrorKind::Fault, error.to_string()))?;
+                outcome_of_group
+                    .await
+                    .unwrap_or_else(|_| Err((StoreErrorKind::Unavailable, "a put was given up".to_owned())))
             }
         };
         drop(turn);
         outcome.map_err(|(kind, message)| StoreError::new(kind, message))
     }
 
-    async fn settle_group(self: &Arc<Self>, group: Group) {
-        let others_write = self.settling.present.load(Ordering::Relaxed) > group.members.len();
-        let more_may_come = self.settling.is_import(group.share.rows) || others_write;
-        let settled = self.settle_share(group.share, more_may_come).await;
+    async fn commit_group(self: &Arc<Self>, group: Group) {
+        let others_write = self.group_commit.present.load(Ordering::Relaxed) > group.members.len();
+        let more_may_come = self.group_commit.is_import(group.share.rows) || others_write;
+        let committed = self.commit_share(group.share, more_may_come).await;
         if more_may_come {
-            self.settle_names_later();
+            self.write_due_names_later();
         }
-        let outcome = settled.map_err(|error| (error.kind(), error.to_string()));
+        let outcome = committed.map_err(|error| (error.kind(), error.to_string()));
         for member in group.members {
             // One that was given up does not listen any more.
             let _ = member.send(outcome.clone());
         }
     }
 
-    /// Looks at the names that wait as soon as nobody writes any more.
-    fn settle_names_later(self: &Arc<Self>) {
-        if !self.shown.any_waiting() || self.settling.names_later.swap(true, Ordering::Relaxed) {
+    /// Looks at the names that wait as soon as no put is left.
+    fn write_due_names_later(self: &Arc<Self>) {
+        if !self.shown.any_waiting() || self.group_commit.names_later.swap(true, Ordering::Relaxed) {
             return;
         }
         let inner = Arc::downgrade(self);
         tokio::spawn(async move {
             loop {
                 tokio::time::sleep(NAMES_AFTER).await;
-                // Whoever waited for the names is gone together with the store.
+                // The readers of the names ended together with the store.
                 let Some(inner) = inner.upgrade() else { return };
-                if inner.settling.present.load(Ordering::Relaxed) > 0 || inner.settling.is_import(0) {
+                if inner.group_commit.present.load(Ordering::Relaxed) > 0 || inner.group_commit.is_import(0) {
                     continue;
                 }
-                inner.settling.names_later.store(false, Ordering::Relaxed);
-                if let Err(error) = inner.settle_names(false).await {
+                inner.group_commit.names_later.store(false, Ordering::Relaxed);
+                if let Err(error) = inner.write_due_names(false).await {
                     tracing::warn!(%error, "names that links showed are kept for the next write");
                 }
                 return;
@@ -213,13 +215,13 @@ impl Inner {
         });
     }
 
-    async fn settle_names(&self, more_may_come: bool) -> Result<()> {
+    async fn write_due_names(&self, more_may_come: bool) -> Result<()> {
         let due = self.shown.due(more_may_come);
         let found = self.look(&BTreeSet::new(), &BTreeSet::new(), &due).await?;
         self.write_due(due, &found.rows).await
     }
 
-    async fn settle_share(&self, share: Share, more_may_come: bool) -> Result<()> {
+    async fn commit_share(&self, share: Share, more_may_come: bool) -> Result<()> {
         let open = self.open_types();
         let is_whole = |entity_type: &EntityType| open.get(entity_type).is_some_and(|open| !open.cached.partial);
         let news = self.shown.offer(share.shown, is_whole);
@@ -235,7 +237,7 @@ impl Inner {
         let found = self.look(&share.living, &share.targets, &due).await?;
         self.write_due(due, &found.rows).await?;
         let mut suspects = found.dead;
-        suspects.extend(found.risen);
+        suspects.extend(found.revived);
         self.bring_in_line(&suspects, false).await?;
         Ok(())
     }
@@ -245,7 +247,7 @@ impl Inner {
         if due.is_empty() {
             return Ok(());
         }
-        self.shown.told_by_rows(rows.iter());
+        self.shown.named_by_rows(rows.iter());
         let keys: Vec<EntityRef> = due
             .into_iter()
             .flat_map(|(entity_type, ids)| ids.into_iter().map(move |id| EntityRef::new(entity_type.clone(), id)))
@@ -265,7 +267,7 @@ impl Inner {
         living: &BTreeSet<EntityRef>,
         targets: &BTreeSet<EntityRef>,
         due: &BTreeMap<EntityType, Vec<i64>>,
-    ) -> Result<Looked> {
+    ) -> Result<LookupResult> {
         let open = self.open_types();
         let (mut searches, mut asked) = (Vec::new(), Vec::new());
         let mut by_type: BTreeMap<&EntityType, Vec<i64>> = BTreeMap::new();
@@ -274,62 +276,62 @@ impl Inner {
         }
         let dead = [RowState::Retired, RowState::Absent];
         let there = [RowState::Active, RowState::Retired];
-        let of_dead = by_type.iter().map(|(name, ids)| (Asked::Dead, *name, ids, dead));
-        let of_rows = due.iter().map(|(name, ids)| (Asked::Rows, name, ids, there));
+        let of_dead = by_type.iter().map(|(name, ids)| (Lookup::Dead, *name, ids, dead));
+        let of_rows = due.iter().map(|(name, ids)| (Lookup::Rows, name, ids, there));
         for (what, entity_type, ids, states) in of_dead.chain(of_rows) {
             for some in ids.chunks(IDS_AT_ONCE) {
                 searches.push(Search { index: self.names.write(entity_type), body: rows_in(some, states) });
                 asked.push((what, entity_type));
             }
         }
-        let nobody = EntityType::new("");
-        let told: Vec<String> = targets.iter().map(|key| NameEntry::Told.id(key)).collect();
-        for some in told.chunks(IDS_AT_ONCE) {
+        let any_type = EntityType::new("");
+        let relinked: Vec<String> = targets.iter().map(|key| NameEntry::Relinked.id(key)).collect();
+        for some in relinked.chunks(IDS_AT_ONCE) {
             searches.push(Search { index: self.names.display_names(), body: dead_entries(some, dead) });
-            asked.push((Asked::Told, &nobody));
+            asked.push((Lookup::Relinked, &any_type));
         }
         let refs: Vec<String> = living.iter().map(ToString::to_string).collect();
         for some in refs.chunks(IDS_AT_ONCE) {
             let index = format!("{}-write", self.names.any_entity_index());
-            searches.push(Search { index, body: buried(some) });
-            asked.push((Asked::Risen, &nobody));
+            searches.push(Search { index, body: rows_with_retired_links(some) });
+            asked.push((Lookup::Revived, &any_type));
         }
-        let mut looked = Looked::default();
+        let mut found = LookupResult::default();
         for ((what, entity_type), hits) in asked.into_iter().zip(msearch(&self.client, &searches).await?) {
             let keys = || hits.iter().map(|hit| hit.key(entity_type)).collect::<Result<Vec<_>>>();
             match what {
-                Asked::Dead => looked.dead.extend(keys()?),
-                Asked::Rows => looked.rows.extend(keys()?),
-                Asked::Told => {
+                Lookup::Dead => found.dead.extend(keys()?),
+                Lookup::Rows => found.rows.extend(keys()?),
+                Lookup::Relinked => {
                     let entries = hits.iter().map(|hit| Value::Object(hit.source.clone()));
-                    looked.dead.extend(entries.filter_map(|entry| EntityRef::from_json(&entry)));
+                    found.dead.extend(entries.filter_map(|entry| EntityRef::from_json(&entry)));
                 }
-                Asked::Risen => {
+                Lookup::Revived => {
                     let refs: BTreeSet<&str> = hits.iter().flat_map(Hit::retired_refs).collect();
-                    looked.risen.extend(living.iter().filter(|key| refs.contains(key.to_string().as_str())).cloned());
+                    found.revived.extend(living.iter().filter(|key| refs.contains(key.to_string().as_str())).cloned());
                 }
             }
         }
-        Ok(looked)
+        Ok(found)
     }
 }
 
 /// What a search of [`Inner::look`] is about.
 #[derive(Clone, Copy)]
-enum Asked {
+enum Lookup {
     Dead,
     Rows,
-    Told,
-    Risen,
+    Relinked,
+    Revived,
 }
 
 /// What [`Inner::look`] found.
 #[derive(Default)]
-struct Looked {
+struct LookupResult {
     /// Targets of links that may be dead.
     dead: BTreeSet<EntityRef>,
     /// Rows to which some link is still out of its field.
-    risen: BTreeSet<EntityRef>,
+    revived: BTreeSet<EntityRef>,
     /// Entities whose own row is there.
     rows: BTreeSet<EntityRef>,
 }
@@ -346,6 +348,6 @@ fn dead_entries(ids: &[String], states: [RowState; 2]) -> Value {
 }
 
 /// Rows of any type with a link out of its field to one of these.
-fn buried(refs: &[String]) -> Value {
+fn rows_with_retired_links(refs: &[String]) -> Value {
     json!({"query": {"terms": {"_sg.retired_refs": refs}}, "_source": ["_sg.retired_refs"], "size": 10_000})
 }

@@ -3,7 +3,7 @@
 //! Every entity is linked from somewhere, so an import shows the name of each of
 //! them. Most have a row of their own that tells it, or get one a little later:
 //! writing all these names would double what an import writes. So the names of
-//! entities whose type is cached wait here, readable, until nobody else is
+//! entities whose type is cached wait here, readable, until no other put is
 //! writing or too many wait; then only those without a row are written. After a
 //! crash such a link shows the name that its own row was read with.
 
@@ -20,20 +20,20 @@ const MOST_KNOWN: usize = 100_000;
 const MOST_WAITING: usize = 1_000_000;
 
 /// A name and the version of the row whose link showed it.
-pub(super) type Shown = (String, ReadVersion);
+pub(super) type SeenName = (String, ReadVersion);
 
 /// The names that this process has seen.
 #[derive(Default)]
-pub(super) struct ShownNames {
+pub(super) struct SeenNames {
     names: Mutex<Names>,
 }
 
 #[derive(Default)]
 struct Names {
     /// What the index holds already, so that it is not written again and again.
-    written: HashMap<EntityRef, Shown>,
+    written: HashMap<EntityRef, SeenName>,
     /// Names of entities whose own row may be there, or may come.
-    waiting: BTreeMap<EntityType, HashMap<i64, Shown>>,
+    waiting: BTreeMap<EntityType, HashMap<i64, SeenName>>,
 }
 
 impl Names {
@@ -42,7 +42,7 @@ impl Names {
     }
 }
 
-impl ShownNames {
+impl SeenNames {
     fn lock(&self) -> MutexGuard<'_, Names> {
         self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -50,7 +50,7 @@ impl ShownNames {
     /// Takes names that links showed and returns those to be written at once: of types that are not `cached`.
     pub(super) fn offer(
         &self,
-        shown: HashMap<EntityRef, Shown>,
+        shown: HashMap<EntityRef, SeenName>,
         cached: impl Fn(&EntityType) -> bool,
     ) -> Vec<LinkTarget> {
         let mut names = self.lock();
@@ -83,7 +83,7 @@ impl ShownNames {
     }
 
     /// Forgets the names of entities whose own row tells them.
-    pub(super) fn told_by_rows<'a>(&self, keys: impl Iterator<Item = &'a EntityRef>) {
+    pub(super) fn named_by_rows<'a>(&self, keys: impl Iterator<Item = &'a EntityRef>) {
         let mut names = self.lock();
         for key in keys {
             if let Some(waiting) = names.waiting.get_mut(&key.entity_type) {
@@ -98,7 +98,7 @@ impl ShownNames {
         if more_may_come && names.waiting_count() < MOST_WAITING {
             return BTreeMap::new();
         }
-        let ids = |waiting: &HashMap<i64, Shown>| waiting.keys().copied().collect::<Vec<_>>();
+        let ids = |waiting: &HashMap<i64, SeenName>| waiting.keys().copied().collect::<Vec<_>>();
         let due = names.waiting.iter().filter(|(_, waiting)| !waiting.is_empty());
         due.map(|(entity_type, waiting)| (entity_type.clone(), ids(waiting))).collect()
     }
@@ -111,7 +111,7 @@ impl ShownNames {
     }
 
     /// Returns the newest name of an entity that waits here.
-    pub(super) fn name_of(&self, key: &EntityRef) -> Option<Shown> {
+    pub(super) fn name_of(&self, key: &EntityRef) -> Option<SeenName> {
         self.lock().waiting.get(&key.entity_type)?.get(&key.id).cloned()
     }
 
@@ -148,7 +148,7 @@ fn target(key: EntityRef, name: String, rv: ReadVersion) -> LinkTarget {
 mod tests {
     use super::*;
 
-    fn offered(names: &ShownNames, id: i64, name: &str, rv: i64) -> Vec<LinkTarget> {
+    fn offered(names: &SeenNames, id: i64, name: &str, rv: i64) -> Vec<LinkTarget> {
         let key = EntityRef::new(if id < 100 { "Shot" } else { "Reply" }, id);
         let shown = HashMap::from([(key, (name.to_owned(), ReadVersion(rv)))]);
         names.offer(shown, |entity_type| *entity_type == "Shot")
@@ -156,7 +156,7 @@ mod tests {
 
     #[test]
     fn names_of_other_types_are_written_once_and_those_of_cached_types_wait() {
-        let names = ShownNames::default();
+        let names = SeenNames::default();
         let news = offered(&names, 100, "a", 5);
         assert_eq!(news.len(), 1);
         names.written(news);
@@ -168,13 +168,13 @@ mod tests {
         assert_eq!(offered(&names, 2, "other", 5), []);
         assert_eq!(names.name_of(&EntityRef::new("Shot", 1)), Some(("shot".to_owned(), ReadVersion(5))));
         assert!(names.due(true).is_empty());
-        names.told_by_rows([EntityRef::new("Shot", 1)].iter());
+        names.named_by_rows([EntityRef::new("Shot", 1)].iter());
         assert_eq!(names.due(false), BTreeMap::from([("Shot".into(), vec![2])]));
     }
 
     #[test]
     fn a_name_waits_until_it_is_written_and_a_newer_one_goes_on_waiting() {
-        let names = ShownNames::default();
+        let names = SeenNames::default();
         offered(&names, 1, "first", 5);
         let key = EntityRef::new("Shot", 1);
         let to_write = names.waiting(std::slice::from_ref(&key));

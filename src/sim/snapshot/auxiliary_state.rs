@@ -10,16 +10,16 @@ use serde_json::Value;
 
 use super::Numbers;
 use crate::entity::{Day, EntityType, Timestamp};
+use crate::sim::auxiliary_state::{AuxiliaryState, Column, Whose, WorkDay};
 use crate::sim::cell::Key;
 use crate::sim::event::Actor;
 use crate::sim::files::{File, Files, Pending};
-use crate::sim::kept::{Column, Kept, Whose, WorkDay};
 use crate::sim::schema::FieldId;
 
 /// The line: one object, where those of rows are arrays.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct KeptLine {
+pub(super) struct AuxiliaryLine {
     follows: Vec<(Key, Key)>,
     accesses: Vec<(Key, Key, Timestamp)>,
     days: Vec<(Day, Whose, WorkDay)>,
@@ -49,9 +49,9 @@ struct PendingLine {
     session: Option<String>,
 }
 
-impl KeptLine {
+impl AuxiliaryLine {
     /// Writes down what a site keeps.
-    pub fn of(kept: &Kept) -> Self {
+    pub fn of(kept: &AuxiliaryState) -> Self {
         let mut files: Vec<_> = kept.files.stored.iter().collect();
         files.sort_unstable_by_key(|(attachment, _)| **attachment);
         let file = |(attachment, file): (&i64, &File)| FileLine {
@@ -90,10 +90,14 @@ impl KeptLine {
     /// # Errors
     ///
     /// What is wrong: a type or field that the head does not name, or broken bytes.
-    pub fn read(self, numbers: &Numbers) -> Result<Kept, String> {
+    pub fn read(self, numbers: &Numbers) -> Result<AuxiliaryState, String> {
         let unknown = || "a type or field that the head does not name".to_owned();
         let key = |key: Key| numbers.key(key).ok_or_else(unknown);
-        let mut kept = Kept { subscriptions: self.subscriptions, committed: self.committed, ..Kept::default() };
+        let mut kept = AuxiliaryState {
+            subscriptions: self.subscriptions,
+            committed: self.committed,
+            ..AuxiliaryState::default()
+        };
         for (user, entity) in self.follows {
             kept.follows.insert((key(user)?, key(entity)?));
         }
@@ -128,6 +132,6 @@ impl KeptLine {
             let pending = Pending { ready_at: line.ready_at, shown: (key(line.shown.0)?, field), actor };
             files.pending.insert(line.attachment, pending);
         }
-        Ok(Kept { files, ..kept })
+        Ok(AuxiliaryState { files, ..kept })
     }
 }

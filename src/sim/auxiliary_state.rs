@@ -16,7 +16,7 @@ use crate::entity::{Day, EntityType, Timestamp};
 
 /// What no row of the site shows.
 #[derive(Clone, Debug, Default)]
-pub struct Kept {
+pub struct AuxiliaryState {
     /// Who follows which entity.
     pub follows: BTreeSet<(Key, Key)>,
     /// When a person was last in a project: project, person.

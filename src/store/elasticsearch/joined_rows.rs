@@ -2,7 +2,7 @@
 //!
 //! The server cannot follow a link. So the rows of a page are fetched, then the
 //! entities their paths lead through, then the names of the entities their links
-//! point to; on that island the rules of `filter::eval` hold as they are.
+//! point to; on these joined rows the rules of `filter::eval` hold as they are.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -21,7 +21,7 @@ use crate::entity::{DataType, EntityRef, EntityType, FieldValue, Link, Shape};
 use crate::filter::{FieldPath, Rows};
 
 /// Rows, the rows they lead to, and what is known of what they point to.
-pub(super) struct Island {
+pub(super) struct JoinedRows {
     types: Arc<OpenTypes>,
     rows: Vec<(EntityRef, Document)>,
     positions: HashMap<EntityRef, usize>,
@@ -39,21 +39,21 @@ impl<'p> Projection<'p> {
     }
 }
 
-impl Island {
-    /// Makes an island of these rows and fetches what the paths need beyond them.
+impl JoinedRows {
+    /// Joins these rows and fetches what the paths need beyond them.
     pub(super) async fn around(store: &Inner, rows: Vec<(EntityRef, Document)>, paths: &[&FieldPath]) -> Result<Self> {
         let count = rows.len();
-        let mut island =
+        let mut joined =
             Self { types: store.open_types(), rows: Vec::new(), positions: HashMap::new(), targets: HashMap::new() };
         for (key, document) in rows {
-            island.add(key, document)?;
+            joined.add(key, document)?;
         }
         let start: Vec<usize> = (0..count).collect();
         let (mut named, mut refs) = (BTreeSet::new(), HashSet::new());
         for path in paths.iter().filter(|path| !path.is_multi()) {
-            let ends = island.walk(store, &start, path).await?;
+            let ends = joined.walk(store, &start, path).await?;
             if matches!(path.data_type.shape(), Shape::Link | Shape::Links) {
-                for link in ends.iter().flat_map(|&row| island.items(row, &path.field)) {
+                for link in ends.iter().flat_map(|&row| joined.items(row, &path.field)) {
                     let Some(reference) = link.get("_ref").and_then(Value::as_str) else { continue };
                     if !refs.contains(reference) {
                         refs.insert(reference.to_owned());
@@ -63,8 +63,8 @@ impl Island {
             }
         }
         let known = store.targets(&named).await?;
-        island.targets = known.into_iter().map(|(key, target)| (key.to_string(), target)).collect();
-        Ok(island)
+        joined.targets = known.into_iter().map(|(key, target)| (key.to_string(), target)).collect();
+        Ok(joined)
     }
 
     /// Takes a row in; what it holds can be read from here on.
@@ -178,7 +178,7 @@ impl Island {
     }
 }
 
-impl<'a> Rows<'a> for &'a Island {
+impl<'a> Rows<'a> for &'a JoinedRows {
     type Row = usize;
 
     fn row(&self, target: &EntityRef) -> Option<usize> {
@@ -210,7 +210,7 @@ impl<'a> Rows<'a> for &'a Island {
     }
 }
 
-impl Island {
+impl JoinedRows {
     fn row(&self, target: &EntityRef) -> Option<usize> {
         self.positions.get(target).copied()
     }
