@@ -62,7 +62,7 @@ pub struct Args {
     /// How long a thumbnail is a placeholder after its upload
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = crate::yaml::parse_duration)]
     thumbnail_delay: Duration,
-    /// Deliver clients to upload files to the storage themselves
+    /// Make clients upload files directly to the storage
     #[arg(long)]
     direct_uploads: bool,
 }

@@ -1,6 +1,6 @@
 //! [`Hooks`]: what is delivered to whom when a run has ended.
 //!
-//! Which hooks fire follows from how the run ended alone. Telling is handed in as
+//! Which hooks fire follows from how the run ended alone. Delivery is passed in as
 //! a function ([`Deliver`]), as running a job is: there is no HTTP here. A hook that
 //! fails never changes how the run ended; the report says what became of it.
 
