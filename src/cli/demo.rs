@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use include_dir::{Dir, include_dir};
+
 use super::Failure;
 use super::context::load_config;
 use super::daemon::{Daemon, interrupted};
@@ -18,13 +20,9 @@ use crate::server::{StatusSnapshot, TypeState};
 use crate::sim::{Sim, SimHandle, SimSettings};
 
 /// The files that a demo starts from, as they are shipped.
-const SHIPPED: &[(&str, &str)] = &[
-    ("config.yaml", include_str!("../../config.yaml")),
-    ("pipelines/sync.yaml", include_str!("../../pipelines/sync.yaml")),
-    ("pipelines/nightly-counts.yaml", include_str!("../../pipelines/nightly-counts.yaml")),
-    ("pipelines/sampled-data.yaml", include_str!("../../pipelines/sampled-data.yaml")),
-    ("pipelines/weekly-rebuild.yaml", include_str!("../../pipelines/weekly-rebuild.yaml")),
-];
+const CONFIG: &str = include_str!("../../config.yaml");
+static PIPELINES: Dir = include_dir!("$CARGO_MANIFEST_DIR/pipelines");
+static ENTITY_CONFIGS: Dir = include_dir!("$CARGO_MANIFEST_DIR/entityConfig");
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -166,19 +164,21 @@ async fn prepare(args: &Args) -> Result<(), Failure> {
         drop(state);
         fs::remove_dir_all(dir).map_err(|error| failed(dir, error))?;
     }
-    for sub in ["pipelines", "entityConfig"] {
+    fs::create_dir_all(dir).map_err(|error| failed(dir, error))?;
+    fs::write(&marker, "").map_err(|error| failed(&marker, error))?;
+    let write = |name: String, text: &str| {
+        let path = dir.join(&name);
+        fs::write(&path, adapted(&name, text, args)).map_err(|error| failed(&path, error))
+    };
+    for (sub, shipped) in [("pipelines", &PIPELINES), ("entityConfig", &ENTITY_CONFIGS)] {
         let path = dir.join(sub);
         fs::create_dir_all(&path).map_err(|error| failed(&path, error))?;
+        for file in shipped.files() {
+            let text = file.contents_utf8().expect("shipped files are text");
+            write(format!("{sub}/{}", file.path().display()), text)?;
+        }
     }
-    fs::write(&marker, "").map_err(|error| failed(&marker, error))?;
-    let entity_configs =
-        super::bundled::ENTITY_CONFIGS.iter().map(|(name, text)| (format!("entityConfig/{name}"), *text));
-    let others = SHIPPED.iter().map(|(name, text)| ((*name).to_owned(), *text));
-    for (name, text) in others.chain(entity_configs) {
-        let path = dir.join(&name);
-        fs::write(&path, adapted(&name, text, args)).map_err(|error| failed(&path, error))?;
-    }
-    Ok(())
+    write("config.yaml".into(), CONFIG)
 }
 
 /// Changes what a demo does differently: addresses, the store, and schedules of

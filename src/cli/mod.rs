@@ -37,7 +37,6 @@ mod scheduler;
 mod schema;
 mod serve;
 mod shadow;
-mod bundled;
 mod sim;
 mod signals;
 mod status_report;
