@@ -1,7 +1,8 @@
 //! A studio at work: reads through the proxy while Tasks are written through it, at rates
 //! of none to twenty a second, over a site that takes 0.33 s for every request.
 //!
-//! Every write is read back as soon as it is acknowledged. The same reads go to the site
+//! Every write is read back as soon as it is acknowledged. Beside them, in all rounds but
+//! the first, come ten REST searches and a login a second. The same reads go to the site
 //! itself, once a second, for the ratio.
 
 use std::collections::BTreeMap;
@@ -17,8 +18,11 @@ use super::rig::{Site, quantile};
 use super::served::Served;
 
 const LATENCY: Duration = Duration::from_millis(330);
-/// Writes a second; the first is the quiet cache.
-const RATES: [u32; 4] = [0, 1, 5, 20];
+/// Writes a second, and whether there is other traffic; the first is the quiet cache.
+const ROUNDS: [(u32, bool); 5] = [(0, false), (0, true), (1, true), (5, true), (20, true)];
+const REST_INTERVAL: Duration = Duration::from_millis(100);
+/// REST searches between two logins.
+const SEARCHES: u32 = 10;
 const READERS: usize = 8;
 /// A reader pauses this long after each read.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -159,6 +163,25 @@ impl Studio {
         Ok(())
     }
 
+    /// Sends REST searches and logins through the proxy. Whatever the site answers, they
+    /// change nothing.
+    async fn rest_on(&self, is_on: bool, until: Instant) -> anyhow::Result<()> {
+        let mut ticks = tokio::time::interval(REST_INTERVAL);
+        let mut number = 0;
+        while is_on && Instant::now() < until {
+            ticks.tick().await;
+            let (path, form) = match number % SEARCHES {
+                0 => ("auth/access_token", "grant_type=client_credentials&client_id=sgcache&client_secret=sgcache-sim"),
+                _ => ("entity/tasks/_search", ""),
+            };
+            let request = self.http.post(format!("{}/api/v1/{path}", self.proxy)).body(form);
+            let request = request.header("content-type", "application/x-www-form-urlencoded");
+            tokio::spawn(request.send());
+            number += 1;
+        }
+        Ok(())
+    }
+
     /// Makes one write through the proxy and reads it back.
     async fn write(&self, number: usize) -> anyhow::Result<()> {
         // No other write goes to this one before it was read back.
@@ -238,20 +261,22 @@ pub async fn run(options: &Options) -> anyhow::Result<()> {
     println!("{} Tasks, {} Shots", studio.tasks.len(), studio.shots.len());
     let studio = Arc::new(studio);
     let mut quiet = BTreeMap::new();
-    for rate in RATES {
+    for (rate, has_rest) in ROUNDS {
         let until = Instant::now() + Duration::from_secs(options.seconds);
         let readers = (0..READERS).map(|first| studio.read_on(first, until));
         let reads = futures::future::try_join_all(readers);
-        tokio::try_join!(reads, studio.read_directly(until), Arc::clone(&studio).write_on(rate, until))?;
+        let (direct, rest) = (studio.read_directly(until), studio.rest_on(has_rest, until));
+        tokio::try_join!(reads, direct, rest, Arc::clone(&studio).write_on(rate, until))?;
         let seen = std::mem::take(&mut *studio.seen.lock());
-        show(rate, seen, &mut quiet);
+        show(rate, has_rest, seen, &mut quiet);
     }
     Ok(())
 }
 
-fn show(rate: u32, seen: Seen, quiet: &mut BTreeMap<Kind, f64>) {
+fn show(rate: u32, has_rest: bool, seen: Seen, quiet: &mut BTreeMap<Kind, f64>) {
     let Seen { hits, through, direct, reasons, writes, read_back, violations } = seen;
-    println!("{rate} writes/s: {writes} writes, {read_back} read back at once, {violations} of them not there");
+    let beside = if has_rest { ", REST and logins beside" } else { "" };
+    println!("{rate} writes/s{beside}: {writes} writes, {read_back} read back at once, {violations} of them not there");
     for (kind, mut took) in through {
         took.sort_by(f64::total_cmp);
         let mut site = direct.get(&kind).cloned().unwrap_or_default();

@@ -47,6 +47,7 @@ mod tracked;
 mod types;
 mod maintenance;
 mod write;
+mod writes_in_progress;
 
 pub use clock::SiteClock;
 pub use cluster::{ClusterChannel, ClusterError, LeaderStatus};

@@ -10,6 +10,7 @@ use super::lease_document::configured_types;
 use super::recheck::Unprovable;
 use super::schema_drift::Followed;
 use super::steps::Steps;
+use super::writes_in_progress::WritesInProgress;
 use super::{Result, Settings, SiteClock, SyncError, Tracked, WatchedStore};
 use crate::entity::EntityType;
 use crate::entity_config::TypeLayout;
@@ -34,6 +35,7 @@ struct Inner {
     import_slots: Arc<Semaphore>,
     steps: Steps,
     unprovable: Unprovable,
+    writes_in_progress: WritesInProgress,
     lost_marks: AtomicU32,
     /// Set once the versions of this process are above those in the store.
     versions: OnceCell<()>,
@@ -80,6 +82,7 @@ impl Replica {
             import_slots,
             steps,
             unprovable,
+            writes_in_progress: WritesInProgress::default(),
             lost_marks,
             versions: OnceCell::new(),
             lease: OnceLock::new(),
@@ -188,6 +191,10 @@ impl Replica {
     /// Returns the fields whose announcements do not show.
     pub(super) fn unprovable(&self) -> &Unprovable {
         &self.0.unprovable
+    }
+
+    pub(super) fn writes_in_progress(&self) -> &WritesInProgress {
+        &self.0.writes_in_progress
     }
 
     pub(super) fn import_slots(&self) -> Arc<Semaphore> {

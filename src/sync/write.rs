@@ -100,6 +100,7 @@ impl Replica {
         let read = Written { marks: &marks, ..read };
         let mut sorted = self.sort(&read, &known).await?;
         self.step("write: before the store")?;
+        let _in_progress = self.writes_in_progress().begin(&read.token, sorted.rows.iter().map(|row| row.key().id));
         let outcomes = self.put(&sorted).await?;
         self.step("write: stored")?;
         for (index, outcome) in sorted.put.iter().zip(&outcomes) {
@@ -114,11 +115,12 @@ impl Replica {
             .filter(|(_, o)| **o == PutOutcome::Stale)
             .map(|(index, _)| sorted.rows[*index].key().id)
             .collect();
+        let superseded = self.superseded(&read.token, &stale).await?;
         let mut finish = Finish { segment: read.segment, ..Finish::new(read.token.clone(), self.now()) };
         self.follow_links(&read, &sorted, &known, &stale, &mut finish).await?;
         self.follow_dependencies(&read, &sorted, &known, &mut finish).await?;
         self.step("write: links follow")?;
-        self.conclude(&read, &mut sorted, (&known, &stale), &mut finish);
+        self.conclude(&read, &mut sorted, (&stale, &superseded), &mut finish);
         let rechecked = finish.marks.iter().filter(|mark| mark.kinds.any(DirtyReasons::UNPROVEN));
         let rechecked: BTreeSet<i64> = rechecked.map(|mark| mark.key.id).collect();
         let finished = self.finish(finish).await?;
@@ -406,18 +408,33 @@ impl Replica {
         Ok(())
     }
 
+    /// Returns which of the rows that the store refused a newer read of this process
+    /// has written: one that the state knows of, or will in a moment.
+    async fn superseded(&self, token: &ReadToken, stale: &BTreeSet<i64>) -> Result<BTreeSet<i64>> {
+        // In this order: a write that is not in progress any more is in the state.
+        let mut superseded = stale.clone();
+        superseded.retain(|id| self.writes_in_progress().has_newer(token, *id));
+        let others: Vec<i64> = stale.difference(&superseded).copied().collect();
+        if !others.is_empty() {
+            let known = self.state().rows(&token.entity_type, &others).await?;
+            superseded.extend(known.iter().filter(|(_, meta)| meta.rv > token.rv).map(|(id, _)| *id));
+        }
+        Ok(superseded)
+    }
+
     /// Fills in what the final transaction has to know.
     fn conclude(
         &self,
         read: &Written<'_>,
         sorted: &mut Sorted,
-        (known, stale): (&BTreeMap<i64, RowMeta>, &BTreeSet<i64>),
+        (stale, superseded): (&BTreeSet<i64>, &BTreeSet<i64>),
         finish: &mut Finish,
     ) {
         let marks: BTreeMap<i64, &DirtyKey> = read.marks.iter().map(|mark| (mark.key.id, mark)).collect();
         for row in &sorted.rows {
             let id = row.key().id;
-            if sorted.refused.contains_key(&id) {
+            // What a newer read of this process wrote is concluded by that one.
+            if sorted.refused.contains_key(&id) || superseded.contains(&id) {
                 continue;
             }
             finish.rows.push(RowDone {
@@ -435,7 +452,7 @@ impl Replica {
         }
         let nothing = Expected::default();
         for (id, proof) in std::mem::take(&mut sorted.proofs) {
-            if sorted.refused.contains_key(&id) {
+            if sorted.refused.contains_key(&id) || superseded.contains(&id) {
                 continue;
             }
             self.metrics().sync.recheck_unresolved.inc_by(proof.given_up as u64);
@@ -452,7 +469,7 @@ impl Replica {
         finish.seen.extend(&sorted.older);
         // The store has a row that nobody here has read: written by another process, or
         // forgotten by the state. To take the refusal for success would keep it for good.
-        for id in stale.iter().filter(|id| known.get(id).is_none_or(|meta| meta.rv < read.token.rv)) {
+        for id in stale.difference(superseded) {
             let key = EntityRef::new(read.token.entity_type.clone(), *id);
             finish
                 .marks

@@ -167,3 +167,23 @@ async fn a_row_that_the_store_refuses_as_stale_stays_dirty_and_costs_few_reads()
     cache.quiesce().await;
     cache.assert_equal_to_site().await;
 }
+
+/// Of two reads of a key the newer one may store its row first. That the store refuses
+/// the older row then is no conflict with another process, and nothing waits for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn reads_of_one_key_side_by_side_are_no_conflict() {
+    let site = empty_site();
+    let id = create(&site, "Shot", json!({"code": "a"}));
+    let cache = Cache::live(site).await;
+    let keys = [sgcache::entity::EntityRef::new("Shot", id)];
+    for round in 0..40 {
+        cache.site().update("Shot", id, json!({"code": format!("a{round}")})).expect("an update");
+        let reads = (0..8).map(|_| {
+            let (replica, keys) = (cache.replica().clone(), keys.clone());
+            tokio::spawn(async move { replica.refetch(&keys).await.expect("a read") })
+        });
+        futures::future::join_all(reads).await;
+    }
+    assert_eq!(cache.metrics().value("sgcache_sync_version_conflicts_total", &[]).unwrap_or(0.0), 0.0);
+    assert_eq!(cache.state().marked_ids(&"Shot".into()).await.expect("ids"), Vec::<i64>::new());
+}
