@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::RunReport;
-use crate::retry::RetryPolicy;
+use crate::retry::{RetryPolicy, retry_after};
 
 /// How long one attempt may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -86,15 +86,21 @@ impl Notifiers {
     async fn send(&self, request: impl Fn() -> reqwest::RequestBuilder) -> Result<(), String> {
         let mut attempt = 1;
         loop {
-            let error = match request().timeout(TIMEOUT).send().await {
+            let (error, asked) = match request().timeout(TIMEOUT).send().await {
                 Ok(answer) if answer.status().is_success() => return Ok(()),
-                Ok(answer) => format!("{} answered {}", host(answer.url()), answer.status()),
+                Ok(answer) => {
+                    let error = format!("{} answered {}", host(answer.url()), answer.status());
+                    (error, retry_after(answer.headers()))
+                }
                 Err(error) => {
                     let place = error.url().map_or_else(|| "the address".to_owned(), host);
-                    format!("{place} cannot be reached: {}", error.without_url())
+                    (format!("{place} cannot be reached: {}", error.without_url()), None)
                 }
             };
-            match self.retry.pause_after(attempt, None) {
+            // The run waits for its hooks, so a long pause is not waited for; and a server
+            // that is asked earlier refuses again.
+            let is_too_long = asked.is_some_and(|asked| asked > self.retry.max);
+            match self.retry.pause_after(attempt, asked).filter(|_| !is_too_long) {
                 Some(pause) => tokio::time::sleep(pause).await,
                 None => return Err(error),
             }
@@ -117,5 +123,30 @@ fn body(kind: NotifierKind, message: &str, report: &RunReport) -> Value {
             "run_id": report.run_id,
             "report": report,
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use axum::http::StatusCode;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_server_that_asks_for_a_long_pause_is_not_asked_again_before() {
+        let requests = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&requests);
+        let app = axum::Router::new().fallback(async move || {
+            counted.fetch_add(1, Ordering::Relaxed);
+            (StatusCode::TOO_MANY_REQUESTS, [("retry-after", "3600")])
+        });
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("http://{}/hook", listener.local_addr().expect("an address"));
+        tokio::spawn(async move { axum::serve(listener, app).await.expect("a server") });
+        let error = Notifiers::new(BTreeMap::new()).ping(&url).await.expect_err("it is refused");
+        assert!(error.contains("429"), "{error}");
+        assert_eq!(requests.load(Ordering::Relaxed), 1);
     }
 }
