@@ -315,7 +315,7 @@ async fn receive(receiving: ReceivingBody, frames: &mut BodyDataStream, most: us
         }
         let before = whole.capacity();
         whole.extend_from_slice(&frame);
-        receiving.grow(whole.capacity() - before)?;
+        receiving.grow(frame.len(), whole.capacity() - before)?;
     }
     Ok(receiving.complete().holding(whole))
 }

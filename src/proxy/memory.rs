@@ -2,9 +2,10 @@
 //! bytes, bounded in total and for each peer.
 //!
 //! Nothing waits for memory while it holds some: what does not fit is refused at once,
-//! so callers cannot block each other. Before a body is refused, the one that stands
-//! still and holds most is cut off, so that a few callers who begin long bodies and
-//! stop sending do not keep the rest out.
+//! so callers cannot block each other. Before a body is refused, the one that hardly
+//! moves and holds most is cut off, so that a few callers who begin long bodies and
+//! stop sending, or send a byte now and then, do not keep the rest out. And whatever
+//! holds much leaves a part to what holds little: nearly every request is short.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,8 +16,14 @@ use tokio::sync::Notify;
 
 use crate::server::Peer;
 
-/// A body without a new byte for this long may be cut off when others need its memory.
+/// A body that has not progressed for this long may be cut off when others need its memory.
 const MIN_STALL: Duration = Duration::from_secs(1);
+/// Fewer new bytes than this are no progress.
+const MIN_PROGRESS_BYTES: usize = 64 << 10;
+/// What holds more than this leaves the part below to what holds less.
+const SMALL_BYTES: usize = 64 << 10;
+/// One of so many parts of all memory is for what holds little.
+const PARTS: usize = 8;
 
 /// There is no memory left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -52,6 +59,8 @@ struct Receiving {
     peer: Option<Peer>,
     bytes: usize,
     progress: Instant,
+    /// What has arrived since.
+    arrived: usize,
     cut: Arc<Notify>,
 }
 
@@ -68,7 +77,8 @@ impl MemoryBudget {
         let mut used = self.0.lock();
         let id = used.next_id;
         used.next_id += 1;
-        used.receiving.insert(id, Receiving { peer, bytes: 0, progress: Instant::now(), cut: Arc::clone(&cut) });
+        used.receiving
+            .insert(id, Receiving { peer, bytes: 0, progress: Instant::now(), arrived: 0, cut: Arc::clone(&cut) });
         ReceivingBody { budget: self.clone(), id, cut }
     }
 
@@ -91,12 +101,15 @@ impl MemoryBudget {
 }
 
 impl Inner {
-    fn take(&self, peer: Option<Peer>, bytes: usize, now: Instant) -> Result<(), OutOfMemory> {
+    /// Takes memory for something that holds `held` bytes already.
+    fn take(&self, peer: Option<Peer>, held: usize, bytes: usize, now: Instant) -> Result<(), OutOfMemory> {
+        let is_small = held + bytes <= SMALL_BYTES;
+        let most = if is_small { self.max_total } else { self.max_total - self.max_total / PARTS };
         let mut used = self.lock();
         if peer.is_some_and(|peer| used.of(peer) + bytes > self.max_peer) {
             return Err(OutOfMemory::OfPeer);
         }
-        while used.total + bytes > self.max_total {
+        while used.total + bytes > most {
             used.cut_stalled(now)?;
         }
         used.add(peer, bytes);
@@ -131,7 +144,7 @@ impl Used {
         }
     }
 
-    /// Cuts off the largest body that stands still. Its memory counts as free at once;
+    /// Cuts off the largest body that hardly moves. Its memory counts as free at once;
     /// it is a moment later, when its reader has seen it.
     fn cut_stalled(&mut self, now: Instant) -> Result<(), OutOfMemory> {
         let stalled = |one: &Receiving| one.bytes > 0 && now.saturating_duration_since(one.progress) >= MIN_STALL;
@@ -152,21 +165,27 @@ pub(super) struct ReceivingBody {
 }
 
 impl ReceivingBody {
-    /// Counts bytes that have arrived.
+    /// Counts bytes that have arrived, and the memory that was added for them.
     ///
     /// # Errors
     ///
     /// [`OutOfMemory`], at once; also when the body was cut off.
-    pub fn grow(&self, bytes: usize) -> Result<(), OutOfMemory> {
+    pub fn grow(&self, arrived: usize, bytes: usize) -> Result<(), OutOfMemory> {
+        self.grow_at(arrived, bytes, Instant::now())
+    }
+
+    fn grow_at(&self, arrived: usize, bytes: usize, now: Instant) -> Result<(), OutOfMemory> {
         let inner = &*self.budget.0;
-        let now = Instant::now();
-        let peer = {
+        let (peer, held) = {
             let mut used = inner.lock();
             let body = used.receiving.get_mut(&self.id).ok_or(OutOfMemory::Total)?;
-            body.progress = now;
-            body.peer
+            body.arrived += arrived;
+            if body.arrived >= MIN_PROGRESS_BYTES {
+                (body.arrived, body.progress) = (0, now);
+            }
+            (body.peer, body.bytes)
         };
-        inner.take(peer, bytes, now)?;
+        inner.take(peer, held, bytes, now)?;
         let mut used = inner.lock();
         match used.receiving.get_mut(&self.id) {
             Some(body) => body.bytes += bytes,
@@ -215,7 +234,7 @@ impl Reservation {
     ///
     /// [`OutOfMemory`], at once.
     pub fn grow(&mut self, bytes: usize) -> Result<(), OutOfMemory> {
-        self.budget.0.take(self.peer, bytes, Instant::now())?;
+        self.budget.0.take(self.peer, self.bytes, bytes, Instant::now())?;
         self.bytes += bytes;
         Ok(())
     }
@@ -257,9 +276,9 @@ mod tests {
         let budget = MemoryBudget::new(256);
         let bodies: Vec<_> = (0..16).map(|_| budget.receive(None)).collect();
         for body in &bodies {
-            body.grow(16).expect("memory");
+            body.grow(16, 16).expect("memory");
         }
-        assert_eq!(bodies[0].grow(16), Err(OutOfMemory::Total), "refused at once, while all hold some");
+        assert_eq!(bodies[0].grow(16, 16), Err(OutOfMemory::Total), "refused at once, while all hold some");
         let first = bodies.into_iter().next().expect("a body").complete();
         assert_eq!(budget.used(), 16, "the others were dropped");
         let bytes = first.holding(vec![0; 16]);
@@ -274,27 +293,41 @@ mod tests {
     fn a_body_that_stands_still_yields_and_one_that_moves_does_not() {
         let budget = MemoryBudget::new(100);
         let [still, moving] = [budget.receive(None), budget.receive(None)];
-        still.grow(60).expect("memory");
-        moving.grow(30).expect("memory");
+        still.grow(60, 60).expect("memory");
+        moving.grow(30, 30).expect("memory");
         let later = Instant::now() + 2 * MIN_STALL;
-        budget.0.lock().receiving.get_mut(&moving.id).expect("a body").progress = later;
-        budget.0.take(None, 50, later).expect("the memory of the one that stands still");
-        assert_eq!(still.grow(1), Err(OutOfMemory::Total));
+        // One byte is no progress, however recent.
+        still.grow_at(1, 0, later).expect("memory");
+        moving.grow_at(MIN_PROGRESS_BYTES, 0, later).expect("memory");
+        budget.0.take(None, 0, 50, later).expect("the memory of the one that hardly moves");
+        assert_eq!(still.grow(1, 1), Err(OutOfMemory::Total));
         assert_eq!(still.complete().bytes, 0, "what was taken from it is not given back twice");
-        moving.grow(1).expect("memory");
+        moving.grow(1, 1).expect("memory");
         assert_eq!(budget.used(), 81);
+    }
+
+    #[test]
+    fn what_holds_much_leaves_a_part_to_what_holds_little() {
+        let budget = MemoryBudget::new(PARTS << 20);
+        let long = budget.receive(None);
+        long.grow(0, (PARTS - 1) << 20).expect("memory");
+        assert_eq!(long.grow(0, 1), Err(OutOfMemory::Total));
+        assert!(budget.reserve(SMALL_BYTES + 1).is_err());
+        let mut answer = budget.reserve(SMALL_BYTES).expect("memory");
+        assert_eq!(answer.grow(1), Err(OutOfMemory::Total), "it has become long");
+        budget.receive(None).grow(100, 100).expect("memory");
     }
 
     #[test]
     fn one_peer_has_half_and_loopback_all() {
         let budget = MemoryBudget::new(100);
         let one = budget.receive(peer(1));
-        one.grow(50).expect("memory");
-        assert_eq!(budget.receive(peer(1)).grow(1), Err(OutOfMemory::OfPeer));
-        budget.receive(peer(2)).grow(50).expect("memory");
+        one.grow(50, 50).expect("memory");
+        assert_eq!(budget.receive(peer(1)).grow(1, 1), Err(OutOfMemory::OfPeer));
+        budget.receive(peer(2)).grow(50, 50).expect("memory");
         drop(one);
         let local = budget.receive(Some(Peer::of(([127, 0, 0, 1], 1).into())));
-        local.grow(100).expect("memory");
+        local.grow(100, 100).expect("memory");
         assert!(budget.reserve(1).is_err());
         drop(local);
         assert_eq!(budget.used(), 0);

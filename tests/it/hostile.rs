@@ -229,6 +229,33 @@ async fn long_bodies_that_arrive_together_and_stop_do_not_stop_the_others() {
     }
 }
 
+/// Bodies that hold all the memory for long bodies and then arrive byte by byte.
+#[tokio::test(flavor = "multi_thread")]
+async fn long_bodies_that_trickle_in_stop_neither_short_nor_long_requests() {
+    let settings = Settings { max_memory_bytes: 16 << 20, ..Settings::default() };
+    let rig = Rig::start(filled(), written(CONFIGS), settings).await;
+    for _ in 0..8 {
+        let mut attacker = Raw::open(&rig.url).await;
+        attacker.send(head(8 << 20).as_bytes()).await;
+        attacker.send(&vec![b' '; 3 << 20]).await;
+        tokio::spawn(async move {
+            while attacker.0.write_all(b" ").await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        });
+    }
+    for _ in 0..20 {
+        assert_eq!(rig.find("Shot", json!([]), &["code"]).await.0, "hit");
+    }
+    let padded = body().replacen('{', &format!("{{{}", " ".repeat(4 << 20)), 1);
+    let client = reqwest::Client::new();
+    let served = async {
+        let send = || client.post(format!("{}/api3/json", rig.url)).body(padded.clone()).send();
+        while send().await.expect("an answer").status() != 200 {}
+    };
+    tokio::time::timeout(Duration::from_secs(60), served).await.expect("an honest long body finds room");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn uploads_that_stop_do_not_stop_calls_that_go_to_the_site() {
     let settings = Settings { max_upstream: 4, max_uploads: 4, ..Settings::default() };

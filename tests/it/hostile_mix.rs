@@ -22,6 +22,8 @@ const CONNECTIONS: usize = 300;
 const CALLERS: usize = 4;
 const CALLS: usize = 50;
 const MAX_MEMORY_MIB: usize = 64;
+/// What arrives of a long body. All of them together are more than the bound.
+const STOPPED_BODY_BYTES: usize = 5 << 20;
 const STORE_MEMORY_MIB: usize = 16;
 /// What the process takes with nothing to do, in a build without optimisation.
 const BASE_MIB: usize = 200;
@@ -34,9 +36,9 @@ fn hostile(number: usize) -> Vec<u8> {
         )
     };
     match number % 5 {
-        // Half a head; a body that stops; a request whose answer is never read.
+        // Half a head; a long body that stops; a request whose answer is never read.
         0 => b"POST /api3/json HTTP/1.1\r\nhost: loc".to_vec(),
-        1 => format!("{}{{\"method", head(8 << 20)).into_bytes(),
+        1 => format!("{}{}", head(8 << 20), " ".repeat(STOPPED_BODY_BYTES)).into_bytes(),
         2 => format!("{}{}", head(2), "{}").repeat(20).into_bytes(),
         // A small body that would become a large tree; one that is deep.
         3 => {
