@@ -1,5 +1,6 @@
 //! The integration tests, one binary.
 
+mod circles;
 mod cli_authoring;
 mod cli_breaker;
 mod cli_dead_letters;
@@ -70,6 +71,7 @@ mod scenarios;
 mod secret_outputs;
 mod secrets;
 mod servers;
+mod shrinking_list;
 mod sim_admin;
 mod sim_http;
 mod sim_programs;

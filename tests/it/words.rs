@@ -2,9 +2,7 @@
 //! of docs/GLOSSARY.md and plain technical English, one word for one thing.
 //!
 //! Files that are not converted yet stand in `words_allowed.txt` with the number of retired
-//! names and phrases that each still has. The list only shrinks: a file with more than its
-//! number fails, and so does an entry that is no longer needed.
-//! `SGCACHE_TEST_WORDS=write cargo test --test it words` writes the present numbers.
+//! names and phrases that each still has.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -12,6 +10,7 @@ use std::path::{Path, PathBuf};
 use regex_lite::Regex;
 
 use crate::prometheus::repository;
+use crate::shrinking_list;
 
 /// Types, functions, constants and modules that had a name of our own.
 const RETIRED_NAMES: &[&str] = &[
@@ -266,37 +265,12 @@ fn retired() -> BTreeMap<String, Vec<String>> {
         let name = path.strip_prefix(&root).expect("a path below the root").display().to_string();
         found.insert(name, phrases(&text));
     }
-    found.retain(|_, words| !words.is_empty());
     found
 }
 
 #[test]
 fn retired_words_do_not_come_back() {
-    let found = retired();
-    let list = repository(ALLOWED);
-    if std::env::var("SGCACHE_TEST_WORDS").is_ok_and(|what| what == "write") {
-        let lines = found.iter().map(|(file, words)| format!("{} {file}\n", words.len()));
-        std::fs::write(&list, lines.collect::<String>()).expect("the list is written");
-    }
-    let text = std::fs::read_to_string(&list).expect("the list");
-    let mut allowed: BTreeMap<&str, usize> = BTreeMap::new();
-    for line in text.lines() {
-        let (count, file) = line.split_once(' ').expect("a number and a file");
-        allowed.insert(file, count.parse().expect("a number"));
-    }
-    let mut wrong = Vec::new();
-    for (file, words) in &found {
-        let limit = allowed.remove(file.as_str()).unwrap_or_default();
-        if words.len() > limit {
-            wrong.push(format!(
-                "{file}: {} retired words where {limit} are allowed: {}",
-                words.len(),
-                words.join(", ")
-            ));
-        }
-    }
-    wrong.extend(allowed.keys().map(|file| format!("{file}: has no retired word: remove its line from {ALLOWED}")));
-    assert!(wrong.is_empty(), "see docs/GLOSSARY.md for the terms\n{}", wrong.join("\n"));
+    shrinking_list::check(ALLOWED, &retired(), "see docs/GLOSSARY.md for the terms");
 }
 
 #[test]
