@@ -27,7 +27,12 @@ pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     Some((at - now).to_std().unwrap_or_default())
 }
 
-/// How often and how patiently something is tried.
+/// Returns a pause that was doubled so many times, up to the longest one.
+pub fn doubled(first: Duration, times: u32, longest: Duration) -> Duration {
+    first.saturating_mul(2_u32.saturating_pow(times)).min(longest)
+}
+
+/// The number of attempts and the pauses between them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RetryPolicy {
     /// Attempts in all, at least 1.
@@ -61,8 +66,7 @@ impl RetryPolicy {
         if attempt >= self.attempts || asked > LONGEST_ASKED {
             return None;
         }
-        let doubled = self.initial.saturating_mul(2_u32.saturating_pow(attempt.saturating_sub(1)));
-        let bound = doubled.min(self.max);
+        let bound = doubled(self.initial, attempt.saturating_sub(1), self.max);
         let drawn = bound.mul_f64(rand::rng().random::<f64>());
         Some(drawn.max(asked))
     }

@@ -7,6 +7,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::retry::doubled;
+
 const FIRST_REST: Duration = Duration::from_secs(5);
 const LONGEST_REST: Duration = Duration::from_secs(60);
 
@@ -51,7 +53,7 @@ impl Endpoints {
     /// Notes that `node` did not answer. `jitter` is in 0..1 and adds up to half the rest.
     pub(super) fn failed(&mut self, node: usize, now: Instant, jitter: f64) {
         let node = &mut self.nodes[node];
-        let rest = FIRST_REST.saturating_mul(1 << node.failures.min(8)).min(LONGEST_REST);
+        let rest = doubled(FIRST_REST, node.failures, LONGEST_REST);
         node.failures += 1;
         node.dead_until = Some(now + rest.mul_f64(1.0 + jitter / 2.0).min(LONGEST_REST));
     }

@@ -13,6 +13,7 @@ use reqwest::Url;
 use super::error::{Error, ErrorKind, Result};
 use crate::redaction::Redaction;
 use crate::retry::LONGEST_ASKED;
+use crate::retry::doubled;
 
 /// Where Elasticsearch is and how to talk to it.
 #[derive(Clone, Debug)]
@@ -185,9 +186,7 @@ impl RetryLimits {
         if let Some(asked) = asked {
             return asked.min(LONGEST_ASKED);
         }
-        let doublings = attempt.saturating_sub(1).min(16);
-        let bound = self.first_pause.saturating_mul(1 << doublings).min(self.longest_pause);
-        bound.mul_f64(jitter)
+        doubled(self.first_pause, attempt.saturating_sub(1), self.longest_pause).mul_f64(jitter)
     }
 }
 

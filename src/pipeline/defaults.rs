@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::retry::doubled;
 use crate::yaml::{self, Key, Shape, optional};
 
 /// Why a job broke, in the words that `retry.on` and reports use.
@@ -99,8 +100,7 @@ impl Default for Retry {
 impl Retry {
     /// Returns the longest wait before attempt `next` (2 is the first retry).
     pub fn wait_before(&self, next: u32) -> Duration {
-        let doublings = next.saturating_sub(2).min(20);
-        self.initial.saturating_mul(1 << doublings).min(self.max)
+        doubled(self.initial, next.saturating_sub(2), self.max)
     }
 
     /// Tells whether a failure of this class is worth another attempt after

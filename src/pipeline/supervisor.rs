@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Continuous, Pipeline, RunOrder, Runner};
 use crate::report::{RunReport, Trigger};
+use crate::retry::doubled;
 
 /// What a supervised pipeline listens to.
 #[derive(Debug, Clone)]
@@ -99,8 +100,7 @@ impl SupervisorControl {
 
 /// Returns the wait after so many ends in a row.
 fn wait_after(settings: &Continuous, failures: u32) -> Duration {
-    let doublings = failures.saturating_sub(1).min(20);
-    settings.restart_initial.saturating_mul(1 << doublings).min(settings.restart_max)
+    doubled(settings.restart_initial, failures.saturating_sub(1), settings.restart_max)
 }
 
 #[cfg(test)]
