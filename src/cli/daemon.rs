@@ -13,7 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::Failure;
 use super::context::{Online, SiteAtStart, entity_config_files};
-use super::engine::{Engine, differences, instance};
+use super::engine::{Engine, differences};
+use super::instance::instance;
 use super::leadership;
 use super::minute_reports;
 use super::pipelines::{among, load};

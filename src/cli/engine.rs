@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Failure;
 use super::context::Online;
+use super::instance::instance;
 use super::leadership;
 use crate::config::Config;
 use crate::elastic;
@@ -82,18 +83,6 @@ pub fn resolve_context(config: &Config) -> ResolveContext {
     }
 }
 
-/// Names host and process in reports.
-pub fn instance() -> String {
-    format!("{}:{}", host(), std::process::id())
-}
-
-/// Names this host.
-pub fn host() -> String {
-    let host = std::env::var("HOSTNAME").ok().or_else(|| std::fs::read_to_string("/etc/hostname").ok());
-    let host = host.map(|name| name.trim().to_owned()).filter(|name| !name.is_empty());
-    host.unwrap_or_else(|| "localhost".to_owned())
-}
-
 impl Engine {
     /// Puts everything together; nothing runs yet.
     ///
@@ -124,7 +113,7 @@ impl Engine {
             online.metrics.clone(),
             settings,
         );
-        let replica = leadership::sharing(replica, &online);
+        let replica = leadership::sharing(replica, online.lease.as_ref());
         let following = Following::default();
         let supervisor = Supervisor::new(online.metrics.clone(), shutdown.clone());
         let config = &online.config;

@@ -4,8 +4,7 @@
 use chrono::Utc;
 
 use super::Failure;
-use super::context::Online;
-use super::engine::host;
+use super::instance::host;
 use crate::config::{Config, ElasticsearchSettings, StoreSettings};
 use crate::elastic;
 use crate::server::WaitingStatus;
@@ -52,8 +51,8 @@ pub async fn lease(config: &Config, state: &State) -> Result<Option<ClusterLease
 
 /// Returns the replica of a process that may write: only while it holds the lease, where
 /// the store is shared.
-pub fn sharing(replica: Replica, online: &Online) -> Replica {
-    match &online.lease {
+pub fn sharing(replica: Replica, lease: Option<&ClusterLease>) -> Replica {
+    match lease {
         Some(lease) => replica.sharing(lease.clone()),
         None => replica,
     }

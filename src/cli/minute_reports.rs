@@ -3,7 +3,8 @@
 
 use chrono::Utc;
 
-use super::engine::{Engine, instance};
+use super::engine::Engine;
+use super::instance::instance;
 use crate::report::{Heartbeat, Wording, heartbeat_document, proxy_document};
 use crate::server::StatusSnapshot;
 

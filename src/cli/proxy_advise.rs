@@ -13,7 +13,7 @@ use super::Failure;
 use super::config_edit;
 use super::context::{Offline, entity_config_files, environment, load_config};
 use super::output::{Output, number};
-use super::proxy::Since;
+use super::since::Since;
 use super::status::wrapped;
 use crate::config::Config;
 use crate::proxy::advice::{Basis, ChangedPart, Proposal, propose};

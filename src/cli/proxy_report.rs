@@ -12,7 +12,7 @@ use chrono_tz::Tz;
 use super::Failure;
 use super::context::load_config;
 use super::output::{Output, number, short};
-use super::proxy::Since;
+use super::since::Since;
 use super::status::{COLUMNS, moment, wrapped};
 use crate::report::ledger::{self, Ledger, ReasonSummary, Recorder};
 use crate::server::Span;

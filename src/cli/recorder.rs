@@ -18,7 +18,8 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use super::Failure;
-use super::engine::{Engine, instance};
+use super::engine::Engine;
+use super::instance::instance;
 use super::pipelines::diff;
 use super::status_report::StatusReporter;
 use super::task_gauges::TaskGauges;

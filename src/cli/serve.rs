@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::Failure;
 use super::context::{Online, SiteAtStart, load_config};
 use super::daemon::{closed, interrupted, sharing};
-use super::engine::instance;
+use super::instance::instance;
 use super::leadership::channel;
 use crate::config::StoreSettings;
 use crate::metrics::Metrics;

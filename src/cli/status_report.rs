@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::engine::{Engine, instance};
+use super::engine::Engine;
 use super::freshness_history::{FreshnessHistory, FreshnessLevel};
+use super::instance::instance;
 use super::leadership;
 use crate::entity_config::TypeLayout;
 use crate::pipeline::{Event, Pipeline, PlanState};

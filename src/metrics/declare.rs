@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use prometheus::core::Collector;
 use prometheus::{
     Counter, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry,
@@ -56,9 +56,14 @@ impl First {
             First::Zero => 0.0,
             First::One => 1.0,
             First::Unknown => f64::NAN,
-            First::Start => super::seconds(Utc::now()),
+            First::Start => seconds(Utc::now()),
         }
     }
+}
+
+/// Returns a moment in seconds since 1970, the unit of `_timestamp_seconds` gauges.
+pub fn seconds(moment: DateTime<Utc>) -> f64 {
+    moment.timestamp_micros() as f64 / 1e6
 }
 
 /// Every family whose label sets follow the configuration.

@@ -26,9 +26,9 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Instant;
 
-use chrono::{DateTime, Utc};
 use prometheus::{Registry, TextEncoder};
 
+pub use declare::seconds;
 pub use declare::{Declared, Kind};
 pub use family::{Counters, Family, Gauges, Histograms, Labels, OTHER, Vector};
 pub use log::CountLog;
@@ -176,11 +176,6 @@ impl Metrics {
             _ => metric.get_gauge().get_value(),
         })
     }
-}
-
-/// Returns a moment as a `_timestamp_seconds` gauge wants it.
-pub fn seconds(moment: DateTime<Utc>) -> f64 {
-    moment.timestamp_micros() as f64 / 1e6
 }
 
 /// Version, revision and compiler, as far as the build knows them.

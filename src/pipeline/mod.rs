@@ -16,6 +16,7 @@ mod entities;
 mod explanation;
 mod expressions;
 pub mod file;
+mod fingerprint;
 mod forecast;
 mod heartbeat;
 mod hooks;
@@ -44,9 +45,10 @@ pub use daemon::{ClaimSource, Command, Daemon, Event, Observer, PauseSource, Tri
 pub use defaults::{
     CATCH_UP_WINDOW, CatchUp, DEFAULTS_KEYS, Defaults, DefaultsFile, ErrorClass, LIMIT, RETRY_KEYS, Retry, RetryFile,
 };
-pub use definition::{Arguments, Continuous, Detail, Outputs, Pipeline, Policy, Start, Step, fingerprint};
+pub use definition::{Arguments, Continuous, Detail, Outputs, Pipeline, Policy, Start, Step};
 pub use entities::EntityCatalog;
 pub use explanation::{Explanation, Facts, NextOccurrence, PastOccurrence, Rule, Typical};
+pub use fingerprint::fingerprint;
 pub use forecast::{Expected, Outlook};
 pub use heartbeat::Heartbeat;
 pub use hooks::{Deliver, Every, Hook, HookMessage, HookTarget, Hooks};

@@ -22,6 +22,7 @@ mod http_server;
 pub mod listen;
 pub mod ops;
 mod page;
+mod refusal;
 pub mod status;
 mod stream;
 mod tls;

@@ -19,6 +19,7 @@ use serde_json::{Map, Value, json};
 use super::access::{self, Guard, OpsAccess};
 use super::control::Control;
 use super::page;
+use super::refusal::{not_found, refuse};
 use super::status::StatusSnapshot;
 use crate::metrics::{CONTENT_TYPE, Metrics};
 use crate::report::{RunReport, Status};
@@ -297,17 +298,4 @@ fn without_token(ops: &Ops, headers: &HeaderMap) -> Option<Response> {
 
 fn parse_body(body: &[u8]) -> Result<TriggerBody, serde_json::Error> {
     if body.is_empty() { Ok(TriggerBody::default()) } else { serde_json::from_slice(body) }
-}
-
-pub(super) async fn not_found(uri: axum::http::Uri) -> Response {
-    let message = format!(
-        "there is nothing at {}; there are /, /metrics, /livez, /readyz, /api/v1/status, \
-         /api/v1/runs, /api/v1/runs/ID/cancel and /api/v1/pipelines/NAME/trigger",
-        uri.path()
-    );
-    refuse(StatusCode::NOT_FOUND, "not_found", &message)
-}
-
-fn refuse(code: StatusCode, class: &str, message: &str) -> Response {
-    (code, Json(json!({"error": {"class": class, "message": message}}))).into_response()
 }

@@ -10,8 +10,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-use super::dirty::{DirtyCommit, DirtyReasons, NewDirtyKey, next_gen, put_marks};
-use super::poll::since_of_new_marks;
+use super::dirty::{DirtyCommit, DirtyReasons, NewDirtyKey, next_gen, put_marks, since_of_new_marks};
 use super::{Result, SiteTime, State};
 use crate::entity::{EntityRef, EntityType};
 

@@ -6,8 +6,7 @@ use rusqlite::types::Type;
 use rusqlite::{Transaction, params};
 use serde::{Deserialize, Serialize};
 
-use super::dirty::{DirtyCommit, DirtyReasons, NewDirtyKey, next_gen, put_marks};
-use super::poll::since_of_new_marks;
+use super::dirty::{DirtyCommit, DirtyReasons, NewDirtyKey, next_gen, put_marks, since_of_new_marks};
 use super::{Result, SiteTime, State};
 use crate::entity::{EntityRef, EntityType, signed_url};
 

@@ -4,11 +4,12 @@
 //! generation is not newer than the one it saw when it began, and clears no
 //! others.
 
+use std::collections::BTreeMap;
 use std::ops::{BitOr, BitOrAssign};
 use std::time::Duration;
 
+use super::as_of::AsOf;
 use super::expected::Expected;
-use super::poll::{merged, since_of_new_marks};
 use super::{Result, SiteTime, State, StateError};
 use crate::entity::{EntityRef, EntityType, EventId};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
@@ -132,23 +133,6 @@ pub struct NewDirtyKey {
     /// Types whose rows may have to be read again in consequence, once this key was
     /// read: until then they are no fresher than it is.
     pub affects: Vec<EntityType>,
-}
-
-/// How far rows are known to be complete.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct AsOf {
-    /// Everything that was visible at this moment is in the rows; only shown.
-    pub at: SiteTime,
-    /// So is everything that the poll of this number and earlier ones saw; 0 before
-    /// the first complete poll.
-    pub poll: i64,
-}
-
-impl AsOf {
-    /// Returns the earlier of both, each by itself.
-    pub fn min(self, other: Self) -> Self {
-        Self { at: self.at.min(other.at), poll: self.poll.min(other.poll) }
-    }
 }
 
 impl NewDirtyKey {
@@ -551,4 +535,25 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<DirtyKey> {
         attempts: row.get(8)?,
         due_at: SiteTime(row.get(9)?),
     })
+}
+
+/// Returns what has been seen: a change that is found now happened later.
+pub(super) fn since_of_new_marks(transaction: &Transaction<'_>, now: SiteTime) -> Result<AsOf> {
+    let sql = "SELECT complete_as_of, complete_poll FROM stream";
+    let (known, poll): (Option<i64>, i64) = transaction.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(AsOf { at: known.map_or(now, SiteTime).min(now), poll })
+}
+
+/// Merges requests for the same key.
+fn merged(marks: &[NewDirtyKey]) -> BTreeMap<&EntityRef, NewDirtyKey> {
+    let mut merged: BTreeMap<_, NewDirtyKey> = BTreeMap::new();
+    for mark in marks {
+        match merged.get_mut(&mark.key) {
+            Some(known) => known.merge(mark),
+            None => {
+                merged.insert(&mark.key, mark.clone());
+            }
+        }
+    }
+    merged
 }

@@ -4,6 +4,9 @@ use std::path::PathBuf;
 
 use rusqlite::ErrorCode;
 
+/// The result of everything here.
+pub type Result<T, E = StateError> = std::result::Result<T, E>;
+
 /// Why the state could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {

@@ -15,6 +15,7 @@
 //! marks that it covers in one of them ([`State::begin_read`]).
 
 mod absences;
+mod as_of;
 mod credentials;
 mod dead_letters;
 mod error;
@@ -43,10 +44,11 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tokio::sync::Mutex;
 
 pub use absences::{OpenBreaker, SuspectedAbsence};
+pub use as_of::AsOf;
 pub use credentials::CredentialRecord;
 pub use dead_letters::{Dead, DeadKind, NewDead};
-pub use dirty::{AsOf, DirtyKey, DirtyReasons, NewDirtyKey, Postponed};
-pub use error::StateError;
+pub use dirty::{DirtyKey, DirtyReasons, NewDirtyKey, Postponed};
+pub use error::{Result, StateError};
 pub use expected::{Announcement, EntryTime, Expected, ExpectedField, ExpectedLink, LIFE, MAX_VALUES};
 pub use fresh::{ReplicationStatus, TypeReplicationStatus};
 pub use gaps::{Gap, Gaps};
@@ -55,19 +57,16 @@ pub use leader::LeaderLock;
 pub use locks::ProcessLock;
 pub use outbox::{OutboxDocument, RefusedDocument, WaitingDocument};
 pub use poll::{PollCommit, PollCommitted, PollStart, Sweep};
-pub use reads::{Cleared, Finish, Finished, ReadToken, RowDone, RowOutcome, SegmentStep};
+pub use reads::{Cleared, Finish, Finished, ReadToken, RowDone, RowOutcome};
 pub use rows::{BucketCount, RowMeta};
 
 pub use crate::entity::RowState;
 pub use stream::{Fingerprint, Stream};
-pub use types::{ImportState, Segment, TypeRecord, TypeState};
+pub use types::{ImportState, Segment, SegmentStep, TypeRecord, TypeState};
 pub use unreadable::Unreadable;
 
 use crate::entity::Timestamp;
 use crate::private_files;
-
-/// The result of everything here.
-pub type Result<T, E = StateError> = std::result::Result<T, E>;
 
 /// A moment of the site's clock, in milliseconds since 1970.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]

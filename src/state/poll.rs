@@ -4,13 +4,13 @@
 //! Dirty keys, gaps and high-water mark are committed together and before anything is read
 //! again: whatever happens afterwards, the marks are the work that is left.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rusqlite::{OptionalExtension, Transaction, params};
 
+use super::as_of::AsOf;
 use super::dead_letters::{NewDead, put_dead};
-use super::dirty::{AsOf, DirtyCommit, DirtyReasons, NewDirtyKey, next_gen, put_marks};
+use super::dirty::{DirtyCommit, DirtyReasons, NewDirtyKey, next_gen, put_marks, since_of_new_marks};
 use super::gaps::Gaps;
 use super::stream::{Fingerprint, parse_fingerprint, render_fingerprint};
 use super::{Result, SiteTime, State, StateError};
@@ -195,13 +195,6 @@ impl State {
     }
 }
 
-/// Returns what has been seen: a change that is found now happened later.
-pub(super) fn since_of_new_marks(transaction: &Transaction<'_>, now: SiteTime) -> Result<AsOf> {
-    let sql = "SELECT complete_as_of, complete_poll FROM stream";
-    let (known, poll): (Option<i64>, i64) = transaction.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    Ok(AsOf { at: known.map_or(now, SiteTime).min(now), poll })
-}
-
 /// Moves gaps and high-water mark; the second value is when a gap that this poll left out was
 /// last asked for.
 fn move_gaps(transaction: &Transaction<'_>, commit: &PollCommit) -> Result<(PollCommitted, Option<AsOf>)> {
@@ -279,18 +272,4 @@ pub(super) fn put_sweep(
         transaction.prepare_cached(sql)?.execute(values)?;
     }
     Ok(())
-}
-
-/// Merges requests for the same key.
-pub(super) fn merged(marks: &[NewDirtyKey]) -> BTreeMap<&crate::entity::EntityRef, NewDirtyKey> {
-    let mut merged: BTreeMap<_, NewDirtyKey> = BTreeMap::new();
-    for mark in marks {
-        match merged.get_mut(&mark.key) {
-            Some(known) => known.merge(mark),
-            None => {
-                merged.insert(&mark.key, mark.clone());
-            }
-        }
-    }
-    merged
 }

@@ -11,11 +11,14 @@ use std::time::Duration;
 use rusqlite::{OptionalExtension, Transaction, params};
 
 use super::absences::{end_suspicions, suspect_absences};
+use super::as_of::AsOf;
 use super::dead_letters::{NewDead, forget_dead, put_dead};
-use super::dirty::{AsOf, DirtyCommit, DirtyReasons, NewDirtyKey, Postponed, next_gen, put_marks, put_off};
-use super::poll::{put_sweep, since_of_new_marks};
+use super::dirty::{
+    DirtyCommit, DirtyReasons, NewDirtyKey, Postponed, next_gen, put_marks, put_off, since_of_new_marks,
+};
+use super::poll::put_sweep;
 use super::rows::{BucketChange, RowMeta, change_buckets, load_meta, store_meta};
-use super::types::{self, ImportState};
+use super::types::{self, ImportState, SegmentStep};
 use super::{Result, SiteTime, State};
 use crate::entity::{EntityRef, EntityType, EventId, RowHash, RowState, Timestamp};
 
@@ -59,17 +62,6 @@ pub struct RowDone {
     pub hash: RowHash,
     /// A hash of its display name.
     pub name: u32,
-}
-
-/// How far a segment of an import has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SegmentStep {
-    /// Which segment.
-    pub index: usize,
-    /// The highest id that is imported.
-    pub last_id: i64,
-    /// Whether the segment is at its end.
-    pub done: bool,
 }
 
 /// Everything that a read leads to, committed at once.

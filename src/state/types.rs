@@ -6,6 +6,17 @@ use serde::{Deserialize, Serialize};
 use super::{Result, SiteTime, State, StateError, Unreadable};
 use crate::entity::EntityType;
 
+/// How far a segment of an import has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SegmentStep {
+    /// Which segment.
+    pub index: usize,
+    /// The highest id that is imported.
+    pub last_id: i64,
+    /// Whether the segment is at its end.
+    pub done: bool,
+}
+
 /// What can be said about the rows of a type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -200,7 +211,7 @@ impl State {
 pub(super) fn step_import(
     transaction: &Transaction<'_>,
     entity_type: &EntityType,
-    step: super::SegmentStep,
+    step: SegmentStep,
     rows: u64,
 ) -> Result<Option<ImportState>> {
     let Some(mut import) = load(transaction, entity_type)?.and_then(|record| record.import) else {

@@ -43,8 +43,6 @@ const MAX_FAILURES: u32 = 6;
 const RECOVERED_AFTER: Duration = Duration::from_secs(60);
 /// How long a loop without a sign of life may take to end once it is cancelled.
 const ABORT_PATIENCE: Duration = Duration::from_secs(5);
-/// After so long without a sign of life the process is ended from outside of the runtime.
-const LOST_AFTER: Duration = Duration::from_secs(15);
 
 /// How often the thread that guards the process looks.
 const WATCHDOG_INTERVAL: Duration = Duration::from_secs(1);

@@ -10,8 +10,10 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use super::LOST_AFTER;
 use super::fault::Faults;
+
+/// After so long without a sign of life the process is ended from outside of the runtime.
+const LOST_AFTER: Duration = Duration::from_secs(15);
 
 /// How soon after its start a loop has to beat for the first time.
 const FIRST_BEAT: Duration = Duration::from_secs(60);

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_path_to_error::Segment;
 
-use super::spans::SpanIndex;
+use super::spans::{SpanIndex, join};
 use super::{Diagnostic, MAX_BYTES, MAX_DEPTH, Problems, Severity, did_you_mean};
 
 /// One file: its name, its text, its meaning, and on demand its places.
@@ -42,12 +42,6 @@ impl fmt::Display for Place {
             _ => write!(f, "{}:{}:{}", self.file, self.line, self.column),
         }
     }
-}
-
-/// Appends a key or an index to a JSON pointer.
-pub fn join(pointer: &str, key: &str) -> String {
-    let escaped = key.replace('~', "~0").replace('/', "~1");
-    format!("{pointer}/{escaped}")
 }
 
 impl Document {

@@ -22,11 +22,12 @@ mod suggest;
 mod template;
 
 pub use diagnostic::{Diagnostic, Problems, Severity};
-pub use document::{Document, Place, join};
+pub use document::{Document, Place};
 pub use duration::{MAX_DURATION, duration, format_duration, optional_duration, parse_duration};
 pub use json_schema::SchemaOptions;
 pub use moment::Moment;
 pub use shape::{Key, Shape, optional, renamed, required};
+pub use spans::join;
 pub use suggest::{did_you_mean, nearest};
 pub use template::{TemplateError, Templates, has_template, to_json};
 

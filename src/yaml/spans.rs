@@ -11,6 +11,12 @@ use std::ops::Range;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::Spanned;
 
+/// Appends a key or an index to a JSON pointer.
+pub fn join(pointer: &str, key: &str) -> String {
+    let escaped = key.replace('~', "~0").replace('/', "~1");
+    format!("{pointer}/{escaped}")
+}
+
 /// The byte ranges of every key and value, by JSON pointer.
 #[derive(Debug, Default)]
 pub(super) struct SpanIndex {
@@ -51,7 +57,7 @@ impl SpanIndex {
             }
             Node::Map(entries) => {
                 for (key, value) in entries {
-                    let child = super::join(&pointer, &key.value);
+                    let child = join(&pointer, &key.value);
                     if let Some(range) = bytes_of(&key) {
                         self.keys.insert(child.clone(), range);
                     }

@@ -8,7 +8,7 @@ use axum::extract::Path;
 use axum::http::{Uri, header};
 use axum::response::{IntoResponse, Response};
 
-use super::ops::not_found;
+use super::refusal::not_found;
 
 /// What the page may load: its own files.
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; \

@@ -8,7 +8,6 @@
 use chrono::Datelike;
 use rusqlite::types::Value as Sql;
 
-use super::layouts::plain;
 use crate::entity::{DataType, FieldValue, Shape, fold};
 
 /// One field of a type.
@@ -83,4 +82,10 @@ pub(super) fn operand(value: &FieldValue) -> Sql {
         FieldValue::DateTime(moment) => Sql::Integer(moment.0),
         FieldValue::Json(_) => Sql::Integer(1),
     }
+}
+
+/// Keeps what may stand in a name without quotes. SQLite ignores case in names,
+/// Shotgun does not: the number before the name keeps them apart.
+pub(super) fn plain(name: &str) -> String {
+    name.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '_').collect()
 }

@@ -8,7 +8,7 @@ use rusqlite::{Connection, params};
 use serde::{Deserialize, Serialize};
 
 use super::super::{CachedType, Catalogue, Result, StoreError, StoredType};
-use super::column::Column;
+use super::column::{Column, plain};
 use crate::entity::EntityType;
 
 /// The tables of one type.
@@ -132,12 +132,6 @@ impl Statements {
             names,
         }
     }
-}
-
-/// Keeps what may stand in a name without quotes. SQLite ignores case in names,
-/// Shotgun does not: the number before the name keeps them apart.
-pub(super) fn plain(name: &str) -> String {
-    name.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '_').collect()
 }
 
 /// All tables at one moment.

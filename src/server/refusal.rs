@@ -1,0 +1,19 @@
+//! Answers of the ops listener that refuse a request.
+
+use axum::Json;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+
+pub(super) async fn not_found(uri: axum::http::Uri) -> Response {
+    let message = format!(
+        "there is nothing at {}; there are /, /metrics, /livez, /readyz, /api/v1/status, \
+         /api/v1/runs, /api/v1/runs/ID/cancel and /api/v1/pipelines/NAME/trigger",
+        uri.path()
+    );
+    refuse(StatusCode::NOT_FOUND, "not_found", &message)
+}
+
+pub(super) fn refuse(code: StatusCode, class: &str, message: &str) -> Response {
+    (code, Json(json!({"error": {"class": class, "message": message}}))).into_response()
+}
