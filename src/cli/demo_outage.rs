@@ -7,9 +7,10 @@
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use serde_json::json;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -84,7 +85,7 @@ impl Reader {
         let task = tokio::spawn(async move {
             loop {
                 let seen = caller.read(json!([])).await;
-                noted.lock().unwrap_or_else(PoisonError::into_inner).note(&seen);
+                noted.lock().note(&seen);
                 tokio::time::sleep(READ_PAUSE).await;
             }
         });
@@ -93,7 +94,7 @@ impl Reader {
 
     /// Returns what was seen since the last call.
     fn take(&self) -> Reads {
-        std::mem::take(&mut self.reads.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut self.reads.lock())
     }
 }
 

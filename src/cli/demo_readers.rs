@@ -3,9 +3,10 @@
 
 use std::fmt::Write;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -55,7 +56,7 @@ impl DemoReaders {
     /// Returns a table of medians and of what 95 of 100 answers did not exceed; nothing
     /// while the cache has not answered.
     pub fn table(&self) -> String {
-        let mut questions = self.questions.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut questions = self.questions.lock();
         let rounds = questions.iter().map(|one| one.cache.len()).max().unwrap_or_default();
         if rounds == 0 {
             return String::new();
@@ -73,7 +74,7 @@ impl DemoReaders {
 }
 
 async fn ask_all(questions: &Mutex<Vec<Question>>, site: &Caller, cache: &Caller) {
-    let lock = || questions.lock().unwrap_or_else(PoisonError::into_inner);
+    let lock = || questions.lock();
     let asked: Vec<_> = lock().iter().map(|one| (one.method, one.argument.clone())).collect();
     for (index, (method, argument)) in asked.iter().enumerate() {
         let seen = cache.call(method, argument).await;

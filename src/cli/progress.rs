@@ -3,10 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::output::number;
@@ -129,7 +130,7 @@ pub async fn watch_imports(state: State, stop: CancellationToken) {
 pub fn progress() -> Progress {
     let bars = Mutex::new(ProgressBars::new(false));
     Arc::new(move |import| {
-        let mut bars = bars.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut bars = bars.lock();
         let name = import.entity_type.to_string();
         bars.show(&name, import.rows, import.expected.unwrap_or(import.rows));
         if import.done {

@@ -1,10 +1,11 @@
 //! What the daemon says about itself, collected from its parts.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use parking_lot::{Mutex, MutexGuard};
 
 use super::engine::Engine;
 use super::freshness_history::{FreshnessHistory, FreshnessLevel};
@@ -143,7 +144,7 @@ impl StatusReporter {
             snapshot.runs = noted.runs.iter().rev().cloned().collect();
             snapshot.drift_cards = noted.cards.iter().rev().cloned().collect();
             snapshot.sync.lag_history = noted.lags.iter().copied().collect();
-            let freshness = self.freshness.lock().unwrap_or_else(PoisonError::into_inner);
+            let freshness = self.freshness.lock();
             snapshot.strips_until = Some(FreshnessHistory::strip_end(now));
             for ty in &mut snapshot.types {
                 ty.strip = freshness.strip(&ty.entity_type, now);
@@ -284,7 +285,7 @@ impl StatusReporter {
         let configured = self.engine.replica.configured();
         let levels: Vec<_> = configured.iter().map(|layout| (layout.entity_type.clone(), level(layout))).collect();
         let news = {
-            let mut freshness = self.freshness.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut freshness = self.freshness.lock();
             freshness.retain(|name| levels.iter().any(|(ty, _)| ty.as_str() == name));
             let at = Utc::now();
             let news = levels.iter().filter(|(ty, level)| freshness.note(ty.as_str(), at, *level)).count();
@@ -356,7 +357,7 @@ impl StatusReporter {
 
     fn noted(&self) -> MutexGuard<'_, Recorded> {
         // Plain data: a panic elsewhere cannot leave it torn.
-        self.noted.lock().unwrap_or_else(PoisonError::into_inner)
+        self.noted.lock()
     }
 }
 

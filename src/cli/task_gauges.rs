@@ -6,9 +6,10 @@
 //! about overdue tasks must not see an interval of theirs.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use chrono::Utc;
+use parking_lot::RwLock;
 
 use crate::metrics::Metrics;
 use crate::pipeline::{Event, Pipeline, PlanState, SkipReason};
@@ -33,7 +34,7 @@ impl TaskGauges {
             |pipeline: &Pipeline| pipeline.steps.iter().chain(&pipeline.on_drift).map(|step| step.id.clone()).collect();
         let steps = pipelines.iter().map(|pipeline| (pipeline.name.clone(), ids(pipeline))).collect();
         // A panic elsewhere cannot leave a map torn.
-        *self.steps.write().unwrap_or_else(PoisonError::into_inner) = steps;
+        *self.steps.write() = steps;
         for pipeline in pipelines {
             // The longest of the next pauses: a schedule of weekdays has long ones.
             let next = pipeline.next_runs(Utc::now(), 8);
@@ -84,7 +85,7 @@ impl TaskGauges {
     }
 
     fn each(&self, pipeline: &str, set: impl Fn(&[&str; 2])) {
-        let steps = self.steps.read().unwrap_or_else(PoisonError::into_inner);
+        let steps = self.steps.read();
         for step in steps.get(pipeline).map(Vec::as_slice).unwrap_or_default() {
             set(&[pipeline, step]);
         }

@@ -2,7 +2,9 @@
 //! pipeline that was removed stay until its run has ended.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use crate::metrics::{Labels, Metrics};
 use crate::pipeline::{Event, Pipeline};
@@ -34,7 +36,7 @@ impl TaskSeries {
     /// Takes note of what happened; the end of a run must be in the metrics by then.
     pub fn note(&self, event: &Event) {
         // A panic elsewhere leaves a series too many, never a torn list.
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.lock();
         match event {
             Event::Started(report) => drop(known.running.insert(report.pipeline.clone())),
             Event::Ended(report) => {

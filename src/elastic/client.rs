@@ -6,7 +6,7 @@
 //! of nodes know nothing of dead ones; status first, then bytes, then a lenient
 //! parse, because its shortcuts drop the server's reason or panic.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -14,6 +14,7 @@ use elasticsearch::auth::Credentials;
 use elasticsearch::cert::{Certificate, CertificateValidation};
 use elasticsearch::http::headers::{ACCEPT_ENCODING, HeaderMap, HeaderName, HeaderValue};
 use elasticsearch::http::transport::{SingleNodeConnectionPool, Transport, TransportBuilder};
+use parking_lot::{Mutex, MutexGuard};
 use reqwest::Url;
 
 use super::answer::{Answer, kind_of_status, looks_like_json};
@@ -324,7 +325,7 @@ fn certificates(path: &std::path::Path) -> Result<Certificate> {
 
 /// Locks, also after a panic elsewhere: what is locked here is valid at any moment.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    mutex.lock()
 }
 
 /// Returns bytes of `lines`, each ended by a line break, as a bulk body.

@@ -3,9 +3,10 @@
 //! A wrong declaration (a name twice, buckets out of order) is a mistake in
 //! this crate that every test would hit, so it panics with the name in it.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
+use parking_lot::RwLock;
 use prometheus::core::Collector;
 use prometheus::{
     Counter, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry,
@@ -75,7 +76,7 @@ pub struct Families {
 impl Families {
     /// Makes `labels` the known ones.
     pub fn relabel(&self, labels: &Labels) {
-        let mut known = self.labels.write().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.labels.write();
         let old = std::mem::replace(&mut *known, labels.clone());
         for family in &self.families {
             family.relabel(&old, labels);

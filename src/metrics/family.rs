@@ -5,8 +5,9 @@
 //! with 600 entity types can flood Prometheus.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
 
+use parking_lot::RwLock;
 use prometheus::{Gauge, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec};
 
 /// What a value outside its set becomes.
@@ -278,6 +279,6 @@ fn as_strs(set: &[String]) -> Vec<&str> {
 }
 
 /// Reads through poison: label sets are replaced whole, so they are never half changed.
-fn read(labels: &RwLock<Labels>) -> std::sync::RwLockReadGuard<'_, Labels> {
-    labels.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+fn read(labels: &RwLock<Labels>) -> parking_lot::RwLockReadGuard<'_, Labels> {
+    labels.read()
 }

@@ -5,9 +5,10 @@
 //! the host.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::RwLock;
 use serde_json::{Value, json};
 
 use super::RunReport;
@@ -59,7 +60,7 @@ impl Notifiers {
 
     /// Takes over other notifiers.
     pub fn replace(&self, named: BTreeMap<String, Notifier>) {
-        *self.named.write().unwrap_or_else(PoisonError::into_inner) = named;
+        *self.named.write() = named;
     }
 
     /// Posts a message about a run to a notifier.
@@ -68,7 +69,7 @@ impl Notifiers {
     ///
     /// Why it did not arrive, in words without secrets.
     pub async fn notify(&self, name: &str, message: &str, report: &RunReport) -> Result<(), String> {
-        let known = self.named.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned();
+        let known = self.named.read().get(name).cloned();
         let Some(notifier) = known else { return Err(format!("there is no notifier `{name}`")) };
         let body = body(notifier.kind, message, report);
         self.send(|| self.http.post(&notifier.url).json(&body)).await

@@ -16,9 +16,10 @@
 //! that is open is not decided here.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 /// How often a site that does not answer is probed.
@@ -101,7 +102,7 @@ impl SiteHealth {
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // Every change is complete in itself, so a panic elsewhere cannot tear it.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

@@ -2,10 +2,10 @@
 //!
 //! What the site shows has whole seconds; a replica may be behind by parts of one.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use chrono::Utc;
+use parking_lot::Mutex;
 
 use crate::entity::Timestamp;
 
@@ -29,8 +29,8 @@ impl Default for Mode {
 }
 
 impl SiteClock {
-    fn held(&self) -> std::sync::MutexGuard<'_, Mode> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn held(&self) -> parking_lot::MutexGuard<'_, Mode> {
+        self.0.lock()
     }
 
     /// Returns how the clock goes.

@@ -54,9 +54,10 @@ use std::fs::File;
 use std::io::{self, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
@@ -248,7 +249,7 @@ async fn work(site: Arc<Site>, seed: u64, per_second: f64) {
         let (count, edits) = (owed as u64, Arc::clone(&edits));
         owed -= count as f64;
         let step = move || {
-            let mut edits = edits.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut edits = edits.lock();
             (0..count).for_each(|_| edits.step());
         };
         if tokio::task::spawn_blocking(step).await.is_err() {

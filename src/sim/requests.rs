@@ -1,8 +1,8 @@
 //! The count of what was asked, and of what was not simulated.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use parking_lot::{Mutex, MutexGuard};
 use prometheus::{IntCounter, IntCounterVec, Opts, Registry, TextEncoder};
 
 /// What was counted since the start.
@@ -21,7 +21,7 @@ pub struct Requests(Mutex<Counts>);
 
 impl Requests {
     fn counts(&self) -> MutexGuard<'_, Counts> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     pub(super) fn note(&self, method: &str, entity_type: Option<&str>) {

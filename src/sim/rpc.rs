@@ -1,7 +1,5 @@
 //! The methods of `/api3/json`.
 
-use std::sync::PoisonError;
-
 use serde_json::{Map, Value, json};
 
 use super::cell::{Cell, Key};
@@ -232,7 +230,7 @@ impl Site {
             let logs = world.named(user, "generate_event_log_entries") == &Cell::Bool(true);
             Actor { user, sudo: None, logs, session: None }
         } else {
-            let sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+            let sessions = self.sessions.lock();
             let actor = auth.session_token().and_then(|token| sessions.get(token)).cloned();
             let actor = actor.filter(|actor| world.is_active(actor.user));
             actor.ok_or_else(|| denied("The session has expired.".to_owned()))?
@@ -246,12 +244,12 @@ impl Site {
 
     /// Ends every session, as inactivity does on a site.
     pub fn end_sessions(&self) {
-        self.sessions.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.sessions.lock().clear();
     }
 
     fn new_session(&self, actor: &Actor) -> String {
         let token = format!("{:032x}", rand::random::<u128>());
-        self.sessions.lock().unwrap_or_else(PoisonError::into_inner).insert(token.clone(), actor.clone());
+        self.sessions.lock().insert(token.clone(), actor.clone());
         token
     }
 }

@@ -8,9 +8,10 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufRead, BufWriter};
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use serde_json::{Map, Value, json};
 
 use super::cell::Key;
@@ -194,15 +195,15 @@ impl Site {
     }
 
     pub(super) fn rows(&self) -> RwLockReadGuard<'_, World> {
-        self.world.read().unwrap_or_else(PoisonError::into_inner)
+        self.world.read()
     }
 
     pub(super) fn rows_mut(&self) -> RwLockWriteGuard<'_, World> {
-        self.world.write().unwrap_or_else(PoisonError::into_inner)
+        self.world.write()
     }
 
     pub(super) fn event_ids(&self) -> MutexGuard<'_, EventIds> {
-        self.event_ids.lock().unwrap_or_else(PoisonError::into_inner)
+        self.event_ids.lock()
     }
 
     /// Adds a script with its key. One that `logs` nothing changes entities

@@ -18,11 +18,12 @@ mod repair;
 mod sample;
 mod window;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::entity_config::TypeLayout;
 use crate::metrics::Metrics;
@@ -71,7 +72,7 @@ impl SoFar {
 
     fn lock(&self) -> MutexGuard<'_, StepResult> {
         // A panic elsewhere leaves a report of less, never a torn one.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

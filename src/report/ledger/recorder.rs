@@ -6,10 +6,10 @@
 //! duration of one write.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use parking_lot::{Mutex, MutexGuard};
 
 use super::bucket::{Bucket, Read};
 use super::examples::{Example, Examples};
@@ -163,12 +163,12 @@ impl Recorder {
     }
 
     fn minute(&self) -> MutexGuard<'_, Bucket> {
-        self.minute.lock().unwrap_or_else(PoisonError::into_inner)
+        self.minute.lock()
     }
 
     fn counted(&self) -> MutexGuard<'_, Counted> {
         // Counts: a panic elsewhere leaves at most one call half counted.
-        self.counted.lock().unwrap_or_else(PoisonError::into_inner)
+        self.counted.lock()
     }
 }
 

@@ -1,7 +1,8 @@
 //! What is still to happen, by the clock of the site.
 
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use super::Action;
 use crate::entity::Timestamp;
@@ -23,7 +24,7 @@ impl Default for Agenda {
 
 impl Agenda {
     fn steps(&self) -> MutexGuard<'_, Vec<(Timestamp, Action)>> {
-        self.steps.lock().unwrap_or_else(PoisonError::into_inner)
+        self.steps.lock()
     }
 
     fn note_next(&self, steps: &[(Timestamp, Action)]) {

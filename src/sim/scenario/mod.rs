@@ -13,9 +13,9 @@ mod replica;
 mod rights;
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use serde::Deserialize;
 
 pub use action::{Action, Begin, Call, IdBlocks, Offset, RawEvent, Retention, WriteSpec, Writes};
@@ -87,6 +87,6 @@ pub(super) struct Scenario {
 impl Scenario {
     /// Returns the transactions that were begun by name.
     pub fn open(&self) -> MutexGuard<'_, BTreeMap<String, Transaction>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+        self.open.lock()
     }
 }

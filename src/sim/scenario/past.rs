@@ -1,7 +1,8 @@
 //! Backups of the site, and the return to its start.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use super::Plan;
 use crate::sim::clock::Mode;
@@ -35,11 +36,11 @@ const START: &str = "start";
 
 impl Past {
     fn moments(&self) -> MutexGuard<'_, BTreeMap<String, Moment>> {
-        self.moments.lock().unwrap_or_else(PoisonError::into_inner)
+        self.moments.lock()
     }
 
     fn start(&self) -> MutexGuard<'_, Option<Start>> {
-        self.start.lock().unwrap_or_else(PoisonError::into_inner)
+        self.start.lock()
     }
 }
 

@@ -7,9 +7,9 @@
 use std::collections::VecDeque;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
+use parking_lot::{RwLock, RwLockReadGuard};
 use serde::Deserialize;
 
 use crate::sim::cell::Key;
@@ -72,19 +72,19 @@ impl Replica {
     pub fn set(&self, lag: Lag, world: &World) {
         let behind = (!lag.by.is_zero()).then(|| Behind { lag, world: world.clone(), waiting: VecDeque::new() });
         self.active.store(behind.is_some(), Ordering::Relaxed);
-        *self.behind.write().unwrap_or_else(PoisonError::into_inner) = behind;
+        *self.behind.write() = behind;
     }
 
     /// Ends the lag.
     pub fn end(&self) {
         self.active.store(false, Ordering::Relaxed);
-        *self.behind.write().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.behind.write() = None;
     }
 
     /// Begins anew from a state that no transaction led to.
     pub fn start_over(&self, world: &World) {
         if self.active.load(Ordering::Relaxed)
-            && let Some(behind) = &mut *self.behind.write().unwrap_or_else(PoisonError::into_inner)
+            && let Some(behind) = &mut *self.behind.write()
         {
             behind.world = world.clone();
             behind.waiting.clear();
@@ -96,7 +96,7 @@ impl Replica {
         if !self.active.load(Ordering::Relaxed) {
             return;
         }
-        if let Some(behind) = &mut *self.behind.write().unwrap_or_else(PoisonError::into_inner) {
+        if let Some(behind) = &mut *self.behind.write() {
             let copy = |key: &Key| (*key, world.row(*key).cloned(), world.parent_in_retirement(*key));
             behind.waiting.push_back((at, keys.iter().map(copy).collect()));
         }
@@ -127,10 +127,10 @@ impl Site {
     pub(in crate::sim) fn view(&self, entity_type: &str) -> View<'_> {
         let replica = &self.scenario.replica;
         if replica.active.load(Ordering::Relaxed) {
-            if let Some(behind) = &mut *replica.behind.write().unwrap_or_else(PoisonError::into_inner) {
+            if let Some(behind) = &mut *replica.behind.write() {
                 behind.catch_up(self.clock.now_millis());
             }
-            let behind = replica.behind.read().unwrap_or_else(PoisonError::into_inner);
+            let behind = replica.behind.read();
             let log = entity_type == "EventLogEntry";
             if behind.as_ref().is_some_and(|behind| (behind.lag.of == Lagging::Events) == log) {
                 return View::Past(behind);

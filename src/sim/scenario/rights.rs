@@ -7,8 +7,8 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{PoisonError, RwLock};
 
+use parking_lot::RwLock;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -47,16 +47,16 @@ pub(in crate::sim) struct Rights(RwLock<HashMap<Key, Permissions>>);
 impl Rights {
     /// Limits a script, or lets it do everything again.
     pub fn set(&self, script: Key, permissions: Permissions) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(script, permissions);
+        self.0.write().insert(script, permissions);
     }
 
     /// Lets every script do everything again.
     pub fn clear(&self) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).clear();
+        self.0.write().clear();
     }
 
     fn of(&self, user: Key) -> Option<Permissions> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).get(&user).cloned()
+        self.0.read().get(&user).cloned()
     }
 }
 

@@ -14,10 +14,11 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::{Notify, oneshot};
 
@@ -115,7 +116,7 @@ impl GroupCommit {
 
     fn join(&self, share: Share) -> oneshot::Receiver<Outcome> {
         let (sender, outcome) = oneshot::channel();
-        let mut group = self.assembling.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut group = self.assembling.lock();
         group.share.join(share);
         group.members.push(sender);
         drop(group);
@@ -125,7 +126,7 @@ impl GroupCommit {
 
     /// Notes whether a group is large, and tells whether an import goes on.
     fn is_import(&self, rows: usize) -> bool {
-        let mut large_at = self.large_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut large_at = self.large_at.lock();
         if rows >= LARGE {
             *large_at = Some(Instant::now());
         }
@@ -133,7 +134,7 @@ impl GroupCommit {
     }
 
     fn is_complete(&self) -> bool {
-        let members = self.assembling.lock().unwrap_or_else(PoisonError::into_inner).members.len();
+        let members = self.assembling.lock().members.len();
         members >= self.present.load(Ordering::Relaxed)
     }
 
@@ -149,7 +150,7 @@ impl GroupCommit {
     }
 
     fn take(&self) -> Group {
-        std::mem::take(&mut self.assembling.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut self.assembling.lock())
     }
 }
 

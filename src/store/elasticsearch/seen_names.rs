@@ -8,7 +8,8 @@
 //! crash such a link shows the name that its own row was read with.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use super::super::{LinkTarget, ReadVersion, RowState};
 use crate::entity::{EntityRef, EntityType};
@@ -44,7 +45,7 @@ impl Names {
 
 impl SeenNames {
     fn lock(&self) -> MutexGuard<'_, Names> {
-        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+        self.names.lock()
     }
 
     /// Takes names that links showed and returns those to be written at once: of types that are not `cached`.

@@ -37,10 +37,11 @@ mod writer;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use parking_lot::{Mutex, MutexGuard};
 use rusqlite::{Connection, Transaction};
 use serde_json::Value;
 use tokio::sync::Semaphore;
@@ -190,7 +191,7 @@ impl EmbeddedStore {
     }
 
     fn opened(&self) -> MutexGuard<'_, Option<FileIdentity>> {
-        self.opened.lock().unwrap_or_else(PoisonError::into_inner)
+        self.opened.lock()
     }
 
     /// Runs a closure on a reader of the pool.
@@ -232,15 +233,15 @@ struct Idle(Mutex<Vec<Connection>>);
 
 impl Idle {
     fn take(&self) -> Option<Connection> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop()
+        self.0.lock().pop()
     }
 
     fn give_back(&self, reader: Connection) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(reader);
+        self.0.lock().push(reader);
     }
 
     fn clear(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.0.lock().clear();
     }
 }
 

@@ -8,9 +8,10 @@
 
 use std::fmt::{self, Write};
 use std::hash::{Hash, Hasher};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use hashlink::LinkedHashMap;
+use parking_lot::{Mutex, MutexGuard};
 use rusqlite::{Connection, Row};
 use rustc_hash::FxHasher;
 
@@ -108,7 +109,7 @@ impl ResultCache {
     }
 
     fn lock(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock()
     }
 }
 

@@ -20,8 +20,8 @@ mod values;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
+use parking_lot::{RwLock, RwLockReadGuard};
 use rusqlite::Connection;
 
 use super::super::Result;
@@ -76,11 +76,11 @@ impl Memory {
         S: Snapshot,
     {
         let moment = self.moments.fetch_add(1, Ordering::Relaxed) + 1;
-        let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
+        let held = self.held.read();
         if let Some(answer) = self.as_it_is(held, moment, &begin, &needs, &answer)? {
             return Ok(answer);
         }
-        let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.held.write();
         let snapshot = begin()?;
         let needed = needs(&snapshot)?;
         held.prepare(&snapshot, &needed, moment)?;
@@ -114,7 +114,7 @@ impl Memory {
 
     /// Forgets everything: another file has moments of its own.
     pub(super) fn forget(&self) {
-        *self.held.write().unwrap_or_else(PoisonError::into_inner) = Held::default();
+        *self.held.write() = Held::default();
     }
 
     /// Keeps names of a moment, unless memory has moved on or a reader holds it.
@@ -122,7 +122,7 @@ impl Memory {
         if names.is_empty() {
             return;
         }
-        if let Ok(mut held) = self.held.try_write()
+        if let Some(mut held) = self.held.try_write()
             && held.seq == seq
         {
             held.names.keep(names, self.most_bytes / 4);
@@ -266,7 +266,7 @@ mod tests {
         let count = std::cell::Cell::new(0);
         for _ in 0..2 {
             let begin = || {
-                assert!(memory.held.try_write().is_err(), "somebody could bring memory beyond this moment");
+                assert!(memory.held.try_write().is_none(), "somebody could bring memory beyond this moment");
                 count.set(count.get() + 1);
                 let connection = Connection::open_in_memory()?;
                 connection.execute_batch(changes::TABLE)?;
