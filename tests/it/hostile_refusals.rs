@@ -214,6 +214,24 @@ async fn a_request_that_finds_no_slot_to_the_site_is_refused_and_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_finds_no_slot_to_the_site_is_refused_and_says_so() {
+    let settings = Settings { max_uploads: 1, max_slot_wait: Duration::from_millis(20), ..Settings::default() };
+    let rig = rig(settings).await;
+    let begun = b"POST /upload/publish_file HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n\r\nabc";
+    let (mut one, mut other) = (Raw::open(&rig.url).await, Raw::open(&rig.url).await);
+    one.send(begun).await;
+    other.send(begun).await;
+    // Whichever came first has the slot for as long as it does not end.
+    let refused = tokio::select! {
+        refused = one.answer() => refused,
+        refused = other.answer() => refused,
+    };
+    let (status, words) = refused.expect("an answer");
+    assert!(status == 503 && words.contains("`api.max_uploads`"), "{status} {words}");
+    until_counted(&rig, "site_busy").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_long_request_that_does_not_get_its_turn_to_be_read_is_refused() {
     let rig = rig(Settings { max_reading_wait: Duration::ZERO, ..Settings::default() }).await;
     let padded = body().replacen('{', &format!("{{{}", " ".repeat(4 << 20)), 1);
