@@ -5,6 +5,8 @@
 //! those above it and never those below. `tests/it/layers.rs` checks that;
 //! `docs/ARCHITECTURE.md` shows the picture.
 
+#![cfg_attr(not(test), warn(clippy::unwrap_used))]
+
 pub mod entity;
 pub mod filter;
 pub mod schema;
