@@ -17,7 +17,7 @@ use super::engine::{Engine, differences};
 use super::instance::instance;
 use super::leadership;
 use super::minute_reports;
-use super::pipelines::{among, load};
+use super::pipeline_files::{among, load};
 use super::recorder::Recorder;
 use super::reload;
 use super::scheduler::{Inputs, Scheduler, give_instants, read_pauses, restore, stored_plan};
@@ -25,7 +25,7 @@ use super::status_report::StatusReporter;
 use super::task_series::labels;
 use crate::config::{Config, StoreSettings};
 use crate::metrics::Metrics;
-use crate::pipeline::{self, Command, Pipeline, TriggerError};
+use crate::pipeline::{Command, Pipeline, TriggerError};
 use crate::proxy::{ApiListener, ApiListenerError, Leader, Parts, Proxy, Wake};
 use crate::report::{RunReport, Trigger, history};
 use crate::server::{Bound, Control, Ops, RunsQuery, TriggerRefused, TriggerRequest};
@@ -226,18 +226,12 @@ pub async fn interrupted() {
 fn describe(engine: &Engine) {
     let config = &engine.online.config;
     let metrics = &engine.online.metrics;
-    show_config(engine, config);
+    reload::show_config(engine, config);
     let backend = match &config.store {
         StoreSettings::Embedded { .. } => "embedded",
         StoreSettings::Elasticsearch(_) => "elasticsearch",
     };
     metrics.store.info.set_info(&[backend, "", ""]);
-}
-
-/// Shows in the metrics which `config.yaml` is in use.
-pub fn show_config(engine: &Engine, config: &Config) {
-    let text = std::fs::read_to_string(&config.path).unwrap_or_default();
-    engine.online.metrics.about.config_info.set_info(&[&format!("{:016x}", pipeline::fingerprint(&text))]);
 }
 
 /// Fails when a parameter is declared by none of the pipelines.

@@ -28,6 +28,7 @@ mod leadership;
 mod minute_reports;
 mod output;
 mod pause;
+mod pipeline_files;
 mod pipelines;
 mod proxy;
 mod proxy_advise;

@@ -9,7 +9,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use super::Failure;
 use super::context::load_config;
-use super::pipelines::{load_what_fits, warn_about_files};
+use super::pipeline_files::{load_what_fits, warn_about_files};
 use super::status;
 use crate::config::Config;
 use crate::pipeline::{Pause, Pauses};

@@ -16,11 +16,11 @@ use tokio::sync::mpsc;
 use super::Failure;
 use super::context::{entity_config_files, load_config, remembered_layouts};
 use super::engine::Engine;
-use super::pipelines::{among, load};
+use super::pipeline_files::{among, load};
 use super::status_report::StatusReporter;
 use crate::config::Config;
 use crate::metrics::seconds;
-use crate::pipeline::{Command, Pipeline};
+use crate::pipeline::{self, Command, Pipeline};
 use crate::supervisor::beat;
 
 /// How often files are looked at.
@@ -90,7 +90,7 @@ async fn read(engine: &Engine, names: &[String]) -> Result<Vec<Arc<Pipeline>>, F
     let pipelines = among(load(&config).await?, names)?;
     follow_entity_configs(engine, &config).await?;
     engine.notifiers.replace(config.notifiers.clone());
-    super::daemon::show_config(engine, &config);
+    show_config(engine, &config);
     let restart = needs_restart(old, &config);
     if !restart.is_empty() {
         tracing::warn!(keys = restart.join(", "), "these keys of config.yaml are used after a restart");
@@ -141,4 +141,10 @@ fn look(config: &Config) -> Look {
         (path, metadata.and_then(|metadata| metadata.modified().ok()), size)
     };
     paths.into_iter().map(seen).collect()
+}
+
+/// Shows in the metrics which `config.yaml` is in use.
+pub fn show_config(engine: &Engine, config: &Config) {
+    let text = std::fs::read_to_string(&config.path).unwrap_or_default();
+    engine.online.metrics.about.config_info.set_info(&[&format!("{:016x}", pipeline::fingerprint(&text))]);
 }

@@ -9,7 +9,7 @@ use super::Failure;
 use super::context::{client, environment};
 use super::diagnostic_formats::{self, Format};
 use super::engine::resolve_context;
-use super::pipelines::{catalog, last_schema};
+use super::pipeline_files::{catalog, last_schema};
 use crate::config::{self, Config, Readable};
 use crate::entity_config::{EntityConfigError, EntityConfigFile, LayoutProblem, TypeLayout};
 use crate::metrics::Metrics;
@@ -159,12 +159,17 @@ fn at_line(file: &str, line: usize, column: Option<usize>, (code, message): (&'s
     problems
 }
 
+/// Writes a number with its noun: `1 error`, `2 errors`.
+fn counted(number: usize, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
 /// Prints what was found and returns the exit code.
 fn report(problems: &Problems, args: &ValidateArgs, path: &Path, summary: &str) -> u8 {
     diagnostic_formats::print(problems, args.format);
     let (errors, warnings) = (problems.errors(), problems.warnings());
     if errors > 0 {
-        eprintln!("{}: {errors} errors, {warnings} warnings", path.display());
+        eprintln!("{}: {}, {}", path.display(), counted(errors, "error"), counted(warnings, "warning"));
         return Failure::CONFIG;
     }
     eprintln!("{}: fine, with {summary}", path.display());

@@ -9,8 +9,6 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use super::watched::Watched;
-
 /// Where faults are ordered.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Faults(Option<Arc<PathBuf>>);
@@ -44,13 +42,13 @@ impl Faults {
         Self(directory.map(|directory| Arc::new(directory.into())))
     }
 
-    /// Lets a loop meet what was ordered for it.
-    pub async fn meet(&self, watched: &Watched) {
-        let Some(fault) = self.take(watched.name) else { return };
+    /// Lets a loop meet what was ordered for it; `beat` moves its next sign of life.
+    pub async fn meet(&self, name: &str, beat: impl FnOnce(Duration)) {
+        let Some(fault) = self.take(name) else { return };
         // Soon late, so that a test does not wait for the bound.
-        watched.beat(Duration::ZERO);
+        beat(Duration::ZERO);
         match fault {
-            Fault::Panic => panic!("fault point of the {} loop", watched.name),
+            Fault::Panic => panic!("fault point of the {name} loop"),
             Fault::Hang => std::future::pending().await,
             Fault::Block => loop {
                 std::thread::park();

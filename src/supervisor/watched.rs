@@ -32,7 +32,7 @@ tokio::task_local! {
 pub async fn beat(bound: Duration) {
     let Ok(watched) = CURRENT.try_with(Arc::clone) else { return };
     watched.beat(bound);
-    watched.faults.meet(&watched).await;
+    watched.faults.meet(watched.name, |bound| watched.beat(bound)).await;
 }
 
 /// Announces that something may take up to `bound` from now and is not stuck. Outside of a loop

@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 
 use super::super::context::load_config;
 use super::super::output::{self, Output};
+use super::super::pipeline_files::{load_what_fits, open_state, warn_about_files};
 use super::super::{Failure, status};
-use super::{load_what_fits, open_state, warn_about_files};
 use crate::pipeline::{Pipeline, leaves, without_addresses};
 use crate::state::{State, StateError};
 

@@ -12,9 +12,9 @@ use serde_json::Value;
 
 use super::super::context::load_config;
 use super::super::output::{self, Output, wrapped};
+use super::super::pipeline_files::{load_what_fits, open_state, selected, warn_about_files};
 use super::super::scheduler::stored_plan;
 use super::super::{Failure, status};
-use super::{load_what_fits, open_state, selected, warn_about_files};
 use crate::config::Config;
 use crate::pipeline::{
     Explanation, Facts, NextOccurrence, Outlook, PastOccurrence, Pauses, Pipeline, PlanState, Typical,

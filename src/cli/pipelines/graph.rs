@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::super::Failure;
 use super::super::context::load_config;
-use super::{load, selected};
+use super::super::pipeline_files::{load, selected};
 use crate::pipeline::{HookTarget, Pipeline, Step};
 
 #[derive(Debug, clap::Args)]

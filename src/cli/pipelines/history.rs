@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::super::Failure;
 use super::super::context::load_config;
 use super::super::output::{self, Output};
-use super::{in_zone, open_state};
+use super::super::pipeline_files::{in_zone, open_state};
 use crate::entity::Timestamp;
 use crate::report::{RunReport, Status, StepResult, history};
 use crate::state::{RunFilter, SKIPPED_OCCURRENCE};

@@ -9,8 +9,8 @@ use serde_json::Value;
 
 use super::super::context::load_config;
 use super::super::output::{self, Output};
+use super::super::pipeline_files::{in_zone, load_what_fits, open_state, warn_about_files};
 use super::super::{Failure, status};
-use super::{in_zone, load_what_fits, open_state, warn_about_files};
 use crate::config::Config;
 use crate::pipeline::{Loaded, Pause, Pauses, Pipeline};
 use crate::report::{RunReport, history};

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::super::Failure;
 use super::super::context::load_config;
-use super::load_what_fits;
+use super::super::pipeline_files::load_what_fits;
 use crate::yaml::did_you_mean;
 
 /// What a file can begin with: name, purpose, text.

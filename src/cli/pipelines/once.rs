@@ -11,9 +11,9 @@ use super::super::Failure;
 use super::super::context::{Online, SiteAtStart, load_config};
 use super::super::engine::Engine;
 use super::super::output::Output;
+use super::super::pipeline_files::{load, selected};
 use super::super::signals::StopSignals;
 use super::super::{daemon, job};
-use super::{load, selected};
 use crate::pipeline::{self, Pipeline, RunOrder, worst_exit_code};
 use crate::report::{RunReport, Trigger};
 

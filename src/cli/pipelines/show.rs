@@ -8,9 +8,9 @@ use serde_json::Value;
 
 use super::super::context::{environment, load_config};
 use super::super::output::{self, Output};
+use super::super::pipeline_files::{in_zone, open_state, resolve_context_with_entities};
 use super::super::{Failure, job};
 use super::test::chosen;
-use super::{in_zone, open_state, resolve_context_with_entities};
 use crate::config::{self, Config};
 use crate::pipeline::{Setting, Sources, effective_settings, parse_overrides};
 use crate::report::{RunReport, history};

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::super::Failure;
 use super::super::context::load_config;
 use super::super::output::{Output, drawn};
-use super::resolve_context_with_entities;
+use super::super::pipeline_files::resolve_context_with_entities;
 use crate::pipeline::{self, Pipeline, Rehearsal, ResolveContext, load, read_documents, rehearse};
 use crate::yaml::{Document, Problems, did_you_mean};
 
