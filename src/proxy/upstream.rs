@@ -59,7 +59,8 @@ pub(super) struct Unreachable {
     pub words: String,
     /// Whether the site cannot have seen the request: no connection came about.
     pub never_sent: bool,
-    /// Whether a bound of this process is the reason, whatever the site does.
+    /// Whether the reason lies on this side, whatever the site does: a bound of this process,
+    /// or a caller who did not send the rest of an upload.
     pub at_limit: bool,
 }
 
@@ -315,6 +316,11 @@ impl Upstream {
     }
 
     fn failed(&self, failure: &Failure) -> Unreachable {
+        if let Failure::Http(error) = failure
+            && let Some(words) = upload_error(error)
+        {
+            return Unreachable { words, never_sent: false, at_limit: true };
+        }
         self.0.health.begin().failed();
         let Failure::Http(error) = failure else {
             self.0.metrics.source.failed("proxy", "timeout", self.last_patience());
@@ -330,6 +336,14 @@ impl Upstream {
         }
         Unreachable { words, never_sent: error.is_connect(), at_limit: false }
     }
+}
+
+/// Returns why the body of an upload could not be read from its caller, if that is why the
+/// request failed: it says nothing about the site.
+fn upload_error(error: &reqwest::Error) -> Option<String> {
+    let first: &(dyn std::error::Error + 'static) = error;
+    let mut causes = std::iter::successors(Some(first), |error| error.source());
+    causes.find(|error| error.is::<axum::Error>()).map(ToString::to_string)
 }
 
 /// Where the body of a request comes from.

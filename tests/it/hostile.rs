@@ -274,6 +274,21 @@ async fn uploads_that_stop_do_not_stop_calls_that_go_to_the_site() {
     assert_eq!(page.status(), 404, "the site has answered");
 }
 
+/// Any peer could have the site taken for one that is down.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_stops_is_no_failure_of_the_site() {
+    let body_timeout = Duration::from_millis(200);
+    let rig = rig(ConnectionBounds { body_timeout, ..ConnectionBounds::default() }).await;
+    let mut upload = Raw::open(&rig.url).await;
+    upload.send(b"POST /upload/publish_file HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n\r\nabc").await;
+    let (_, words) = upload.answer().await.expect("an answer");
+    assert!(words.contains("no byte of the request arrived") && !words.contains("cannot be reached"), "{words}");
+    for reason in ["connect", "timeout"] {
+        let labels = [("method", "proxy"), ("reason", reason)];
+        assert_eq!(rig.counted("sgcache_source_request_errors_total", &labels), 0.0, "{reason}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn json_that_becomes_much_more_than_its_length_is_not_built() {
     let rig = rig(ConnectionBounds::default()).await;
