@@ -1,17 +1,18 @@
 //! Carries out a plan over the store and writes the answer as a site would.
 //!
 //! Rows are put into the answer as the bytes that the store has; nothing is parsed
-//! again.
+//! again, but rows with an address that expires.
 
 use serde_json::{Map, Value, json};
 
+use super::address_cache::{AddressCache, complete};
 use super::decide::{ReadPlan, SummaryPlan};
 use super::reason::{Pass, Reason};
 use super::summary::{Aggregate, Column};
 use crate::api3::PagingInfo;
 use crate::entity::FieldValue;
 use crate::filter::{Filter, Leaf, Page, Query, Sort, Test};
-use crate::store::{Found, Store, StoreError};
+use crate::store::{Store, StoreError};
 
 /// More rows than this are not summed up.
 const MOST_SUMMED: u32 = 20_000;
@@ -47,16 +48,21 @@ where
 }
 
 /// Answers a `read`.
-pub(super) async fn read(store: &dyn Store, plan: &ReadPlan) -> Result<Answered, Pass> {
+pub(super) async fn read(
+    store: &dyn Store,
+    plan: &ReadPlan,
+    addresses: Option<&AddressCache>,
+) -> Result<Answered, Pass> {
     match plan.paging_info {
-        PagingInfo::WithCounts => at_one_moment(store, || read_parts(store, plan)).await,
-        PagingInfo::None | PagingInfo::WithoutCounts => read_parts(store, plan).await,
+        PagingInfo::WithCounts => at_one_moment(store, || read_parts(store, plan, addresses)).await,
+        PagingInfo::None | PagingInfo::WithoutCounts => read_parts(store, plan, addresses).await,
     }
 }
 
-async fn read_parts(store: &dyn Store, plan: &ReadPlan) -> Result<Answered, Pass> {
+async fn read_parts(store: &dyn Store, plan: &ReadPlan, addresses: Option<&AddressCache>) -> Result<Answered, Pass> {
     let found = store.find(&plan.question.query).await.map_err(|error| passed(&error))?;
-    check_addresses(&found, &plan.question.addresses)?;
+    let rows = found.rows.iter().map(|row| complete(row, &plan.question.addresses, addresses));
+    let rows: Vec<_> = rows.collect::<Result<_, Pass>>()?;
     let info = match plan.paging_info {
         PagingInfo::None => None,
         PagingInfo::WithoutCounts => Some(json!({
@@ -64,14 +70,14 @@ async fn read_parts(store: &dyn Store, plan: &ReadPlan) -> Result<Answered, Pass
             "has_next_page": found.has_next_page})),
         PagingInfo::WithCounts => Some(counted(store, &plan.question.query).await?),
     };
-    let length: usize = found.rows.iter().map(|row| row.json().len() + 1).sum();
+    let length: usize = rows.iter().map(|row| row.len() + 1).sum();
     let mut body = Vec::with_capacity(length + 160);
     body.extend_from_slice(b"{\"results\":{\"entities\":[");
-    for (index, row) in found.rows.iter().enumerate() {
+    for (index, row) in rows.iter().enumerate() {
         if index > 0 {
             body.push(b',');
         }
-        body.extend_from_slice(row.json().as_bytes());
+        body.extend_from_slice(row.as_bytes());
     }
     body.push(b']');
     if let Some(info) = info {
@@ -79,7 +85,7 @@ async fn read_parts(store: &dyn Store, plan: &ReadPlan) -> Result<Answered, Pass
         body.extend_from_slice(info.to_string().as_bytes());
     }
     body.extend_from_slice(b"}}");
-    Ok(Answered { body, rows: found.rows.len() })
+    Ok(Answered { body, rows: rows.len() })
 }
 
 /// Tells whether any row of a query passes one more filter. A store that cannot tell
@@ -101,18 +107,6 @@ async fn counted(store: &dyn Store, query: &Query) -> Result<Value, Pass> {
     let pages = total.div_ceil(u64::from(query.page.size.max(1)));
     Ok(json!({
         "current_page": current, "page_count": pages, "entity_count": total, "entities_per_page": query.page.size}))
-}
-
-/// An address of an image or of an uploaded file is signed and expires: only those of
-/// files on disk and of web pages are the same at every read, and no address at all.
-fn check_addresses(found: &Found, addresses: &[String]) -> Result<(), Pass> {
-    for (row, path) in found.rows.iter().flat_map(|row| addresses.iter().map(move |path| (row, path))) {
-        let Some(value) = row.get(path).filter(|value| !value.is_null()) else { continue };
-        if !matches!(value.get("link_type").and_then(Value::as_str), Some("local" | "web" | "url")) {
-            return Err(Pass::new(Reason::SignedUrl, format!("`{path}` of {} is an address that expires", row.key)));
-        }
-    }
-    Ok(())
 }
 
 /// Answers a `summarize`.

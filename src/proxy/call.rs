@@ -48,6 +48,10 @@ enum Ready {
 /// How long a read that waits for a write pauses after a failure of the site.
 const PENDING_RETRY_PAUSE: Duration = Duration::from_millis(100);
 
+/// Longer answers are not looked through for addresses: it is done before they are handed
+/// on.
+const MAX_ADDRESSES_BYTES: usize = 2 << 20;
+
 /// Headers that an answer of the site may depend on.
 const TELLING: &[&str] =
     &["authorization", "cookie", "accept-encoding", "content-encoding", "accept-language", "locale"];
@@ -97,6 +101,12 @@ impl Call {
     fn schema_question(&self) -> Option<String> {
         let request = &self.asked.as_ref().ok()?.request;
         Some(format!("{:?} {} {}", self.caller.digest, request.method, request.argument))
+    }
+
+    /// Tells whether images are to be addresses, as the client always asks.
+    fn wants_urls(&self) -> bool {
+        let flag = |asked: &Arc<Asked>| asked.request.argument.get("api_return_image_urls") == Some(&Value::Bool(true));
+        self.asked.as_ref().is_ok_and(flag)
     }
 
     fn is_localized(&self) -> bool {
@@ -353,6 +363,18 @@ async fn learn(proxy: &Arc<Inner>, call: &Call, answer: &Arc<BufferedResponse>) 
     }
 }
 
+/// Keeps the addresses in an answer, for reads of the same rows.
+fn learn_addresses(proxy: &Inner, call: &Call, answer: &BufferedResponse) {
+    if !call.wants_urls() || !answer.status.is_success() || answer.body.len() > MAX_ADDRESSES_BYTES {
+        return;
+    }
+    let catalogue = proxy.freshness.catalogue(PendingWrites::default(), proxy.schemas.max_page(), false);
+    if let Ok(Planned::Read(question, _)) = planned(proxy, call, &catalogue) {
+        let entity_type = &question.query.entity_type;
+        proxy.addresses.learn(entity_type, &question.addresses, &answer.body, catalogue.now.timestamp());
+    }
+}
+
 /// Finds the older answer that is better than none when the site turns out to be
 /// down.
 async fn older_answer(proxy: &Arc<Inner>, call: &Call, pass: &Pass) -> Option<Box<Serve>> {
@@ -397,7 +419,7 @@ async fn carry_out(proxy: &Arc<Inner>, call: &Call, serve: &Serve, how: &'static
         },
         Serve::Read(plan) => {
             check_writes(proxy, &plan.question.query, &plan.writes).await?;
-            let answered = answer::read(store.as_ref(), plan).await?;
+            let answered = answer::read(store.as_ref(), plan, call.wants_urls().then_some(&proxy.addresses)).await?;
             Ok(served(answered, Some((plan.fresh_as_of, &plan.writes)), proxy, how))
         }
         Serve::Summarize(plan) => {
@@ -441,7 +463,9 @@ async fn forward(proxy: &Arc<Inner>, call: &Call, pass: Pass, older: Option<Box<
         _ => {}
     }
     let mut outgoing = call.outgoing.clone();
-    if matches!(pass.reason, Reason::Unverified | Reason::SchemaUnread) || call.caller.is_unbound_session() {
+    if matches!(pass.reason, Reason::Unverified | Reason::SchemaUnread | Reason::SignedUrl)
+        || call.caller.is_unbound_session()
+    {
         // The answer is read here, too: a compressed one would prove nothing.
         outgoing.headers.remove(header::ACCEPT_ENCODING);
     }
@@ -464,6 +488,9 @@ async fn forward(proxy: &Arc<Inner>, call: &Call, pass: Pass, older: Option<Box<
     match answer {
         Ok(whole) if whole.status.as_u16() < 500 || older.is_none() => {
             learn(proxy, call, &whole).await;
+            if pass.reason == Reason::SignedUrl {
+                learn_addresses(proxy, call, &whole);
+            }
             let unchanged = proxy.freshness.writes() == call.writes;
             let keeps = pass.reason == Reason::SchemaUnread && unchanged && !call.is_localized();
             if let Some(question) = call.schema_question().filter(|_| keeps) {

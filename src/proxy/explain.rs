@@ -37,7 +37,10 @@ fn served(serve: &Serve) -> String {
                 [] => as_of,
                 fields => {
                     let fields = fields.join("`, `");
-                    format!("{as_of}\n  unless a row has an address that expires in `{fields}`: then the site answers")
+                    format!(
+                        "{as_of}\n  unless a row has an address that expires in `{fields}` and was not read lately: then the site \
+                        answers"
+                    )
                 }
             }
         }

@@ -18,6 +18,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::access_log::AccessLog;
+use super::address_cache::AddressCache;
 use super::callers::Callers;
 use super::decide::{Asked, Scope};
 use super::freshness::{FreshnessTracker, Leader};
@@ -107,6 +108,7 @@ pub(super) struct Inner {
     pub upstream: Upstream,
     pub schemas: SchemaCache,
     pub plans: PlanCache,
+    pub addresses: AddressCache,
     pub verifications: Verifications,
     pub access_log: Option<AccessLog>,
     memory: MemoryBudget,
@@ -142,6 +144,7 @@ impl Proxy {
             upstream,
             schemas,
             plans,
+            addresses: AddressCache::default(),
             verifications: Verifications::default(),
             access_log,
             memory,

@@ -22,6 +22,7 @@
 //! The proxy never writes to the store. Pipelines and schedules are not known
 //! here.
 
+mod address_cache;
 mod answer;
 mod access_log;
 pub mod advice;

@@ -160,7 +160,7 @@ async fn judge(freshness: &FreshnessTracker, comparison: &Comparison) -> Judged 
     }
     let store = freshness.replica().store();
     let answered = match &*comparison.serve {
-        Serve::Read(plan) => answer::read(store.as_ref(), plan).await,
+        Serve::Read(plan) => answer::read(store.as_ref(), plan, None).await,
         Serve::Summarize(plan) => answer::summarize(store.as_ref(), plan).await,
         Serve::Info | Serve::Schema => return Judged::Skipped,
     };

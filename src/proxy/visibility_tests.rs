@@ -254,7 +254,7 @@ async fn answered(asked: &Asked, scope: &Scope, known: &Catalogue, store: &dyn S
         Decision::Serve(serve) => serve,
     };
     let (answered, fresh) = match &*serve {
-        Serve::Read(plan) => (answer::read(store, plan).await, plan.fresh_as_of),
+        Serve::Read(plan) => (answer::read(store, plan, None).await, plan.fresh_as_of),
         Serve::Summarize(plan) => (answer::summarize(store, plan).await, plan.fresh_as_of),
         other => panic!("{other:?}"),
     };

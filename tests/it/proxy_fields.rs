@@ -33,24 +33,60 @@ async fn rows_without_an_image_are_answered_from_the_cache_and_others_by_the_sit
         seen.insert(expected);
     }
     assert_eq!(seen.len(), 2, "the site has Versions of both kinds");
+}
 
-    // A row gets the image of another one: from the event on, the site answers.
-    let with = entities(&versions).iter().find(|row| !row["image"].is_null()).expect("a Version with an image");
-    let without = entities(&versions).iter().find(|row| row["image"].is_null()).expect("one without");
-    let id = without["id"].as_i64().expect("an id");
-    assert_eq!(said(&rig.call("read", by_id("Version", id)).await.0), "hit");
+/// Gives an entity the image of another one, past the proxy.
+async fn share_image(rig: &Rig, from: &Value, to: i64) {
     let form = format!(
-        "script_name=sgcache&script_key=sgcache-sim&source_entity=Version_{}&entities=Version_{id}",
-        with["id"]
+        "script_name=sgcache&script_key=sgcache-sim&source_entity=Version_{}&entities=Version_{to}",
+        from["id"]
     );
     let request = reqwest::Client::new().post(format!("{}/upload/share_thumbnail", rig.site_url)).body(form);
     let shared = request.header("content-type", "application/x-www-form-urlencoded").send().await.expect("an answer");
     let words = shared.text().await.expect("a body");
     assert!(words.starts_with('1'), "{words}");
-    while said(&rig.call("read", by_id("Version", id)).await.0) == "hit" {}
-    let (headers, answer) = rig.call("read", by_id("Version", id)).await;
+}
+
+/// Returns the address of the image without its signature.
+fn picture(answer: &Value) -> Option<&str> {
+    entities(answer)[0]["image"].as_str()?.split('?').next()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signed_address_is_given_again_until_the_image_is_another_one() {
+    let rig = Rig::start(Site::generated(5, 900), shipped(), Settings::default()).await;
+    let versions = rig.direct("read", find("Version", json!([]), &["image"])).await;
+    let with: Vec<_> = entities(&versions).iter().filter(|row| !row["image"].is_null()).take(2).collect();
+    let without = entities(&versions).iter().find(|row| row["image"].is_null()).expect("one without");
+    let (first, other) = (with[0]["id"].as_i64().expect("an id"), with[1]);
+    let asked = by_id("Version", first);
+    let (headers, answer) = rig.call("read", asked.clone()).await;
     assert_eq!(said(&headers), "signed_url");
-    assert!(entities(&answer)[0]["image"].is_string(), "{answer}");
+    let (headers, again) = rig.call("read", asked.clone()).await;
+    assert_eq!((said(&headers).as_str(), &again), ("hit", &answer), "the very same address");
+    assert!(entities(&again)[0]["image"].as_str().is_some_and(|url| url.contains("X-Amz-Signature")), "{again}");
+    // Whoever asks for images in another form is answered by the site.
+    let mut bare = asked.clone();
+    bare["api_return_image_urls"] = json!(false);
+    assert_eq!(said(&rig.call("read", bare).await.0), "signed_url");
+
+    // One that has an image gets another, one that has none gets its first.
+    for id in [first, without["id"].as_i64().expect("an id")] {
+        let asked = by_id("Version", id);
+        let before = rig.call("read", asked.clone()).await;
+        assert_eq!(said(&before.0), "hit");
+        share_image(&rig, other, id).await;
+        let (headers, answer) = loop {
+            let (headers, answer) = rig.call("read", asked.clone()).await;
+            if answer != before.1 {
+                break (headers, answer);
+            }
+        };
+        assert_eq!(said(&headers), "signed_url");
+        assert_eq!(picture(&answer), picture(&rig.direct("read", asked.clone()).await));
+        let (headers, again) = rig.call("read", asked).await;
+        assert_eq!((said(&headers).as_str(), again), ("hit", answer));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
