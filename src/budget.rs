@@ -2,8 +2,9 @@
 //!
 //! A site is shared with artists, so everything that sgcache asks of it goes
 //! through one budget: so many requests in flight, so many per second. Waiting
-//! requests are served by priority, and background work can never take the last
-//! places, so that following the event log does not wait for an import.
+//! requests are served by priority, and neither background work nor callers who wait
+//! can take the last places: following the event log waits for no import, and not for
+//! a farm that writes without end.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -31,15 +32,27 @@ pub struct Budget(Arc<Mutex<State>>);
 
 struct State {
     max_in_flight: usize,
-    max_background: usize,
-    in_flight: usize,
-    background: usize,
+    background: Share,
+    interactive: Share,
+    follow: Share,
     per_second: f64,
     tokens: f64,
     filled_at: Instant,
     timer_set: bool,
     serial: u64,
     waiting: BinaryHeap<Waiter>,
+}
+
+/// The places that one priority may take and has taken.
+struct Share {
+    max: usize,
+    in_flight: usize,
+}
+
+impl Share {
+    fn of(max: usize) -> Self {
+        Self { max: max.max(1), in_flight: 0 }
+    }
 }
 
 struct Waiter {
@@ -80,14 +93,15 @@ impl Budget {
     /// Makes a budget of so many requests in flight and per second; a rate of
     /// zero or less is no limit.
     ///
-    /// Background work gets all but two places, at least one.
+    /// Background work gets all but two places, callers who wait all but one; each gets
+    /// one at least.
     pub fn new(max_in_flight: usize, per_second: f64) -> Self {
         let max_in_flight = max_in_flight.max(1);
         let state = State {
             max_in_flight,
-            max_background: max_in_flight.saturating_sub(2).max(1),
-            in_flight: 0,
-            background: 0,
+            background: Share::of(max_in_flight.saturating_sub(2)),
+            interactive: Share::of(max_in_flight - 1),
+            follow: Share::of(max_in_flight),
             per_second,
             tokens: per_second.max(1.0),
             filled_at: Instant::now(),
@@ -122,7 +136,7 @@ impl Budget {
 
     /// Returns the number of requests in flight.
     pub fn in_flight(&self) -> usize {
-        self.state().in_flight
+        self.state().in_flight()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -134,13 +148,13 @@ impl Budget {
         let mut state = self.state();
         state.refill();
         let mut deferred = Vec::new();
-        while state.in_flight < state.max_in_flight {
+        while state.in_flight() < state.max_in_flight {
             let Some(waiter) = state.waiting.pop() else { break };
             if waiter.go.is_closed() {
                 continue;
             }
-            let background = waiter.priority == Priority::Background;
-            if background && state.background >= state.max_background {
+            let share = state.share(waiter.priority);
+            if share.in_flight >= share.max {
                 deferred.push(waiter);
                 continue;
             }
@@ -150,8 +164,7 @@ impl Budget {
                 break;
             }
             if waiter.go.send(()).is_ok() {
-                state.in_flight += 1;
-                state.background += usize::from(background);
+                state.share(waiter.priority).in_flight += 1;
             }
         }
         state.waiting.extend(deferred);
@@ -174,16 +187,26 @@ impl Budget {
     fn release(&self, priority: Priority) {
         {
             let mut state = self.state();
-            state.in_flight = state.in_flight.saturating_sub(1);
-            if priority == Priority::Background {
-                state.background = state.background.saturating_sub(1);
-            }
+            let share = state.share(priority);
+            share.in_flight = share.in_flight.saturating_sub(1);
         }
         self.serve();
     }
 }
 
 impl State {
+    fn in_flight(&self) -> usize {
+        self.background.in_flight + self.interactive.in_flight + self.follow.in_flight
+    }
+
+    fn share(&mut self, priority: Priority) -> &mut Share {
+        match priority {
+            Priority::Background => &mut self.background,
+            Priority::Follow => &mut self.follow,
+            Priority::Interactive => &mut self.interactive,
+        }
+    }
+
     fn refill(&mut self) {
         let now = Instant::now();
         let earned = now.duration_since(self.filled_at).as_secs_f64() * self.per_second;
@@ -239,6 +262,18 @@ mod tests {
         assert!(budget.acquire(Priority::Background).now_or_never().is_none());
         let _poll = budget.acquire(Priority::Follow).await;
         assert_eq!(budget.in_flight(), 3);
+    }
+
+    #[tokio::test]
+    async fn callers_who_wait_leave_a_place_for_following() {
+        let budget = Budget::new(2, 0.0);
+        let _caller = budget.acquire(Priority::Interactive).await;
+        let mut next = Box::pin(budget.acquire(Priority::Interactive));
+        assert!((&mut next).now_or_never().is_none());
+        let poll = budget.acquire(Priority::Follow).now_or_never().expect("a place, although a caller waits");
+        assert_eq!(budget.in_flight(), 2);
+        drop(poll);
+        assert!((&mut next).now_or_never().is_none());
     }
 
     #[tokio::test]

@@ -140,7 +140,8 @@ impl Replica {
         self.step("fetch: read")?;
         // A repair is asked for because the store cannot be believed.
         let suppress = !marks.iter().any(|mark| mark.kinds.any(DirtyReasons::REPAIR));
-        let changes = self.write(Written { marks, suppress, ..Written::unmarked(layout, token, findings) }).await?;
+        let changes =
+            self.write(Written { marks, suppress, purpose, ..Written::unmarked(layout, token, findings) }).await?;
         self.metrics().sync.fetch_duration.observe(started.elapsed().as_secs_f64());
         let undecided = |change: &KeyChange| {
             matches!(change.outcome, KeyOutcome::Held | KeyOutcome::Suspected | KeyOutcome::Unproven)

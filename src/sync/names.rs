@@ -49,7 +49,7 @@ impl Replica {
                 revived_targets.push((target.key.clone(), since));
             }
         }
-        self.mark_revived_links(&revived_targets, &mut finish).await?;
+        self.mark_revived_links(&revived_targets, Purpose::Fetch, &mut finish).await?;
         self.mark_dependents(entity_type, &ids, &mut finish).await?;
         self.step("names: linked")?;
         self.finish(finish).await?;
@@ -81,6 +81,7 @@ impl Replica {
     pub(super) async fn mark_revived_links(
         &self,
         targets: &[(EntityRef, Option<AsOf>)],
+        purpose: Purpose,
         finish: &mut Finish,
     ) -> Result<()> {
         let tracked = self.tracked();
@@ -94,7 +95,7 @@ impl Replica {
             let since = targets.iter().filter(linking).filter_map(|(_, since)| *since).reduce(AsOf::min);
             for only in [Only::Active, Only::Retired] {
                 let read = Read::new(layout.entity_type.clone(), links_to(layout, &linked), self.client().page_size());
-                reads.push(self.rows_found(Read { only, ..read }, since));
+                reads.push(self.rows_found(Read { only, ..read }, since, purpose));
             }
         }
         // Side by side: every read of the revived type waits for the slowest of them.
@@ -103,10 +104,10 @@ impl Replica {
     }
 
     /// Reads the ids that fit, all pages of them.
-    async fn rows_found(&self, read: Read, since: Option<AsOf>) -> Result<Vec<NewDirtyKey>> {
+    async fn rows_found(&self, read: Read, since: Option<AsOf>, purpose: Purpose) -> Result<Vec<NewDirtyKey>> {
         let (mut marks, mut last_id) = (Vec::new(), 0);
         loop {
-            let page: Answer = self.page_after(&read, last_id, Purpose::Fetch).await?;
+            let page: Answer = self.page_after(&read, last_id, purpose).await?;
             let keys = page.rows.iter().filter_map(Answer::id).map(|id| EntityRef::new(read.entity_type.clone(), id));
             marks.extend(keys.map(|key| NewDirtyKey { since, ..NewDirtyKey::new(key, DirtyReasons::CHANGE) }));
             match page.last_id() {

@@ -15,6 +15,7 @@ use super::recheck::{Proof, Shown, expected_targets};
 use super::{Replica, Result, SyncError};
 use crate::entity::{EntityRef, EntityType, EventId, Timestamp};
 use crate::entity_config::TypeLayout;
+use crate::shotgun::Purpose;
 use crate::state::{
     Announcement, AsOf, Dead, DeadKind, DirtyKey, DirtyReasons, Expected, ExpectedField, Finish, NewDead, NewDirtyKey,
     Postponed, RowDone,
@@ -56,6 +57,8 @@ pub(super) struct Written<'a> {
     pub(super) whole: bool,
     /// Whether a comparison found the same before.
     pub(super) compared: bool,
+    /// What it is for; what it leads to is asked with the same priority.
+    pub(super) purpose: Purpose,
     /// The step of an import.
     pub(super) segment: Option<SegmentStep>,
 }
@@ -65,7 +68,17 @@ impl<'a> Written<'a> {
     pub(super) fn unmarked(layout: &'a TypeLayout, token: ReadToken, findings: Findings) -> Self {
         let Findings { said, whole } = findings;
         let said = said.into_iter().collect();
-        Self { layout, token, said, marks: &[], suppress: false, whole, compared: false, segment: None }
+        Self {
+            layout,
+            token,
+            said,
+            marks: &[],
+            suppress: false,
+            whole,
+            compared: false,
+            purpose: Purpose::Fetch,
+            segment: None,
+        }
     }
 }
 
@@ -348,7 +361,7 @@ impl Replica {
                 revived.push((row.key().clone(), since));
             }
         }
-        self.mark_revived_links(&revived, finish).await
+        self.mark_revived_links(&revived, read.purpose, finish).await
     }
 
     /// Marks the rows whose derived fields follow from what was read: from rows that
