@@ -299,6 +299,11 @@ impl FreshnessTracker {
         });
     }
 
+    /// Returns how long the acknowledgement of a revival may wait for the site.
+    pub(super) fn max_delay(&self) -> Duration {
+        self.settings.upstream_retry_timeout
+    }
+
     /// Returns where calls are counted.
     pub fn ledger(&self) -> &Recorder {
         &self.ledger

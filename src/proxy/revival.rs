@@ -7,12 +7,11 @@
 //! revival, which is no news to any caller yet. What was revived is read first, and
 //! that read asks which rows link to it; only those are pending afterwards.
 //!
-//! What the site does not name in time, or before it shows the revival itself, is
+//! What the site does not name within `api.upstream_retry_timeout`, or before it shows the revival itself, is
 //! pending for whole types until the event log has named it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::freshness::{FreshnessTracker, LeaderPlace};
 use super::pending_writes::PendingWrites;
@@ -22,8 +21,6 @@ use crate::state::DirtyReasons;
 use crate::store;
 use crate::sync::Tracked;
 
-/// The acknowledgement of a revival waits no longer than this.
-const MAX_DELAY: Duration = Duration::from_secs(5);
 /// More keys of one type than this are not named one by one.
 const MAX_LISTED: usize = 500;
 
@@ -42,7 +39,7 @@ impl FreshnessTracker {
         let catalogue = self.catalogue(PendingWrites::default(), 0, false);
         let named = match effects.is_unanswered {
             true => None,
-            false => tokio::time::timeout(MAX_DELAY, self.read_revived(&key)).await.ok().flatten(),
+            false => tokio::time::timeout(self.max_delay(), self.read_revived(&key)).await.ok().flatten(),
         };
         let Some(Revival { types, holders }) = named else {
             return effects.revive_unlisted(&key, &catalogue);

@@ -421,20 +421,6 @@ impl Replica {
         Ok(())
     }
 
-    /// Returns which of the rows that the store refused a newer read of this process
-    /// has written: one that the state knows of, or will in a moment.
-    async fn superseded(&self, token: &ReadToken, stale: &BTreeSet<i64>) -> Result<BTreeSet<i64>> {
-        // In this order: a write that is not in progress any more is in the state.
-        let mut superseded = stale.clone();
-        superseded.retain(|id| self.writes_in_progress().has_newer(token, *id));
-        let others: Vec<i64> = stale.difference(&superseded).copied().collect();
-        if !others.is_empty() {
-            let known = self.state().rows(&token.entity_type, &others).await?;
-            superseded.extend(known.iter().filter(|(_, meta)| meta.rv > token.rv).map(|(id, _)| *id));
-        }
-        Ok(superseded)
-    }
-
     /// Fills in what the final transaction has to know.
     fn conclude(
         &self,

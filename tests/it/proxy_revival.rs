@@ -1,6 +1,8 @@
 //! Revivals through the proxy: what shows the revived entity again is named by the site
 //! before the caller learns that it worked, and nothing else waits.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use sgcache::proxy::Settings;
 use sgcache::sim::Trouble;
@@ -68,7 +70,8 @@ async fn what_is_revived_along_is_named_as_well() {
 /// Where the site does not say which rows show it, whole types wait for the event log.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_revival_that_cannot_be_looked_into_holds_back_its_types() {
-    let mut rig = Rig::start(filled(), configs(), Settings::default()).await;
+    let settings = Settings { upstream_retry_timeout: Duration::from_secs(1), ..Settings::default() };
+    let mut rig = Rig::start(filled(), configs(), settings).await;
     let versions = of_shot("Version", 1, &["code", "sg_task"]);
     rig.stop_following().await;
     retire(&rig, to("Task", 1), 1).await;
