@@ -7,8 +7,8 @@
 //! revival, which is no news to any caller yet. What was revived is read first, and
 //! that read asks which rows link to it; only those are pending afterwards.
 //!
-//! What the site does not name within `api.upstream_retry_timeout`, or before it shows the revival itself, is
-//! pending for whole types until the event log has named it.
+//! What the site does not name within `api.upstream_retry_timeout`, or before it shows
+//! the revival itself, is pending for whole types until the event log has named it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
