@@ -293,7 +293,7 @@ impl FreshnessTracker {
         let touched = Touched { keys, unlisted: effects.unlisted.then_some((types, after)) };
         let tracker = Arc::clone(self);
         tokio::spawn(async move {
-            Arc::clone(&tracker).confirm(write, touched).await;
+            tracker.confirm_surely(&write, touched).await;
             tracker.ledger.write_visible(ledger_feed::now(), acknowledged.elapsed());
             drop(room);
         });
@@ -312,7 +312,8 @@ impl FreshnessTracker {
     fn add(self: &Arc<Self>, write: PendingWrite, touched: Touched) {
         let write = Arc::new(write);
         self.insert(&write);
-        tokio::spawn(Arc::clone(self).confirm(write, touched));
+        let tracker = Arc::clone(self);
+        tokio::spawn(async move { tracker.confirm_surely(&write, touched).await });
     }
 
     fn insert(&self, write: &Arc<PendingWrite>) {

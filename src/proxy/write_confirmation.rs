@@ -33,7 +33,7 @@ const MAX_DIRTY: usize = 2_000;
 const ROUNDS: usize = 3;
 
 /// What has to be read before a write is visible.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Touched {
     /// The keys that are known.
     pub keys: Vec<EntityRef>,
@@ -192,8 +192,13 @@ impl Drop for Slot {
 }
 
 impl FreshnessTracker {
+    /// Ends a write, also where the task that does so panics: then another one does.
+    pub(super) async fn confirm_surely(self: &Arc<Self>, write: &Arc<PendingWrite>, touched: Touched) {
+        again_after_panics(|| Arc::clone(self).confirm(Arc::clone(write), touched.clone())).await;
+    }
+
     /// Ends a write as soon as everything that it changed was read.
-    pub(super) async fn confirm(self: Arc<Self>, write: Arc<PendingWrite>, touched: Touched) {
+    async fn confirm(self: Arc<Self>, write: Arc<PendingWrite>, touched: Touched) {
         if let LeaderPlace::Here(wake) = self.leader_place() {
             if touched.unlisted.is_some() {
                 wake();
@@ -283,5 +288,38 @@ impl FreshnessTracker {
             }
             tokio::time::sleep(LEADER_PAUSE * 10).await;
         }
+    }
+}
+
+/// Begins a task until it ends without a panic.
+async fn again_after_panics<F>(task: impl Fn() -> F)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    while let Err(error) = tokio::spawn(task()).await {
+        // At the end of the process it is cancelled instead.
+        if !error.is_panic() {
+            return;
+        }
+        tracing::error!(%error, "the confirmation of a write panicked and begins again");
+        tokio::time::sleep(LONGEST_PAUSE).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_that_panics_begins_again() {
+        let begun = Arc::new(AtomicU32::new(0));
+        let task = || {
+            let begun = Arc::clone(&begun);
+            async move { assert!(begun.fetch_add(1, Ordering::SeqCst) == 2, "not the third time") }
+        };
+        again_after_panics(task).await;
+        assert_eq!(begun.load(Ordering::SeqCst), 3);
     }
 }

@@ -128,7 +128,7 @@ impl Replica {
             .filter(|(_, o)| **o == PutOutcome::Stale)
             .map(|(index, _)| sorted.rows[*index].key().id)
             .collect();
-        let superseded = self.superseded(&read.token, &stale).await?;
+        let superseded = self.writes_in_progress().superseded(self.state(), &read.token, &stale).await?;
         let mut finish = Finish { segment: read.segment, ..Finish::new(read.token.clone(), self.now()) };
         self.follow_links(&read, &sorted, &known, &stale, &mut finish).await?;
         self.follow_dependencies(&read, &sorted, &known, &mut finish).await?;

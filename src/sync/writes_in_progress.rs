@@ -9,25 +9,8 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::{Replica, Result};
 use crate::entity::EntityType;
-use crate::state::ReadToken;
-
-impl Replica {
-    /// Returns which of the rows that the store refused a newer read of this process
-    /// has written: one that the state knows of, or will in a moment.
-    pub(super) async fn superseded(&self, token: &ReadToken, stale: &BTreeSet<i64>) -> Result<BTreeSet<i64>> {
-        // In this order: a write that is not in progress any more is in the state.
-        let mut superseded = stale.clone();
-        superseded.retain(|id| self.writes_in_progress().has_newer(token, *id));
-        let others: Vec<i64> = stale.difference(&superseded).copied().collect();
-        if !others.is_empty() {
-            let known = self.state().rows(&token.entity_type, &others).await?;
-            superseded.extend(known.iter().filter(|(_, meta)| meta.rv > token.rv).map(|(id, _)| *id));
-        }
-        Ok(superseded)
-    }
-}
+use crate::state::{ReadToken, Result, State};
 
 /// Every write between its begin and the end of its transaction in the state.
 #[derive(Clone, Default)]
@@ -49,8 +32,22 @@ impl WritesInProgress {
         WriteGuard { writes: self.clone(), rv: read.rv }
     }
 
+    /// Returns which of the rows of a read that the store refused a newer read of this
+    /// process has written: one that the state knows of, or is about to.
+    pub async fn superseded(&self, state: &State, read: &ReadToken, stale: &BTreeSet<i64>) -> Result<BTreeSet<i64>> {
+        // In this order: a write that is not in progress any more is in the state.
+        let mut superseded = stale.clone();
+        superseded.retain(|id| self.has_newer(read, *id));
+        let others: Vec<i64> = stale.difference(&superseded).copied().collect();
+        if !others.is_empty() {
+            let known = state.rows(&read.entity_type, &others).await?;
+            superseded.extend(known.iter().filter(|(_, meta)| meta.rv > read.rv).map(|(id, _)| *id));
+        }
+        Ok(superseded)
+    }
+
     /// Tells whether a read that began after `read` is writing the key.
-    pub fn has_newer(&self, read: &ReadToken, id: i64) -> bool {
+    fn has_newer(&self, read: &ReadToken, id: i64) -> bool {
         let newer = |write: &Write| write.entity_type == read.entity_type && write.rv > read.rv;
         self.0.lock().iter().any(|write| newer(write) && write.ids.contains(&id))
     }
