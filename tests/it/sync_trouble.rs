@@ -185,5 +185,6 @@ async fn reads_of_one_key_side_by_side_are_no_conflict() {
         futures::future::join_all(reads).await;
     }
     assert_eq!(cache.metrics().value("sgcache_sync_version_conflicts_total", &[]).unwrap_or(0.0), 0.0);
-    assert_eq!(cache.state().marked_ids(&"Shot".into()).await.expect("ids"), Vec::<i64>::new());
+    cache.quiesce().await;
+    cache.assert_equal_to_site().await;
 }
