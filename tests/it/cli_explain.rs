@@ -45,8 +45,10 @@ fn occurrences_that_did_not_run_are_in_the_history_with_their_reason() {
     let args = ["pipelines", "explain", "ticking", "--next", "1", "-o", "json"];
     let explained = place.run(&args).expect_code(0).json()[0].clone();
     assert_eq!(explained["state"], "paused: storage is moved");
-    assert_eq!(explained["past"][0]["status"], "skipped", "{explained}");
-    assert_eq!(explained["past"][0]["remarks"][0], "it is paused", "{explained}");
+    // The occurrence of this very second may not be in the history yet.
+    let past = explained["past"].as_array().expect("a list");
+    let skipped = past.iter().find(|one| one["status"] == "skipped").expect("one that was skipped");
+    assert_eq!(skipped["remarks"][0], "it is paused", "{skipped}");
     assert_eq!(explained["next"][0]["remarks"][0], "skipped: it is paused", "{explained}");
     assert_eq!(daemon.terminate().0, Some(0));
 }

@@ -80,11 +80,12 @@ fn every_command_works_beside_a_running_daemon() {
     place.run(&["job", "rebuild", "Asset", "Shot"]).expect_code(0).says(&["Asset: imported, ", "Shot: imported, "]);
     let rebuilt = place.run(&["job", "rebuild", "Asset", "-o", "json"]).expect_code(0).json();
     assert!(rebuilt["steps"][0]["result"]["requests"].as_u64() >= Some(3), "{rebuilt}");
-    place.run(&["job", "generateEntityConfigs", "Asset", "Shot"]).expect_code(0);
     place.run(&["pipelines", "list"]).expect_code(0);
     place.run(&["pipelines", "trigger", "nightly-counts"]).expect_code(0);
     let history = place.run(&["pipelines", "history", "nightly-counts", "-o", "json"]).expect_code(0).json();
     assert_eq!(history[0]["status"], "ok", "{history}");
+    // The daemon takes the new files over and reads both types anew: nothing is compared now.
+    place.run(&["job", "generateEntityConfigs", "Asset", "Shot"]).expect_code(0);
 
     let (_, metrics) = get(&format!("http://{}/metrics", place.ops)).expect("metrics");
     assert!(metrics.contains("sgcache_sync_polls_total"), "{metrics}");
