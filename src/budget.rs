@@ -1,7 +1,7 @@
 //! The request budget of the site, shared by priority.
 //!
 //! A site is shared with artists, so everything that sgcache asks of it goes
-//! through one budget: so many requests in flight, so many per second. Waiting
+//! through one budget of requests in flight and requests per second. Waiting
 //! requests are served by priority, and neither background work nor callers who wait
 //! can take the last places: following the event log waits for no import, and not for
 //! a farm that writes without end.
@@ -90,7 +90,7 @@ pub struct Permit {
 }
 
 impl Budget {
-    /// Makes a budget of so many requests in flight and per second; a rate of
+    /// Makes a budget of requests in flight and per second; a rate of
     /// zero or less is no limit.
     ///
     /// Background work gets all but two places, callers who wait all but one; each gets

@@ -27,7 +27,7 @@ pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     Some((at - now).to_std().unwrap_or_default())
 }
 
-/// Returns a pause that was doubled so many times, up to the longest one.
+/// Returns `first`, doubled `times` times, but not more than `longest`.
 pub fn doubled(first: Duration, times: u32, longest: Duration) -> Duration {
     first.saturating_mul(2_u32.saturating_pow(times)).min(longest)
 }

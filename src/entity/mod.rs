@@ -14,6 +14,7 @@ mod text;
 mod time;
 mod value;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -121,6 +122,15 @@ impl fmt::Debug for EntityRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
+}
+
+/// Returns the ids of each type among the keys.
+pub fn ids_by_type(keys: impl IntoIterator<Item = EntityRef>) -> BTreeMap<EntityType, BTreeSet<i64>> {
+    let mut by_type: BTreeMap<EntityType, BTreeSet<i64>> = BTreeMap::new();
+    for key in keys {
+        by_type.entry(key.entity_type).or_default().insert(key.id);
+    }
+    by_type
 }
 
 /// The id of an `EventLogEntry`. Ids grow, but not in the order of commits.

@@ -50,7 +50,7 @@ const PENDING_RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 /// Longer answers are not looked through for addresses: it is done before they are handed
 /// on.
-const MAX_ADDRESSES_BYTES: usize = 2 << 20;
+const MAX_SCANNED_ANSWER_BYTES: usize = 2 << 20;
 
 /// Headers that an answer of the site may depend on.
 const TELLING: &[&str] =
@@ -365,7 +365,7 @@ async fn learn(proxy: &Arc<Inner>, call: &Call, answer: &Arc<BufferedResponse>) 
 
 /// Keeps the addresses in an answer, for reads of the same rows.
 fn learn_addresses(proxy: &Inner, call: &Call, answer: &BufferedResponse) {
-    if !call.wants_urls() || !answer.status.is_success() || answer.body.len() > MAX_ADDRESSES_BYTES {
+    if !call.wants_urls() || !answer.status.is_success() || answer.body.len() > MAX_SCANNED_ANSWER_BYTES {
         return;
     }
     let catalogue = proxy.freshness.catalogue(PendingWrites::default(), proxy.schemas.max_page(), false);

@@ -5,13 +5,13 @@
 //! cache cannot tell becomes an effect on the whole type, which lasts until the event
 //! log has told the rest.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use super::catalogue::Catalogue;
 use super::pending_writes::{self, PendingWrites};
 use super::write_effects::{self, Effect, Fields, Ids, Lookup, WriteEffects, cascade_of, link_fields, other_side};
 use super::written_values::WrittenValues;
-use crate::entity::{EntityRef, EntityType, Shape};
+use crate::entity::{EntityRef, EntityType, Shape, ids_by_type};
 use crate::filter::FieldPath;
 use crate::state::State;
 use crate::store::{self, Store};
@@ -52,7 +52,7 @@ impl EffectLookup<'_> {
             return;
         };
         others.extend(self.linked(key).await);
-        for (ty, ids) in by_type(others.into_iter().filter(|other| types.contains(&other.entity_type))) {
+        for (ty, ids) in ids_by_type(others.into_iter().filter(|other| types.contains(&other.entity_type))) {
             let fields = other_side(&ty, &key.entity_type, self.catalogue);
             effects.push(ty, Ids::Only(ids), fields, false);
         }
@@ -64,7 +64,7 @@ impl EffectLookup<'_> {
         if self.catalogue.stored.types.contains_key(ty) {
             let mut others = self.linked(key).await;
             others.extend(self.referrers(key).await.unwrap_or_default());
-            for (other, ids) in by_type(others) {
+            for (other, ids) in ids_by_type(others) {
                 let fields = other_side(&other, ty, self.catalogue);
                 effects.push(other, Ids::Only(ids), fields, false);
             }
@@ -90,7 +90,7 @@ impl EffectLookup<'_> {
             }
             return;
         };
-        for (ty, ids) in by_type(others.into_iter().filter(goes_along)) {
+        for (ty, ids) in ids_by_type(others.into_iter().filter(goes_along)) {
             effects.push(ty, Ids::Only(ids), Fields::Only(BTreeSet::new()), true);
         }
     }
@@ -179,12 +179,4 @@ impl EffectLookup<'_> {
         let fields = store::Fields::Only(known.collect());
         self.store.get(keys, &fields).await.ok()
     }
-}
-
-fn by_type(keys: impl IntoIterator<Item = EntityRef>) -> BTreeMap<EntityType, BTreeSet<i64>> {
-    let mut by_type: BTreeMap<EntityType, BTreeSet<i64>> = BTreeMap::new();
-    for key in keys {
-        by_type.entry(key.entity_type).or_default().insert(key.id);
-    }
-    by_type
 }

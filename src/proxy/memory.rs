@@ -22,7 +22,7 @@ const MIN_STALL: Duration = Duration::from_secs(1);
 const MIN_PROGRESS_BYTES: usize = 64 << 10;
 /// What holds more than this leaves the part below to what holds less.
 const SMALL_BYTES: usize = 64 << 10;
-/// One of so many parts of all memory is for what holds little.
+/// One `PARTS`th of all memory is reserved for what holds little.
 const PARTS: usize = 8;
 
 /// There is no memory left.

@@ -78,11 +78,11 @@ fn of_rest(method: &Method, rest: &str, query: &str, body: &[u8], catalogue: &Ca
         }
         ("DELETE", ["entity", slug, id]) => {
             let delete = Delete { entity_type: type_of(slug, catalogue)?, id: id.parse().ok()? };
-            effects.delete(&delete, catalogue);
+            effects.delete(&delete);
         }
         ("POST", ["entity", slug, id]) if query.contains("revive=true") => {
             let revive = Revive { entity_type: type_of(slug, catalogue)?, id: id.parse().ok()? };
-            effects.revive(&revive, catalogue);
+            effects.revive(&revive);
         }
         (_, ["entity", slug, id, .., "_upload"]) => {
             return Some(WriteEffects::of_upload(EntityRef::new(type_of(slug, catalogue)?, id.parse().ok()?)));
@@ -116,7 +116,7 @@ fn batch(body: &[u8], catalogue: &Catalogue, effects: &mut WriteEffects) -> Opti
                 effects.create(&Create { entity_type, fields: fields()?, return_fields: Vec::new() }, catalogue);
             }
             "update" => effects.update(&Update { entity_type, id: id()?, fields: fields()? }, catalogue),
-            "delete" => effects.delete(&Delete { entity_type, id: id()? }, catalogue),
+            "delete" => effects.delete(&Delete { entity_type, id: id()? }),
             _ => return None,
         }
     }

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use super::freshness::{FreshnessTracker, LeaderPlace};
 use super::pending_writes::PendingWrites;
 use super::write_effects::{Ids, WriteEffects, cascade_of, other_side};
-use crate::entity::{EntityRef, EntityType};
+use crate::entity::{EntityRef, EntityType, ids_by_type};
 use crate::state::DirtyReasons;
 use crate::store;
 use crate::sync::Tracked;
@@ -77,10 +77,7 @@ impl FreshnessTracker {
             return None;
         }
         let linking: BTreeSet<EntityType> = types.iter().flat_map(|ty| tracked.holders(ty)).collect();
-        let mut holders: BTreeMap<EntityType, BTreeSet<i64>> = BTreeMap::new();
-        for holder in self.dirty(&linking).await? {
-            holders.entry(holder.entity_type).or_default().insert(holder.id);
-        }
+        let holders = ids_by_type(self.dirty(&linking).await?);
         Some(Revival { types, holders })
     }
 

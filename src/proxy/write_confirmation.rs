@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 
 use super::freshness::{FreshnessTracker, LeaderPlace};
 use super::pending_writes::PendingWrite;
-use crate::entity::{EntityRef, EntityType};
+use crate::entity::{EntityRef, EntityType, ids_by_type};
 use crate::sync::{ClusterChannel, Replica};
 
 /// Reads of one type side by side.
@@ -70,11 +70,7 @@ impl Refetcher {
     /// Returns when every key was read by a read that began after the call, however
     /// long the site is away.
     pub async fn read(self: &Arc<Self>, keys: impl IntoIterator<Item = EntityRef>) {
-        let mut by_type: BTreeMap<EntityType, BTreeSet<i64>> = BTreeMap::new();
-        for key in keys {
-            by_type.entry(key.entity_type).or_default().insert(key.id);
-        }
-        let reads = by_type.into_iter().map(|(ty, ids)| self.read_type(ty, ids));
+        let reads = ids_by_type(keys).into_iter().map(|(ty, ids)| self.read_type(ty, ids));
         futures::future::join_all(reads).await;
     }
 

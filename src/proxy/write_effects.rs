@@ -181,8 +181,8 @@ impl WriteEffects {
         let known = match method {
             "create" => Create::from_wire(argument).map(|create| effects.create(&create, catalogue)),
             "update" => Update::from_wire(argument).map(|update| effects.update(&update, catalogue)),
-            "delete" => Delete::from_wire(argument).map(|delete| effects.delete(&delete, catalogue)),
-            "revive" => Revive::from_wire(argument).map(|revive| effects.revive(&revive, catalogue)),
+            "delete" => Delete::from_wire(argument).map(|delete| effects.delete(&delete)),
+            "revive" => Revive::from_wire(argument).map(|revive| effects.revive(&revive)),
             "batch" => {
                 BatchItem::list(argument).map(|items| items.iter().for_each(|item| effects.item(item, catalogue)))
             }
@@ -256,7 +256,7 @@ impl WriteEffects {
         match item {
             BatchItem::Create(create) => self.create(create, catalogue),
             BatchItem::Update(update) => self.update(update, catalogue),
-            BatchItem::Delete(delete) => self.delete(delete, catalogue),
+            BatchItem::Delete(delete) => self.delete(delete),
         }
     }
 
@@ -299,7 +299,7 @@ impl WriteEffects {
 
     /// Notes a retirement. Links to a retired entity vanish with its own row, so only
     /// what is retired along is looked for.
-    pub(super) fn delete(&mut self, delete: &Delete, _catalogue: &Catalogue) {
+    pub(super) fn delete(&mut self, delete: &Delete) {
         let key = EntityRef::new(delete.entity_type.clone(), delete.id);
         self.push(key.entity_type.clone(), Ids::Only([key.id].into()), Fields::Only(BTreeSet::new()), true);
         if !cascade_of(&key.entity_type).is_empty() {
@@ -310,7 +310,7 @@ impl WriteEffects {
 
     /// Notes a revival: rows that were read while the entity was retired lack the link
     /// to it, so only the site can name them.
-    pub(super) fn revive(&mut self, revive: &Revive, _catalogue: &Catalogue) {
+    pub(super) fn revive(&mut self, revive: &Revive) {
         let key = EntityRef::new(revive.entity_type.clone(), revive.id);
         self.derived(&key);
         self.revived = Some(key);

@@ -21,6 +21,7 @@ use super::documents::Stream;
 use super::outbox::{Outbox, OutboxError, Waiting};
 use super::templates;
 use crate::elastic::{BulkOp, Call, Client, Error, ErrorKind, ItemOutcome};
+use crate::retry::doubled;
 use crate::supervisor::beat;
 
 /// Documents of one request.
@@ -255,8 +256,7 @@ fn template_path(name: &str) -> String {
 
 /// Doubles from failure to failure, and is jittered so that many caches do not come back at once.
 fn pause(failures: u32) -> Duration {
-    let longest = FIRST_PAUSE.saturating_mul(2_u32.saturating_pow(failures.min(16) - 1));
-    longest.min(LONGEST_PAUSE).mul_f64(rand::rng().random_range(0.5..1.0))
+    doubled(FIRST_PAUSE, failures.saturating_sub(1), LONGEST_PAUSE).mul_f64(rand::rng().random_range(0.5..1.0))
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use futures::stream::{self, StreamExt};
 use super::write::{Said, Written, quarantine};
 use super::{KeyChange, KeyOutcome, Replica, Result, SyncError};
 use crate::api3::RowText;
-use crate::entity::{EntityRef, EntityType};
+use crate::entity::{EntityRef, EntityType, ids_by_type};
 use crate::entity_config::TypeLayout;
 use crate::filter::{Only, RawFilter};
 use crate::shotgun::{self, Answer, ErrorKind, Purpose};
@@ -269,16 +269,12 @@ impl Replica {
     /// [`SyncError::NotTracked`] for a key of another type; the keys before it
     /// were read.
     pub async fn refetch(&self, keys: &[EntityRef]) -> Result<Vec<KeyChange>> {
-        let mut by_type: BTreeMap<&EntityType, BTreeSet<i64>> = BTreeMap::new();
-        for key in keys {
-            by_type.entry(&key.entity_type).or_default().insert(key.id);
-        }
         let mut changes = Vec::new();
-        for (entity_type, ids) in by_type {
-            let layout = self.layout(entity_type)?;
+        for (entity_type, ids) in ids_by_type(keys.iter().cloned()) {
+            let layout = self.layout(&entity_type)?;
             let ids: Vec<i64> = ids.into_iter().collect();
             for chunk in ids.chunks(self.client().page_size() as usize) {
-                let token = self.begin_read(entity_type).await?;
+                let token = self.begin_read(&entity_type).await?;
                 let findings = match self.read_surely(&layout, chunk, Purpose::Validate).await {
                     Ok(findings) => findings,
                     Err(error) => {

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::maintenance::MaintenanceSchedule;
 use super::{Follower, PollStatus, Polled, Result, SyncError};
+use crate::retry::doubled;
 use crate::supervisor::{Loop, LoopFailed, Supervisor, beat};
 
 /// After so many refusals polling nearly stops.
@@ -291,8 +292,7 @@ impl Follower {
 /// Returns a pause that doubles with each failure up to `longest`; what the site asked for
 /// has no such bound.
 fn backoff(longest: Duration, asked: Option<Duration>, failures: u32) -> Duration {
-    let doubled = Duration::from_secs(1).saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1)));
-    let bound = doubled.min(longest);
+    let bound = doubled(Duration::from_secs(1), failures.saturating_sub(1), longest);
     let pause = bound.div_f64(2.0) + bound.div_f64(2.0).mul_f64(rand::rng().random::<f64>());
     pause.max(asked.unwrap_or_default())
 }

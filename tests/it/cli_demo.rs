@@ -29,18 +29,7 @@ fn an_outage_that_is_played_ends_with_every_count_of_the_site() {
 #[test]
 fn the_end_of_a_demo_says_how_long_both_sides_took() {
     let place = Place::new();
-    let listen = free_address();
-    let addresses = ["--listen", &listen, "--ops", &place.ops, "--api", &place.api];
-    let args: Vec<&str> = [&["demo"][..], &addresses, &["--entities", "1000", "--latency", "5ms"]].concat();
-    let demo = place.start(&args);
-    place.until("/api/v1/status", |_, body| {
-        let status: serde_json::Value = serde_json::from_str(body).unwrap_or_default();
-        let methods = status["ledger"]["methods"].as_array().cloned().unwrap_or_default();
-        // Every question was answered by the cache.
-        ["read", "summarize"]
-            .iter()
-            .all(|name| methods.iter().any(|one| one["method"] == *name && one["cache_p50_ms"].is_number()))
-    });
+    let demo = place.answering_demo(&["--entities", "1000", "--latency", "5ms"]);
     let ended = demo.signalled("TERM");
     for words in
         ["asked of the site", "find_one Shot by id", "summarize Tasks by number", "since the types were complete"]

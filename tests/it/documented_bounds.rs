@@ -46,6 +46,11 @@ const CONSTANTS: &[(&str, &str, &str)] = &[
         "| parsed requests (plan cache) | 32 MiB; requests up to 4 KiB |",
     ),
     ("src/proxy/plan_cache.rs", "MAX_REQUEST_BYTES: usize = 4 << 10", "32 MiB; requests up to 4 KiB |"),
+    (
+        "src/proxy/address_cache.rs",
+        "MAX_ADDRESS_BYTES: u64 = 32 << 20",
+        "| signed addresses, in memory only | 32 MiB; half of their validity |",
+    ),
     ("src/proxy/schema_cache.rs", "MAX_SCHEMA_BYTES: u64 = 64 << 20", "| schema answers | 64 MiB |"),
     (
         "src/config/api.rs",

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use sgcache::proxy::{Reason, Settings};
 use sgcache::sim::Site;
 
-use crate::program::{Place, free_address};
+use crate::program::Place;
 use crate::proxy_rig::{self, Rig, find, written};
 
 /// Name of what is replaced, its pattern, and the text that stands for it.
@@ -144,16 +144,7 @@ fn status_pipelines_and_metrics_of_a_daemon() {
 #[test]
 fn the_summary_of_the_demo() {
     let place = Place::new();
-    let listen = free_address();
-    let addresses = ["--listen", &listen, "--ops", &place.ops, "--api", &place.api];
-    let args: Vec<&str> = [&["demo"][..], &addresses, &["--entities", "600", "--edits", "0"]].concat();
-    let demo = place.start(&args);
-    place.until("/api/v1/status", |_, body| {
-        let status: Value = serde_json::from_str(body).unwrap_or_default();
-        let methods = status["ledger"]["methods"].as_array().cloned().unwrap_or_default();
-        let answered = |name: &str| methods.iter().any(|one| one["method"] == name && one["cache_p50_ms"].is_number());
-        status["health"]["code"] == "ok" && answered("read") && answered("summarize")
-    });
+    let demo = place.answering_demo(&["--entities", "600", "--edits", "0"]);
     let ended = demo.signalled("TERM").expect_code(0);
     let summary = without_counts(&masked_table(&ended.stdout, place.dir.path()));
     // Which requests went to the site, and whether a validation has ended, depends on the

@@ -161,6 +161,22 @@ impl Place {
         Running::spawn(self.command(args).stdout(Stdio::piped()))
     }
 
+    /// Starts a demo on addresses of its own and waits until it is healthy and the cache has
+    /// answered every kind of question.
+    pub fn answering_demo(&self, args: &[&str]) -> Running {
+        let listen = free_address();
+        let addresses = ["--listen", &listen, "--ops", &self.ops, "--api", &self.api];
+        let demo = self.start(&[&["demo"][..], &addresses, args].concat());
+        self.until("/api/v1/status", |_, body| {
+            let status: Value = serde_json::from_str(body).unwrap_or_default();
+            let methods = status["ledger"]["methods"].as_array().cloned().unwrap_or_default();
+            let answered =
+                |name: &str| methods.iter().any(|one| one["method"] == name && one["cache_p50_ms"].is_number());
+            status["health"]["code"] == "ok" && answered("read") && answered("summarize")
+        });
+        demo
+    }
+
     /// Starts the daemon and waits until it is ready.
     pub fn daemon(&self) -> Running {
         self.daemon_with(&[])

@@ -252,8 +252,8 @@ async fn a_site_that_is_busy_for_a_moment_is_waited_out() {
     let auth = json!({"script_name": "sgcache", "script_key": "sgcache-sim"});
     let (status, ..) = call_with_status(&rig.url, auth.clone(), "read", find("Task", json!([]), &["id"])).await;
     assert_eq!(status, 500);
-    // Who is to wait for longer than anyone here waits is told so, and the site is not
-    // asked again before.
+    // A pause longer than the proxy waits is handed on to the caller, and the site is not
+    // asked again before it is over.
     let busy = Trouble::Busy { status: 429, retry_after: Duration::from_secs(3600) };
     rig.site().troubles.next_of("read Task", 1, busy);
     rig.site().requests.reset();

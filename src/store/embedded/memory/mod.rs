@@ -266,7 +266,7 @@ mod tests {
         let count = std::cell::Cell::new(0);
         for _ in 0..2 {
             let begin = || {
-                assert!(memory.held.try_write().is_none(), "somebody could bring memory beyond this moment");
+                assert!(memory.held.try_write().is_none(), "a writer could bring memory beyond this moment");
                 count.set(count.get() + 1);
                 let connection = Connection::open_in_memory()?;
                 connection.execute_batch(changes::TABLE)?;
