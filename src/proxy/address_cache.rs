@@ -126,7 +126,7 @@ impl Address {
         let text = value.to_string();
         let unsigned = serde_json::from_str(&signed_url::strip(DataType::Image, &text)?).ok()?;
         let url = value.as_str().or_else(|| value.get("url")?.as_str())?;
-        let until = received + half_of_validity(url, now)?;
+        let until = received.checked_add(half_of_validity(url, now)?)?;
         let bytes = BYTES_PER_ADDRESS + 2 * text.len() as u64;
         Some(Self { value, unsigned, bytes, until })
     }
@@ -190,6 +190,12 @@ mod tests {
         assert_eq!(shown(&cache, Value::Null), Some(Value::Null));
         let web = json!({"link_type": "web", "url": "https://x/?token=a"});
         assert_eq!(shown(&cache, web.clone()), Some(web));
+    }
+
+    #[test]
+    fn a_validity_beyond_all_time_is_not_kept() {
+        let url = format!("https://media/7.jpg?X-Amz-Expires={}&X-Amz-Signature=ab", u64::MAX);
+        assert!(Address::new(json!(url), Instant::now(), NOW).is_none());
     }
 
     #[test]
