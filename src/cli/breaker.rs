@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use serde_json::json;
-
 use super::Failure;
 use super::context::load_config;
 use super::output::{self, Output};
+use super::repairs;
 use crate::entity::EntityType;
+use crate::server::RefusalKind;
 use crate::state::{OpenBreaker, SiteTime, State};
 
 /// As many ids are printed in a table; JSON has all of them.
@@ -60,16 +60,12 @@ pub async fn run(command: &Command, chosen: Option<&Path>) -> Result<u8, Failure
     }
 }
 
-/// Checks that deletions of these types wait; returns the moment of the last complete
-/// poll, which is past for the daemon: what is due then is due now.
+/// Checks that deletions of these types are stopped; returns when what is due is due now.
 async fn check(state: &State, types: &[String]) -> Result<SiteTime, Failure> {
-    let open = state.open_breakers().await?;
-    if let Some(other) = types.iter().find(|name| !open.iter().any(|one| one.entity_type == ***name)) {
-        let names: Vec<_> = open.iter().map(|one| one.entity_type.as_str()).collect();
-        let open = if names.is_empty() { "no type".to_owned() } else { names.join(", ") };
-        return Err(Failure::usage(format!("no deletion of `{other}` waits: the circuit breaker is open for {open}")));
-    }
-    Ok(state.stream().await?.complete_as_of.unwrap_or_default())
+    repairs::due_now(state, types).await.map_err(|refusal| match refusal.kind {
+        RefusalKind::BreakerClosed => Failure::usage(refusal.message),
+        _ => Failure::internal(refusal.message),
+    })
 }
 
 fn show(open: &[OpenBreaker], form: Output) -> Result<u8, Failure> {
@@ -77,22 +73,12 @@ fn show(open: &[OpenBreaker], form: Output) -> Result<u8, Failure> {
         print(open);
         return Ok(0);
     }
-    let documents: Vec<_> = open.iter().map(document).collect();
+    let documents: Vec<_> = open.iter().map(repairs::breaker).collect();
     match form {
         Output::Ndjson => documents.iter().for_each(|document| println!("{document}")),
         _ => println!("{}", serde_json::Value::from(documents)),
     }
     Ok(0)
-}
-
-fn document(open: &OpenBreaker) -> serde_json::Value {
-    json!({
-        "entity_type": open.entity_type.as_str(),
-        "since": open.since.timestamp().to_string(),
-        "held": open.held,
-        "suspected": open.suspected,
-        "active": open.active,
-    })
 }
 
 fn print(open: &[OpenBreaker]) {

@@ -6,8 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use serde_json::Value;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -17,18 +16,19 @@ use super::engine::{Engine, differences};
 use super::instance::instance;
 use super::leadership;
 use super::minute_reports;
+use super::operations::Operator;
 use super::pipeline_files::{among, load};
 use super::recorder::Recorder;
-use super::reload;
+use super::reload::{self, Reloader};
 use super::scheduler::{Inputs, Scheduler, give_instants, read_pauses, restore, stored_plan};
 use super::status_report::StatusReporter;
 use super::task_series::labels;
 use crate::config::{Config, StoreSettings};
 use crate::metrics::Metrics;
-use crate::pipeline::{Command, Pipeline, TriggerError};
+use crate::pipeline::Pipeline;
 use crate::proxy::{ApiListener, ApiListenerError, Leader, Parts, Proxy, Wake};
-use crate::report::{RunReport, Trigger, history};
-use crate::server::{Bound, Control, Ops, RunsQuery, TriggerRefused, TriggerRequest};
+use crate::report::{RunReport, history};
+use crate::server::{Bound, Control, Ops, RunsQuery};
 use crate::state::{State, StateError};
 use crate::supervisor::{Loop, beat};
 use crate::sync;
@@ -116,7 +116,9 @@ impl Daemon {
         let inputs = Inputs { pauses, beats, commands: command_receiver };
         let (scheduler, drained) = Scheduler::new(&engine, pipelines, overrides, observer, inputs);
         let (ops, api) = (bound.address(), listener.address());
-        let router = router(&engine, &snapshots, &control, commands.clone());
+        let reloader = Reloader::new(&engine, &snapshots, names, commands.clone());
+        let operator = Operator::new(&engine, &snapshots, &reloader, commands);
+        let router = router(&engine, &snapshots, &control, operator);
 
         let (supervisor, stop) = (engine.supervisor.clone(), engine.shutdown.clone());
         let mut tasks =
@@ -126,11 +128,7 @@ impl Daemon {
             let (stop, state, beats, pauses) = heart.clone();
             give_instants(beats, pauses, state, stop)
         }));
-        let reloading = (Arc::clone(&engine), Arc::clone(&snapshots), names, commands);
-        tasks.push(supervisor.spawn(Loop::Reload, move || {
-            let (engine, snapshots, names, commands) = reloading.clone();
-            reload::watch(engine, snapshots, names, commands)
-        }));
+        tasks.push(supervisor.spawn(Loop::Reload, move || sharing(&reloader, |it| async move { it.watch().await })));
         let (bound, until, metrics) = (Arc::new(bound), stop.clone(), engine.online.metrics.clone());
         tasks.push(supervisor.spawn(Loop::OpsListener, move || {
             let (router, metrics, until) = (router.clone(), metrics.clone(), until.clone());
@@ -349,11 +347,11 @@ fn router(
     engine: &Arc<Engine>,
     snapshots: &Arc<StatusReporter>,
     control: &Control,
-    commands: mpsc::Sender<Command>,
+    operator: Arc<Operator>,
 ) -> axum::Router {
+    let events = snapshots.run_events().clone();
     let snapshots = Arc::clone(snapshots);
     let state = engine.online.state.clone();
-    let cancels = commands.clone();
     Ops::new(engine.online.metrics.clone(), control.clone(), move || {
         let snapshots = Arc::clone(&snapshots);
         async move { snapshots.take().await }
@@ -364,8 +362,8 @@ fn router(
         let state = state.clone();
         async move { runs(&state, &query).await }
     })
-    .with_cancel(move |run_id| cancel(cancels.clone(), run_id))
-    .with_trigger(move |request| trigger(commands.clone(), request))
+    .with_events(events)
+    .with_operations(move |operation| sharing(&operator, |it| async move { it.perform(operation).await }))
     .router()
 }
 
@@ -384,28 +382,4 @@ async fn found_runs(state: &State, query: &RunsQuery) -> Result<Vec<RunReport>, 
         Some(run_id) => Ok(history::run(state, run_id).await?.into_iter().collect()),
         None => history::runs(state, 1000, query.pipeline.as_deref()).await,
     }
-}
-
-async fn cancel(commands: mpsc::Sender<Command>, run_id: String) -> Result<bool, TriggerRefused> {
-    let stopping = || TriggerRefused::Unavailable("the daemon is stopping".to_owned());
-    let (answer, answered) = oneshot::channel();
-    commands.send(Command::Cancel { run_id, answer }).await.map_err(|_| stopping())?;
-    answered.await.map_err(|_| stopping())
-}
-
-async fn trigger(commands: mpsc::Sender<Command>, request: TriggerRequest) -> Result<String, TriggerRefused> {
-    let written = |value: Value| match value {
-        Value::String(text) => text,
-        other => other.to_string(),
-    };
-    let set = request.params.into_iter().map(|(name, value)| (name, written(value))).collect();
-    let (answer, answered) = oneshot::channel();
-    let command = Command::Trigger { pipeline: request.pipeline.clone(), set, trigger: Trigger::Api, answer };
-    let stopping = |_| TriggerRefused::Unavailable("the daemon is stopping".to_owned());
-    commands.send(command).await.map_err(|_| TriggerRefused::Unavailable("the daemon is stopping".to_owned()))?;
-    answered.await.map_err(stopping)?.map_err(|error| match error {
-        TriggerError::Unknown(words) => TriggerRefused::Unknown(words),
-        TriggerError::Refused(words) => TriggerRefused::Refused(words),
-        TriggerError::Params(words) => TriggerRefused::BadParams(words),
-    })
 }

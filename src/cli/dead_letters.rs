@@ -10,8 +10,9 @@ use std::path::Path;
 use super::Failure;
 use super::context::load_config;
 use super::output::{self, Output};
+use super::repairs;
 use crate::config::Config;
-use crate::state::{Dead, DeadKind, DirtyReasons, NewDirtyKey, State};
+use crate::state::{Dead, DeadKind, State};
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
@@ -67,6 +68,8 @@ enum Kind {
     Read,
     /// Rows that the store refuses
     Write,
+    /// Stored rows that are not as they were written
+    Stored,
 }
 
 impl Kind {
@@ -76,6 +79,7 @@ impl Kind {
             Self::Row => kind == DeadKind::Row,
             Self::Read => kind == DeadKind::Read,
             Self::Write => kind == DeadKind::Write,
+            Self::Stored => kind == DeadKind::Stored,
         }
     }
 }
@@ -100,7 +104,7 @@ async fn open(config: &Config) -> Result<State, Failure> {
 }
 
 async fn list(state: &State, args: &List) -> Result<u8, Failure> {
-    let mut letters = state.dead(usize::MAX >> 1).await?;
+    let mut letters = repairs::all(state).await?;
     letters.retain(|letter| args.kind.is_none_or(|kind| kind.is(letter.kind)));
     let total = letters.len();
     letters.truncate(args.limit);
@@ -141,7 +145,7 @@ fn print(letters: &[Dead], total: usize) {
 }
 
 async fn show(state: &State, args: &Show) -> Result<u8, Failure> {
-    let letter = state.dead(usize::MAX >> 1).await?.into_iter().find(|letter| letter.serial == args.serial);
+    let letter = repairs::all(state).await?.into_iter().find(|letter| letter.serial == args.serial);
     let letter = letter.ok_or_else(|| unknown(args.serial))?;
     println!("{}", json(&letter)?);
     Ok(0)
@@ -149,20 +153,12 @@ async fn show(state: &State, args: &Show) -> Result<u8, Failure> {
 
 async fn retry(state: &State, args: &Chosen) -> Result<u8, Failure> {
     let letters = select(state, args).await?;
-    let (events, rows): (Vec<_>, Vec<_>) = letters.into_iter().partition(|letter| letter.kind == DeadKind::Event);
-    let requests: Vec<_> = rows.iter().map(|row| NewDirtyKey::new(row.key.clone(), DirtyReasons::REPAIR)).collect();
-    // Due since the last attempt: the daemon need not wait for the time of the next one.
-    if let Some(since) = rows.iter().map(|row| row.last_at).min() {
-        state.mark(&requests, since).await?;
+    let (rows, events) = repairs::refetch(state, &letters).await?;
+    eprintln!("{rows} entities will be refetched");
+    if events > 0 {
+        eprintln!("{events} event log entries are not retried: `sgcache job validateData --repair` compares the rows");
     }
-    eprintln!("{} entities will be refetched", rows.len());
-    if !events.is_empty() {
-        eprintln!(
-            "{} event log entries are not retried: `sgcache job validateData --repair` compares the rows",
-            events.len()
-        );
-    }
-    Ok(if rows.is_empty() { 12 } else { 0 })
+    Ok(if rows == 0 { 12 } else { 0 })
 }
 
 async fn drop(state: &State, args: &Chosen) -> Result<u8, Failure> {
@@ -176,7 +172,7 @@ async fn drop(state: &State, args: &Chosen) -> Result<u8, Failure> {
 
 /// Returns the dead letters that the command line names.
 async fn select(state: &State, args: &Chosen) -> Result<Vec<Dead>, Failure> {
-    let letters = state.dead(usize::MAX >> 1).await?;
+    let letters = repairs::all(state).await?;
     if let Some(serial) = args.serials.iter().find(|serial| !letters.iter().any(|letter| letter.serial == **serial)) {
         return Err(unknown(*serial));
     }

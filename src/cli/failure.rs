@@ -59,6 +59,12 @@ impl Failure {
         Self { problems: Some(Box::new(problems.clone())), ..Self::config(problems.to_string()) }
     }
 
+    /// Returns one object per mistake in files; none when the failure is of another kind.
+    pub fn diagnostics(&self) -> Vec<serde_json::Value> {
+        let documents = self.problems.as_ref().map(|problems| problems.to_json());
+        documents.and_then(|documents| documents.as_array().cloned()).unwrap_or_default()
+    }
+
     /// Prints the message and returns the exit code.
     pub fn report(&self) -> ExitCode {
         match &self.problems {

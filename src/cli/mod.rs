@@ -26,6 +26,7 @@ mod instance;
 mod job;
 mod leadership;
 mod minute_reports;
+mod operations;
 mod output;
 mod pause;
 mod pipeline_files;
@@ -34,8 +35,8 @@ mod proxy;
 mod proxy_advise;
 mod proxy_report;
 mod recorder;
-mod run_log_layer;
 mod reload;
+mod repairs;
 mod scheduler;
 mod schema;
 mod serve;
@@ -185,7 +186,6 @@ async fn run(cli: Cli) -> Result<u8, Failure> {
 }
 
 fn start_log(cli: &Cli) {
-    use tracing_subscriber::Layer;
     use tracing_subscriber::layer::SubscriberExt;
     use tracing_subscriber::util::SubscriberInitExt;
 
@@ -201,9 +201,9 @@ fn start_log(cli: &Cli) {
     // A file and a journal do not know colours.
     let colours = std::io::IsTerminal::is_terminal(&std::io::stderr()) && std::env::var_os("NO_COLOR").is_none();
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false).with_ansi(colours);
-    let registry = tracing_subscriber::registry().with(run_log_layer::layer());
+    let registry = tracing_subscriber::registry().with(filter);
     match cli.log_format {
-        LogFormat::Pretty => registry.with(lines.with_filter(filter)).init(),
-        LogFormat::Json => registry.with(lines.json().with_filter(filter)).init(),
+        LogFormat::Pretty => registry.with(lines).init(),
+        LogFormat::Json => registry.with(lines.json()).init(),
     }
 }

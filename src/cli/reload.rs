@@ -1,5 +1,5 @@
-//! Takes over changed pipelines and entity configs while the daemon runs: on SIGHUP,
-//! and soon after a file was changed.
+//! Takes over changed pipelines and entity configs while the daemon runs: on SIGHUP, on
+//! request of the control API, and soon after a file was changed.
 //!
 //! All or nothing: with one mistake in one file the old set stays. Files are
 //! looked at every few seconds rather than watched, because that works on network
@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use chrono::Utc;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 
 use super::Failure;
 use super::context::{entity_config_files, load_config, remembered_layouts};
@@ -32,70 +32,110 @@ const ROUND_BOUND: Duration = Duration::from_secs(120);
 /// Names, times and sizes of the files that a reload reads.
 type Look = Vec<(PathBuf, Option<SystemTime>, u64)>;
 
-/// Reloads until the daemon stops. `names` are the pipelines that were chosen on
-/// the command line.
-pub async fn watch(
+/// What is in use after a reload.
+pub struct Reloaded {
+    /// Pipelines, the disabled ones included.
+    pub pipelines: usize,
+    /// Entity types.
+    pub types: usize,
+    /// Keys of `config.yaml` that have changed and are used after a restart only.
+    pub needs_restart: Vec<&'static str>,
+}
+
+/// Takes over the files of a daemon.
+pub struct Reloader {
     engine: Arc<Engine>,
     snapshots: Arc<StatusReporter>,
+    /// The pipelines that were chosen on the command line; none means all.
     names: Vec<String>,
     commands: mpsc::Sender<Command>,
-) {
-    let mut hangups = match signal(SignalKind::hangup()) {
-        Ok(hangups) => hangups,
-        Err(error) => return tracing::error!(%error, "changed pipelines will not be taken over"),
-    };
-    let config = engine.online.config.clone();
-    let (mut used, mut before) = (look(&config), look(&config));
-    loop {
-        beat(ROUND_BOUND).await;
-        let asked = tokio::select! {
-            () = engine.shutdown.cancelled() => return,
-            hangup = hangups.recv() => hangup.is_some(),
-            () = tokio::time::sleep(LOOK_EVERY) => false,
+    /// Two reloads at once could end with the older files in use.
+    turn: Mutex<()>,
+}
+
+impl Reloader {
+    /// Returns the reloader of a daemon that runs the pipelines `names`.
+    pub fn new(
+        engine: &Arc<Engine>,
+        snapshots: &Arc<StatusReporter>,
+        names: Vec<String>,
+        commands: mpsc::Sender<Command>,
+    ) -> Arc<Self> {
+        let (engine, snapshots) = (Arc::clone(engine), Arc::clone(snapshots));
+        Arc::new(Self { engine, snapshots, names, commands, turn: Mutex::new(()) })
+    }
+
+    /// Reloads until the daemon stops.
+    pub async fn watch(&self) {
+        let mut hangups = match signal(SignalKind::hangup()) {
+            Ok(hangups) => hangups,
+            Err(error) => return tracing::error!(%error, "changed pipelines will not be taken over"),
         };
-        let now = look(&config);
-        // A file that is still being written has changed again by the next look.
-        let is_complete = now == before;
-        before.clone_from(&now);
-        if asked || (is_complete && now != used) {
-            used = now;
-            reload(&engine, &snapshots, &names, &commands).await;
+        let config = self.engine.online.config.clone();
+        let (mut used, mut before) = (look(&config), look(&config));
+        loop {
+            beat(ROUND_BOUND).await;
+            let asked = tokio::select! {
+                () = self.engine.shutdown.cancelled() => return,
+                hangup = hangups.recv() => hangup.is_some(),
+                () = tokio::time::sleep(LOOK_EVERY) => false,
+            };
+            let now = look(&config);
+            // A file that is still being written has changed again by the next look.
+            let is_complete = now == before;
+            before.clone_from(&now);
+            if asked || (is_complete && now != used) {
+                used = now;
+                // Logged and shown by the reload itself.
+                let _ = self.reload().await;
+            }
         }
     }
-}
 
-async fn reload(engine: &Engine, snapshots: &StatusReporter, names: &[String], commands: &mpsc::Sender<Command>) {
-    let about = &engine.online.metrics.about;
-    match read(engine, names).await {
-        Ok(pipelines) => {
-            tracing::info!(pipelines = pipelines.len(), "took over the configuration");
-            about.config_valid.set(1.0);
-            about.config_reloaded.set(seconds(Utc::now()));
-            snapshots.reloaded(None);
-            // Fails only when the daemon is stopping.
-            let _ = commands.send(Command::Reload { pipelines }).await;
-        }
-        Err(failure) => {
-            about.config_valid.set(0.0);
-            // In the log as a field, so that a log in JSON stays JSON.
-            tracing::error!(problems = %failure, "the configuration loaded before stays in use");
-            snapshots.reloaded(Some(failure.to_string()));
+    /// Takes over the files as they are now, all or nothing.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the files; the configuration loaded before stays in use then.
+    pub async fn reload(&self) -> Result<Reloaded, Failure> {
+        let _turn = self.turn.lock().await;
+        let about = &self.engine.online.metrics.about;
+        match self.read().await {
+            Ok((pipelines, reloaded)) => {
+                tracing::info!(pipelines = reloaded.pipelines, "took over the configuration");
+                about.config_valid.set(1.0);
+                about.config_reloaded.set(seconds(Utc::now()));
+                self.snapshots.reloaded(None);
+                // Fails only when the daemon is stopping.
+                let _ = self.commands.send(Command::Reload { pipelines }).await;
+                Ok(reloaded)
+            }
+            Err(failure) => {
+                about.config_valid.set(0.0);
+                // In the log as a field, so that a log in JSON stays JSON.
+                tracing::error!(problems = %failure, "the configuration loaded before stays in use");
+                self.snapshots.reloaded(Some(failure.to_string()));
+                Err(failure)
+            }
         }
     }
-}
 
-async fn read(engine: &Engine, names: &[String]) -> Result<Vec<Arc<Pipeline>>, Failure> {
-    let old = &engine.online.config;
-    let config = load_config(Some(&old.path))?;
-    let pipelines = among(load(&config).await?, names)?;
-    follow_entity_configs(engine, &config).await?;
-    engine.notifiers.replace(config.notifiers.clone());
-    show_config(engine, &config);
-    let restart = needs_restart(old, &config);
-    if !restart.is_empty() {
-        tracing::warn!(keys = restart.join(", "), "these keys of config.yaml are used after a restart");
+    async fn read(&self) -> Result<(Vec<Arc<Pipeline>>, Reloaded), Failure> {
+        let engine = &self.engine;
+        let old = &engine.online.config;
+        let config = load_config(Some(&old.path))?;
+        let pipelines = among(load(&config).await?, &self.names)?;
+        follow_entity_configs(engine, &config).await?;
+        engine.notifiers.replace(config.notifiers.clone());
+        show_config(engine, &config);
+        let needs_restart = needs_restart(old, &config);
+        if !needs_restart.is_empty() {
+            tracing::warn!(keys = needs_restart.join(", "), "these keys of config.yaml are used after a restart");
+        }
+        let types = engine.replica.configured().len();
+        let reloaded = Reloaded { pipelines: pipelines.len(), types, needs_restart };
+        Ok((pipelines, reloaded))
     }
-    Ok(pipelines)
 }
 
 /// Follows the types of changed entity configs: new ones are imported, changed ones

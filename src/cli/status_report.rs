@@ -1,6 +1,6 @@
 //! What the daemon says about itself, collected from its parts.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,16 +11,17 @@ use super::engine::Engine;
 use super::freshness_history::{FreshnessHistory, FreshnessLevel};
 use super::instance::instance;
 use super::leadership;
+use super::repairs;
 use crate::entity_config::TypeLayout;
 use crate::pipeline::{Event, Pipeline, PlanState};
 use crate::report::ledger::{self, Window};
 use crate::report::{RunReport, Status};
 use crate::server::details::{
-    self, DeadLetter, DriftCard, HeldDeletions, MAX_CARDS, MAX_DEAD, MAX_OUTCOMES, Outcome, Quarantine, SetApart,
+    self, DriftCard, HeldDeletions, MAX_CARDS, MAX_DEAD, MAX_OUTCOMES, Outcome, Quarantine, SetApart,
 };
 use crate::server::{
-    ImportProgress, LagPoint, PipelineStatus, RunSummary, Serving, StatusSnapshot, StoreStatus, SyncStatus, TypeState,
-    TypeStatus,
+    ImportProgress, LagPoint, PipelineStatus, RunEvents, RunSummary, Serving, StatusSnapshot, StoreStatus, SyncStatus,
+    TypeState, TypeStatus,
 };
 use crate::state::{self, StateError, TypeRecord};
 use crate::store::Health;
@@ -42,6 +43,7 @@ pub struct StatusReporter {
     stall_after: Duration,
     noted: Mutex<Recorded>,
     freshness: Mutex<FreshnessHistory>,
+    events: RunEvents,
 }
 
 /// What only passes by once.
@@ -90,6 +92,7 @@ impl StatusReporter {
             stall_after: continuous.stall_after,
             noted: Mutex::new(noted),
             freshness: Mutex::new(freshness),
+            events: RunEvents::default(),
         }
     }
 
@@ -98,8 +101,14 @@ impl StatusReporter {
         let lag = if let Event::Beat(_) = event { self.lag(&self.poll()).await } else { None };
         let mut noted = self.noted();
         match event {
-            Event::Started(report) => noted.running(&report.pipeline, true),
-            Event::Ended(report) => noted.ended(report),
+            Event::Started(report) => {
+                noted.started(report);
+                self.events.publish(RunSummary::from(&**report));
+            }
+            Event::Ended(report) => {
+                noted.ended(report);
+                self.events.publish(RunSummary::from(&**report));
+            }
             Event::Planned(plan) => noted.planned(plan),
             Event::Beat(now) => {
                 // An unknown lag is left out.
@@ -116,6 +125,16 @@ impl StatusReporter {
             Event::Reloaded(pipelines) => noted.reloaded(pipelines),
             Event::Skipped { .. } | Event::Queued { .. } | Event::ClockJump(_) => {}
         }
+    }
+
+    /// Returns where runs are published as they begin and end.
+    pub fn run_events(&self) -> &RunEvents {
+        &self.events
+    }
+
+    /// Returns the names of the pipelines in use.
+    pub fn pipeline_names(&self) -> BTreeSet<String> {
+        self.noted().pipelines.keys().cloned().collect()
     }
 
     /// Takes note of how a reload went: what is wrong with the files, if anything.
@@ -234,15 +253,7 @@ impl StatusReporter {
 
     async fn set_apart(&self) -> Result<SetApart, StateError> {
         let state = &self.engine.online.state;
-        let dead = state.dead(MAX_DEAD).await?.into_iter().map(|one| DeadLetter {
-            serial: one.serial,
-            kind: one.kind.as_str().to_owned(),
-            entity_type: one.key.entity_type.to_string(),
-            id: one.key.id,
-            error: one.error,
-            attempts: one.attempts,
-            first_at: one.first_at.timestamp().to_chrono(),
-        });
+        let dead = state.dead(MAX_DEAD).await?.into_iter().map(repairs::shown);
         let status = state.replication_status().await?;
         let quarantined = status.types.iter().filter(|(_, known)| !known.quarantined.is_empty());
         let breakers = match status.types.values().any(|known| known.breaker) {
@@ -362,15 +373,17 @@ impl StatusReporter {
 }
 
 impl Recorded {
-    fn running(&mut self, pipeline: &str, running: bool) {
-        if let Some(status) = self.pipelines.get_mut(pipeline) {
-            status.running = running;
+    fn started(&mut self, report: &RunReport) {
+        if let Some(status) = self.pipelines.get_mut(&report.pipeline) {
+            status.running = true;
+            status.run_id = Some(report.run_id.clone());
         }
     }
 
     fn ended(&mut self, report: &RunReport) {
         if let Some(status) = self.pipelines.get_mut(&report.pipeline) {
             status.running = false;
+            status.run_id = None;
             status.last_status = Some(report.status);
             status.last_finished_at = report.finished_at;
             status.outcomes.retain(|outcome| outcome.run_id != report.run_id);
@@ -404,6 +417,7 @@ impl Recorded {
             let status = match known.remove(&pipeline.name) {
                 Some(old) => PipelineStatus {
                     running: old.running,
+                    run_id: old.run_id,
                     paused: old.paused,
                     last_status: old.last_status,
                     last_finished_at: old.last_finished_at,

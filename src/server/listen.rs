@@ -6,11 +6,12 @@
 use std::io;
 use std::net::SocketAddr;
 
-use axum::Router;
+use axum::{Extension, Router};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::connections::ConnectionBounds;
+use super::events::Stop;
 use super::http_server::{HttpServer, Refusals};
 use super::tls::Tls;
 use crate::metrics::Metrics;
@@ -92,6 +93,8 @@ impl Bound {
     /// Serves until `stop` is cancelled, then finishes the requests under way.
     /// Accepting goes on after failures.
     pub async fn serve(&self, router: Router, metrics: &Metrics, stop: CancellationToken) {
+        // Streams end with the listener, which waits for every answer.
+        let router = router.layer(Extension(Stop(stop.clone())));
         self.server.serve(router, Refusals::of(metrics, "ops"), stop).await;
     }
 }

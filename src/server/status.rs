@@ -277,6 +277,9 @@ pub struct PipelineStatus {
     pub schedule_words: Option<String>,
     /// Whether it runs now.
     pub running: bool,
+    /// The run that goes on, if one is known.
+    #[serde(default)]
+    pub run_id: Option<String>,
     /// Whether it is paused.
     pub paused: bool,
     /// Whether it starts by itself.

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use sgcache::metrics::{Labels, Metrics};
 use sgcache::report::{RunReport, RunStart, Status, Trigger};
 use sgcache::server::{
-    Bound, Control, Ops, OpsAccess, OpsToken, StatusSnapshot, TriggerRefused, TriggerRequest, TypeState, TypeStatus,
+    Bound, Control, Operation, Ops, OpsAccess, OpsToken, Refusal, RefusalKind, StatusSnapshot, TypeState, TypeStatus,
 };
 use sgcache::supervisor::{Loop, LoopState, Supervisor, beat};
 use tokio_util::sync::CancellationToken;
@@ -240,11 +240,12 @@ async fn runs_are_found_by_pipeline_status_and_id() {
 #[tokio::test]
 async fn a_pipeline_is_started_only_for_who_has_the_token() {
     let make = |control| {
-        ops(control, TypeState::Live).with_trigger(|request: TriggerRequest| async move {
+        ops(control, TypeState::Live).with_operations(|operation| async move {
+            let Operation::Trigger(request) = operation else { panic!("{operation:?}") };
             match request.pipeline.as_str() {
-                "nightly" => Ok(format!("RUN {}", request.params.len())),
-                "sync" => Err(TriggerRefused::Refused("`sync` runs all the time".into())),
-                name => Err(TriggerRefused::Unknown(format!("there is no pipeline `{name}`"))),
+                "nightly" => Ok(json!({"run_id": format!("RUN {}", request.params.len())})),
+                "sync" => Err(Refusal::new(RefusalKind::CannotStart, "`sync` runs all the time")),
+                name => Err(Refusal::new(RefusalKind::UnknownPipeline, format!("there is no pipeline `{name}`"))),
             }
         })
     };
@@ -264,6 +265,50 @@ async fn a_pipeline_is_started_only_for_who_has_the_token() {
     assert_eq!(code, StatusCode::NOT_FOUND);
     assert_eq!(body["error"]["message"], "there is no pipeline `nightli`");
     assert_eq!(listener.trigger("nightly", &token, "{").await.0, StatusCode::BAD_REQUEST);
+}
+
+/// Every route that changes something, and the one that shows what was received.
+const GUARDED: &[&str] = &[
+    "POST /api/v1/pipelines/nightly/trigger",
+    "POST /api/v1/pipelines/nightly/pause",
+    "POST /api/v1/pipelines/nightly/resume",
+    "POST /api/v1/runs/RUN/cancel",
+    "POST /api/v1/runs/RUN/retry",
+    "POST /api/v1/reload",
+    "POST /api/v1/explain",
+    "GET /api/v1/dead-letters/1",
+    "POST /api/v1/dead-letters/retry",
+    "POST /api/v1/dead-letters/drop",
+    "POST /api/v1/breakers/Shot/confirm",
+    "POST /api/v1/breakers/Shot/reset",
+];
+
+#[tokio::test]
+async fn what_changes_something_wants_the_token_from_no_page_of_another_site() {
+    let make = |control| ops(control, TypeState::Live).with_operations(|_| std::future::ready(Ok(json!({}))));
+    let listener = Listener::start(make).await;
+    let (client, token) = (reqwest::Client::new(), listener.control.token.clone());
+    let own = listener.url.clone();
+    for route in GUARDED {
+        let (method, path) = route.split_once(' ').unwrap();
+        let ask = |shown: &str, headers: &[(&'static str, &str)]| {
+            let method = reqwest::Method::from_bytes(method.as_bytes()).unwrap();
+            let request = client.request(method, format!("{}{path}", listener.url)).header("authorization", shown);
+            let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+            async move { request.body(r#"{"reason": "x"}"#).send().await.unwrap().status().as_u16() }
+        };
+        let bearer = format!("Bearer {token}");
+        assert_eq!(ask("", &[]).await, 401, "{route}");
+        assert_eq!(ask("Bearer guess", &[]).await, 401, "{route}");
+        assert_eq!(ask(&format!("Basic {token}"), &[]).await, 401, "{route}");
+        assert_eq!(ask("", &[("cookie", &format!("token={token}"))]).await, 401, "{route}");
+        for origin in ["https://evil.example", "null", "http://127.0.0.1:1"] {
+            assert_eq!(ask(&bearer, &[("origin", origin)]).await, 403, "{route} from {origin}");
+        }
+        assert_eq!(ask(&bearer, &[("host", "evil.example")]).await, 421, "{route}");
+        let answered = ask(&bearer, &[("origin", &own)]).await;
+        assert!(matches!(answered, 200 | 202 | 400), "{route}: {answered}");
+    }
 }
 
 #[tokio::test]
