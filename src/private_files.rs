@@ -12,7 +12,7 @@ use std::path::Path;
 /// Others may share it, so the rest is left as it is.
 const OWN_FILES: &[&str] = &["state.sqlite", "store.sqlite", "audit.ndjson", "control.json", "leader.lock"];
 /// Directories in the data directory that are ours with everything in them.
-const OWN_DIRECTORIES: &[&str] = &["locks"];
+const OWN_DIRECTORIES: &[&str] = &["locks", "run-logs"];
 
 /// Makes a directory that only its owner enters, and tightens it and the files of ours
 /// that are there.

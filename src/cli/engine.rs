@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::Failure;
 use super::context::Online;
 use super::instance::instance;
-use super::leadership;
+use super::{leadership, run_log_layer};
 use crate::config::Config;
 use crate::elastic;
 use crate::pipeline::{
@@ -104,6 +104,7 @@ impl Engine {
         settings: sync::Settings,
         progress: Option<sync::Progress>,
     ) -> Result<Self, Failure> {
+        run_log_layer::write_below(&online.config.data_dir);
         let shutdown = CancellationToken::new();
         let replica = Replica::new(
             online.client.clone(),

@@ -35,6 +35,7 @@ mod proxy;
 mod proxy_advise;
 mod proxy_report;
 mod recorder;
+mod run_log_layer;
 mod reload;
 mod repairs;
 mod scheduler;
@@ -186,6 +187,7 @@ async fn run(cli: Cli) -> Result<u8, Failure> {
 }
 
 fn start_log(cli: &Cli) {
+    use tracing_subscriber::Layer;
     use tracing_subscriber::layer::SubscriberExt;
     use tracing_subscriber::util::SubscriberInitExt;
 
@@ -201,9 +203,9 @@ fn start_log(cli: &Cli) {
     // A file and a journal do not know colours.
     let colours = std::io::IsTerminal::is_terminal(&std::io::stderr()) && std::env::var_os("NO_COLOR").is_none();
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false).with_ansi(colours);
-    let registry = tracing_subscriber::registry().with(filter);
+    let registry = tracing_subscriber::registry().with(run_log_layer::layer());
     match cli.log_format {
-        LogFormat::Pretty => registry.with(lines).init(),
-        LogFormat::Json => registry.with(lines.json()).init(),
+        LogFormat::Pretty => registry.with(lines.with_filter(filter)).init(),
+        LogFormat::Json => registry.with(lines.json().with_filter(filter)).init(),
     }
 }

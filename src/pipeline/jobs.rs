@@ -18,7 +18,7 @@ use super::{
 use crate::entity::{EntityType, Timestamp};
 use crate::entity_config::{Exclusions, TypeLayout, derived_fields, refresh};
 use crate::filter::{Page, RawFilter, RawSort};
-use crate::report::StepResult;
+use crate::report::{StepResult, run_log};
 use crate::schema::Schema;
 use crate::shotgun::{self, Purpose};
 use crate::state::{StateError, TypeState};
@@ -381,6 +381,8 @@ impl Jobs {
         let pruned = self.replica.state().prune_runs(before(keep), failed, keep_runs).await?;
         let mut result = StepResult::default();
         result.outputs.insert("pruned".into(), pruned.into());
+        let logs = run_log::prune(self.replica.state(), before(keep)).await?;
+        result.outputs.insert("pruned logs".into(), logs.into());
         Ok(result)
     }
 }

@@ -13,6 +13,7 @@ use chrono_tz::Tz;
 use futures::future::BoxFuture;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use super::context::{Context, RunFacts};
 use super::steps::Run;
@@ -190,8 +191,14 @@ impl Runner {
         RunReport { waited_for: order.waited_for.clone(), ..report }
     }
 
-    /// Runs a pipeline to its end.
+    /// Runs a pipeline to its end, within a span: its id tells which run a log line is of.
     pub async fn run(&self, pipeline: &Arc<Pipeline>, order: RunOrder) -> RunReport {
+        let (run_id, trigger) = (order.run_id.as_str(), order.trigger.as_str());
+        let span = tracing::info_span!("run", run_id, pipeline = pipeline.name.as_str(), trigger);
+        self.run_steps(pipeline, order).instrument(span).await
+    }
+
+    async fn run_steps(&self, pipeline: &Arc<Pipeline>, order: RunOrder) -> RunReport {
         let mut report = self.begin(pipeline, &order);
         let zone = pipeline.schedule().map_or(self.timezone, |schedule| schedule.timezone);
         let previous = match &self.previous {
@@ -206,6 +213,7 @@ impl Runner {
             previous,
         };
         let context = Context::new((pipeline.name.as_str(), &pipeline.labels), &self.site, &order.params, &facts, zone);
+        tracing::info!(pipeline = %pipeline.name, run_id = order.run_id, trigger = %order.trigger, "run started");
         let mut run = Run::new(self, pipeline, order, context);
         for step in &pipeline.steps {
             run.step(step).await;
@@ -219,8 +227,8 @@ impl Runner {
         report.finish((self.clock)(), steps);
         report.reason = reason;
         self.fire_hooks(pipeline, context, facts.previous.as_ref(), &mut report).await;
-        let (status, run_id) = (report.status, report.run_id.as_str());
-        tracing::info!(pipeline = %pipeline.name, run_id, %status, "run ended");
+        let (status, run_id, reason) = (report.status, report.run_id.as_str(), report.reason.as_deref());
+        tracing::info!(pipeline = %pipeline.name, run_id, %status, reason, "run ended");
         report
     }
 

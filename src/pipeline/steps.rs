@@ -9,6 +9,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument;
 
 use super::context::{Context, visible};
 use super::runner::{JobContext, JobError, RunOrder, Runner};
@@ -72,21 +73,27 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Runs one step, or says why it does not run.
+    /// Runs one step, or says why it does not run; within a span, as the run is.
     pub async fn step(&mut self, step: &Step) {
+        let span = tracing::info_span!("step", step = step.id.as_str(), job = step.job);
+        self.run_step(step).instrument(span).await;
+    }
+
+    async fn run_step(&mut self, step: &Step) {
         let started = Instant::now();
         let mut spec = None;
         let end = match self.prepare(step) {
             Err(early) => *early,
             Ok(prepared) => {
+                tracing::info!(job = step.job, "step started");
                 let end = self.execute(step, &prepared).await;
                 spec = Some(prepared);
                 end
             }
         };
         let duration_seconds = started.elapsed().as_secs_f64();
-        let (id, status) = (step.id.as_str(), end.status);
-        tracing::info!(step = id, job = step.job, %status, duration_seconds, "step ended");
+        let status = end.status;
+        log_end(&end, duration_seconds);
         self.note_reason(step, &end);
         self.context.add_step(&step.id, end.status, visible(&end.result));
         self.results.insert(step.id.clone(), Arc::new(end.result.clone()));
@@ -270,8 +277,7 @@ impl<'a> Run<'a> {
                 return Err(error);
             }
             let wait = jittered(retry.wait_before(attempt + 1), &self.order.run_id, attempt);
-            let (id, class) = (step.id.as_str(), error.class);
-            tracing::warn!(step = id, %class, %error, attempt, ?wait, "trying again");
+            tracing::warn!(class = %error.class, %error, attempt, ?wait, "trying again");
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 () = cancel.cancelled() => return Err(error),
@@ -297,7 +303,7 @@ impl<'a> Run<'a> {
             cancel: cancel.clone(),
         };
         let (execute, spec) = (self.runner.execute.clone(), spec.clone());
-        let task = tokio::spawn(async move { execute(spec, context).await });
+        let task = tokio::spawn(async move { execute(spec, context).await }.in_current_span());
         let ended = AbortOnDropHandle::new(task).await;
         ended.unwrap_or_else(|error| {
             let message = match error.try_into_panic() {
@@ -367,6 +373,17 @@ impl<'a> Run<'a> {
         if let Some((status @ Status::Drift, _)) = &mut self.reason {
             *status = Status::Repaired;
         }
+    }
+}
+
+fn log_end(end: &StepOutcome, duration_seconds: f64) {
+    let StepOutcome { status, reason, result, error, .. } = end;
+    let (checked, drift, requests) = (result.checked, result.drift, result.requests);
+    match error {
+        Some(StepError { class, message }) => {
+            tracing::error!(%status, duration_seconds, class, error = message, requests, "step ended");
+        }
+        None => tracing::info!(%status, duration_seconds, checked, drift, requests, reason, "step ended"),
     }
 }
 

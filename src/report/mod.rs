@@ -20,6 +20,8 @@ pub mod prometheus;
 pub mod result;
 mod retention;
 pub mod run;
+pub mod run_log;
+mod run_log_writer;
 mod sink;
 mod templates;
 
@@ -33,4 +35,6 @@ pub use result::{
     Action, CheckKind, MISMATCH_LIMIT, Mismatch, MismatchClass, MismatchKind, StepResult, TypeResult, Verdict,
 };
 pub use run::{HookReport, RunReport, RunStart, Status, StepError, StepReport, Trigger, new_run_id};
+pub use run_log::{LogLine, LogPage};
+pub use run_log_writer::{MAX_RUN_LOG_BYTES, RunLogWriter};
 pub use sink::Sink;

@@ -1,7 +1,7 @@
 //! What others keep here: runs, the plan of the scheduler, cursors. Nothing in it
 //! means anything to sync.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 use serde::Serialize;
@@ -122,6 +122,16 @@ impl State {
         .await
     }
 
+    /// Returns the ids of all runs.
+    pub async fn run_ids(&self) -> Result<BTreeSet<String>> {
+        self.read(|connection| {
+            let mut statement = connection.prepare_cached("SELECT run_id FROM runs")?;
+            let rows = statement.query_map([], |row| row.get(0))?;
+            Ok(rows.collect::<rusqlite::Result<_>>()?)
+        })
+        .await
+    }
+
     /// Returns one run.
     pub async fn run(&self, run_id: &str) -> Result<Option<RunRow>> {
         let run_id = run_id.to_owned();
@@ -132,13 +142,13 @@ impl State {
         .await
     }
 
-    /// Deletes runs that started before a moment, except the newest `keep` of each
+    /// Deletes runs that have ended and started before a moment, except the newest `keep` of each
     /// pipeline, and returns how many. Occurrences that did not run are counted apart, so
     /// that a long pause displaces no run.
     /// Runs that ended badly go only when they started before `failed_before`.
     pub async fn prune_runs(&self, before: Timestamp, failed_before: Timestamp, keep: usize) -> Result<u64> {
         self.write(move |transaction| {
-            let sql = "DELETE FROM runs WHERE started_at <
+            let sql = "DELETE FROM runs WHERE finished_at IS NOT NULL AND started_at <
                 iif(status IN ('drift', 'error', 'timeout', 'interrupted'), ?3, ?1) AND run_id NOT IN (
                 SELECT run_id FROM (SELECT run_id, row_number() OVER
                     (PARTITION BY pipeline, status = ?4 ORDER BY started_at DESC, run_id DESC) AS place FROM runs)

@@ -24,6 +24,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument;
 
 use fault::Faults;
 use watched::Watched;
@@ -291,7 +292,8 @@ impl Supervisor {
         body: impl Future<Output = ()> + Send + 'static,
     ) -> Result<End, End> {
         watched.begin();
-        let mut task = AbortOnDropHandle::new(tokio::spawn(watched::scope(Arc::clone(watched), body)));
+        let mut task =
+            AbortOnDropHandle::new(tokio::spawn(watched::scope(Arc::clone(watched), body).in_current_span()));
         let silence = tokio::select! {
             ended = &mut task => return Ok(match ended {
                 Ok(()) => End::Ended,

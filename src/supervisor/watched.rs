@@ -9,6 +9,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use super::fault::Faults;
 
@@ -42,8 +43,10 @@ pub fn working(bound: Duration) {
     let _ = CURRENT.try_with(|watched| watched.extend(bound));
 }
 
-/// Makes the beats of a task that a loop spawns those of the loop.
+/// Makes the beats of a task that a loop spawns those of the loop, and its log lines those
+/// of the same run.
 pub fn inherit<F: Future>(work: F) -> impl Future<Output = F::Output> {
+    let work = work.in_current_span();
     let current = CURRENT.try_with(Arc::clone).ok();
     async move {
         match current {

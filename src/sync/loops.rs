@@ -12,6 +12,7 @@ use std::time::Duration;
 use rand::Rng;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use super::maintenance::MaintenanceSchedule;
 use super::{Follower, PollStatus, Polled, Result, SyncError};
@@ -45,13 +46,14 @@ impl Follower {
         let mut loops = JoinSet::new();
         for name in [Loop::Poll, Loop::Fetch, Loop::Backfill, Loop::Maintenance] {
             let (follower, supervisor, stop) = (Arc::clone(self), supervisor.clone(), stop.clone());
-            loops.spawn(async move {
+            let supervised = async move {
                 let body = || {
                     let (follower, stop) = (Arc::clone(&follower), stop.clone());
                     async move { follower.run_loop(name, &stop).await }
                 };
                 supervisor.run(name, &stop, body).await
-            });
+            };
+            loops.spawn(supervised.in_current_span());
         }
         while let Some(ended) = loops.join_next().await {
             match ended {

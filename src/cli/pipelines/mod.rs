@@ -6,6 +6,7 @@ mod explain;
 mod graph;
 mod history;
 mod list;
+mod logs;
 mod new;
 mod once;
 mod show;
@@ -43,6 +44,8 @@ pub enum Command {
     Test(test::TestArgs),
     /// List runs, newest first
     History(history::HistoryArgs),
+    /// Print what was logged during a run
+    Logs(logs::LogsArgs),
     /// Start a pipeline in the running daemon
     Trigger(trigger::TriggerArgs),
     /// Stop a run of the daemon
@@ -73,6 +76,7 @@ pub async fn run(command: Command, config: Option<&Path>) -> Result<u8, Failure>
         Command::Validate(args) => validate::run(&args, config).await,
         Command::Test(args) => test::run(&args, config).await,
         Command::History(args) => history::run(&args, config).await,
+        Command::Logs(args) => logs::run(&args, config).await,
         Command::Trigger(args) => trigger::run(args, config).await,
         Command::Cancel(args) => cancel::run(&args, config).await,
         Command::Retry(args) => trigger::retry(args, config).await,

@@ -114,6 +114,7 @@ fn run_lines(report: &RunReport, zone: Tz) -> Vec<String> {
         add("took", format!("{}, {} requests", Span(report.duration_seconds()), output::number(report.requests)));
     }
     add("by", format!("{}, sgcache {}", report.instance, report.version));
+    add("log", format!("sgcache pipelines logs {}", report.run_id));
     for (name, value) in &report.params {
         add("param", format!("{name} = {value}"));
     }
