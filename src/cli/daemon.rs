@@ -362,6 +362,7 @@ fn router(
         let state = state.clone();
         async move { runs(&state, &query).await }
     })
+    .with_run_logs(engine.online.config.data_dir.clone())
     .with_events(events)
     .with_operations(move |operation| sharing(&operator, |it| async move { it.perform(operation).await }))
     .router()

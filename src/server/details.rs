@@ -116,7 +116,7 @@ fn difference(mismatch: &Mismatch) -> Option<FieldDifference> {
 /// What is set apart so that the rest goes on.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct SetApart {
-    /// Entries and rows that cannot be applied, newest first.
+    /// Entries and rows that cannot be applied, oldest first.
     pub dead: Vec<DeadLetter>,
     /// Types with keys whose reads fail.
     pub quarantine: Vec<Quarantine>,

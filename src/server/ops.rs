@@ -1,6 +1,7 @@
 //! [`Ops`]: everything that the ops listener shows, and where it hands on what it is asked
 //! to do. Its answers are in `routes`, `control_api` and `events`.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
@@ -45,6 +46,8 @@ pub struct Ops {
     pub(super) supervisor: Option<Supervisor>,
     status: StatusSource,
     pub(super) runs: RunsSource,
+    /// Where the logs of runs are; `None` where no runs are.
+    pub(super) data_dir: Option<PathBuf>,
     operations: OperationSink,
     events: RunEvents,
 }
@@ -62,6 +65,7 @@ impl Ops {
             access: Arc::default(),
             supervisor: None,
             status: Arc::new(move || Box::pin(status())),
+            data_dir: None,
             runs: Arc::new(|_| Box::pin(async { Vec::new() })),
             operations: Arc::new(move |_| {
                 Box::pin(async move { Err(Refusal::new(RefusalKind::Unavailable, nothing)) })
@@ -91,6 +95,13 @@ impl Ops {
         F: Future<Output = Vec<RunReport>> + Send + 'static,
     {
         self.runs = Arc::new(move |query| Box::pin(runs(query)));
+        self
+    }
+
+    /// Answers with the logs of runs that are kept in this data directory.
+    #[must_use]
+    pub fn with_run_logs(mut self, data_dir: PathBuf) -> Self {
+        self.data_dir = Some(data_dir);
         self
     }
 

@@ -23,12 +23,14 @@ use super::refusal::{not_found, refuse};
 use super::status::StatusSnapshot;
 use super::{control_api, events, page};
 use crate::metrics::CONTENT_TYPE;
-use crate::report::RunReport;
+use crate::report::{self, RunReport};
 use crate::state::DeadKind;
 use crate::supervisor::LoopState;
 
 /// Dead letters that a list holds unless another limit is asked for.
 const DEAD_LETTERS: usize = 100;
+/// Lines of a log in one answer: more than one of its two files holds.
+const MAX_LOG_LINES: usize = 20_000;
 
 impl Ops {
     /// Returns the routes.
@@ -43,6 +45,7 @@ impl Ops {
             .route("/api/v1/status", get(status))
             .route("/api/v1/runs", get(runs))
             .route("/api/v1/runs/{id}", get(run))
+            .route("/api/v1/runs/{id}/log", get(run_log))
             .route("/api/v1/events", get(events::events))
             .route("/api/v1/dead-letters", get(dead_letters))
             .route("/api/v1/breakers", get(breakers))
@@ -105,6 +108,38 @@ async fn run(State(ops): State<Ops>, Path(id): Path<String>) -> Response {
     match (ops.runs)(query).await.into_iter().find(|run| run.run_id == id) {
         Some(run) => Json(run).into_response(),
         None => refuse(StatusCode::NOT_FOUND, "unknown_run", &format!("there is no run `{id}`")),
+    }
+}
+
+/// Which lines of a log are asked for.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LogQuery {
+    /// The number of the first line.
+    from: Option<u64>,
+    /// Only the newest lines, up to this many.
+    last: Option<usize>,
+}
+
+async fn run_log(
+    State(ops): State<Ops>,
+    Path(id): Path<String>,
+    query: Result<Query<LogQuery>, QueryRejection>,
+) -> Response {
+    let query = match query {
+        Ok(Query(query)) => query,
+        Err(error) => return refuse(StatusCode::BAD_REQUEST, "bad_query", &error.body_text()),
+    };
+    let Some(data_dir) = &ops.data_dir else {
+        return refuse(StatusCode::NOT_FOUND, "unknown_run", "this process runs no pipelines and keeps no logs");
+    };
+    match report::run_log::read(data_dir, &id, query.from.unwrap_or(0), MAX_LOG_LINES).await {
+        Ok(mut page) => {
+            let surplus = query.last.map_or(0, |last| page.lines.len().saturating_sub(last));
+            page.lines.drain(..surplus);
+            Json(page).into_response()
+        }
+        Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, "internal", &format!("the log of run `{id}`: {error}")),
     }
 }
 

@@ -2,8 +2,10 @@
 // sentence at its top, what axe-core finds, whether anything is cut off at a width, which
 // addresses were asked, and errors of the scripts.
 //
-//   node page.mjs CHROMIUM MODULES URL [--until TEXT] [--expand] [--picture FILE] [--stop PID]
+//   node page.mjs CHROMIUM MODULES URL [--until TEXT] [--steps JSON] [--expand] [--picture FILE] [--stop PID]
 //
+// `--steps` is what a person does, a list of ["click", SELECTOR], ["focus", SELECTOR], ["type", SELECTOR, TEXT],
+// ["key", KEY], ["see", TEXT] and ["gone", SELECTOR]; what is open after it is looked at as it is.
 // `--until` waits until the heading contains a text; `--stop` stops a process first and
 // waits until the page says that its data is old; `--expand` unfolds every list. MODULES is a folder `node_modules` with
 // puppeteer-core and axe-core.
@@ -21,7 +23,8 @@ const browser = await puppeteer.launch({ executablePath: chromium, args: ["--no-
 const page = await browser.newPage();
 const errors = [], addresses = new Set();
 page.on("pageerror", error => errors.push(String(error)));
-page.on("console", message => { if (message.type() === "error" && !option("--stop")) errors.push(message.text()); });
+// The browser itself reports an answer that refuses: with steps, the page has to say so.
+page.on("console", message => { if (message.type() === "error" && !option("--stop") && !(option("--steps") && message.text().includes("status of 4"))) errors.push(message.text()); });
 page.on("request", request => addresses.add(new URL(request.url()).origin));
 await page.setViewport({ width: 1280, height: 900 });
 await page.goto(url, { waitUntil: "load" });
@@ -30,6 +33,21 @@ const until = async text => { await page.waitForFunction(text => document.getEle
 await page.waitForFunction(() => document.querySelector("#types table"), { timeout: 60000 });
 if (option("--stop")) { process.kill(Number(option("--stop")), "SIGKILL"); await until("does not answer"); }
 if (option("--until")) await until(option("--until"));
+
+const steps = {
+  click: async selector => { await page.waitForSelector(selector, { visible: true, timeout: 60000 }); await page.click(selector); },
+  focus: async selector => { await page.waitForSelector(selector, { visible: true, timeout: 60000 }); await page.focus(selector); },
+  type: async (selector, text) => { await page.waitForSelector(selector, { visible: true, timeout: 60000 }); await page.type(selector, text); },
+  key: async key => { await page.keyboard.press(key); },
+  see: async text => { await page.waitForFunction(text => document.body.innerText.includes(text), { timeout: 120000 }, text); },
+  gone: async selector => { await page.waitForSelector(selector, { hidden: true, timeout: 60000 }); },
+};
+for (const [name, ...rest] of JSON.parse(option("--steps") || "[]")) {
+  try { await steps[name](...rest); } catch (error) {
+    const seen = await page.evaluate(() => document.body.innerText);
+    throw new Error(JSON.stringify([name, ...rest]) + ": " + error.message + "\n" + seen);
+  }
+}
 
 const folded = await page.evaluate(() => document.body.innerText);
 // What is folded away is looked at as well.

@@ -82,6 +82,15 @@ async fn a_trigger_with_a_key_starts_one_run_however_often_it_is_repeated() {
     assert_eq!([&one.1, &other.1].iter().filter(|answer| answer["repeated"] == true).count(), 1);
     let report = operator.ended(&run_id).await;
     assert_eq!((&report["status"], &report["trigger"]), (&json!("ok"), &json!("api")));
+    let logged = place.run(&["pipelines", "logs", &run_id, "-o", "json"]).expect_code(0).json();
+    let all = logged.as_array().expect("lines");
+    assert!(all.len() > 1, "{logged}");
+    let (_, log) = operator.get(&format!("/runs/{run_id}/log")).await;
+    assert_eq!((&log["lines"], &log["next"]), (&logged, &json!(all.len())));
+    let (_, newest) = operator.get(&format!("/runs/{run_id}/log?last=1")).await;
+    assert_eq!(newest["lines"], json!([all[all.len() - 1]]));
+    let (_, rest) = operator.get(&format!("/runs/{run_id}/log?from=1")).await;
+    assert_eq!(rest["lines"], Value::from(&all[1..]));
     assert_eq!(class(&operator.trigger("k 1", json!({})).await), (422, "key_reused"));
     assert_eq!(class(&operator.trigger(&"k".repeat(129), json!({})).await), (400, "bad_key"));
     assert_eq!(daemon.terminate().0, Some(0));
@@ -164,7 +173,7 @@ async fn pauses_reloads_and_explanations_do_what_the_commands_do() {
 }
 
 /// Makes a dead letter of a row that the site does show, as a fault of the past leaves it.
-async fn leave_dead_letter(state: &State, key: &EntityRef, error: &str) {
+pub async fn leave_dead_letter(state: &State, key: &EntityRef, error: &str) {
     let now = SiteTime(1_000_000);
     state.mark(&[NewDirtyKey::new(key.clone(), DirtyReasons::CHANGE)], now).await.expect("a dirty key");
     let read = state.begin_read(&EntityType::new("Shot"), now).await.expect("a read");

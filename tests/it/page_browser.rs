@@ -7,13 +7,15 @@ use std::process::Command;
 
 use chrono::Utc;
 use serde_json::{Value, json};
+use sgcache::entity::{EntityRef, EntityType};
 use sgcache::metrics::Metrics;
 use sgcache::report::Status;
 use sgcache::server::details::{DeadLetter, HeldDeletions, Outcome, Quarantine};
 use sgcache::server::{Bound, Control, Ops, PipelineStatus, StatusSnapshot, TypeState, TypeStatus};
-use sgcache::state::State;
+use sgcache::state::{DirtyReasons, NewDirtyKey, SiteTime, State};
 use tokio_util::sync::CancellationToken;
 
+use crate::control_api::leave_dead_letter;
 use crate::program::Place;
 use crate::prometheus::program;
 use crate::proxy_rig::{call_with_status, find};
@@ -36,6 +38,20 @@ impl Browser {
 
     /// Opens the page at an address; `pipelines` is the number of those that it shows.
     fn open_address(&self, ops: &str, pipelines: usize, options: &[&str]) -> Value {
+        let page = self.look_at(ops, options);
+        let states = page["states"].as_array().expect("states");
+        assert_eq!(states.len(), pipelines, "{states:?}");
+        assert!(states.iter().all(|state| state[1] == true), "in view at 1280 px: {states:?}");
+        assert_eq!(page["focused"], "pipelines", "by key");
+        page
+    }
+
+    /// Does what a person does on the page of a daemon, and looks at what is open then.
+    fn act(&self, place: &Place, steps: &Value) -> Value {
+        self.look_at(&place.ops, &["--steps", &steps.to_string()])
+    }
+
+    fn look_at(&self, ops: &str, options: &[&str]) -> Value {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/browser/page.mjs");
         let url = format!("http://{ops}/");
         let mut node = Command::new("node");
@@ -47,10 +63,6 @@ impl Browser {
         assert_eq!(page["cut"], json!([]), "the page scrolls sideways at these widths");
         assert_eq!(page["errors"], json!([]));
         assert_eq!(page["addresses"], json!([format!("http://{ops}")]), "nothing from anywhere else");
-        let states = page["states"].as_array().expect("states");
-        assert_eq!(states.len(), pipelines, "{states:?}");
-        assert!(states.iter().all(|state| state[1] == true), "in view at 1280 px: {states:?}");
-        assert_eq!(page["focused"], "pipelines", "by key");
         page
     }
 }
@@ -104,6 +116,137 @@ async fn the_page_says_what_is_the_matter_at_every_stage_of_a_bad_day() {
     assert_eq!((&page["heading"], &page["gone"]), (&json!("sgcache does not answer."), &json!("gone")));
     assert_eq!(page["live"], "no answer, data is old");
     assert!(text(&page).contains("All below is as of "), "{}", text(&page));
+}
+
+/// Steps that show the token of a running daemon when the page asks for it.
+fn with_token(place: &Place) -> Vec<Value> {
+    let token = Control::read(&place.path("data")).expect("a daemon runs").token;
+    vec![json!(["type", "#ask-token", token]), json!(["click", "#ask-submit"])]
+}
+
+fn steps(parts: &[&[Value]]) -> Value {
+    Value::from(parts.concat())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_starts_pauses_and_stops_runs_on_the_page() {
+    let Some(browser) = Browser::find() else { return };
+    let place = Place::new();
+    let sim = place.sim(600, 0.0);
+    let slow = "name: slow\nsteps: [{ id: rebuild, job: rebuild, with: { types: [Task] } }]\n";
+    std::fs::write(place.path("pipelines/slow.yaml"), slow).expect("a file");
+    let _daemon = place.daemon();
+    // By keyboard, with a token that is wrong at first; then the run is opened.
+    let wrong = [
+        json!(["focus", "#trigger-nightly-counts"]),
+        json!(["key", "Enter"]),
+        json!(["see", "Run nightly-counts now?"]),
+        json!(["key", "Enter"]),
+        json!(["type", "#ask-token", "guess"]),
+        json!(["key", "Enter"]),
+        json!(["see", "That token is not the one of this daemon"]),
+    ];
+    let opened = [
+        json!(["see", "nightly-counts runs: "]),
+        json!(["click", "#last-nightly-counts"]),
+        json!(["see", "nightly-counts, ok"]),
+        json!(["see", "step ended"]),
+    ];
+    let page = browser.act(&place, &steps(&[&wrong, &with_token(&place), &opened]));
+    let history = place.run(&["pipelines", "history", "nightly-counts", "-o", "json"]).expect_code(0).json();
+    assert_eq!(history.as_array().map(Vec::len), Some(1), "{history}");
+    assert_eq!((&history[0]["status"], &history[0]["trigger"]), (&json!("ok"), &json!("api")));
+    let checked = history[0]["steps"][0]["result"]["checked"].as_u64().expect("a count");
+    assert!(checked > 0 && text(&page).contains("nightly-counts, ok"), "{}", text(&page));
+
+    let pause = [
+        json!(["click", "#pause-nightly-counts"]),
+        json!(["click", "#ask-submit"]),
+        json!(["see", "say why"]),
+        json!(["type", "#ask-reason", "maintenance"]),
+        json!(["type", "#ask-length", "2h"]),
+        json!(["click", "#ask-submit"]),
+    ];
+    let paused =
+        [json!(["see", "nightly-counts is paused."]), json!(["click", "#notice-close"]), json!(["gone", "#notice"])];
+    let resumed = [json!(["click", "#resume-nightly-counts"]), json!(["see", "nightly-counts is resumed."])];
+    browser.act(&place, &steps(&[&pause, &with_token(&place), &paused]));
+    let listed = place.run(&["pipelines", "list"]).expect_code(0).stdout;
+    assert!(listed.contains("paused"), "{listed}");
+    // A new tab asks again; within it once.
+    let again =
+        [json!(["click", "#pause-sampled-data"]), json!(["type", "#ask-reason", "x"]), json!(["click", "#ask-submit"])];
+    let first = [json!(["click", "#resume-nightly-counts"])];
+    let seen = [json!(["see", "sampled-data is paused."])];
+    browser.act(&place, &steps(&[&first, &with_token(&place), &resumed[1..], &again, &seen]));
+    let explained = place.run(&["pipelines", "list", "-o", "json"]).expect_code(0).json();
+    let paused: Vec<&str> = explained
+        .as_array()
+        .expect("a list")
+        .iter()
+        .filter(|one| one["state"] == "paused" || one["paused"] == true)
+        .filter_map(|one| one["name"].as_str())
+        .collect();
+    assert_eq!(paused, ["sampled-data"], "{explained}");
+
+    // A run that waits for a site that hangs is watched and stopped.
+    sim.signal("STOP");
+    let run_id = place.run(&["pipelines", "trigger", "slow", "--detach"]).expect_code(0).stdout.trim().to_owned();
+    let watched = [
+        json!(["click", "#open-slow"]),
+        json!(["see", "slow, running"]),
+        json!(["click", "#run-cancel"]),
+        json!(["click", "#ask-submit"]),
+    ];
+    let stopped = [json!(["see", "was asked to stop"]), json!(["see", "slow, cancelled"])];
+    browser.act(&place, &steps(&[&watched, &with_token(&place), &stopped]));
+    let report = place.run(&["pipelines", "history", "slow", "-o", "json"]).expect_code(0).json();
+    assert_eq!((&report[0]["run_id"], &report[0]["status"]), (&json!(run_id), &json!("cancelled")));
+    sim.signal("CONT");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_decides_about_dead_letters_and_deletions_on_the_page() {
+    let Some(browser) = Browser::find() else { return };
+    let place = Place::new();
+    let sim = place.sim(600, 0.0);
+    let _daemon = place.daemon();
+    let shots = place.run(&["find", "Shot", "--fields", "code", "-o", "json"]).expect_code(0).json();
+    let ids: Vec<i64> = shots.as_array().expect("rows").iter().filter_map(|shot| shot["id"].as_i64()).collect();
+    // Nothing is read again by itself while the site is away.
+    sim.signal("STOP");
+    let state = State::open(&place.path("data")).await.expect("a state");
+    for id in &ids[..2] {
+        leave_dead_letter(&state, &EntityRef::new("Shot", *id), "Fault 104").await;
+    }
+    let stopped = |id: &i64| NewDirtyKey::new(EntityRef::new("Shot", *id), DirtyReasons::DELETION_STOPPED);
+    state.mark(&ids[2..5].iter().map(stopped).collect::<Vec<_>>(), SiteTime(5_000)).await.expect("dirty keys");
+    state.open_breaker(&EntityType::new("Shot"), SiteTime(5_000)).await.expect("an open circuit breaker");
+    let serials: Vec<i64> = state.dead(10).await.expect("dead letters").iter().map(|letter| letter.serial).collect();
+    let dropped = [json!(["click", format!("#drop-{}", serials[0])]), json!(["click", "#ask-submit"])];
+    let confirmed = [
+        json!(["see", "1 dropped."]),
+        json!(["click", "#confirm-Shot"]),
+        json!(["type", "#ask-rows", "2"]),
+        json!(["click", "#ask-submit"]),
+        json!(["see", "type 3, the number of rows"]),
+        json!(["key", "Backspace"]),
+        json!(["type", "#ask-rows", "3"]),
+        json!(["click", "#ask-submit"]),
+        json!(["see", "3 deletions of Shot are applied."]),
+        // The list below it has moved up.
+        json!(["gone", "#confirm-Shot"]),
+        json!(["click", format!("#retry-{}", serials[1])]),
+        json!(["see", "1 rows are refetched"]),
+    ];
+    browser.act(&place, &steps(&[&dropped, &with_token(&place), &confirmed]));
+    let left = place.run(&["deadLetters", "list", "-o", "json"]).expect_code(0).json();
+    assert_eq!((left.as_array().map(Vec::len), &left[0]["serial"]), (Some(1), &json!(serials[1])), "{left}");
+    assert_eq!(place.run(&["breaker", "show", "-o", "json"]).expect_code(0).json(), json!([]));
+    sim.signal("CONT");
+    // The site shows the rows: the letter goes, and no row is deleted.
+    browser.act(&place, &json!([["gone", format!("#retry-{}", serials[1])], ["see", "no dead letter"]]));
+    assert_eq!(place.run(&["find", "Shot", "--fields", "code", "-o", "json"]).expect_code(0).json(), shots);
 }
 
 /// A daemon of a large studio, with something of every kind in every list.

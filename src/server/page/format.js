@@ -57,14 +57,16 @@ function show(id, data, draw) {
   shown.set(id, text);
   const focused = document.activeElement && document.activeElement.id;
   byId(id).replaceChildren(...[draw()].flat());
+  byId(id).querySelectorAll(".scroll").forEach(reach);
   if (focused && byId(focused) && document.activeElement.id !== focused) byId(focused).focus();
 }
+// What scrolls has to be reached by keyboard, what does not would only be in the way.
+function reach(box) { box.scrollWidth > box.clientWidth ? box.setAttribute("tabindex", "0") : box.removeAttribute("tabindex"); }
 function table(heads, rows) {
   const head = el("tr", "", ...heads.map(([text, name]) => { const cell = el("th", name, text); cell.scope = "col"; return cell; }));
   const body = rows.map(cells => el("tr", "", ...cells.map((cell, i) => el("td", heads[i][1], cell))));
   const made = el("table", "", el("thead", "", head), el("tbody", "", ...body));
   const box = el("div", "scroll", made);
-  // What scrolls has to be reached by keyboard, what does not would only be in the way.
-  new ResizeObserver(() => box.scrollWidth > box.clientWidth ? box.setAttribute("tabindex", "0") : box.removeAttribute("tabindex")).observe(box);
+  new ResizeObserver(() => reach(box)).observe(box);
   return box;
 }

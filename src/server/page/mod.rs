@@ -1,7 +1,8 @@
 //! The files of the status page: part of the program, and nothing from anywhere else.
 //!
-//! `index.html`, `page.css`, and the scripts `format.js` (numbers, times, nodes),
-//! `parts.js` (the sections) and `page.js` (polling, the plot, keys). `vendor` is uPlot
+//! `index.html`, `page.css`, and the scripts `format.js` (numbers, times, nodes), `act.js`
+//! (what an operator does), `run.js` (a run, opened), `parts.js` (the sections) and `page.js`
+//! (the stream, the plot, keys). `vendor` is uPlot
 //! 1.6.32 as its authors publish it (`docs/THIRD_PARTY.md`).
 
 use axum::extract::Path;
@@ -23,6 +24,8 @@ const FILES: &[(&str, &str, &str)] = &[
     ("uplot.css", CSS, include_str!("vendor/uPlot.min.css")),
     ("uplot.js", JAVASCRIPT, include_str!("vendor/uPlot.iife.min.js")),
     ("format.js", JAVASCRIPT, include_str!("format.js")),
+    ("act.js", JAVASCRIPT, include_str!("act.js")),
+    ("run.js", JAVASCRIPT, include_str!("run.js")),
     ("parts.js", JAVASCRIPT, include_str!("parts.js")),
     ("page.js", JAVASCRIPT, include_str!("page.js")),
 ];

@@ -1,11 +1,14 @@
 "use strict";
-// Asks for the status every two seconds and draws it. When no answer comes, everything
-// that is shown loses its colour and says from when it is.
-const EVERY = 2000;
+// Draws the status as the daemon streams it. While no stream comes through, the status is
+// asked for every two seconds. When no answer comes either, everything that is shown loses
+// its colour and says from when it is.
+const EVERY = 2000, SILENT = 5000;
 let status_, answeredAt = null, failingSince = null, plot = null, points = [];
+// What is being pressed is not replaced: the press would be lost.
+let isPressing = false;
 
 function redraw() {
-  if (!status_) return;
+  if (!status_ || isPressing) return;
   const s = status_;
   drawHealth(s); drawReads(s); drawPipelines(s); drawTypes(s); drawLag(s); drawDrift(s); drawApart(s); drawStore(s);
   const title = { bad: "!! ", warn: "! " }[s.health.level] || "";
@@ -64,26 +67,55 @@ function sign() {
   text.textContent = "no answer, data is old";
 }
 
-async function ask() {
+function take(status) {
+  status_ = status;
+  zone = status_.timezone || "UTC";
+  answeredAt = Date.now(); failingSince = null;
+  sign();
+  // Drawing takes at most a fifth of the time, however large the status and slow the machine.
+  if (drawing === null) drawing = setTimeout(draw, Math.max(0, drawnAt + 4 * drawnFor - performance.now()));
+}
+let drawing = null, drawnAt = 0, drawnFor = 0;
+function draw() {
+  const began = performance.now();
+  drawing = null;
+  redraw();
+  drawnAt = performance.now(); drawnFor = drawnAt - began;
+}
+let isPolling = false;
+async function poll() {
+  if (isPolling) return;
+  isPolling = true;
   try {
     const answer = await fetch("api/v1/status", { cache: "no-store", signal: AbortSignal.timeout(5000) });
     if (!answer.ok) throw new Error("HTTP " + answer.status);
-    status_ = await answer.json();
-    zone = status_.timezone || "UTC";
-    answeredAt = Date.now(); failingSince = null;
-    redraw();
-    return next();
+    take(await answer.json());
   } catch (error) {
     // The first answer that is missing counts.
     if (failingSince === null) failingSince = Date.now();
     console.debug(error.message);
+    sign();
   }
-  sign();
-  next();
+  isPolling = false;
 }
-function next() {
+// Looks whether the stream still comes, and polls where it does not.
+async function watch() {
+  const quiet = answeredAt === null ? SILENT : Date.now() - answeredAt;
+  if (!stream || stream.readyState !== EventSource.OPEN || quiet >= SILENT) await poll();
+  if (openedRun) await drawRun();
   const away = failingSince === null ? 0 : (Date.now() - failingSince) / 1000;
-  setTimeout(ask, away > 300 ? 30000 : EVERY);
+  setTimeout(watch, away > 300 ? 30000 : EVERY);
+}
+let stream = null;
+function listen() {
+  stream = new EventSource("api/v1/events");
+  stream.addEventListener("status", event => take(JSON.parse(event.data)));
+  stream.addEventListener("run", event => { if (JSON.parse(event.data).run_id === openedRun) drawRun(); });
+  stream.addEventListener("error", () => {
+    poll();
+    // Refused, for instance because too many streams are open: the browser gives up by itself.
+    if (stream.readyState === EventSource.CLOSED) setTimeout(listen, 30000);
+  });
 }
 
 function setTheme(theme) {
@@ -99,10 +131,17 @@ addEventListener("DOMContentLoaded", () => {
   const links = [...document.querySelectorAll("nav a")];
   links.forEach(link => link.addEventListener("click", event => { event.preventDefault(); const part = byId(link.hash.slice(1)); part.scrollIntoView(); part.focus({ preventScroll: true }); }));
   addEventListener("keydown", event => {
-    if (event.ctrlKey || event.metaKey || event.altKey || /input|select|textarea/i.test(event.target.tagName)) return;
+    if (document.querySelector("dialog[open]") || event.ctrlKey || event.metaKey || event.altKey || /input|select|textarea/i.test(event.target.tagName)) return;
     if (event.key === "t") byId("theme").click();
     else if (links[Number(event.key) - 1]) links[Number(event.key) - 1].click();
   });
   addEventListener("resize", () => status_ && drawLag(status_));
-  ask();
+  byId("run").addEventListener("close", () => { openedRun = null; });
+  byId("notice").append(button("notice-close", "Close", () => { byId("notice").hidden = true; }));
+  byId("notice").hidden = true;
+  addEventListener("pointerdown", () => { isPressing = true; });
+  // The click comes after the pointer is up.
+  for (const name of ["pointerup", "pointercancel"]) addEventListener(name, () => setTimeout(() => { isPressing = false; }));
+  listen();
+  watch();
 });

@@ -135,6 +135,7 @@ function outcomes(list, name) {
   for (const one of list) {
     const kind = stopped.includes(one.status) ? "stopped" : one.status;
     const bar = el("i", kind === "ok" || kind === "warn" ? "" : kind);
+    bar.addEventListener("click", () => openRun(one.run_id));
     bar.title = one.status + ", " + clock(one.started_at, true) + (one.seconds == null ? "" : ", " + span(one.seconds));
     box.append(bar);
   }
@@ -144,6 +145,16 @@ function outcomes(list, name) {
   return box;
 }
 const worstRuns = { error: 4, timeout: 4, drift: 3, interrupted: 2 };
+function pipelineButtons(p) {
+  const made = [];
+  const runsAllTheTime = !p.next_run && p.running && p.schedule === "all the time";
+  if (p.running && p.run_id) made.push(button("open-" + p.name, "Watch", () => openRun(p.run_id), "Watch the run of " + p.name));
+  if (p.running && p.run_id && !runsAllTheTime) made.push(button("cancel-" + p.name, "Stop", () => cancelRun(p.run_id, p.name), "Stop the run of " + p.name));
+  if (!p.running && p.enabled) made.push(button("trigger-" + p.name, "Run", () => triggerPipeline(p.name), "Run " + p.name + " now"));
+  if (p.paused) made.push(button("resume-" + p.name, "Resume", () => resumePipeline(p.name), "Resume " + p.name));
+  else if (p.enabled) made.push(button("pause-" + p.name, "Pause", () => pausePipeline(p.name), "Pause " + p.name));
+  return made;
+}
 function pipelineState(p) { return p.running ? "running" : p.paused ? "paused" : p.enabled === false ? "disabled" : "idle"; }
 function drawPipelines(s) {
   const order = p => (p.paused ? 1 : 0) + (worstRuns[p.last_status] || 0) * 2;
@@ -152,9 +163,13 @@ function drawPipelines(s) {
   const data = listed.map(p => [p, ago(p.last_finished_at, s.now), span(between(s.now, p.next_run))]);
   show("pipelines", [data, open.pipelines], () => {
     const cells = listed.map(p => {
-      const name = el("span", "", p.name, el("small", "", p.schedule || "on request")); name.title = p.schedule_words || "";
+      const acts = el("span", "acts", ...pipelineButtons(p));
+      const name = el("span", "", p.name, el("small", "", p.schedule || "on request"), acts); name.title = p.schedule_words || "";
       const state = pipelineState(p), bad = { error: "bad", timeout: "bad", drift: "warn", interrupted: "warn" }[p.last_status] || "";
-      const last = p.last_status ? el("span", "", el("span", bad, p.last_status), el("small", "", ago(p.last_finished_at, s.now))) : "no run yet";
+      const newest = (p.outcomes || [])[(p.outcomes || []).length - 1];
+      const opener = newest ? button("last-" + p.name, p.last_status, () => openRun(newest.run_id), "Open the last run of " + p.name + ": " + p.last_status) : el("span", "", p.last_status || "");
+      if (bad) opener.className = bad;
+      const last = p.last_status ? el("span", "", opener, el("small", "", ago(p.last_finished_at, s.now))) : "no run yet";
       const next = p.paused ? "–" : p.next_run ? el("span", "", clock(p.next_run, true), el("small", "", "in " + span(between(s.now, p.next_run)))) : p.running ? "all the time" : "on request";
       return [name, el("span", { running: "busy", paused: "warn" }[state] || "", state), p.outcomes && p.outcomes.length ? outcomes(p.outcomes, p.name) : "–", last, next];
     });
@@ -172,7 +187,7 @@ function drawDrift(s) {
   show("drift", [cards, note], () => {
     const drawn = cards.map(card => el("div", "card",
       el("p", "", el("b", "", card.type + " " + card.id), " ", card.kind === "differs" ? "" : card.kind + " ", el("span", card.action === "repaired" ? "ok" : "warn", signs[card.action === "repaired" ? "ok" : "warn"] + " " + card.action),
-        el("span", "note", " found " + clock(card.found_at, true) + " by " + card.pipeline + (card.updated_by ? "; changed by " + card.updated_by : "") + (card.class ? "; " + card.class.replaceAll("_", " ") : ""))),
+        el("span", "note", " found " + clock(card.found_at, true) + " by ", button("found-" + card.type + "-" + card.id, card.pipeline, () => openRun(card.run_id), "Open the run of " + card.pipeline + " that found " + card.type + " " + card.id), (card.updated_by ? "; changed by " + card.updated_by : "") + (card.class ? "; " + card.class.replaceAll("_", " ") : ""))),
       card.fields.length ? el("dl", "", ...card.fields.flatMap(one => [el("dt", "", one.field), el("dd", "", el("span", "note", "cache "), value(one.cached)), el("dd", "", el("span", "note", "site "), value(one.site))])) : null));
     return [heading("drift", "Drift", note), ...(drawn.length ? drawn : [el("p", "body dim", "No mismatch was found in the last runs.")])];
   });
@@ -183,11 +198,14 @@ function drawApart(s) {
   const dead = Object.values(s.sync.dead_letters || {}).reduce((a, b) => a + b, 0);
   show("apart", [apart, dead], () => {
     const drawn = [];
-    for (const one of apart.breakers) drawn.push(el("div", "card", el("span", "warn", signs.warn + " deletions held"), ": " + count(one.held) + " of " + count(one.active) + " rows of ", el("b", "", one.type), " vanished at once, since " + clock(one.since, true) + ". ", el("code", "", "sgcache breaker show")));
+    for (const one of apart.breakers) drawn.push(el("div", "card", el("span", "warn", signs.warn + " deletions held"), ": " + count(one.held) + " of " + count(one.active) + " rows of ", el("b", "", one.type), " vanished at once, since " + clock(one.since, true) + ". ", el("code", "", "sgcache breaker show"),
+      el("span", "acts", button("confirm-" + one.type, "Confirm", () => confirmDeletions(one.type, one.held), "Confirm the deletions of " + one.type), button("reset-" + one.type, "Read again", () => resetBreaker(one.type), "Read again the rows of " + one.type))));
     for (const one of apart.quarantine) drawn.push(el("div", "card", el("span", "warn", signs.warn + " quarantine"), ": " + count(one.rows) + " rows of ", el("b", "", one.type), " cannot be read; answers that may hold them come from the site."));
-    for (const one of apart.dead) drawn.push(el("div", "card", el("span", "warn", signs.warn + " dead letter " + one.serial), " (" + one.kind + ") ", el("b", "", one.type + " " + one.id), ": " + one.error, el("span", "note", " since " + clock(one.first_at, true) + ", tried " + one.attempts + " times")));
+    for (const one of apart.dead) drawn.push(el("div", "card", el("span", "warn", signs.warn + " dead letter " + one.serial), " (" + one.kind + ") ", el("b", "", one.type + " " + one.id), ": " + one.error, el("span", "note", " since " + clock(one.first_at, true) + ", tried " + one.attempts + " times"),
+      el("span", "acts", one.kind === "event" ? null : button("retry-" + one.serial, "Refetch", () => retryDeadLetters({ serials: [one.serial] }, one.type + " " + one.id), "Refetch the row of dead letter " + one.serial),
+        button("drop-" + one.serial, "Drop", () => dropDeadLetters({ serials: [one.serial] }, "dead letter " + one.serial), "Drop dead letter " + one.serial))));
     const note = drawn.length ? dead + " dead letters" : "no dead letter, no row in quarantine, no deletion held";
-    if (dead) drawn.push(el("p", "more", "List, refetch or drop: ", el("code", "", "sgcache deadLetters list")));
+    if (dead) drawn.push(el("p", "body", apart.dead.length + " of " + count(dead) + ". ", button("retry-all", "Refetch all", () => retryDeadLetters({ all: true }, "all dead letters")), " All of them: ", el("code", "", "sgcache deadLetters list")));
     return [heading("apart", "Set apart", note), ...drawn];
   });
 }
@@ -201,6 +219,7 @@ function drawStore(s) {
     ["Event log", y.event_id == null ? "not read yet" : "read up to " + y.event_id + (y.gaps_open ? ", " + y.gaps_open + " gaps asked for again" : ", no gaps")],
     ["To read again", dirty ? count(dirty) + " rows" : "nothing"],
     ["Reports", s.store.reports_waiting ? count(s.store.reports_waiting) + " documents wait to be delivered" : "all delivered"],
+    ["Files", el("span", "", s.config_problem ? el("span", "warn", signs.warn + " " + s.config_problem + " ") : "in use as they were last loaded ", button("reload", "Load again", reloadFiles))],
     ["Leads", s.waiting ? s.waiting.message : y.following ? "this process follows the site" : "does not follow the site now"],
     ["Loops", s.loops.every(one => one.state === "running") ? "all " + s.loops.length + " run" : s.loops.filter(one => one.state !== "running").map(one => one.name + " " + one.state).join(", ")],
   ];
