@@ -95,6 +95,17 @@ impl Prometheus {
         answer["data"]["result"].as_array().cloned().unwrap_or_default()
     }
 
+    /// Waits until a query of one series has a value; `what` names it in the failure.
+    pub async fn wait_for_value(&self, what: &str, expr: &str, value: f64) {
+        let what = format!("{what} is {value}: {expr}");
+        self.wait_until(&what, |one| async move {
+            let answer = one.query("/api/v1/query", &[("query", expr)]).await?;
+            let found = answer["data"]["result"][0]["value"][1].as_str()?.parse::<f64>().ok()?;
+            (found == value).then_some(String::new())
+        })
+        .await;
+    }
+
     /// Returns the names of the alerts that are pending or firing.
     pub async fn alerts(&self) -> Vec<String> {
         let answer = self.query("/api/v1/alerts", &[]).await.expect("alerts are answered");
@@ -210,7 +221,7 @@ pub fn dashboard(name: &str) -> Value {
 /// `may_be_unknown` (for what did not happen in this run).
 #[track_caller]
 pub fn assert_all_have_data(answers: &[Answered], may_be_unknown: &[&str]) {
-    assert!(answers.len() > 30, "only {} queries", answers.len());
+    assert!(!answers.is_empty(), "no query");
     let mut missing = BTreeMap::new();
     for one in answers {
         let unknown = may_be_unknown.contains(&one.panel.as_str());
