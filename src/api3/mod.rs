@@ -139,6 +139,15 @@ pub fn results(mut body: Value) -> Result<Value, Fault> {
     }
 }
 
+/// Decodes a value of a row as the Python client does: a site stores `<` in a text as
+/// `&lt;`. Other character references, and texts inside of links, stay as they are.
+pub fn decoded_value(value: Value) -> Value {
+    match value {
+        Value::String(text) if text.contains("&lt;") => Value::String(text.replace("&lt;", "<")),
+        other => other,
+    }
+}
+
 #[cfg(test)]
 #[path = "tests.rs"]
 mod tests;

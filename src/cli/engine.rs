@@ -126,6 +126,7 @@ impl Engine {
             schema: Arc::new(online.schema.clone()),
             exclusions: config.generate.clone(),
             entity_config_dir: config.entity_config_dir(),
+            directory: config.directory.clone(),
             keep_runs: config.pipelines.history.keep_runs as usize,
             keep_runs_for: days(config.pipelines.history.keep_days),
             keep_failed_runs_for: days(config.pipelines.history.keep_failed_days),

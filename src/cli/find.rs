@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use super::Failure;
 use super::context::Offline;
 use super::output::{self, Output};
+use crate::api3::decoded_value;
 use crate::entity::EntityType;
 use crate::filter::{Only, Page, Query, RawFilter, RawSort, parse_fields, parse_order};
 use crate::schema::Schema;
@@ -161,21 +162,12 @@ fn record(entity_type: &EntityType, id: i64, mut fields: Map<String, Value>, col
     let mut record = Map::new();
     for column in columns {
         if let Some(value) = fields.remove(column) {
-            record.insert(column.clone(), decoded(value));
+            record.insert(column.clone(), decoded_value(value));
         }
     }
     record.insert("id".into(), id.into());
     record.insert("type".into(), entity_type.as_str().into());
     record
-}
-
-/// Decodes a value as the client does: a site stores `<` in a text as `&lt;`. Other
-/// character references, and texts inside of links, stay as they are.
-fn decoded(value: Value) -> Value {
-    match value {
-        Value::String(text) if text.contains("&lt;") => Value::String(text.replace("&lt;", "<")),
-        other => other,
-    }
 }
 
 fn print(rows: &[Map<String, Value>], columns: &[String], form: Output) {

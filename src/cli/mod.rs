@@ -24,6 +24,8 @@ mod find;
 mod freshness_history;
 mod instance;
 mod job;
+mod job_args;
+mod job_report;
 mod leadership;
 mod minute_reports;
 mod operations;

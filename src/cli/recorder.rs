@@ -24,7 +24,7 @@ use super::pipelines::diff;
 use super::status_report::StatusReporter;
 use super::task_gauges::TaskGauges;
 use super::task_series::TaskSeries;
-use crate::pipeline::{Event, Observer, Outputs, Pipeline, PlanState};
+use crate::pipeline::{Event, Observer, Outputs, Pipeline, PlanState, scheduled_scans};
 use crate::report::{RunReport, history, prometheus};
 use crate::supervisor::beat;
 
@@ -67,6 +67,7 @@ impl Recorder {
         let replica = engine.replica.clone();
         let types = move || replica.configured().iter().map(|layout| layout.entity_type.to_string()).collect();
         diff::remember(&engine.online.state, pipelines).await?;
+        engine.replica.set_scheduled_scans(scheduled_scans(pipelines));
         let recorder = Self {
             engine: Arc::clone(engine),
             snapshots: Arc::clone(snapshots),
@@ -94,6 +95,7 @@ impl Recorder {
         if let Event::Reloaded(pipelines) = event {
             // What still runs of a removed pipeline reports as it did before.
             self.outputs.lock().extend(outputs_of(pipelines));
+            self.engine.replica.set_scheduled_scans(scheduled_scans(pipelines));
         }
         if let Err(failure) = self.write(event).await {
             tracing::error!(error = %failure.message, "the history could not be written");

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::entity::EntityType;
 use crate::server::details::DeadLetter;
 use crate::server::{DeadLetterSelection, Refusal, RefusalKind};
-use crate::state::{Dead, DeadKind, DirtyReasons, NewDirtyKey, OpenBreaker, SiteTime, State, StateError};
+use crate::state::{Dead, DeadKind, OpenBreaker, SiteTime, State, StateError};
 
 /// Returns dead letters, oldest first, up to `limit`; and how many there are.
 pub(super) async fn list(state: &State, kind: Option<DeadKind>, limit: usize) -> Result<Value, StateError> {
@@ -47,13 +47,8 @@ pub(super) async fn retry(state: &State, chosen: &DeadLetterSelection) -> Result
 /// Makes the entities of dead letters dirty, due at once; returns how many, and how many
 /// letters are about event log entries, which cannot be read again by their key.
 pub(super) async fn refetch(state: &State, letters: &[Dead]) -> Result<(usize, usize), StateError> {
-    let rows: Vec<&Dead> = letters.iter().filter(|letter| letter.kind != DeadKind::Event).collect();
-    let requests: Vec<_> = rows.iter().map(|row| NewDirtyKey::new(row.key.clone(), DirtyReasons::REPAIR)).collect();
-    // Due since the last attempt: the daemon need not wait for the time of the next one.
-    if let Some(since) = rows.iter().map(|row| row.last_at).min() {
-        state.mark(&requests, since).await?;
-    }
-    Ok((rows.len(), letters.len() - rows.len()))
+    let rows = state.retry_dead(letters).await?;
+    Ok((rows, letters.len() - rows))
 }
 
 pub(super) async fn drop(state: &State, chosen: &DeadLetterSelection) -> Result<Value, Refusal> {

@@ -48,6 +48,11 @@ impl EntityCatalog {
         // There is no file to point into.
         if let Ok(document) = Document::json("the command line", b"{}") {
             Check { document: &document, catalog: self }.spec("", spec, &mut problems);
+            match spec {
+                JobSpec::Scan(args) => args.check(&document, "", &mut problems),
+                JobSpec::Export(args) => args.check(&document, "", &mut problems),
+                _ => {}
+            }
         }
         let words = |problem: &&Diagnostic| match &problem.help {
             Some(help) => format!("{} ({help})", problem.message),
@@ -163,11 +168,30 @@ impl Check<'_> {
                 let object = |name: &str| catalog.object_to_site_type(name);
                 return self.list(&join(pointer, "types"), &args.types, object, problems);
             }
-            JobSpec::Sync(_) | JobSpec::Repair(_) | JobSpec::Purge(_) | JobSpec::PruneReports(_) => return,
+            JobSpec::Scan(args) => &args.types,
+            JobSpec::Export(args) => &args.types,
+            JobSpec::Repair(args) => {
+                let types: Vec<String> = args.entities.iter().map(|key| key.entity_type.to_string()).collect();
+                let object = |name: &str| catalog.object_to_type(name);
+                return self.list(&join(pointer, "entities"), &types, object, problems);
+            }
+            JobSpec::Sync(_) | JobSpec::Purge(_) | JobSpec::PruneReports(_) | JobSpec::DeadLetters(_) => return,
         };
         self.list(&join(pointer, "types"), types, |name| catalog.object_to_type(name), problems);
-        if let JobSpec::ValidateData(args) = spec {
-            self.selection(pointer, args, problems);
+        match spec {
+            JobSpec::ValidateData(args) => self.selection(pointer, args, problems),
+            JobSpec::Export(args) => {
+                // What both have in common is checked alike.
+                let selection = ValidateDataArgs {
+                    types: args.types.clone(),
+                    filters: args.filters.clone(),
+                    filter_operator: args.filter_operator,
+                    fields: args.fields.clone(),
+                    ..ValidateDataArgs::default()
+                };
+                self.selection(pointer, &selection, problems);
+            }
+            _ => {}
         }
     }
 

@@ -6,6 +6,8 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
+use super::job_arguments::{DEAD_LETTERS, DeadLettersArgs, EXPORT, ExportArgs, SCAN, ScanArgs};
+use crate::entity::EntityRef;
 use crate::yaml::{self, Document, Key, Problems, Shape, optional};
 
 /// One job to run, with its arguments.
@@ -27,13 +29,19 @@ pub enum JobSpec {
     GenerateEntityConfigs(GenerateArgs),
     /// Remove old tombstones and untracked types from the store.
     Purge(PurgeArgs),
-    /// Remove old run reports.
+    /// Remove old run reports and logs of runs.
     PruneReports(PruneReportsArgs),
+    /// Find what no event told, and read it again.
+    Scan(ScanArgs),
+    /// Count dead letters, or try them again.
+    DeadLetters(DeadLettersArgs),
+    /// Write stored rows to files.
+    Export(ExportArgs),
 }
 
 impl JobSpec {
     /// Every job, in the spelling of YAML and the command line.
-    pub const NAMES: [&'static str; 9] = [
+    pub const NAMES: [&'static str; 12] = [
         "sync",
         "import",
         "rebuild",
@@ -43,7 +51,29 @@ impl JobSpec {
         "generateEntityConfigs",
         "purge",
         "pruneReports",
+        "scan",
+        "deadLetters",
+        "export",
     ];
+
+    /// Returns in one line what a job does, for lists.
+    pub fn summary(name: &str) -> Option<&'static str> {
+        Some(match name {
+            "sync" => "follow the event log; alone: apply what it holds, then stop",
+            "import" => "import the types that are not complete yet",
+            "rebuild" => "read every entity of types again, in place",
+            "validateCounts" => "compare the numbers of entities with the site",
+            "validateData" => "compare field values with the site",
+            "repair" => "refetch what a validation found different, and compare it again",
+            "generateEntityConfigs" => "write, or compare, the entity configs that fit the schema of the site",
+            "purge" => "remove old tombstones from the store",
+            "pruneReports" => "remove old runs from the history, and their logs",
+            "scan" => "find what no event told, and refetch it",
+            "deadLetters" => "count dead letters, or refetch their entities",
+            "export" => "write stored rows to NDJSON or CSV files",
+            _ => return None,
+        })
+    }
 
     /// Returns the name of the job.
     pub fn name(&self) -> &'static str {
@@ -57,6 +87,9 @@ impl JobSpec {
             JobSpec::GenerateEntityConfigs(_) => "generateEntityConfigs",
             JobSpec::Purge(_) => "purge",
             JobSpec::PruneReports(_) => "pruneReports",
+            JobSpec::Scan(_) => "scan",
+            JobSpec::DeadLetters(_) => "deadLetters",
+            JobSpec::Export(_) => "export",
         }
     }
 
@@ -78,6 +111,9 @@ impl JobSpec {
             "generateEntityConfigs" => GENERATE,
             "purge" => PURGE,
             "pruneReports" => PRUNE_REPORTS,
+            "scan" => SCAN,
+            "deadLetters" => DEAD_LETTERS,
+            "export" => EXPORT,
             _ => return None,
         })
     }
@@ -87,7 +123,7 @@ impl JobSpec {
     pub fn default_fail_when(name: &str) -> Option<&'static str> {
         match name {
             "validateCounts" | "validateData" => Some("result.drift > 0"),
-            "repair" => Some("result.unresolved > 0"),
+            "repair" | "deadLetters" => Some("result.unresolved > 0"),
             _ => None,
         }
     }
@@ -122,10 +158,12 @@ impl JobSpec {
         let fitting = shape.fitting(arguments)?;
         let before = problems.errors();
         let spec = JobSpec::decode(name, (document, pointer, &fitting), problems);
-        if let Some(JobSpec::ValidateData(args)) = &spec
-            && problems.errors() == before
-        {
-            args.check_sample(document, pointer, problems);
+        match &spec {
+            _ if problems.errors() > before => {}
+            Some(JobSpec::ValidateData(args)) => args.check_sample(document, pointer, problems),
+            Some(JobSpec::Scan(args)) => args.check(document, pointer, problems),
+            Some(JobSpec::Export(args)) => args.check(document, pointer, problems),
+            _ => {}
         }
         spec
     }
@@ -141,6 +179,9 @@ impl JobSpec {
             "generateEntityConfigs" => JobSpec::GenerateEntityConfigs(decode(document, problems)?),
             "purge" => JobSpec::Purge(decode(document, problems)?),
             "pruneReports" => JobSpec::PruneReports(decode(document, problems)?),
+            "scan" => JobSpec::Scan(decode(document, problems)?),
+            "deadLetters" => JobSpec::DeadLetters(decode(document, problems)?),
+            "export" => JobSpec::Export(decode(document, problems)?),
             _ => return None,
         })
     }
@@ -343,11 +384,16 @@ pub struct RepairArgs {
     pub max_rows: u32,
     /// Whether each repaired entity is compared once more.
     pub verify: bool,
+    /// Entities that are repaired besides, as `Shot 1286`.
+    #[serde(deserialize_with = "entity_refs")]
+    pub entities: Vec<EntityRef>,
+    /// The run of the history whose mismatches are repaired besides.
+    pub run: Option<String>,
 }
 
 impl Default for RepairArgs {
     fn default() -> RepairArgs {
-        RepairArgs { from: Vec::new(), max_rows: 500, verify: true }
+        RepairArgs { from: Vec::new(), max_rows: 500, verify: true, entities: Vec::new(), run: None }
     }
 }
 
@@ -434,6 +480,8 @@ const REPAIR: &[Key] = &[
     optional("from", Shape::OneOrMany(&Shape::Text)),
     optional("max_rows", Shape::Integer(1, 1_000_000)),
     optional("verify", Shape::Bool),
+    optional("entities", Shape::OneOrMany(&Shape::Text)),
+    optional("run", Shape::Text),
 ];
 const GENERATE: &[Key] = &[TYPES, optional("mode", Shape::Choice(&["check", "write"]))];
 const PURGE: &[Key] = &[optional("older_than", Shape::Duration)];
@@ -465,8 +513,18 @@ pub(super) fn one_or_many<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Stri
     }
 }
 
+/// Reads `Shot 1286`, or a list of such texts.
+fn entity_refs<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<EntityRef>, D::Error> {
+    let parse = |text: &String| {
+        let parts = text.trim().split_once(char::is_whitespace);
+        let key = parts.and_then(|(ty, id)| Some(EntityRef::new(ty, id.trim().parse().ok().filter(|id| *id > 0)?)));
+        key.ok_or_else(|| serde::de::Error::custom(format!("`{text}` is not a type and an id, such as `Shot 1286`")))
+    };
+    one_or_many(from)?.iter().map(parse).collect()
+}
+
 /// Reads `all`, `a,b` or `[a, b]`; all is the empty list.
-fn field_list<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+pub(super) fn field_list<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
     let written = one_or_many(from)?;
     if written == ["all"] {
         return Ok(Vec::new());

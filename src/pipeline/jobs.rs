@@ -18,7 +18,7 @@ use super::{
 use crate::entity::{EntityType, Timestamp};
 use crate::entity_config::{Exclusions, TypeLayout, derived_fields, refresh};
 use crate::filter::{Page, RawFilter, RawSort};
-use crate::report::{StepResult, run_log};
+use crate::report::{Mismatch, StepResult, history, run_log};
 use crate::schema::Schema;
 use crate::shotgun::{self, Purpose};
 use crate::state::{StateError, TypeState};
@@ -32,7 +32,7 @@ const LATEST: u32 = 500;
 /// How often the lead is asked for while a job of this process has it.
 const LOOK_FOR_LEAD_EVERY: Duration = Duration::from_millis(100);
 /// How long to wait for a poll and for the refetches that it caused.
-const PATIENCE: Duration = Duration::from_secs(300);
+pub(super) const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Everything that jobs work with.
 pub struct Jobs {
@@ -50,6 +50,8 @@ pub struct Jobs {
     pub exclusions: Exclusions,
     /// Where entity configs are.
     pub entity_config_dir: PathBuf,
+    /// The directory of `config.yaml`; paths in pipelines start there.
+    pub directory: PathBuf,
     /// How many runs of a pipeline are kept, whatever their age.
     pub keep_runs: usize,
     /// How long runs are kept.
@@ -117,7 +119,9 @@ impl Jobs {
     /// compare poll the site, too, so they write as well.
     async fn lease_for(&self, spec: &JobSpec) -> Result<JobLease, JobError> {
         match spec {
-            JobSpec::GenerateEntityConfigs(_) | JobSpec::PruneReports(_) => Ok(JobLease::default()),
+            JobSpec::GenerateEntityConfigs(_) | JobSpec::PruneReports(_) | JobSpec::Export(_) => {
+                Ok(JobLease::default())
+            }
             _ => Ok(self.replica.lease_for_job().await?),
         }
     }
@@ -143,11 +147,14 @@ impl Jobs {
             JobSpec::GenerateEntityConfigs(args) => self.generate(&args),
             JobSpec::Purge(args) => self.purge(&args).await,
             JobSpec::PruneReports(args) => self.prune_reports(&args).await,
+            JobSpec::Scan(args) => self.scan(&args, so_far).await,
+            JobSpec::DeadLetters(args) => self.dead_letters(&args).await,
+            JobSpec::Export(args) => self.export(&args, so_far).await,
         }
     }
 
     /// Finds configured types by name; none named means all.
-    fn types(&self, names: &[String]) -> Result<Vec<TypeLayout>, JobError> {
+    pub(super) fn types(&self, names: &[String]) -> Result<Vec<TypeLayout>, JobError> {
         if names.is_empty() {
             return Ok(self.replica.configured());
         }
@@ -335,7 +342,13 @@ impl Jobs {
 
     async fn repair(&self, args: &RepairArgs, context: &JobContext) -> Result<StepResult, JobError> {
         let steps = context.results.iter().filter(|(step, _)| args.from.is_empty() || args.from.contains(step));
-        let found: Vec<_> = steps.flat_map(|(_, result)| result.mismatches.iter().cloned()).collect();
+        let mut found: Vec<_> = steps.flat_map(|(_, result)| result.mismatches.iter().cloned()).collect();
+        found.extend(args.entities.iter().map(Mismatch::suspected));
+        if let Some(run_id) = &args.run {
+            let run = history::run(self.replica.state(), run_id).await?;
+            let run = run.ok_or_else(|| invalid(format!("there is no run `{run_id}` in the history")))?;
+            found.extend(run.open_mismatches().cloned());
+        }
         let most = usize::try_from(args.max_rows).unwrap_or(usize::MAX);
         Ok(self.validator.repair_found(&self.replica.configured(), &found, most, args.verify).await?)
     }
@@ -418,7 +431,7 @@ fn sample(args: &ValidateDataArgs, context: &JobContext) -> Result<Sample, JobEr
     })
 }
 
-fn invalid(message: impl Into<String>) -> JobError {
+pub(super) fn invalid(message: impl Into<String>) -> JobError {
     JobError::new(ErrorClass::Invalid, message)
 }
 

@@ -7,6 +7,7 @@
 //! not known here: it is handed in as an [`Execute`] function. No HTTP, no terminal.
 
 mod blackout;
+mod care_jobs;
 mod context;
 mod cron;
 mod daemon;
@@ -14,6 +15,7 @@ mod defaults;
 mod definition;
 mod entities;
 mod explanation;
+mod export_job;
 mod expressions;
 pub mod file;
 mod fingerprint;
@@ -21,6 +23,7 @@ mod forecast;
 mod heartbeat;
 mod hooks;
 mod job;
+mod job_arguments;
 mod jobs;
 mod load;
 mod params;
@@ -32,6 +35,7 @@ mod resolver;
 mod results;
 mod runner;
 mod schedule;
+mod scheduled_scans;
 mod settings;
 mod steps;
 mod supervisor;
@@ -56,6 +60,7 @@ pub use job::{
     FilterOperator, GenerateArgs, GenerateMode, ImportArgs, JobSpec, PruneReportsArgs, PurgeArgs, RebuildArgs,
     RepairArgs, Sample, SampleMode, SyncArgs, ValidateCountsArgs, ValidateDataArgs,
 };
+pub use job_arguments::{DeadLettersArgs, ExportArgs, ExportFormat, ExportTarget, ScanArgs, ScanMode};
 pub use jobs::{Following, Jobs};
 pub use load::{
     Loaded, ResolveContext, find, load, load_directory, load_what_fits, parse_overrides, read_documents, resolve,
@@ -66,6 +71,7 @@ pub use planner::{Decision, PlanEntry, PlanState, Planner, SkipReason};
 pub use rehearsal::{Rehearsal, rehearse};
 pub use runner::{Clock, Execute, JobContext, JobError, PreviousSource, RunOrder, Runner, exit_code, worst_exit_code};
 pub use schedule::Schedule;
+pub use scheduled_scans::scheduled_scans;
 pub use settings::{Leaf, Origin, Setting, Sources, effective_settings, leaves, without_addresses};
 pub use supervisor::{SupervisorControl, supervise};
 

@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::entity::EntityRef;
+
 /// The number of mismatches that one step keeps by default.
 pub const MISMATCH_LIMIT: usize = 10_000;
 
@@ -219,6 +221,26 @@ pub struct Mismatch {
     pub cache_rv: Option<i64>,
     /// What was done about it.
     pub action: Action,
+}
+
+impl Mismatch {
+    /// Returns what is noted of an entity that is to be repaired without having been
+    /// compared.
+    pub fn suspected(key: &EntityRef) -> Mismatch {
+        Mismatch {
+            entity_type: key.entity_type.to_string(),
+            id: key.id,
+            field: None,
+            kind: MismatchKind::Differs,
+            class: None,
+            cached: Value::Null,
+            shotgun: Value::Null,
+            updated_at: None,
+            updated_by: None,
+            cache_rv: None,
+            action: Action::Reported,
+        }
+    }
 }
 
 /// What is different.

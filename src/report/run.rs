@@ -13,7 +13,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::result::{Mismatch, StepResult};
+use super::result::{Action, Mismatch, StepResult};
 
 /// The schema name that every report carries.
 pub const SCHEMA: &str = "sgcache.run/1";
@@ -221,6 +221,12 @@ pub struct RunStart {
 }
 
 impl RunReport {
+    /// Returns what the run found and did not repair.
+    pub fn open_mismatches(&self) -> impl Iterator<Item = &Mismatch> {
+        let all = self.steps.iter().flat_map(|step| &step.result.mismatches);
+        all.filter(|mismatch| matches!(mismatch.action, Action::Reported | Action::Unresolved))
+    }
+
     /// Returns the report of a run that has just started.
     pub fn begin(start: RunStart) -> Self {
         Self {

@@ -180,6 +180,18 @@ impl State {
         .await
     }
 
+    /// Has the entities of dead letters read again, at once; returns how many. An event log
+    /// entry cannot be read again by its key.
+    pub async fn retry_dead(&self, letters: &[Dead]) -> Result<usize> {
+        let rows: Vec<&Dead> = letters.iter().filter(|letter| letter.kind != DeadKind::Event).collect();
+        let requests: Vec<_> = rows.iter().map(|row| NewDirtyKey::new(row.key.clone(), DirtyReasons::REPAIR)).collect();
+        // Due since the last attempt: the follower need not wait for the time of the next one.
+        if let Some(since) = rows.iter().map(|row| row.last_at).min() {
+            self.mark(&requests, since).await?;
+        }
+        Ok(rows.len())
+    }
+
     /// Deletes a dead letter; tells whether it was there.
     pub async fn drop_dead(&self, serial: i64) -> Result<bool> {
         self.write(move |transaction| Ok(transaction.execute("DELETE FROM dead WHERE serial = ?1", [serial])? > 0))

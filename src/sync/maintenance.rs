@@ -104,13 +104,28 @@ impl Replica {
         }
         outcome.note(self.audit_due(schedule, now).await)?;
         outcome.note(self.scan_due(schedule, now).await)?;
-        if schedule.kept.is_due("scrub", settings.scrub_every, now, now) {
+        outcome.note(self.scrub_due(schedule, now).await)?;
+        outcome.end()
+    }
+
+    /// Compares the next rows with the site and with what was written, as far as no
+    /// pipeline does that.
+    async fn scrub_due(&self, schedule: &mut MaintenanceSchedule, now: SiteTime) -> Result<()> {
+        let (settings, scheduled) = (self.settings(), self.scheduled_scans());
+        if !schedule.kept.is_due("scrub", settings.scrub_every, now, now) {
+            return Ok(());
+        }
+        let mut outcome = Outcome::default();
+        if !scheduled.columns {
             let whole = schedule.is_due_since_start("files", FILES_EVERY, now);
             outcome.note(self.check_store(whole).await.map(|_| ()))?;
             outcome.note(self.verify_rows(u64::from(settings.verify_rows)).await.map(|_| ()))?;
-            let scrubbed = self.scrub().await.map(|_| ());
-            outcome.note(self.begin_next_period("scrub", scrubbed, &mut schedule.kept, now).await)?;
         }
+        let scrubbed = match scheduled.full {
+            true => Ok(()),
+            false => self.scrub().await.map(|_| ()),
+        };
+        outcome.note(self.begin_next_period("scrub", scrubbed, &mut schedule.kept, now).await)?;
         outcome.end()
     }
 
@@ -138,15 +153,16 @@ impl Replica {
     /// Scans the types whose turn it is. They do not all begin their first periods at
     /// once, so that the requests are spread.
     async fn scan_due(&self, schedule: &mut MaintenanceSchedule, now: SiteTime) -> Result<()> {
-        let settings = self.settings();
-        let kinds = [
-            (ScanKind::Fast, "fast", settings.fast_scan_every),
-            (ScanKind::Light, "light", settings.light_scan_every),
-            (ScanKind::Retired, "retired", settings.retired_scan_every),
+        let (settings, scheduled) = (self.settings(), self.scheduled_scans());
+        let all = [
+            (ScanKind::Fast, "fast", settings.fast_scan_every, scheduled.fast),
+            (ScanKind::Light, "light", settings.light_scan_every, scheduled.light),
+            (ScanKind::Retired, "retired", settings.retired_scan_every, scheduled.retired),
         ];
+        let kinds = all.into_iter().filter(|(.., is_scheduled)| !is_scheduled);
         let types = self.live_types().await?;
         let mut outcome = Outcome::default();
-        for (kind, name, every) in kinds {
+        for (kind, name, every, _) in kinds {
             for (index, entity_type) in types.iter().enumerate() {
                 let first = now.before(every * u32::try_from(index).unwrap_or(0) / types.len().max(1) as u32);
                 let work = format!("{name} scan of {entity_type}");

@@ -23,6 +23,7 @@ mod error;
 mod event_page;
 mod extract;
 mod fetch;
+mod scheduled_scans;
 mod schema_drift;
 mod follower;
 mod import;
@@ -64,6 +65,7 @@ pub use lease_document::{ConfiguredType, ConfiguredTypes, LeaseHolder, configure
 pub use poll::Polled;
 pub use replica::Replica;
 pub use scan::{ScanKind, Scanned};
+pub use scheduled_scans::ScheduledScans;
 pub use schema_drift::{Lacking, WHOLE};
 pub use scrub::Scrubbed;
 pub use settings::Settings;

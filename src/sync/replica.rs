@@ -11,7 +11,7 @@ use super::recheck::Unprovable;
 use super::schema_drift::Followed;
 use super::steps::Steps;
 use super::writes_in_progress::WritesInProgress;
-use super::{Result, Settings, SiteClock, SyncError, Tracked, WatchedStore};
+use super::{Result, ScheduledScans, Settings, SiteClock, SyncError, Tracked, WatchedStore};
 use crate::entity::EntityType;
 use crate::entity_config::TypeLayout;
 use crate::metrics::Metrics;
@@ -32,6 +32,7 @@ struct Inner {
     settings: Settings,
     clock: SiteClock,
     followed: RwLock<Followed>,
+    scheduled_scans: RwLock<ScheduledScans>,
     import_slots: Arc<Semaphore>,
     steps: Steps,
     unprovable: Unprovable,
@@ -79,6 +80,7 @@ impl Replica {
             settings,
             clock,
             followed,
+            scheduled_scans: RwLock::default(),
             import_slots,
             steps,
             unprovable,
@@ -162,6 +164,16 @@ impl Replica {
             lease.set_configured(configured_types(&layouts));
         }
         self.followed_mut(|followed| *followed = Followed::new(layouts));
+    }
+
+    /// Leaves scans to the schedules of pipelines from now on.
+    pub fn set_scheduled_scans(&self, scans: ScheduledScans) {
+        *self.0.scheduled_scans.write().unwrap_or_else(PoisonError::into_inner) = scans;
+    }
+
+    /// Returns the scans that are left to the schedules of pipelines.
+    pub(super) fn scheduled_scans(&self) -> ScheduledScans {
+        *self.0.scheduled_scans.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn followed<T>(&self, look: impl FnOnce(&Followed) -> T) -> T {

@@ -31,12 +31,21 @@ pub struct Scrubbed {
 }
 
 impl Replica {
-    /// Compares the next rows, where the last call ended, and marks what differs.
+    /// Compares the next rows, as many as the settings say.
+    ///
+    /// # Errors
+    ///
+    /// As [`Replica::scrub_rows`].
+    pub async fn scrub(&self) -> Result<Scrubbed> {
+        self.scrub_rows(u64::from(self.settings().scrub_rows)).await
+    }
+
+    /// Compares the next `rows` rows, where the last call ended, and marks what differs.
     ///
     /// # Errors
     ///
     /// What was marked stays; the next call begins at the same place.
-    pub async fn scrub(&self) -> Result<Scrubbed> {
+    pub async fn scrub_rows(&self, rows: u64) -> Result<Scrubbed> {
         let mut scrubbed = Scrubbed::default();
         let types: Vec<EntityType> = self.live_types().await?;
         let (name, mut after): (String, i64) = self.state().cursor(PLACE).await?.unwrap_or_default();
@@ -46,7 +55,7 @@ impl Replica {
         }
         // Each type once at most, its beginning perhaps a second time.
         for _ in 0..=types.len() {
-            let wanted = u64::from(self.settings().scrub_rows).saturating_sub(scrubbed.rows);
+            let wanted = rows.saturating_sub(scrubbed.rows);
             let Some(entity_type) = types.get(index).filter(|_| wanted > 0) else { break };
             let end = self.scrub_type(entity_type, after, wanted, &mut scrubbed).await?;
             if end.is_none() {
@@ -59,7 +68,11 @@ impl Replica {
     }
 
     /// Returns the types whose rows follow the site in their present layout.
-    pub(super) async fn live_types(&self) -> Result<Vec<EntityType>> {
+    ///
+    /// # Errors
+    ///
+    /// When the state cannot be read.
+    pub async fn live_types(&self) -> Result<Vec<EntityType>> {
         let records = self.state().types().await?;
         let live = |layout: &&Arc<TypeLayout>| {
             let record = records.iter().find(|record| record.entity_type == layout.entity_type);

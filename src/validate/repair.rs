@@ -237,10 +237,15 @@ fn label(layout: &TypeLayout, row: &Map<String, Value>) -> Value {
 
 /// Returns the fields in which a check found differences: of those that it agreed on or
 /// left out nothing is claimed, so nothing is verified. A row that was missing or too
-/// many is compared by being there.
-fn compared_fields(mismatches: &[Mismatch]) -> Vec<String> {
+/// many is compared by being there. `None` is every field: a row differs in one that is
+/// not known.
+fn compared_fields(mismatches: &[Mismatch]) -> Option<Vec<String>> {
+    let is_suspected = |mismatch: &Mismatch| mismatch.kind == MismatchKind::Differs && mismatch.field.is_none();
+    if mismatches.iter().any(is_suspected) {
+        return None;
+    }
     let fields: BTreeSet<&String> = mismatches.iter().filter_map(|mismatch| mismatch.field.as_ref()).collect();
-    fields.into_iter().cloned().collect()
+    Some(fields.into_iter().cloned().collect())
 }
 
 fn last_change(site: &Map<String, Value>) -> (Option<String>, Option<String>) {
@@ -278,7 +283,7 @@ impl Validator {
             let mismatches: Vec<_> = mine.filter(|mismatch| ids.contains(&mismatch.id)).cloned().collect();
             let compared = compared_fields(&mismatches);
             let mut findings = TypeFindings { mismatches, ..TypeFindings::default() };
-            self.repair(layout, Some(&compared), &ids, &mut findings, verify).await?;
+            self.repair(layout, compared.as_deref(), &ids, &mut findings, verify).await?;
             result.by_type.insert(name.to_owned(), findings.result);
             result.mismatches.extend(findings.mismatches);
         }

@@ -11,6 +11,7 @@ mod cli_errors;
 mod cli_explain;
 mod cli_faults;
 mod cli_flow;
+mod cli_jobs;
 mod cli_logs;
 mod cli_ops_tls;
 mod cli_pipelines;

@@ -58,15 +58,20 @@ async fn run(name: &str) -> (Vec<JobSpec>, Vec<(String, Status)>) {
 fn the_shipped_pipelines_load_without_a_warning() {
     let (config, _, pipelines) = shipped();
     let names: Vec<&str> = pipelines.iter().map(|pipeline| pipeline.name.as_str()).collect();
-    assert_eq!(names, ["nightly-counts", "sampled-data", "sync", "weekly-rebuild"]);
+    assert_eq!(names, ["nightly-counts", "sampled-data", "scans", "sync", "tidy-up", "weekly-rebuild"]);
     for pipeline in &pipelines {
         assert!(pipeline.enabled && !pipeline.description.is_empty(), "{}", pipeline.name);
         if let Some(schedule) = pipeline.schedule() {
             assert_eq!(schedule.timezone, config.timezone, "{}", pipeline.name);
-            assert_eq!(pipeline.group.as_deref(), Some("heavy-reads"));
+            // Scans and pruning wait for no long read.
+            let is_light = matches!(pipeline.name.as_str(), "scans" | "tidy-up");
+            assert_eq!(pipeline.group.as_deref(), (!is_light).then_some("heavy-reads"));
         }
     }
-    assert!(pipelines[2].continuous().is_some());
+    assert!(pipelines[3].continuous().is_some());
+    // What they do on a schedule, the follower leaves to them.
+    let scans = sgcache::pipeline::scheduled_scans(&pipelines);
+    assert_eq!((scans.fast, scans.light, scans.retired, scans.full, scans.columns), (false, true, true, false, true));
 }
 
 #[tokio::test]

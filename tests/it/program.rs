@@ -115,6 +115,8 @@ impl Place {
         for sub in ["pipelines", "entityConfig"] {
             copy_dir(&root.join(sub), &dir.path().join(sub));
         }
+        // Its hourly runs would stand among those that a test looks at, by the hour of the day.
+        std::fs::remove_file(dir.path().join("pipelines/scans.yaml")).expect("a shipped file");
         let config = std::fs::read_to_string(root.join("config.yaml")).expect("config.yaml");
         let config =
             config.replace("127.0.0.1:8190", &site).replace("127.0.0.1:9187", &ops).replace("127.0.0.1:8010", &api);

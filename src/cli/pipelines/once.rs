@@ -13,7 +13,7 @@ use super::super::engine::Engine;
 use super::super::output::Output;
 use super::super::pipeline_files::{load, selected};
 use super::super::signals::StopSignals;
-use super::super::{daemon, job};
+use super::super::{daemon, job_report};
 use crate::pipeline::{self, Pipeline, RunOrder, worst_exit_code};
 use crate::report::{RunReport, Trigger};
 
@@ -50,7 +50,7 @@ pub async fn run(args: RunArgs, config: Option<&Path>) -> Result<u8, Failure> {
         let cancel = signals.cancel.clone();
         let report = engine.run(&pipeline, RunOrder { params, cancel, ..RunOrder::new(Trigger::Cli) }).await?;
         if !signals.hung_up() {
-            job::print(&report, args.output)?;
+            job_report::print(&report, args.output)?;
         }
         reports.push(report);
         if signals.stopped() {

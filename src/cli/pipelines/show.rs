@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::super::context::{environment, load_config};
 use super::super::output::{self, Output};
 use super::super::pipeline_files::{in_zone, open_state, resolve_context_with_entities};
-use super::super::{Failure, job};
+use super::super::{Failure, job_report};
 use super::test::chosen;
 use crate::config::{self, Config};
 use crate::pipeline::{Setting, Sources, effective_settings, parse_overrides};
@@ -92,7 +92,7 @@ fn print_run(report: &RunReport, zone: Tz, form: Output) -> Result<u8, Failure> 
         return Ok(0);
     }
     println!("{}", run_lines(report, zone).join("\n"));
-    job::print(report, form)?;
+    job_report::print(report, form)?;
     Ok(0)
 }
 

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::super::Failure;
 use super::super::context::load_config;
 use super::super::output::Output;
-use super::super::{job, status};
+use super::super::{job_report, status};
 use super::show::find_run;
 use crate::config::Config;
 use crate::pipeline;
@@ -90,7 +90,7 @@ async fn start(
         // Also when the daemon dies, the wait comes to an end.
         history::close_abandoned(&state).await?;
         if let Some(report) = history::run(&state, &run_id).await?.filter(|report| !report.is_running()) {
-            job::print(&report, output)?;
+            job_report::print(&report, output)?;
             return Ok(pipeline::exit_code(&report, false));
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
