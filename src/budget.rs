@@ -6,6 +6,8 @@
 //! can take the last places: following the event log waits for no import, and not for
 //! a farm that writes without end.
 
+mod run_limits;
+
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
@@ -14,6 +16,8 @@ use std::time::Duration;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
+
+pub use run_limits::{PauseCheck, RunLimits, admit, inherit, scope};
 
 /// Who is served first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

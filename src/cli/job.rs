@@ -33,7 +33,7 @@ const SHOWN_DEAD_LETTERS: usize = 10;
 pub struct Args {
     #[command(subcommand)]
     job: Option<Job>,
-    /// List the jobs; `sgcache job NAME --help` shows the arguments of one
+    /// List the jobs; --help behind the name of one shows its arguments
     #[arg(long)]
     list: bool,
     /// Output format

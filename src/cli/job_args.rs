@@ -37,7 +37,7 @@ pub(super) enum Job {
     GenerateEntityConfigs(Generate),
     /// Refetch entities and compare them again: those of the last run that left mismatches, or named ones
     Repair(Repair),
-    /// Find what no event told, and refetch it
+    /// Find what no event reports, and refetch it
     Scan(Scan),
     /// Count dead letters; exit with 10 if there are any
     #[command(alias = "dead-letters")]

@@ -56,7 +56,7 @@ impl TaskGauges {
                     SkipReason::Running | SkipReason::GroupBusy(_) | SkipReason::OtherProcess(_) => "overlap",
                     SkipReason::Missed => "missed",
                     SkipReason::Paused => "paused",
-                    SkipReason::Blackout(_) => "blackout",
+                    SkipReason::Blackout(_) | SkipReason::InBlackout(_) => "blackout",
                     SkipReason::NotLeader(_) | SkipReason::Superseded => "other",
                 };
                 self.each(pipeline, |[pipeline, step]| self.metrics.tasks.skipped.inc(&[pipeline, step, reason]));

@@ -50,7 +50,8 @@ impl Resolver<'_> {
             };
             match Schedule::new(file.cron, false, zone.unwrap_or(Tz::UTC)) {
                 Ok(begins) => {
-                    blackouts.insert(name.clone(), Blackout { name, begins, duration: file.duration });
+                    blackouts
+                        .insert(name.clone(), Blackout { name, begins, duration: file.duration, action: file.action });
                 }
                 Err((_, reason)) => {
                     let diagnostic = self

@@ -1,4 +1,4 @@
-//! [`Blackout`]: hours in which pipelines do not start, named in `config.yaml`.
+//! [`Blackout`]: hours in which pipelines do not start, or ask nothing, named in `config.yaml`.
 
 use std::time::Duration;
 
@@ -6,11 +6,11 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::Deserialize;
 
 use super::Schedule;
-use super::job::one_or_many;
+use super::job_arguments::one_or_many;
 use crate::yaml::{self, Key, Shape, optional, required};
 
-/// Hours in which a pipeline that names them does not start; what was due starts
-/// after them, if that is not too late (`catch_up_window`).
+/// Hours in which a pipeline that names them does not start. Too late after them is later
+/// than `catch_up_window`.
 #[derive(Debug, Clone)]
 pub struct Blackout {
     /// Its name.
@@ -19,6 +19,35 @@ pub struct Blackout {
     pub begins: Schedule,
     /// How long it lasts.
     pub duration: Duration,
+    /// What becomes of what is due, and of what runs.
+    pub action: BlackoutAction,
+}
+
+/// What a blackout does to the pipelines that name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BlackoutAction {
+    /// What is due starts after it, if that is not too late.
+    #[default]
+    Defer,
+    /// What is due is left out.
+    Skip,
+    /// What is due starts after it, and what runs sends no request until then.
+    Pause,
+}
+
+impl BlackoutAction {
+    /// Every action, in the spelling of YAML.
+    pub const NAMES: [&'static str; 3] = ["defer", "skip", "pause"];
+
+    /// Returns the word used in YAML.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            BlackoutAction::Defer => "defer",
+            BlackoutAction::Skip => "skip",
+            BlackoutAction::Pause => "pause",
+        }
+    }
 }
 
 impl Blackout {
@@ -26,12 +55,14 @@ impl Blackout {
     /// names it.
     pub fn unreadable(name: String) -> Blackout {
         let begins = Schedule::new(vec!["@yearly".to_owned()], false, chrono_tz::UTC);
-        Blackout { name, begins: begins.expect("a nickname is a cron line"), duration: MIN_DURATION }
+        let begins = begins.expect("a nickname is a cron line");
+        Blackout { name, begins, duration: MIN_DURATION, action: BlackoutAction::default() }
     }
 
     /// Returns everything that decides when it holds, for comparison.
     pub fn fingerprint(&self) -> String {
-        format!("{} {} for {:?}", self.name, self.begins.fingerprint(), self.duration)
+        let (begins, action) = (self.begins.fingerprint(), self.action.as_str());
+        format!("{} {begins} for {:?} {action}", self.name, self.duration)
     }
 
     /// Returns when the hours that hold now are over.
@@ -58,6 +89,8 @@ pub struct BlackoutFile {
     #[serde(deserialize_with = "yaml::duration")]
     pub duration: Duration,
     pub timezone: Option<String>,
+    #[serde(default)]
+    pub action: BlackoutAction,
 }
 
 /// The keys of an entry of `blackouts`.
@@ -65,8 +98,7 @@ pub const BLACKOUT_KEYS: &[Key] = &[
     required("cron", Shape::OneOrMany(&Shape::Text)),
     required("duration", Shape::DurationBetween(MIN_DURATION, MAX_DURATION)),
     optional("timezone", Shape::Text),
-    // Work that runs on is not held: `pause` is not known yet.
-    optional("action", Shape::Choice(&["defer"])),
+    optional("action", Shape::Choice(&BlackoutAction::NAMES)),
 ];
 
 #[cfg(test)]
@@ -77,7 +109,12 @@ mod tests {
     fn the_hours_of_a_blackout_begin_and_end_with_its_duration() {
         let begins =
             Schedule::new(vec!["0 10 * * MON-FRI".into()], false, chrono_tz::Europe::Paris).expect("a schedule");
-        let dailies = Blackout { name: "dailies".into(), begins, duration: Duration::from_secs(90 * 60) };
+        let dailies = Blackout {
+            name: "dailies".into(),
+            begins,
+            duration: Duration::from_secs(90 * 60),
+            action: BlackoutAction::Defer,
+        };
         let at = |text: &str| text.parse::<DateTime<Utc>>().expect("an instant");
         // Monday; Paris is one hour ahead of UTC in winter.
         let table = [

@@ -1,4 +1,4 @@
-//! What the jobs `scan` and `deadLetters` do: they find what no event told, or what could
+//! What the jobs `scan` and `deadLetters` do: they find what no event reports, or what could
 //! not be applied, have it read again, and wait for that.
 
 use std::collections::BTreeMap;
@@ -50,7 +50,7 @@ impl Jobs {
             result.sum_up();
             if scanned.found() > 0 {
                 let (missing, extra, differs) = (scanned.missing, scanned.extra, scanned.differs);
-                tracing::info!(%entity_type, missing, extra, differs, "the scan found what no event told");
+                tracing::info!(%entity_type, missing, extra, differs, "the scan found what no event reports");
             }
             so_far.set(result.clone());
         }
@@ -77,7 +77,7 @@ impl Jobs {
         result.outputs.insert("damaged".into(), damaged.into());
         let again: Vec<String> = found.imported_again.iter().map(ToString::to_string).collect();
         if !again.is_empty() {
-            result.outputs.insert("imported again".into(), again.into());
+            result.outputs.insert("imported_again".into(), again.into());
         }
         Ok(result)
     }

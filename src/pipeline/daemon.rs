@@ -143,6 +143,8 @@ pub struct Daemon {
     /// The runs of the tasks, as they began: what is known of one whose task panics.
     begun: HashMap<Id, RunReport>,
     continuous: BTreeMap<String, Supervised>,
+    /// The runs that were stopped for a newer occurrence, by id, with that.
+    replaced: BTreeMap<String, DateTime<Utc>>,
     /// The occurrences that wait, by pipeline, and what each waits for.
     queued: BTreeMap<String, (DateTime<Utc>, String)>,
     pauses: PauseSource,
@@ -175,6 +177,7 @@ impl Daemon {
             tasks: JoinSet::new(),
             begun: HashMap::new(),
             continuous: BTreeMap::new(),
+            replaced: BTreeMap::new(),
             queued: BTreeMap::new(),
             pauses: Arc::new(|| None),
             paused: BTreeSet::new(),
@@ -324,11 +327,24 @@ impl Daemon {
                 self.queued.insert(pipeline.clone(), (scheduled_for, behind.clone()));
                 self.emit(Event::Queued { pipeline, scheduled_for, behind });
             }
+            Decision::Replace { pipeline, scheduled_for } => self.replace(pipeline, scheduled_for),
             Decision::ClockJump { milliseconds } => {
                 tracing::warn!(milliseconds, "the clock jumped, or this process stood still");
                 self.emit(Event::ClockJump(milliseconds));
             }
         }
+    }
+
+    /// Stops the run of a pipeline, whose place a newer occurrence takes.
+    fn replace(&mut self, pipeline: String, scheduled_for: DateTime<Utc>) {
+        let runs = self.begun.values().filter(|run| run.pipeline == pipeline);
+        for run_id in runs.map(|run| run.run_id.clone()) {
+            tracing::info!(pipeline, run_id, %scheduled_for, "a run is stopped: a newer occurrence takes its place");
+            self.running.get(&run_id).inspect(|token| token.cancel());
+            self.replaced.insert(run_id, scheduled_for);
+        }
+        self.queued.insert(pipeline.clone(), (scheduled_for, pipeline.clone()));
+        self.emit(Event::Queued { pipeline: pipeline.clone(), scheduled_for, behind: pipeline });
     }
 
     /// Starts what is due; returns what becomes of the occurrence when another
@@ -426,7 +442,11 @@ impl Daemon {
             Ok((_, report)) => report,
             Err(error) => self.broken(id, begun, error),
         };
-        let Some(report) = report else { return };
+        let Some(mut report) = report else { return };
+        let replaced_by = self.replaced.remove(&report.run_id).filter(|_| report.status == Status::Cancelled);
+        if let Some(due) = replaced_by {
+            report.reason = Some(format!("replaced by the occurrence of {}", due.format("%Y-%m-%d %H:%M:%S UTC")));
+        }
         self.planner.finished(&report.pipeline);
         self.running.remove(&report.run_id);
         self.emit(Event::Ended(Box::new(report)));

@@ -45,6 +45,8 @@ pub struct Pipeline {
     pub hooks: Hooks,
     /// Hours in which it does not start.
     pub blackouts: Vec<Blackout>,
+    /// What each of its runs may ask of the site.
+    pub budget: RunBudget,
     /// Where its results go.
     pub outputs: Outputs,
     /// Changes whenever the file, or what it takes over from `config.yaml`, says
@@ -104,6 +106,32 @@ pub enum Policy {
     Skip,
     /// It waits; of several the newest.
     Queue,
+    /// The run that goes on is stopped and it starts. For one of its group it waits.
+    Replace,
+}
+
+impl Policy {
+    /// Every policy, in the spelling of YAML.
+    pub const NAMES: [&'static str; 3] = ["skip", "queue", "replace"];
+
+    /// Returns the word used in YAML.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Policy::Skip => "skip",
+            Policy::Queue => "queue",
+            Policy::Replace => "replace",
+        }
+    }
+}
+
+/// What one run may ask of the site; `None` is no limit of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RunBudget {
+    /// Requests in all; after them the run ends as `warn`.
+    pub max_requests: Option<u64>,
+    /// Requests per second.
+    pub max_rps: Option<f64>,
 }
 
 /// Where results go.
@@ -193,6 +221,7 @@ impl Pipeline {
             on_drift: Vec::new(),
             hooks: Hooks::default(),
             blackouts: Vec::new(),
+            budget: RunBudget::default(),
             outputs: Outputs::default(),
             hash: String::new(),
             schedule_hash: String::new(),

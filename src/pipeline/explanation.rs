@@ -8,7 +8,10 @@ use chrono::{DateTime, TimeDelta, Utc};
 use chrono_tz::Tz;
 use serde::Serialize;
 
-use super::{CatchUp, ClockChange, Expected, Outlook, Pause, Pipeline, Policy, Schedule, SkipReason, Start};
+use super::{
+    BlackoutAction, CatchUp, ClockChange, Expected, Outlook, Pause, Pipeline, Policy, RunBudget, Schedule, SkipReason,
+    Start,
+};
 use crate::report::{RunReport, Trigger};
 use crate::yaml::format_duration;
 
@@ -176,11 +179,24 @@ fn rules(pipeline: &Pipeline, schedule: &Schedule, facts: &Facts<'_>) -> Vec<Rul
     let policy = match pipeline.policy {
         Policy::Skip => "skip: skipped",
         Policy::Queue => "queue: waits",
+        Policy::Replace => "replace: stops the run before, or waits",
     };
     add("concurrency", format!("{policy} while it{beside} runs"));
     for blackout in &pipeline.blackouts {
         let (begins, lasts) = (blackout.begins.describe(), format_duration(blackout.duration));
-        add("blackout", format!("`{}`: {begins} for {lasts}; starts after it", blackout.name));
+        let effect = match blackout.action {
+            BlackoutAction::Defer => "starts after it",
+            BlackoutAction::Skip => "what is due in it is skipped",
+            BlackoutAction::Pause => "starts after it, and what runs waits",
+        };
+        add("blackout", format!("`{}`: {begins} for {lasts}; {effect}", blackout.name));
+    }
+    let RunBudget { max_requests, max_rps } = pipeline.budget;
+    if let Some(most) = max_requests {
+        add("budget", format!("at most {most} requests per run; one that needs more ends as warn"));
+    }
+    if let Some(rate) = max_rps {
+        add("budget", format!("at most {rate} requests per second"));
     }
     rules
 }

@@ -6,10 +6,10 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::job::one_or_many;
+use super::job_arguments::one_or_many;
 use super::params::{PARAM, Param};
 use super::test_file::TESTS;
-use super::{CATCH_UP_WINDOW, CatchUp, LIMIT, RETRY_KEYS, RetryFile};
+use super::{CATCH_UP_WINDOW, CatchUp, LIMIT, Policy, RETRY_KEYS, RetryFile};
 use crate::yaml::{self, Key, Shape, optional, required};
 
 /// The whole file. An entry of a list is `None` when it does not fit the shape, which
@@ -35,6 +35,8 @@ pub struct PipelineFile {
     pub steps: Vec<Option<StepFile>>,
     #[serde(default, deserialize_with = "one_or_many")]
     pub blackout: Vec<String>,
+    #[serde(default)]
+    pub budget: super::RunBudget,
     pub outputs: Option<OutputsFile>,
     #[serde(default)]
     pub on_drift: Vec<Option<ReactionFile>>,
@@ -198,11 +200,18 @@ pub const SHAPE: Shape = Shape::Object(&[
     optional("schedule", Shape::Object(SCHEDULE)),
     optional(
         "concurrency",
-        Shape::Object(&[optional("policy", Shape::Choice(&["skip", "queue"])), optional("group", Shape::Text)]),
+        Shape::Object(&[optional("policy", Shape::Choice(&Policy::NAMES)), optional("group", Shape::Text)]),
     ),
     optional("timeout", LIMIT),
     optional("retry", Shape::Object(RETRY_KEYS)),
     optional("params", Shape::Map(&PARAM)),
+    optional(
+        "budget",
+        Shape::Object(&[
+            optional("max_requests", Shape::Integer(1, 100_000_000)),
+            optional("max_rps", Shape::NumberBetween(0.01, 1000.0)),
+        ]),
+    ),
     required("steps", Shape::List(&Shape::Object(STEP))),
     optional(
         "outputs",

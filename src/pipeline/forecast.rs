@@ -118,6 +118,10 @@ impl<'a> Simulation<'a> {
             Decision::Queue { pipeline, scheduled_for, behind } if pipeline == self.name => {
                 self.waits.insert(scheduled_for, behind);
             }
+            // A run that is stopped ends soon; the scheduler looks once a second.
+            Decision::Replace { pipeline, .. } => {
+                self.running.insert(pipeline, now + TimeDelta::seconds(1));
+            }
             Decision::Skip { .. } | Decision::Queue { .. } | Decision::ClockJump { .. } => {}
         }
     }

@@ -6,7 +6,9 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-use super::job_arguments::{DEAD_LETTERS, DeadLettersArgs, EXPORT, ExportArgs, SCAN, ScanArgs};
+use super::job_arguments::{
+    DEAD_LETTERS, DeadLettersArgs, EXPORT, ExportArgs, FilterOperator, SCAN, ScanArgs, field_list, one_or_many,
+};
 use crate::entity::EntityRef;
 use crate::yaml::{self, Document, Key, Problems, Shape, optional};
 
@@ -31,7 +33,7 @@ pub enum JobSpec {
     Purge(PurgeArgs),
     /// Remove old run reports and logs of runs.
     PruneReports(PruneReportsArgs),
-    /// Find what no event told, and read it again.
+    /// Find what no event reports, and read it again.
     Scan(ScanArgs),
     /// Count dead letters, or try them again.
     DeadLetters(DeadLettersArgs),
@@ -68,7 +70,7 @@ impl JobSpec {
             "generateEntityConfigs" => "write, or compare, the entity configs that fit the schema of the site",
             "purge" => "remove old tombstones from the store",
             "pruneReports" => "remove old runs from the history, and their logs",
-            "scan" => "find what no event told, and refetch it",
+            "scan" => "find what no event reports, and refetch it",
             "deadLetters" => "count dead letters, or refetch their entities",
             "export" => "write stored rows to NDJSON or CSV files",
             _ => return None,
@@ -323,17 +325,6 @@ impl Default for ValidateDataArgs {
     }
 }
 
-/// How the filters of a list are joined.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum FilterOperator {
-    /// All of them hold.
-    #[default]
-    All,
-    /// At least one of them holds.
-    Any,
-}
-
 /// How the entities of a validation are chosen.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -500,19 +491,6 @@ fn sample_page_size() -> u32 {
     250
 }
 
-/// Reads `a`, or `[a, b]`.
-pub(super) fn one_or_many<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
-    let text = |value: Value| match value {
-        Value::String(text) => Ok(text),
-        other => Err(serde::de::Error::custom(format!("expected text, found {other}"))),
-    };
-    match Value::deserialize(from)? {
-        Value::Null => Ok(Vec::new()),
-        Value::Array(items) => items.into_iter().map(text).collect(),
-        single => Ok(vec![text(single)?]),
-    }
-}
-
 /// Reads `Shot 1286`, or a list of such texts.
 fn entity_refs<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<EntityRef>, D::Error> {
     let parse = |text: &String| {
@@ -521,16 +499,6 @@ fn entity_refs<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<EntityRef>, D::
         key.ok_or_else(|| serde::de::Error::custom(format!("`{text}` is not a type and an id, such as `Shot 1286`")))
     };
     one_or_many(from)?.iter().map(parse).collect()
-}
-
-/// Reads `all`, `a,b` or `[a, b]`; all is the empty list.
-pub(super) fn field_list<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
-    let written = one_or_many(from)?;
-    if written == ["all"] {
-        return Ok(Vec::new());
-    }
-    let fields = written.iter().flat_map(|text| text.split(','));
-    Ok(fields.map(|field| field.trim().to_owned()).collect())
 }
 
 fn seed<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {

@@ -1,9 +1,9 @@
-//! The arguments of the jobs that look after the cache: `scan`, `deadLetters`, `export`.
+//! The arguments of the jobs that look after the cache: `scan`, `deadLetters`, `export`; and
+//! the forms of arguments that several jobs have.
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-use super::FilterOperator;
 use crate::yaml::{self, Document, Key, Problems, Shape, optional, required};
 
 /// Arguments of `scan`.
@@ -81,7 +81,7 @@ pub struct ExportArgs {
     /// Where to.
     pub file: ExportTarget,
     /// Fields; empty means every cached field.
-    #[serde(default, deserialize_with = "super::job::field_list")]
+    #[serde(default, deserialize_with = "field_list")]
     pub fields: Vec<String>,
     /// Filters in the form of `shotgun_api3.find`; null means none.
     #[serde(default)]
@@ -142,6 +142,17 @@ impl ExportFormat {
     pub const NAMES: [&'static str; 2] = ["ndjson", "csv"];
 }
 
+/// How the filters of a list are joined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FilterOperator {
+    /// All of them hold.
+    #[default]
+    All,
+    /// At least one of them holds.
+    Any,
+}
+
 const TYPES: Key = optional("types", Shape::List(&Shape::Text));
 
 pub(super) const SCAN: &[Key] =
@@ -155,3 +166,26 @@ pub(super) const EXPORT: &[Key] = &[
     optional("filters", Shape::Any),
     optional("filter_operator", Shape::Choice(&["all", "any"])),
 ];
+
+/// Reads `a`, or `[a, b]`.
+pub(super) fn one_or_many<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    let text = |value: Value| match value {
+        Value::String(text) => Ok(text),
+        other => Err(serde::de::Error::custom(format!("expected text, found {other}"))),
+    };
+    match Value::deserialize(from)? {
+        Value::Null => Ok(Vec::new()),
+        Value::Array(items) => items.into_iter().map(text).collect(),
+        single => Ok(vec![text(single)?]),
+    }
+}
+
+/// Reads `all`, `a,b` or `[a, b]`; all is the empty list.
+pub(super) fn field_list<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    let written = one_or_many(from)?;
+    if written == ["all"] {
+        return Ok(Vec::new());
+    }
+    let fields = written.iter().flat_map(|text| text.split(','));
+    Ok(fields.map(|field| field.trim().to_owned()).collect())
+}

@@ -395,7 +395,7 @@ impl Jobs {
         let mut result = StepResult::default();
         result.outputs.insert("pruned".into(), pruned.into());
         let logs = run_log::prune(self.replica.state(), before(keep)).await?;
-        result.outputs.insert("pruned logs".into(), logs.into());
+        result.outputs.insert("pruned_logs".into(), logs.into());
         Ok(result)
     }
 }

@@ -42,14 +42,14 @@ mod supervisor;
 mod test_checks;
 mod test_file;
 
-pub use blackout::{BLACKOUT_KEYS, Blackout, BlackoutFile};
+pub use blackout::{BLACKOUT_KEYS, Blackout, BlackoutAction, BlackoutFile};
 pub use context::{Previous, Site};
 pub use cron::ClockChange;
 pub use daemon::{ClaimSource, Command, Daemon, Event, Observer, PauseSource, TriggerError};
 pub use defaults::{
     CATCH_UP_WINDOW, CatchUp, DEFAULTS_KEYS, Defaults, DefaultsFile, ErrorClass, LIMIT, RETRY_KEYS, Retry, RetryFile,
 };
-pub use definition::{Arguments, Continuous, Detail, Outputs, Pipeline, Policy, Start, Step};
+pub use definition::{Arguments, Continuous, Detail, Outputs, Pipeline, Policy, RunBudget, Start, Step};
 pub use entities::EntityCatalog;
 pub use explanation::{Explanation, Facts, NextOccurrence, PastOccurrence, Rule, Typical};
 pub use fingerprint::fingerprint;
@@ -57,10 +57,10 @@ pub use forecast::{Expected, Outlook};
 pub use heartbeat::Heartbeat;
 pub use hooks::{Deliver, Every, Hook, HookMessage, HookTarget, Hooks};
 pub use job::{
-    FilterOperator, GenerateArgs, GenerateMode, ImportArgs, JobSpec, PruneReportsArgs, PurgeArgs, RebuildArgs,
-    RepairArgs, Sample, SampleMode, SyncArgs, ValidateCountsArgs, ValidateDataArgs,
+    GenerateArgs, GenerateMode, ImportArgs, JobSpec, PruneReportsArgs, PurgeArgs, RebuildArgs, RepairArgs, Sample,
+    SampleMode, SyncArgs, ValidateCountsArgs, ValidateDataArgs,
 };
-pub use job_arguments::{DeadLettersArgs, ExportArgs, ExportFormat, ExportTarget, ScanArgs, ScanMode};
+pub use job_arguments::{DeadLettersArgs, ExportArgs, ExportFormat, ExportTarget, FilterOperator, ScanArgs, ScanMode};
 pub use jobs::{Following, Jobs};
 pub use load::{
     Loaded, ResolveContext, find, load, load_directory, load_what_fits, parse_overrides, read_documents, resolve,

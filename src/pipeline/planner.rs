@@ -14,7 +14,7 @@ use std::sync::Arc;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::{CatchUp, Pauses, Pipeline, Policy, Schedule};
+use super::{BlackoutAction, CatchUp, Pauses, Pipeline, Policy, Schedule};
 
 /// A start that is later than this counts as missed and caught up.
 const LATE: TimeDelta = TimeDelta::seconds(60);
@@ -71,6 +71,14 @@ pub enum Decision {
         /// What is in its way.
         behind: String,
     },
+    /// The run of the pipeline that goes on is to be stopped; this occurrence waits for its
+    /// end, and starts then.
+    Replace {
+        /// The pipeline.
+        pipeline: String,
+        /// The occurrence.
+        scheduled_for: DateTime<Utc>,
+    },
     /// The clock jumped, or the process stood still.
     ClockJump {
         /// By how many milliseconds; negative when it went back.
@@ -97,6 +105,8 @@ pub enum SkipReason {
     Paused,
     /// It is too late after the hours in which it must not start.
     Blackout(String),
+    /// It is due in hours in which nothing may be due.
+    InBlackout(String),
 }
 
 impl SkipReason {
@@ -110,7 +120,7 @@ impl SkipReason {
             SkipReason::NotLeader(_) => "not_leader",
             SkipReason::Superseded => "superseded",
             SkipReason::Paused => "paused",
-            SkipReason::Blackout(_) => "blackout",
+            SkipReason::Blackout(_) | SkipReason::InBlackout(_) => "blackout",
         }
     }
 }
@@ -127,6 +137,7 @@ impl fmt::Display for SkipReason {
             SkipReason::Superseded => f.write_str("a newer occurrence took its place"),
             SkipReason::Paused => f.write_str("it is paused"),
             SkipReason::Blackout(name) => write!(f, "the blackout `{name}` was too long for its catch_up_window"),
+            SkipReason::InBlackout(name) => write!(f, "the blackout `{name}` skips what is due in it"),
         }
     }
 }
@@ -366,6 +377,13 @@ impl Planner {
                     entry.handled = Some(scheduled_for);
                     decisions.push(skip(&name, scheduled_for, reason));
                 }
+                Some(SkipReason::Running) if pipeline.policy == Policy::Replace => {
+                    if !waiting.announced {
+                        decisions.push(Decision::Replace { pipeline: name, scheduled_for });
+                    }
+                    waiting.announced = true;
+                    entry.waiting = Some(waiting);
+                }
                 Some(reason) => {
                     if !waiting.announced {
                         decisions.push(Decision::Queue {
@@ -402,8 +420,14 @@ impl Planner {
         if self.pauses.of(&pipeline.name, now).is_some() {
             return Some(SkipReason::Paused);
         }
-        let blackout = pipeline.blackouts.iter().find(|blackout| blackout.until(now).is_some())?;
-        Some(SkipReason::Blackout(blackout.name.clone()))
+        let mut holding = pipeline.blackouts.iter().filter(|blackout| blackout.until(now).is_some());
+        let first = holding.next()?;
+        // Of several that hold now, one that skips decides.
+        let skips = |blackout: &&super::Blackout| blackout.action == BlackoutAction::Skip;
+        match std::iter::once(first).chain(holding).find(skips) {
+            Some(blackout) => Some(SkipReason::InBlackout(blackout.name.clone())),
+            None => Some(SkipReason::Blackout(first.name.clone())),
+        }
     }
 
     fn obstacle(&self, name: &str, group: Option<&str>) -> Option<SkipReason> {
@@ -440,9 +464,9 @@ fn latest_outside_pauses(
 /// Tells whether an occurrence waits for what is in its way.
 fn waits(pipeline: &Pipeline, reason: &SkipReason, late: TimeDelta) -> bool {
     match reason {
-        SkipReason::Paused => false,
+        SkipReason::Paused | SkipReason::InBlackout(_) => false,
         SkipReason::Blackout(_) => pipeline.schedule().is_some_and(|schedule| late <= window(schedule)),
-        _ => pipeline.policy == Policy::Queue,
+        _ => pipeline.policy != Policy::Skip,
     }
 }
 

@@ -21,6 +21,7 @@ use super::{
     Deliver, Execute, HookTarget, JobError, Outlook, Pauses, Pipeline, PlanState, Previous, PreviousSource,
     ResolveContext, RunOrder, Runner, Start, exit_code,
 };
+use crate::budget;
 use crate::report::{RunReport, StepResult, Trigger};
 use crate::yaml::{Diagnostic, Document, Moment, Problems, Templates, join};
 
@@ -160,8 +161,15 @@ fn answers(pipeline: &Pipeline, test: &TestFile) -> Result<Execute, String> {
         let answers = Arc::clone(&answers);
         async move {
             let Some(answer) = answers.get(&context.step) else { return Ok(StepResult::default()) };
+            let work = async {
+                tokio::time::sleep(answer.takes).await;
+                // As far as the budget of the run allows them, and as slowly.
+                for _ in 0..answer.result.requests {
+                    budget::admit().await;
+                }
+            };
             tokio::select! {
-                () = tokio::time::sleep(answer.takes) => {}
+                () = work => {}
                 () = context.cancel.cancelled() => return Err(JobError::stopped(answer.result.clone())),
             }
             match &answer.failure {

@@ -9,8 +9,8 @@ use serde_json::Value;
 
 use super::file::{ContinuousFile, OutputsFile, PipelineFile, ScheduleFile, StepFile};
 use super::{
-    Arguments, Blackout, Continuous, Hooks, JobSpec, Outputs, Params, Pipeline, ResolveContext, Schedule, Start, Step,
-    fingerprint,
+    Arguments, Blackout, Continuous, Hooks, JobSpec, Outputs, Params, Pipeline, ResolveContext, RunBudget, Schedule,
+    Start, Step, fingerprint,
 };
 use crate::yaml::{Document, Problems, nearest};
 
@@ -68,6 +68,7 @@ impl Resolver<'_> {
         let name = (file.name.as_str(), &file.labels);
         self.check_expressions(name, &params, &steps.parsed, (&on_drift, &ids), problems);
         let start = start?;
+        self.check_budget(&start, &file.budget, problems);
         let concurrency = file.concurrency.unwrap_or_default();
         let timeout = match &start {
             Start::Continuous(_) => file.timeout,
@@ -92,6 +93,7 @@ impl Resolver<'_> {
             on_drift,
             hooks,
             blackouts,
+            budget: file.budget,
             outputs: outputs(file.outputs.unwrap_or_default()),
             hash: format!("{:016x}", fingerprint(&definition)),
             schedule_hash: format!("{:016x}", fingerprint(&due)),
@@ -132,6 +134,16 @@ impl Resolver<'_> {
             (Some(file), None) => Some(Start::Continuous(continuous_of(file))),
             (None, Some(file)) => self.schedule(name, file, problems).map(Start::Scheduled),
             (None, None) => Some(Start::Manual),
+        }
+    }
+
+    /// What follows the site all the time may ask as often as the site allows it.
+    fn check_budget(&self, start: &Start, budget: &RunBudget, problems: &mut Problems) {
+        if matches!(start, Start::Continuous(_)) && *budget != RunBudget::default() {
+            let message = "a continuous pipeline has no budget of its own";
+            let diagnostic = self.document.at_key("/budget", "SG0212", message).label("no effect");
+            let help = "`shotgun.max_rps` and `shotgun.max_concurrency` of config.yaml bound all requests together";
+            self.document.report(problems, diagnostic.help(help.to_owned()));
         }
     }
 

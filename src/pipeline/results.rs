@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 use super::context::visible;
 use super::{EntityCatalog, JobSpec};
 use crate::report::{StepResult, TypeResult};
+use crate::state::DeadKind;
 use crate::yaml::to_json;
 
 /// What every job reports.
@@ -13,6 +14,7 @@ const COUNTS: &[&str] =
     &["kind", "checked", "missing", "extra", "drift", "drift_ratio", "repaired", "unresolved", "touched", "truncated"];
 const DATA: &[&str] = &["differs", "names", "unverifiable", "stale_ratio_upper95"];
 const REPAIR: &[&str] = &["repaired", "unresolved"];
+const SCAN: &[&str] = &["checked", "missing", "extra", "differs", "drift", "drift_ratio"];
 const WRITTEN: &[&str] = &["written"];
 /// What is reported of a type beside the totals of the job.
 const OF_TYPE: &[&str] = &["verdict", "problem", "transient", "site_count", "cache_count", "duration_seconds"];
@@ -24,7 +26,9 @@ pub(super) fn sample_result(job: &str, spec: Option<&JobSpec>, entities: Option<
         "validateCounts" => COUNTS.to_vec(),
         "validateData" => [COUNTS, DATA].concat(),
         "repair" => REPAIR.to_vec(),
-        "sync" | "import" | "rebuild" => WRITTEN.to_vec(),
+        "sync" | "import" | "rebuild" | "export" => WRITTEN.to_vec(),
+        "scan" => SCAN.to_vec(),
+        "deadLetters" => REPAIR.to_vec(),
         _ => Vec::new(),
     };
     let mut result = only(visible(&StepResult::default()), &[EVERY, &own].concat());
@@ -36,7 +40,14 @@ pub(super) fn sample_result(job: &str, spec: Option<&JobSpec>, entities: Option<
     result.insert("by_type".to_owned(), types.map(|ty| (ty, Value::Object(of_type.clone()))).collect());
     match job {
         "purge" => drop(result.insert("outputs".to_owned(), json!({ "purged": 0 }))),
-        "pruneReports" => drop(result.insert("outputs".to_owned(), json!({ "pruned": 0 }))),
+        "pruneReports" => drop(result.insert("outputs".to_owned(), json!({ "pruned": 0, "pruned_logs": 0 }))),
+        "scan" => drop(result.insert("outputs".to_owned(), json!({ "damaged": 0, "imported_again": [] }))),
+        "export" => drop(result.insert("outputs".to_owned(), json!({ "files": [] }))),
+        "deadLetters" => {
+            let counts = DeadKind::ALL.map(|kind| (kind.as_str().to_owned(), Value::from(0)));
+            let refetched = [("refetched".to_owned(), Value::from(0))];
+            result.insert("outputs".to_owned(), counts.into_iter().chain(refetched).collect());
+        }
         "generateEntityConfigs" => {
             let types = types_of(spec, entities).into_iter();
             result.insert("outputs".to_owned(), types.map(|ty| (ty, Value::from("unchanged"))).collect());
@@ -60,6 +71,8 @@ fn types_of(spec: Option<&JobSpec>, entities: Option<&EntityCatalog>) -> Vec<Str
         Some(JobSpec::ValidateCounts(args)) => &args.types,
         Some(JobSpec::ValidateData(args)) => &args.types,
         Some(JobSpec::GenerateEntityConfigs(args)) => &args.types,
+        Some(JobSpec::Scan(args)) => &args.types,
+        Some(JobSpec::Export(args)) => &args.types,
         _ => &[],
     };
     if !named.is_empty() {

@@ -17,7 +17,8 @@ use tracing::Instrument;
 
 use super::context::{Context, RunFacts};
 use super::steps::Run;
-use super::{Deliver, ErrorClass, JobSpec, Pipeline, Previous, ResolveContext, Site};
+use super::{BlackoutAction, Deliver, ErrorClass, JobSpec, Pipeline, Previous, ResolveContext, RunBudget, Site};
+use crate::budget::RunLimits;
 use crate::report::{RunReport, RunStart, Status, StepResult, Trigger, new_run_id};
 use crate::yaml::Templates;
 
@@ -230,6 +231,19 @@ impl Runner {
         let (status, run_id, reason) = (report.status, report.run_id.as_str(), report.reason.as_deref());
         tracing::info!(pipeline = %pipeline.name, run_id, %status, reason, "run ended");
         report
+    }
+
+    /// Returns what a run of the pipeline may ask of the site, its blackouts included.
+    pub(super) fn limits_of(&self, pipeline: &Arc<Pipeline>) -> Arc<RunLimits> {
+        let RunBudget { max_requests, max_rps } = pipeline.budget;
+        let (clock, pipeline) = (Arc::clone(&self.clock), Arc::clone(pipeline));
+        let pause = move || {
+            let now = clock();
+            let pausing = pipeline.blackouts.iter().filter(|blackout| blackout.action == BlackoutAction::Pause);
+            let end = pausing.filter_map(|blackout| blackout.until(now)).max()?;
+            (end - now).to_std().ok()
+        };
+        RunLimits::new(max_requests, max_rps, Box::new(pause))
     }
 
     async fn fire_hooks(

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::context::{Context, RunFacts};
-use super::{CatchUp, Pipeline, Policy, ResolveContext, Start, fingerprint};
+use super::{CatchUp, Pipeline, ResolveContext, Start, fingerprint};
 use crate::report::Trigger;
 use crate::yaml::{Document, Templates, format_duration, has_template, join};
 
@@ -208,7 +208,7 @@ fn unwritten(sources: &Sources<'_>) -> Vec<Setting> {
     };
     add("enabled", pipeline.enabled.into(), None);
     add_start(&pipeline.start, &mut add);
-    add("concurrency.policy", if pipeline.policy == Policy::Skip { "skip" } else { "queue" }.into(), None);
+    add("concurrency.policy", pipeline.policy.as_str().into(), None);
     if let Some(timeout) = pipeline.timeout {
         add("timeout", duration(timeout), Some("/pipelines/defaults/timeout"));
     }

@@ -14,6 +14,7 @@ use tracing::Instrument;
 use super::context::{Context, visible};
 use super::runner::{JobContext, JobError, RunOrder, Runner};
 use super::{Arguments, ErrorClass, JobSpec, Pipeline, Step, fingerprint};
+use crate::budget::{self, RunLimits};
 use crate::report::{Status, StepError, StepReport, StepResult, Verdict};
 use crate::yaml::{Document, Problems};
 
@@ -22,6 +23,8 @@ pub(super) struct Run<'a> {
     runner: &'a Runner,
     pipeline: &'a Arc<Pipeline>,
     order: RunOrder,
+    /// What the run may ask of the site.
+    limits: Arc<RunLimits>,
     context: Context,
     deadline: Option<Instant>,
     results: BTreeMap<String, Arc<StepResult>>,
@@ -62,6 +65,7 @@ impl StepOutcome {
 impl<'a> Run<'a> {
     pub fn new(runner: &'a Runner, pipeline: &'a Arc<Pipeline>, order: RunOrder, context: Context) -> Run<'a> {
         Run {
+            limits: runner.limits_of(pipeline),
             runner,
             pipeline,
             order,
@@ -145,6 +149,10 @@ impl<'a> Run<'a> {
             let reason = "the run had used up its time";
             return Err(Box::new(StepOutcome::without_result(Status::Timeout, reason)));
         }
+        if let Some(requests) = self.limits.exhausted_at() {
+            let reason = format!("the run had used up its budget of {requests} requests");
+            return Err(Box::new(StepOutcome::without_result(Status::Skipped, reason)));
+        }
         let broken = |error| Box::new(StepOutcome::broken(error));
         if let Some(when) = &step.when
             && !self.holds(when, self.context.value()).map_err(broken)?
@@ -219,6 +227,7 @@ impl<'a> Run<'a> {
         let attempts = ended.attempts;
         let mut end = match (ended.stopped, ended.outcome) {
             (Some(Status::Timeout), outcome) => stopped(outcome, Status::Timeout, "ran out of its time"),
+            (Some(Status::Warn), outcome) => stopped(outcome, Status::Warn, &self.exhausted()),
             // It was cancelled after it had done all of its work: that is its result.
             (Some(_), Ok(result)) => self.judge(step, result),
             (Some(status), outcome) => stopped(outcome, status, "was stopped"),
@@ -229,8 +238,13 @@ impl<'a> Run<'a> {
         end
     }
 
-    /// Runs a job until it ends, its time is up, or it is cancelled. A caller that
-    /// does not stop within the grace is dropped.
+    fn exhausted(&self) -> String {
+        let requests = self.limits.exhausted_at().unwrap_or_default();
+        format!("budget: the run has used up its {requests} requests")
+    }
+
+    /// Runs a job until it ends, its time or its budget is used up, or it is cancelled. One
+    /// that does not stop within the grace is dropped.
     async fn within_limits(&self, step: &Step, spec: &JobSpec) -> Ended {
         let cancel = CancellationToken::new();
         let attempts = AtomicU32::new(0);
@@ -242,6 +256,7 @@ impl<'a> Run<'a> {
                 return Ended { outcome, attempts, stopped: None };
             }
             () = sleep_until(self.limit_of(step)) => Status::Timeout,
+            () = self.limits.exhausted() => Status::Warn,
             () = self.order.cancel.cancelled() => Status::Cancelled,
             () = self.runner.shutdown.cancelled() => Status::Interrupted,
         };
@@ -303,7 +318,8 @@ impl<'a> Run<'a> {
             cancel: cancel.clone(),
         };
         let (execute, spec) = (self.runner.execute.clone(), spec.clone());
-        let task = tokio::spawn(async move { execute(spec, context).await }.in_current_span());
+        let work = budget::scope(Arc::clone(&self.limits), async move { execute(spec, context).await });
+        let task = tokio::spawn(work.in_current_span());
         let ended = AbortOnDropHandle::new(task).await;
         ended.unwrap_or_else(|error| {
             let message = match error.try_into_panic() {

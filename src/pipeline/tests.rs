@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
-use super::{Blackout, Defaults, Pipeline, ResolveContext, Schedule, Site, resolve};
+use super::{Blackout, BlackoutAction, Defaults, Pipeline, ResolveContext, Schedule, Site, resolve};
 use crate::yaml::{Document, Problems, Templates};
 
 fn resolve_context() -> ResolveContext {
@@ -31,7 +31,8 @@ fn resolve_context() -> ResolveContext {
 /// Ten to half past eleven on working days, in Paris.
 fn dailies() -> Blackout {
     let begins = Schedule::new(vec!["0 10 * * MON-FRI".into()], false, chrono_tz::Europe::Paris).expect("a schedule");
-    Blackout { name: "dailies".to_owned(), begins, duration: std::time::Duration::from_secs(90 * 60) }
+    let duration = std::time::Duration::from_secs(90 * 60);
+    Blackout { name: "dailies".to_owned(), begins, duration, action: BlackoutAction::Defer }
 }
 
 fn resolved(text: &str) -> Result<Pipeline, String> {

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{Answer, Error, ErrorKind, Info, Purpose, Settings, SiteHealth};
 use crate::api3::{self, AnswerRow, PagingInfo, Read, ReadAnswer, Request, Summarize};
-use crate::budget::Budget;
+use crate::budget::{self, Budget};
 use crate::entity::{EntityType, Timestamp};
 use crate::filter::{Only, RawFilter, RawLeaf, RawSort};
 use crate::metrics::Metrics;
@@ -215,6 +215,7 @@ impl Client {
         take: fn(&[u8]) -> Result<T, Error>,
     ) -> Result<Reply<T>, Error> {
         let Inner { budget, metrics, settings, .. } = &*self.0;
+        budget::admit().await;
         supervisor::working(BUDGET_WAIT);
         let permit = budget.acquire(purpose.priority()).await;
         supervisor::working(settings.timeout + SLACK);

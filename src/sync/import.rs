@@ -18,6 +18,7 @@ use super::absence::Findings;
 use super::write::{Said, Written};
 use super::{Replica, Result, SyncError};
 use crate::api3::{Read, RowText};
+use crate::budget;
 use crate::entity::{EntityRef, EntityType};
 use crate::entity_config::TypeLayout;
 use crate::filter::{Only, RawSort};
@@ -218,7 +219,7 @@ impl Replica {
         let mut waiting = import.segments.into_iter().enumerate().filter(|(_, segment)| !segment.done);
         let mut running: JoinSet<Result<()>> = JoinSet::new();
         for (index, segment) in waiting.by_ref().take(workers) {
-            running.spawn(inherit(job.clone().copy_segment(index, segment)));
+            running.spawn(inherit(budget::inherit(job.clone().copy_segment(index, segment))));
         }
         let mut outcome = Ok(());
         while let Some(ended) = running.join_next().await {
@@ -231,7 +232,7 @@ impl Replica {
             if outcome.is_ok()
                 && let Some((index, segment)) = waiting.next()
             {
-                running.spawn(inherit(job.clone().copy_segment(index, segment)));
+                running.spawn(inherit(budget::inherit(job.clone().copy_segment(index, segment))));
             }
         }
         metrics.running.set(&[name], 0.0);
@@ -276,7 +277,12 @@ impl Job {
                 break Err(error);
             }
             let step = SegmentStep { index, last_id, done };
-            writing = Some(tokio::spawn(inherit(self.clone().write_page(segment.retired, token, page, step))));
+            writing = Some(tokio::spawn(inherit(budget::inherit(self.clone().write_page(
+                segment.retired,
+                token,
+                page,
+                step,
+            )))));
             if done {
                 break Ok(());
             }

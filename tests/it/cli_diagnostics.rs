@@ -50,7 +50,8 @@ fn examples(reference: &str) -> Vec<Example> {
 
 fn resolve_context() -> ResolveContext {
     let begins = Schedule::new(vec!["0 10 * * MON-FRI".to_owned()], false, chrono_tz::UTC).expect("a schedule");
-    let dailies = Blackout { name: "dailies".to_owned(), begins, duration: Duration::from_secs(5400) };
+    let (duration, action) = (Duration::from_secs(5400), sgcache::pipeline::BlackoutAction::Defer);
+    let dailies = Blackout { name: "dailies".to_owned(), begins, duration, action };
     let (files, _) = EntityConfigFile::read_all(&repository("entityConfig")).expect("entity configs");
     let fields = |file: &EntityConfigFile| file.config.fields.keys().cloned().collect();
     let cached = files.iter().map(|file| (file.entity_type.to_string(), fields(file))).collect();

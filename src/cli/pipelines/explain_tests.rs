@@ -36,7 +36,9 @@ fn at(text: &str) -> DateTime<Utc> {
 fn pipelines(texts: &[&str]) -> Vec<Arc<Pipeline>> {
     let paris = chrono_tz::Europe::Paris;
     let begins = Schedule::new(vec!["0 10 * * MON-FRI".to_owned()], false, paris).expect("a schedule");
-    let dailies = Blackout { name: "dailies".to_owned(), begins, duration: std::time::Duration::from_secs(5400) };
+    let duration = std::time::Duration::from_secs(5400);
+    let dailies =
+        Blackout { name: "dailies".to_owned(), begins, duration, action: crate::pipeline::BlackoutAction::Defer };
     let context = ResolveContext {
         timezone: paris,
         defaults: Defaults::default(),

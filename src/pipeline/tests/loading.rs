@@ -353,7 +353,7 @@ fn hooks_and_blackouts_name_what_config_yaml_defines() {
 
 #[test]
 fn what_is_not_built_yet_is_an_error_and_not_silently_left_out() {
-    for key in ["budget: { max_rps: 2 }", "on_stalled: []"] {
+    for key in ["shards: 2", "on_missed: []"] {
         let name = key.split(':').next().expect("a key");
         let said = refused(&format!("{COUNTS}{key}\n"));
         assert!(said[0].starts_with(&format!("p.yaml:13:1: error[SG0201]: unknown key `{name}`")), "{said:?}");

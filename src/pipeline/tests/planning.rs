@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::{at, pipeline};
+use super::{at, pipeline, resolve_context};
 use crate::pipeline::*;
+use crate::yaml::{Document, Problems};
 
 /// A pipeline with this schedule and concurrency.
 fn planned(name: &str, schedule: &str, concurrency: &str) -> Arc<Pipeline> {
@@ -37,6 +38,9 @@ fn said(decisions: Vec<Decision>) -> Vec<String> {
             }
             Decision::Queue { pipeline, scheduled_for, behind } => {
                 Some(format!("queue {pipeline} for {} behind {behind}", short(scheduled_for)))
+            }
+            Decision::Replace { pipeline, scheduled_for } => {
+                Some(format!("replace {pipeline} by {}", short(scheduled_for)))
             }
             Decision::ClockJump { .. } => None,
         })
@@ -347,7 +351,7 @@ fn a_plan_is_made_anew_when_config_yaml_decides_otherwise() {
 fn a_blackout_of_every_second_is_looked_up_at_once() {
     let begins = Schedule::new(vec!["* * * * * *".into()], true, chrono_tz::UTC).expect("a schedule");
     let month = std::time::Duration::from_secs(31 * 86_400);
-    let blackout = Blackout { name: "always".into(), begins, duration: month };
+    let blackout = Blackout { name: "always".into(), begins, duration: month, action: BlackoutAction::Defer };
     let now = at("2026-01-10T12:00:00Z");
     assert_eq!(blackout.until(now), Some(now + TimeDelta::days(31)));
 }
@@ -370,4 +374,40 @@ fn a_start_that_another_process_keeps_back_waits_or_is_left_out() {
     assert_eq!(tick(&mut planner, "2026-01-10T01:00:02Z"), ["start waits for 10 01:00:00"]);
     planner.finished("waits");
     assert_eq!(tick(&mut planner, "2026-01-10T01:00:03Z"), NOTHING);
+}
+
+#[test]
+fn a_run_is_replaced_by_the_next_occurrence_and_one_of_its_group_is_waited_for() {
+    let often = planned("often", "cron: '* * * * *', timezone: UTC", "policy: replace, group: heavy");
+    let other = planned("other", "cron: '3 1 * * *', timezone: UTC", "policy: queue, group: heavy");
+    let mut planner = planner(&[often, other], "2026-01-10T00:59:58Z");
+    assert_eq!(tick(&mut planner, "2026-01-10T01:00:00Z"), ["start often for 10 01:00:00"]);
+    assert_eq!(tick(&mut planner, "2026-01-10T01:01:00Z"), ["replace often by 10 01:01:00"]);
+    // It is asked to stop once.
+    assert_eq!(tick(&mut planner, "2026-01-10T01:01:01Z"), NOTHING);
+    planner.finished("often");
+    assert_eq!(tick(&mut planner, "2026-01-10T01:01:02Z"), ["start often for 10 01:01:00"]);
+    planner.finished("often");
+    tick(&mut planner, "2026-01-10T01:02:00Z");
+    planner.finished("often");
+    let due = tick(&mut planner, "2026-01-10T01:03:00Z");
+    assert_eq!(due, ["start often for 10 01:03:00", "queue other for 10 01:03:00 behind often"]);
+    planner.finished("often");
+    assert_eq!(tick(&mut planner, "2026-01-10T01:03:01Z"), ["start other for 10 01:03:00"]);
+    assert_eq!(tick(&mut planner, "2026-01-10T01:04:00Z"), ["queue often for 10 01:04:00 behind other"]);
+}
+
+#[test]
+fn a_blackout_that_skips_leaves_out_what_is_due_in_it() {
+    let mut context = resolve_context();
+    context.blackouts.get_mut("dailies").expect("dailies").action = BlackoutAction::Skip;
+    let text = "name: p\nschedule: { cron: '30 * * * *', catch_up_window: 6h }\nblackout: dailies\n\
+                steps: [{ id: a, job: purge }]\n";
+    let document = Document::yaml("p.yaml", text.as_bytes()).expect("YAML");
+    let pipeline = Arc::new(resolve(&document, &context, &mut Problems::new()).expect("a valid file"));
+    // Monday, ten to half past eleven in Paris.
+    let mut planner = planner(&[pipeline], "2026-01-12T08:59:00Z");
+    let skipped = "skip p for 12 09:30:00: the blackout `dailies` skips what is due in it";
+    assert_eq!(tick(&mut planner, "2026-01-12T09:30:00Z"), [skipped]);
+    assert_eq!(tick(&mut planner, "2026-01-12T10:30:00Z"), ["start p for 12 10:30:00"]);
 }

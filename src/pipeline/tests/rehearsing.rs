@@ -170,3 +170,67 @@ fn a_changed_test_is_no_change_of_the_pipeline() {
     let other = PIPELINE.replace("timeout: 1h", "timeout: 2h") + "  - { name: t, expect: { status: ok } }\n";
     assert_ne!(one, resolved(&other).expect("a file").hash);
 }
+
+#[test]
+fn the_budget_of_a_run_bounds_its_requests_and_their_pace() {
+    let text = "name: p
+schedule: { cron: '30 2 * * *', timezone: Europe/Paris }
+budget: { max_requests: 100, max_rps: 0.1 }
+timeout: 1h
+steps:
+  - { id: counts, job: validateCounts }
+  - { id: data, job: validateData }
+tests:
+  - name: within the budget
+    results: { counts: { requests: 60 }, data: { requests: 40 } }
+    expect: { status: ok }
+  - name: beyond it the run ends with what it has found
+    results: { counts: { requests: 101, checked: 5 } }
+    expect:
+      status: warn
+      exit_code: 0
+      reason: 'counts: budget: the run has used up its 100 requests'
+      steps: { counts: warn, data: skipped }
+  - name: a request every ten seconds
+    results: { counts: { requests: 80 } }
+    expect: { status: ok }
+";
+    assert_eq!(all_differences(text, &resolve_context()), "");
+    let slower = text.replace("max_rps: 0.1", "max_rps: 0.02");
+    let differences = all_differences(&slower, &resolve_context());
+    assert!(differences.contains("`status` is `timeout`, not `ok`"), "{differences}");
+}
+
+#[test]
+fn a_blackout_that_pauses_holds_the_requests_of_what_runs() {
+    let mut context = resolve_context();
+    let text = "name: p
+schedule: { cron: '50 9 * * *', timezone: Europe/Paris }
+blackout: dailies
+timeout: 1h
+steps: [{ id: counts, job: validateCounts }]
+tests:
+  - name: begins before the dailies
+    now: 2026-01-12 09:50
+    results: { counts: { takes: 20m, requests: 1 } }
+    expect: { status: ok }
+";
+    assert_eq!(all_differences(text, &context), "");
+    // Until half past eleven it waits, and its hour is over before.
+    context.blackouts.get_mut("dailies").expect("dailies").action = BlackoutAction::Pause;
+    let differences = all_differences(text, &context);
+    assert!(differences.contains("`status` is `timeout`, not `ok`"), "{differences}");
+    assert_eq!(all_differences(&text.replace("timeout: 1h", "timeout: 2h"), &context), "");
+}
+
+/// Runs the tests of a whole file; returns what differs, drawn.
+fn all_differences(text: &str, context: &ResolveContext) -> String {
+    let document = Document::yaml("p.yaml", text.as_bytes()).expect("YAML");
+    let mut problems = Problems::new();
+    let pipeline = resolve(&document, context, &mut problems).unwrap_or_else(|| panic!("{problems}"));
+    let mut all = Problems::new();
+    for one in rehearse(&document, &Arc::new(pipeline), context, "") {
+        all.extend(one.differences);
+    }
+    all.render(false)
+}

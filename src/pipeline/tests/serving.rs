@@ -30,7 +30,11 @@ fn said(event: &Event) -> Option<String> {
             let waited = report.waited_for.as_ref().map(|other| format!(" after {other}"));
             format!("started {} by {}{}", report.pipeline, report.trigger, waited.unwrap_or_default())
         }
-        Event::Ended(report) => format!("ended {} {}", report.pipeline, report.status),
+        Event::Ended(report) => {
+            let reason = report.reason.as_ref().filter(|reason| reason.starts_with("replaced"));
+            let reason = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
+            format!("ended {} {}{reason}", report.pipeline, report.status)
+        }
         Event::Skipped { pipeline, reason, .. } => format!("skipped {pipeline}: {reason}"),
         Event::Queued { pipeline, behind, .. } => format!("queued {pipeline} behind {behind}"),
         Event::Paused { pipeline, paused: true } => format!("paused {pipeline}"),
@@ -234,4 +238,21 @@ async fn a_reload_restarts_what_changed_and_leaves_the_rest_alone() {
     let mut both = [bench.next().await, bench.next().await];
     both.sort();
     assert_eq!(both, ["ended sync ok", "started sync by continuous"]);
+}
+
+#[tokio::test]
+async fn a_run_that_is_replaced_says_by_what_and_the_next_one_starts() {
+    let replacing = HOURLY.replace("name: hourly\n", "name: hourly\nconcurrency: { policy: replace }\n");
+    let mut bench = bench(&[&replacing]);
+    bench.beat("2026-01-10T01:00:00Z").await;
+    assert_eq!(bench.next().await, "started hourly by cron");
+    bench.beat("2026-01-10T02:00:00Z").await;
+    assert_eq!(bench.next().await, "queued hourly behind hourly");
+    assert_eq!(bench.next().await, "ended hourly cancelled: replaced by the occurrence of 2026-01-10 02:00:00 UTC");
+    bench.beat("2026-01-10T02:00:01Z").await;
+    assert_eq!(bench.next().await, "started hourly by cron after hourly");
+    bench.permits.add_permits(1);
+    assert_eq!(bench.next().await, "ended hourly ok");
+    bench.shutdown.cancel();
+    assert!(bench.daemon.await.expect("it ends"));
 }
