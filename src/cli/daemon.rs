@@ -21,6 +21,7 @@ use super::pipeline_files::{among, load};
 use super::recorder::Recorder;
 use super::reload::{self, Reloader};
 use super::scheduler::{Inputs, Scheduler, give_instants, read_pauses, restore, stored_plan};
+use super::service_manager;
 use super::status_report::StatusReporter;
 use super::task_series::labels;
 use crate::config::{Config, StoreSettings};
@@ -148,6 +149,7 @@ impl Daemon {
         let scheduling =
             supervisor.spawn(Loop::Scheduler, move || sharing(&scheduler, |it| async move { it.run().await }));
         tracing::info!(site = engine.online.client.site(), %ops, %api, "the daemon runs");
+        service_manager::ready(engine.online.client.site());
         Ok(Self { engine, snapshots, ops, api, control, tasks, scheduling, drained })
     }
 
@@ -174,6 +176,7 @@ impl Daemon {
     /// Code 143 when something had to be broken off.
     pub async fn stop(self) -> Result<(), Failure> {
         tracing::info!("stopping");
+        service_manager::stopping();
         self.engine.shutdown.cancel();
         let ended = tokio::select! {
             _ = self.scheduling => self.drained.load(Ordering::Relaxed),

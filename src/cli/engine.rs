@@ -12,12 +12,12 @@ use tokio_util::sync::CancellationToken;
 use super::Failure;
 use super::context::Online;
 use super::instance::instance;
-use super::{leadership, run_log_layer};
+use super::{hook_delivery, leadership, run_log_layer};
 use crate::config::Config;
 use crate::elastic;
 use crate::pipeline::{
-    self, Deliver, Detail, Following, HookTarget, Jobs, Outputs, Pipeline, Policy, Previous, PreviousSource,
-    ResolveContext, RunOrder, Runner, Site, SkipReason,
+    self, Detail, Following, Jobs, Outputs, Pipeline, Policy, Previous, PreviousSource, ResolveContext, RunOrder,
+    Runner, Site, SkipReason,
 };
 use crate::proxy::shadow::{Difference, OnDifference};
 use crate::report::ledger::Recorder;
@@ -132,9 +132,11 @@ impl Engine {
             keep_failed_runs_for: days(config.pipelines.history.keep_failed_days),
             progress,
         });
-        let notifiers = Notifiers::new(config.notifiers.clone());
+        let notifiers = Notifiers::new(config.notifiers.clone(), Templates::new(&super::context::environment()));
         let runner = Runner::new(jobs.execute(), &resolve_context(config), instance(), shutdown.clone());
-        let runner = runner.with_delivery(hook_delivery(notifiers.clone())).with_previous(previous(&online.state));
+        let runner = runner
+            .with_delivery(hook_delivery::deliver(&notifiers, &online.state, &config.directory))
+            .with_previous(previous(&online.state));
         let delivery = delivery(&online)?;
         let sinks = sinks(&online, delivery.as_deref());
         let owned = Mutex::default();
@@ -248,19 +250,6 @@ impl Engine {
             delivery.flush(Duration::from_secs(5)).await;
         }
     }
-}
-
-/// Lets hooks speak.
-fn hook_delivery(notifiers: Notifiers) -> Deliver {
-    Arc::new(move |notice| {
-        let notifiers = notifiers.clone();
-        Box::pin(async move {
-            match &notice.target {
-                HookTarget::Notify(name) => notifiers.notify(name, &notice.message, &notice.report).await,
-                HookTarget::Ping(address) => notifiers.ping(address).await,
-            }
-        })
-    })
 }
 
 /// Looks up in the history how the run before ended, whichever process ran it.

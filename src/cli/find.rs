@@ -38,6 +38,7 @@ pub struct Selection {
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The entity type, such as Shot
+    #[arg(add = super::completion::entity_types())]
     entity_type: String,
     #[command(flatten)]
     selection: Selection,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::Failure;
+use super::completion::entity_types;
 use super::find::Selection;
 use crate::entity::EntityRef;
 use crate::filter::parse_fields;
@@ -76,12 +77,14 @@ pub(super) enum Job {
 #[derive(Debug, clap::Args)]
 pub(super) struct Types {
     /// Entity types [default: all configured]
+    #[arg(add = entity_types())]
     types: Vec<String>,
 }
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Generate {
     /// Entity types [default: all configured]
+    #[arg(add = entity_types())]
     types: Vec<String>,
     /// Only print what would change
     #[arg(long)]
@@ -104,6 +107,7 @@ pub(super) struct Judgement {
 #[derive(Debug, clap::Args)]
 pub(super) struct Counts {
     /// Entity types [default: all configured]
+    #[arg(add = entity_types())]
     types: Vec<String>,
     #[command(flatten)]
     judgement: Judgement,
@@ -112,6 +116,7 @@ pub(super) struct Counts {
 #[derive(Debug, clap::Args)]
 pub(super) struct Data {
     /// Entity types [default: all configured]
+    #[arg(add = entity_types())]
     types: Vec<String>,
     /// Entity types to skip
     #[arg(long, value_name = "TYPES", value_delimiter = ',')]
@@ -150,6 +155,7 @@ pub(super) struct Repair {
 #[derive(Debug, clap::Args)]
 pub(super) struct Scan {
     /// Entity types [default: all that are complete]
+    #[arg(add = entity_types())]
     types: Vec<String>,
     /// What is compared
     #[arg(long, value_enum, default_value_t)]
@@ -177,6 +183,7 @@ pub(super) enum Mode {
 #[derive(Debug, clap::Args)]
 pub(super) struct Export {
     /// Entity types [default: all configured]
+    #[arg(add = entity_types())]
     types: Vec<String>,
     /// How rows are written
     #[arg(long, value_enum, default_value_t)]

@@ -4,8 +4,10 @@
 //! `config.yaml` is in `context`. Data goes to stdout, everything said to a person
 //! to stderr. No rule of the business is decided here.
 
+mod alarm_watch;
 mod progress;
 mod breaker;
+mod completion;
 mod config_edit;
 mod context;
 mod corrupt;
@@ -22,6 +24,7 @@ mod explain_error;
 mod failure;
 mod find;
 mod freshness_history;
+mod hook_delivery;
 mod instance;
 mod job;
 mod job_args;
@@ -43,6 +46,7 @@ mod repairs;
 mod scheduler;
 mod schema;
 mod serve;
+mod service_manager;
 mod shadow;
 mod sim;
 mod signals;
@@ -135,6 +139,7 @@ const LAST_WORK: Duration = Duration::from_secs(5);
 /// Runs the program and returns its exit code.
 pub fn main() -> ExitCode {
     end_quietly_on_a_closed_pipe();
+    completion::answer_shell(<Cli as clap::CommandFactory>::command);
     let cli = Cli::parse();
     start_log(&cli);
     let runtime = match tokio::runtime::Runtime::new() {
@@ -180,11 +185,7 @@ async fn run(cli: Cli) -> Result<u8, Failure> {
         Command::ExplainError(args) => explain_error::run(&args),
         Command::Status(args) => status::run(args, config).await,
         Command::Sim(args) => sim::run(args).await,
-        Command::Completions { shell } => {
-            let mut command = <Cli as clap::CommandFactory>::command();
-            clap_complete::generate(shell, &mut command, "sgcache", &mut std::io::stdout());
-            Ok(0)
-        }
+        Command::Completions { shell } => completion::print_script(shell),
     }
 }
 

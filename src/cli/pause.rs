@@ -41,6 +41,7 @@ pub struct ResumeArgs {
 #[group(required = true, multiple = false)]
 struct Chosen {
     /// The pipelines
+    #[arg(add = super::completion::pipelines())]
     names: Vec<String>,
     /// Every pipeline
     #[arg(long)]

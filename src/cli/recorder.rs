@@ -18,9 +18,11 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use super::Failure;
+use super::alarm_watch::AlarmWatch;
 use super::engine::Engine;
 use super::instance::instance;
 use super::pipelines::diff;
+use super::service_manager;
 use super::status_report::StatusReporter;
 use super::task_gauges::TaskGauges;
 use super::task_series::TaskSeries;
@@ -41,6 +43,7 @@ pub(super) struct Recorder {
     snapshots: Arc<StatusReporter>,
     series: TaskSeries,
     gauges: TaskGauges,
+    alarms: AlarmWatch,
     queued: tokio::sync::Mutex<mpsc::UnboundedReceiver<Event>>,
     outputs: Mutex<BTreeMap<String, Outputs>>,
     /// Finished runs that the metrics know.
@@ -73,6 +76,7 @@ impl Recorder {
             snapshots: Arc::clone(snapshots),
             series: TaskSeries::new(engine.online.metrics.clone(), Box::new(types), pipelines),
             gauges: TaskGauges::new(engine.online.metrics.clone(), pipelines, plan),
+            alarms: AlarmWatch::new(&engine.online.state, pipelines).await?,
             queued: tokio::sync::Mutex::new(queued),
             outputs: Mutex::new(outputs_of(pipelines)),
             counted: Mutex::new(engine.online.state.finished_run_ids(RECENT).await?.into_iter().collect()),
@@ -107,7 +111,11 @@ impl Recorder {
         }
         self.series.note(event);
         self.gauges.note(event);
+        self.alarms.note(&self.engine, event).await;
         self.snapshots.note(event).await;
+        if let Event::Beat(_) = event {
+            service_manager::alive();
+        }
     }
 
     /// Counts the runs that other processes have ended since the last time.

@@ -60,7 +60,8 @@ fn titled(mut schema: Value, title: &str) -> Value {
     schema
 }
 
-fn pipeline_schema() -> Value {
+/// Returns the schema of a file in `pipelines/`.
+pub fn pipeline_schema() -> Value {
     let mut schema = file::SHAPE.json_schema("", SchemaOptions { describe: &describe, expressions: false });
     let jobs = JobSpec::NAMES.into_iter().map(|job| {
         let is_job = json!({ "properties": { "job": { "const": job } } });

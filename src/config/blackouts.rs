@@ -1,39 +1,14 @@
-//! Whom pipelines may notify, and when they stay quiet: `notifiers` and
-//! `blackouts` of `config.yaml`.
+//! When pipelines stay quiet: `blackouts` of `config.yaml`.
 
 use std::collections::BTreeMap;
 
 use chrono_tz::Tz;
 
-use super::file::NotifierFile;
 use super::load::Resolver;
 use crate::pipeline::{Blackout, BlackoutFile, Schedule};
-use crate::report::{Notifier, NotifierKind};
 use crate::yaml::{Problems, join};
 
 impl Resolver<'_> {
-    /// Resolves the notifiers; one with a problem is left out.
-    pub(super) fn notifiers(
-        &self,
-        files: BTreeMap<String, NotifierFile>,
-        problems: &mut Problems,
-    ) -> BTreeMap<String, Notifier> {
-        let mut notifiers = BTreeMap::new();
-        for (name, file) in files {
-            let at = format!("{}/url", join("/notifiers", &name));
-            let Some(url) = self.secret(&at, &file.url, problems) else { continue };
-            // The address is often a secret, so it is not repeated.
-            if !reqwest::Url::parse(url.expose()).is_ok_and(|url| matches!(url.scheme(), "http" | "https")) {
-                let message = "the address of the notifier is not an http or https URL";
-                self.document.report(problems, self.document.at_key(&at, "SG0602", message));
-                continue;
-            }
-            let kind = if file.kind == "slack" { NotifierKind::Slack } else { NotifierKind::Webhook };
-            notifiers.insert(name, Notifier { kind, url: url.expose().to_owned() });
-        }
-        notifiers
-    }
-
     /// Resolves the blackouts; one with a problem is left out.
     pub(super) fn blackouts(
         &self,

@@ -102,7 +102,7 @@ pub struct AuthFile {
     pub bearer: Option<SecretRef>,
 }
 
-/// One entry of `notifiers`.
+/// One entry of `notifiers` as written.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "each key is documented in the shipped config.yaml")]
@@ -110,6 +110,13 @@ pub struct NotifierFile {
     #[serde(rename = "type")]
     pub kind: String,
     pub url: SecretRef,
+    pub method: Option<String>,
+    pub body: Option<String>,
+    pub from: Option<String>,
+    #[serde(default)]
+    pub to: Vec<String>,
+    #[serde(default, deserialize_with = "yaml::optional_duration")]
+    pub dedupe: Option<Duration>,
 }
 
 /// `listen`.
@@ -165,6 +172,17 @@ mod yaml_list {
         }
     }
 }
+
+/// The keys of an entry of `notifiers`.
+const NOTIFIER_KEYS: &[Key] = &[
+    required("type", Shape::Choice(&["slack", "webhook", "email"])),
+    required("url", SECRET),
+    optional("method", Shape::Choice(&["POST", "PUT", "PATCH"])),
+    optional("body", Shape::Text),
+    optional("from", Shape::Text),
+    optional("to", Shape::List(&Shape::Text)),
+    optional("dedupe", Shape::DurationBetween(Duration::from_secs(1), Duration::from_secs(31 * 86_400))),
+];
 
 const SECRET: Shape = Shape::Object(&[
     optional("env", Shape::Text),
@@ -241,10 +259,7 @@ pub const SHAPE: Shape = Shape::Object(&[
             Shape::Object(&[URL, PREFIX, optional("auth", AUTH), CERTIFICATE, TIMEOUT, SHARDS, REPLICAS]),
         )]),
     ),
-    optional(
-        "notifiers",
-        Shape::Map(&Shape::Object(&[required("type", Shape::Choice(&["slack", "webhook"])), required("url", SECRET)])),
-    ),
+    optional("notifiers", Shape::Map(&Shape::Object(NOTIFIER_KEYS))),
     optional("blackouts", Shape::Map(&Shape::Object(BLACKOUT_KEYS))),
     optional(
         "generate",

@@ -206,7 +206,7 @@ fn check_data_types(document: &Document, problems: &mut Problems) -> bool {
 pub(super) struct Resolver<'a> {
     pub(super) document: &'a Document,
     directory: PathBuf,
-    environment: &'a BTreeMap<String, String>,
+    pub(super) environment: &'a BTreeMap<String, String>,
     secrets: BTreeMap<String, SecretRef>,
     path: &'a Path,
 }

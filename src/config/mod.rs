@@ -11,6 +11,7 @@ pub mod api;
 pub mod file;
 mod load;
 mod blackouts;
+mod notifiers;
 mod redaction;
 mod secret;
 pub mod settings;

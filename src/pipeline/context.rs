@@ -2,6 +2,7 @@
 //! `previous`, and `result` where a result is judged.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use chrono::{DateTime, Datelike, Timelike, Utc};
 use chrono_tz::Tz;
@@ -89,6 +90,26 @@ impl Context {
         self.0["run"]["reason"] = reason.unwrap_or_default().into();
     }
 
+    /// Adds for how long the pipeline has done nothing, for the hooks of alarms.
+    pub fn stalled(&mut self, status: &str, words: &str, silence: Duration) {
+        self.0["run"]["status"] = status.into();
+        self.0["run"]["reason"] = words.into();
+        self.0["run"]["lag_seconds"] = silence.as_secs().into();
+    }
+
+    /// Returns what the hooks of an alarm say without a message; `None` for those of runs.
+    pub fn alarm_words(&self) -> Option<&str> {
+        self.0["run"].get("lag_seconds")?;
+        self.0["run"]["reason"].as_str()
+    }
+
+    /// Returns what a notifier sees.
+    pub fn with_message(&self, message: &str) -> Value {
+        let mut value = self.0.clone();
+        value["message"] = message.into();
+        value
+    }
+
     /// Returns what `when` and arguments see.
     pub fn value(&self) -> &Value {
         &self.0
@@ -100,6 +121,21 @@ impl Context {
         value["result"] = result;
         value
     }
+}
+
+/// Returns what the texts of notifiers can see of any run, for checks.
+pub fn sample_hook_context() -> Value {
+    let facts = RunFacts {
+        run_id: String::new(),
+        trigger: Trigger::Cron,
+        scheduled_for: None,
+        started_at: DateTime::<Utc>::UNIX_EPOCH,
+        previous: None,
+    };
+    let (site, nothing) = (Site::default(), BTreeMap::new());
+    let mut context = Context::new(("", &BTreeMap::new()), &site, &nothing, &facts, Tz::UTC);
+    context.ended(Status::Ok, None);
+    context.with_message("")
 }
 
 /// Returns a result without its mismatches: there can be thousands of them.

@@ -191,6 +191,9 @@ fn rules(pipeline: &Pipeline, schedule: &Schedule, facts: &Facts<'_>) -> Vec<Rul
         };
         add("blackout", format!("`{}`: {begins} for {lasts}; {effect}", blackout.name));
     }
+    if let Some(limit) = schedule.overdue_after {
+        add("overdue_after", format!("alarm without a run that worked for {}", format_duration(limit)));
+    }
     let RunBudget { max_requests, max_rps } = pipeline.budget;
     if let Some(most) = max_requests {
         add("budget", format!("at most {most} requests per run; one that needs more ends as warn"));

@@ -4,12 +4,14 @@
 //! condition on anything else is found too.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 use serde_json::Value;
 
 use super::context::{Context, RunFacts};
+use super::reactions::{ALARM_KEYS, HOOK_KEYS};
 use super::resolver::Resolver;
 use super::results::sample_result;
 use super::{Arguments, JobSpec, Params, Pipeline, Step};
@@ -55,7 +57,10 @@ impl Resolver<'_> {
             self.check_sources(&pointer, spec.as_ref(), ids, problems);
         }
         context.ended(Status::Ok, None);
-        self.check_hooks(context.value(), problems);
+        self.check_hooks(HOOK_KEYS, context.value(), problems);
+        self.check_report_file(context.value(), problems);
+        context.stalled("stalled", "", Duration::ZERO);
+        self.check_hooks(ALARM_KEYS, context.value(), problems);
     }
 
     fn check_condition(

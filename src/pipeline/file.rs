@@ -46,6 +46,10 @@ pub struct PipelineFile {
     pub on_success: Vec<Option<ReactionFile>>,
     #[serde(default)]
     pub always: Vec<Option<ReactionFile>>,
+    #[serde(default)]
+    pub on_stalled: Vec<Option<ReactionFile>>,
+    #[serde(default)]
+    pub on_recovered: Vec<Option<ReactionFile>>,
     /// Read where they are run.
     #[serde(default)]
     pub tests: Value,
@@ -93,6 +97,8 @@ pub struct ScheduleFile {
     pub catch_up: Option<CatchUp>,
     #[serde(default, deserialize_with = "yaml::optional_duration")]
     pub catch_up_window: Option<Duration>,
+    #[serde(default, deserialize_with = "yaml::optional_duration")]
+    pub overdue_after: Option<Duration>,
 }
 
 /// `concurrency`.
@@ -145,6 +151,15 @@ pub struct ReactionFile {
 pub struct OutputsFile {
     pub prometheus: Option<bool>,
     pub elasticsearch: Option<ElasticsearchOutputFile>,
+    pub file: Option<FileOutputFile>,
+}
+
+/// `outputs.file`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "the shipped pipelines explain each key")]
+pub struct FileOutputFile {
+    pub path: String,
 }
 
 /// `outputs.elasticsearch`.
@@ -177,6 +192,7 @@ const SCHEDULE: &[Key] = &[
     optional("jitter", Shape::DurationBetween(Duration::ZERO, DAY)),
     optional("catch_up", Shape::Choice(&["once", "skip"])),
     optional("catch_up_window", CATCH_UP_WINDOW),
+    optional("overdue_after", CATCH_UP_WINDOW),
 ];
 
 const STEP: &[Key] = &[
@@ -218,6 +234,7 @@ pub const SHAPE: Shape = Shape::Object(&[
         Shape::Object(&[
             optional("prometheus", Shape::Bool),
             optional("elasticsearch", Shape::Object(&[optional("detail", Shape::Choice(&["drift", "summary"]))])),
+            optional("file", Shape::Object(&[required("path", Shape::Text)])),
         ]),
     ),
     optional("blackout", Shape::OneOrMany(&Shape::Text)),
@@ -235,6 +252,8 @@ pub const SHAPE: Shape = Shape::Object(&[
     optional("on_error", HOOKS),
     optional("on_success", HOOKS),
     optional("always", HOOKS),
+    optional("on_stalled", ALARM_HOOKS),
+    optional("on_recovered", ALARM_HOOKS),
     optional("tests", TESTS),
 ]);
 
@@ -242,4 +261,6 @@ const NOTIFY: Key = optional("notify", Shape::Text);
 const PING: Key = optional("ping", Shape::Text);
 const MESSAGE: Key = optional("message", Shape::Text);
 const EVERY: Key = optional("every", Shape::Choice(&["run", "change"]));
+/// An alarm is raised once, so there is no `every`.
+const ALARM_HOOKS: Shape = Shape::List(&Shape::Object(&[NOTIFY, PING, MESSAGE]));
 const HOOKS: Shape = Shape::List(&Shape::Object(&[NOTIFY, PING, MESSAGE, EVERY]));

@@ -26,6 +26,10 @@ pub struct Hooks {
     pub on_success: Vec<Hook>,
     /// The run came to an end, whatever it was.
     pub always: Vec<Hook>,
+    /// The pipeline is stalled.
+    pub on_stalled: Vec<Hook>,
+    /// It is not stalled any more.
+    pub on_recovered: Vec<Hook>,
 }
 
 /// One hook.
@@ -46,6 +50,9 @@ pub enum HookTarget {
     Notify(String),
     /// An address that is fetched, with expressions; an empty one is left out.
     Ping(String),
+    /// A file that the report is written to, with expressions, from the directory of
+    /// `config.yaml` on.
+    File(String),
 }
 
 /// How often a hook fires.
@@ -62,19 +69,30 @@ pub enum Every {
 /// A hook that fires, rendered.
 #[derive(Debug, Clone)]
 pub struct HookMessage {
-    /// The receiver; the address of a ping is complete.
+    /// The receiver; addresses and paths are complete.
     pub target: HookTarget,
     /// The text.
     pub message: String,
     /// The run.
     pub report: Box<RunReport>,
+    /// What expressions see, with `message`.
+    pub context: Value,
+}
+
+/// What became of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivered {
+    /// It arrived.
+    Sent,
+    /// It was left out: the receiver got one like it not long ago.
+    Duplicate,
 }
 
 /// Delivers the message; the error is for the report and holds no secret.
-pub type Deliver = Arc<dyn Fn(HookMessage) -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
+pub type Deliver = Arc<dyn Fn(HookMessage) -> BoxFuture<'static, Result<Delivered, String>> + Send + Sync>;
 
 impl Hooks {
-    /// Returns every hook with the key it stands under.
+    /// Returns every hook that runs fire, with the key it stands under.
     pub fn all(&self) -> impl Iterator<Item = (&'static str, &Hook)> {
         let lists = [
             ("on_drift", &self.on_drift),
@@ -101,7 +119,8 @@ impl Hooks {
 }
 
 impl Hook {
-    /// Renders the hook and delivers it; `None` without a receiver.
+    /// Renders the hook and delivers it; `None` without a receiver, and for a message that
+    /// was left out.
     pub(super) async fn fire(
         &self,
         deliver: &Deliver,
@@ -109,21 +128,31 @@ impl Hook {
         context: &Context,
         report: &RunReport,
     ) -> Option<HookReport> {
-        let delivered = match self.rendered(templates, context, report) {
-            Ok((HookTarget::Ping(address), _)) if address.is_empty() => return None,
-            Ok((target, message)) => deliver(HookMessage {
-                target: target.clone(),
-                message: message.clone(),
-                report: Box::new(report.clone()),
-            })
-            .await
-            .map(|()| message),
-            Err(error) => Err(error),
-        };
         let target = match &self.target {
             HookTarget::Notify(name) => format!("notify:{name}"),
             // The address is often the secret.
             HookTarget::Ping(_) => "ping".to_owned(),
+            HookTarget::File(_) => "file".to_owned(),
+        };
+        let delivered = match self.rendered(templates, context, report) {
+            Ok((HookTarget::Ping(address), _)) if address.is_empty() => return None,
+            Ok((receiver, message)) => {
+                let context = context.with_message(&message);
+                let reported = match &receiver {
+                    HookTarget::File(path) => path.clone(),
+                    _ => message.clone(),
+                };
+                let report = Box::new(report.clone());
+                match deliver(HookMessage { target: receiver, message, report, context }).await {
+                    Ok(Delivered::Duplicate) => {
+                        tracing::info!(target, "a message was left out, the last one is not long ago");
+                        return None;
+                    }
+                    Ok(Delivered::Sent) => Ok(reported),
+                    Err(error) => Err(error),
+                }
+            }
+            Err(error) => Err(error),
         };
         if let Err(error) = &delivered {
             tracing::warn!(pipeline = %report.pipeline, run_id = %report.run_id, target, error, "a hook failed");
@@ -151,11 +180,15 @@ impl Hook {
         };
         let target = match &self.target {
             HookTarget::Ping(address) => HookTarget::Ping(render(address)?),
+            HookTarget::File(path) => HookTarget::File(render(path)?),
             named => named.clone(),
         };
         let message = match &self.message {
             Some(message) => render(message)?,
-            None => sentence(report),
+            None => match context.alarm_words() {
+                Some(words) => format!("{}: {words}", report.pipeline),
+                None => sentence(report),
+            },
         };
         Ok((target, message))
     }
@@ -178,6 +211,7 @@ mod tests {
             on_error: vec![hook("error", Every::Run)],
             on_success: vec![hook("success", Every::Run)],
             always: vec![hook("always", Every::Run)],
+            ..Hooks::default()
         };
         let before = |status| Previous { status, finished_at: chrono::DateTime::UNIX_EPOCH };
         let fired = |status, previous: Option<Status>| {
@@ -186,7 +220,7 @@ mod tests {
                 .after(status, previous.as_ref())
                 .into_iter()
                 .map(|hook| match &hook.target {
-                    HookTarget::Notify(name) | HookTarget::Ping(name) => name.as_str(),
+                    HookTarget::Notify(name) | HookTarget::Ping(name) | HookTarget::File(name) => name.as_str(),
                 })
                 .collect();
             names.join(" ")

@@ -6,6 +6,7 @@
 //! the [`Runner`] runs steps and makes a report of each run. What a job does is
 //! not known here: it is handed in as an [`Execute`] function. No HTTP, no terminal.
 
+mod alarm;
 mod blackout;
 mod care_jobs;
 mod context;
@@ -42,8 +43,9 @@ mod supervisor;
 mod test_checks;
 mod test_file;
 
+pub use alarm::{Alarm, Alarms};
 pub use blackout::{BLACKOUT_KEYS, Blackout, BlackoutAction, BlackoutFile};
-pub use context::{Previous, Site};
+pub use context::{Previous, Site, sample_hook_context};
 pub use cron::ClockChange;
 pub use daemon::{ClaimSource, Command, Daemon, Event, Observer, PauseSource, TriggerError};
 pub use defaults::{
@@ -55,7 +57,7 @@ pub use explanation::{Explanation, Facts, NextOccurrence, PastOccurrence, Rule, 
 pub use fingerprint::fingerprint;
 pub use forecast::{Expected, Outlook};
 pub use heartbeat::Heartbeat;
-pub use hooks::{Deliver, Every, Hook, HookMessage, HookTarget, Hooks};
+pub use hooks::{Deliver, Delivered, Every, Hook, HookMessage, HookTarget, Hooks};
 pub use job::{
     GenerateArgs, GenerateMode, ImportArgs, JobSpec, PruneReportsArgs, PurgeArgs, RebuildArgs, RepairArgs, Sample,
     SampleMode, SyncArgs, ValidateCountsArgs, ValidateDataArgs,

@@ -5,11 +5,13 @@ use serde_json::Value;
 
 use super::file::ReactionFile;
 use super::resolver::{Resolver, known_job, object};
-use super::{Arguments, Blackout, Hook, HookTarget, JobSpec, Step};
+use super::{Arguments, Blackout, Hook, HookTarget, Hooks, JobSpec, Start, Step};
 use crate::yaml::{Problems, did_you_mean};
 
-/// The keys under which hooks stand.
-const HOOK_KEYS: [&str; 4] = ["on_drift", "on_error", "on_success", "always"];
+/// The keys under which hooks of runs stand.
+pub(super) const HOOK_KEYS: &[&str] = &["on_drift", "on_error", "on_success", "always"];
+/// The keys under which hooks of alarms stand.
+pub(super) const ALARM_KEYS: &[&str] = &["on_stalled", "on_recovered"];
 
 impl Resolver<'_> {
     /// Resolves `on_drift`: its jobs and its hooks.
@@ -123,8 +125,8 @@ impl Resolver<'_> {
     }
 
     /// Renders what hooks say once, so that a typo is found now and not at night.
-    pub(super) fn check_hooks(&self, context: &Value, problems: &mut Problems) {
-        for key in HOOK_KEYS {
+    pub(super) fn check_hooks(&self, keys: &[&str], context: &Value, problems: &mut Problems) {
+        for key in keys {
             let entries = self.document.value().get(key).and_then(Value::as_array);
             for (at, entry) in entries.into_iter().flatten().enumerate() {
                 for part in ["message", "ping"] {
@@ -137,6 +139,32 @@ impl Resolver<'_> {
                     }
                 }
             }
+        }
+    }
+
+    /// Renders the path of the report once.
+    pub(super) fn check_report_file(&self, context: &Value, problems: &mut Problems) {
+        let pointer = "/outputs/file/path";
+        let Some(path) = self.document.value().pointer(pointer) else { return };
+        let rendered = self.context.templates.render(pointer, path, context);
+        for (place, error) in rendered.err().into_iter().flatten() {
+            self.document.report(problems, error.at(self.document, &place));
+        }
+    }
+
+    /// Reports hooks of an alarm that nothing raises.
+    pub(super) fn check_alarms(&self, start: &Start, hooks: &Hooks, problems: &mut Problems) {
+        let is_raised = match start {
+            Start::Continuous(_) => true,
+            Start::Scheduled(schedule) => schedule.overdue_after.is_some(),
+            Start::Manual => false,
+        };
+        let given = [("on_stalled", &hooks.on_stalled), ("on_recovered", &hooks.on_recovered)];
+        for (key, _) in given.into_iter().filter(|(_, hooks)| !hooks.is_empty() && !is_raised) {
+            let message = format!("`{key}` never fires");
+            let help = "give `schedule` an `overdue_after`: the longest time without a run that worked";
+            let diagnostic = self.document.at_key(&format!("/{key}"), "SG0213", message).help(help.to_owned());
+            self.document.report(problems, diagnostic);
         }
     }
 

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use chrono_tz::Tz;
@@ -18,8 +19,8 @@ use tokio_util::sync::CancellationToken;
 use super::cron::first_instant;
 use super::test_file::{Answer, ExpectFile, TestFile};
 use super::{
-    Deliver, Execute, HookTarget, JobError, Outlook, Pauses, Pipeline, PlanState, Previous, PreviousSource,
-    ResolveContext, RunOrder, Runner, Start, exit_code,
+    Alarms, Deliver, Delivered, Execute, HookTarget, JobError, Outlook, Pauses, Pipeline, PlanState, Previous,
+    PreviousSource, ResolveContext, RunOrder, Runner, Start, exit_code,
 };
 use crate::budget;
 use crate::report::{RunReport, StepResult, Trigger};
@@ -130,6 +131,9 @@ async fn rehearsed(
         .with_clock(Arc::new(clock))
         .with_delivery(collect_messages(&messages))
         .with_previous(previous(test, now));
+    if let Some(silence) = test.stalled_for {
+        return Ok(rehearsed_alarm(&runner, pipeline, silence, now, &messages).await);
+    }
     let pipeline = Arc::new(pipeline.once());
     let is_due = test.trigger.is_none_or(|trigger| trigger == Trigger::Cron) && pipeline.schedule().is_some();
     let order = RunOrder {
@@ -145,6 +149,24 @@ async fn rehearsed(
     actions.extend(report.hooks.iter().map(|hook| hook.target.clone()));
     let messages = std::mem::take(&mut *messages.lock());
     Ok(Observed { report, actions, messages })
+}
+
+/// Lets a pipeline do nothing for a while, and go on.
+async fn rehearsed_alarm(
+    runner: &Runner,
+    pipeline: &Pipeline,
+    silence: Duration,
+    now: DateTime<Utc>,
+    messages: &Mutex<Vec<String>>,
+) -> Observed {
+    let (mut alarms, mut actions) = (Alarms::default(), Vec::new());
+    for silence in [silence, Duration::ZERO] {
+        let Some(alarm) = alarms.check(pipeline, silence, now) else { continue };
+        actions.extend(runner.fire_alarm(pipeline, alarm).await.into_iter().map(|hook| hook.target));
+    }
+    let mut report = runner.begin(pipeline, &RunOrder::new(Trigger::Cron));
+    report.finish(now, Vec::new());
+    Observed { report, actions, messages: std::mem::take(&mut *messages.lock()) }
 }
 
 /// Lets every job answer what the test says; those that it does not name find nothing.
@@ -190,7 +212,7 @@ fn collect_messages(messages: &Arc<Mutex<Vec<String>>>) -> Deliver {
         if let HookTarget::Notify(_) = notice.target {
             messages.lock().push(notice.message);
         }
-        async { Ok(()) }.boxed()
+        async { Ok(Delivered::Sent) }.boxed()
     })
 }
 

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use chrono_tz::Tz;
 use serde_json::Value;
 
-use super::file::{ContinuousFile, OutputsFile, PipelineFile, ScheduleFile, StepFile};
+use super::file::{ContinuousFile, FileOutputFile, OutputsFile, PipelineFile, ScheduleFile, StepFile};
 use super::{
-    Arguments, Blackout, Continuous, Hooks, JobSpec, Outputs, Params, Pipeline, ResolveContext, RunBudget, Schedule,
-    Start, Step, fingerprint,
+    Arguments, Blackout, Continuous, Every, Hook, HookTarget, Hooks, JobSpec, Outputs, Params, Pipeline,
+    ResolveContext, RunBudget, Schedule, Start, Step, fingerprint,
 };
 use crate::yaml::{Document, Problems, nearest};
 
@@ -58,17 +58,23 @@ impl Resolver<'_> {
         let ids: Vec<String> = file.steps.iter().flatten().map(|step| step.id.clone()).collect();
         let steps = self.steps(file.steps, &ids, problems);
         let (on_drift, on_drift_hooks) = self.reactions(file.on_drift, problems);
-        let hooks = Hooks {
+        let mut hooks = Hooks {
             on_drift: on_drift_hooks,
             on_error: self.hooks("on_error", file.on_error, problems),
             on_success: self.hooks("on_success", file.on_success, problems),
             always: self.hooks("always", file.always, problems),
+            on_stalled: self.hooks("on_stalled", file.on_stalled, problems),
+            on_recovered: self.hooks("on_recovered", file.on_recovered, problems),
         };
+        let mut output_files = file.outputs.unwrap_or_default();
+        // A report is written when everything else has been said.
+        hooks.always.extend(output_files.file.take().map(report_file));
         let blackouts = self.blackouts(&file.blackout, problems);
         let name = (file.name.as_str(), &file.labels);
         self.check_expressions(name, &params, &steps.parsed, (&on_drift, &ids), problems);
         let start = start?;
         self.check_budget(&start, &file.budget, problems);
+        self.check_alarms(&start, &hooks, problems);
         let concurrency = file.concurrency.unwrap_or_default();
         let timeout = match &start {
             Start::Continuous(_) => file.timeout,
@@ -94,7 +100,7 @@ impl Resolver<'_> {
             hooks,
             blackouts,
             budget: file.budget,
-            outputs: outputs(file.outputs.unwrap_or_default()),
+            outputs: outputs(output_files),
             hash: format!("{:016x}", fingerprint(&definition)),
             schedule_hash: format!("{:016x}", fingerprint(&due)),
             name: file.name,
@@ -173,6 +179,7 @@ impl Resolver<'_> {
         };
         zone?;
         schedule.catch_up = file.catch_up.unwrap_or(defaults.catch_up);
+        schedule.overdue_after = file.overdue_after;
         schedule.catch_up_window = file.catch_up_window.unwrap_or(defaults.catch_up_window);
         let key = format!("{} {name}", self.context.site.url);
         Some(schedule.with_jitter(file.jitter.unwrap_or_default(), &key))
@@ -303,6 +310,10 @@ fn continuous_of(file: ContinuousFile) -> Continuous {
         restart_max: restart.max.unwrap_or(built_in.restart_max),
         reset_after: restart.reset_after.unwrap_or(built_in.reset_after),
     }
+}
+
+fn report_file(file: FileOutputFile) -> Hook {
+    Hook { target: HookTarget::File(file.path), message: None, every: Every::Run }
 }
 
 fn outputs(file: OutputsFile) -> Outputs {

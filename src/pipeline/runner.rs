@@ -17,9 +17,9 @@ use tracing::Instrument;
 
 use super::context::{Context, RunFacts};
 use super::steps::Run;
-use super::{BlackoutAction, Deliver, ErrorClass, JobSpec, Pipeline, Previous, ResolveContext, RunBudget, Site};
+use super::{Alarm, BlackoutAction, Deliver, ErrorClass, JobSpec, Pipeline, Previous, ResolveContext, RunBudget, Site};
 use crate::budget::RunLimits;
-use crate::report::{RunReport, RunStart, Status, StepResult, Trigger, new_run_id};
+use crate::report::{HookReport, RunReport, RunStart, Status, StepResult, Trigger, new_run_id};
 use crate::yaml::Templates;
 
 /// Does a job. It should stop soon after `JobContext::cancel` is cancelled, with
@@ -260,6 +260,40 @@ impl Runner {
             reports.extend(hook.fire(deliver, &self.templates, &context, report).await);
         }
         report.hooks = reports;
+    }
+
+    /// Fires the hooks of an alarm, and returns what became of them.
+    pub async fn fire_alarm(&self, pipeline: &Pipeline, alarm: Alarm) -> Vec<HookReport> {
+        let trigger = if pipeline.continuous().is_some() { Trigger::Continuous } else { Trigger::Cron };
+        let (hooks, status, words, silence) = match alarm {
+            Alarm::Stalled(silence) => {
+                let words = format!("stalled: {}", pipeline.stalled_words(silence));
+                tracing::warn!(pipeline = %pipeline.name, reason = words, "a pipeline is stalled");
+                (&pipeline.hooks.on_stalled, Status::Error, words, silence)
+            }
+            Alarm::Recovered => {
+                tracing::info!(pipeline = %pipeline.name, "a pipeline is not stalled any more");
+                (&pipeline.hooks.on_recovered, Status::Ok, "recovered".to_owned(), Duration::ZERO)
+            }
+        };
+        let Some(deliver) = &self.deliver else { return Vec::new() };
+        let mut report = self.begin(pipeline, &RunOrder::new(trigger));
+        (report.status, report.reason, report.finished_at) = (status, Some(words.clone()), Some(report.started_at));
+        let facts = RunFacts {
+            run_id: report.run_id.clone(),
+            trigger,
+            scheduled_for: None,
+            started_at: report.started_at,
+            previous: None,
+        };
+        let labels = (pipeline.name.as_str(), &pipeline.labels);
+        let mut context = Context::new(labels, &self.site, &pipeline.params.sample(), &facts, self.timezone);
+        context.stalled(if status == Status::Ok { "recovered" } else { "stalled" }, &words, silence);
+        let mut reports = Vec::new();
+        for hook in hooks {
+            reports.extend(hook.fire(deliver, &self.templates, &context, &report).await);
+        }
+        reports
     }
 
     /// Runs one job, as a pipeline of its own.

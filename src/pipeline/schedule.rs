@@ -28,6 +28,8 @@ pub struct Schedule {
     pub catch_up: CatchUp,
     /// How old a missed occurrence may be to be made up for.
     pub catch_up_window: Duration,
+    /// Without a run that worked for so long the pipeline counts as stalled; `None` is never.
+    pub overdue_after: Option<Duration>,
     lines: Vec<CronLine>,
 }
 
@@ -52,6 +54,7 @@ impl Schedule {
             offset: Duration::ZERO,
             catch_up: CatchUp::Once,
             catch_up_window: Duration::from_secs(6 * 3600),
+            overdue_after: None,
             lines,
         })
     }

@@ -27,6 +27,10 @@ pub struct TestFile {
     pub env: BTreeMap<String, String>,
     /// How the run before ended, for hooks with `every: change`.
     pub previous: Option<Status>,
+    /// For how long the pipeline does nothing, before it goes on: rehearses its alarm in
+    /// place of a run.
+    #[serde(default, deserialize_with = "yaml::optional_duration")]
+    pub stalled_for: Option<Duration>,
     /// What the jobs answer, by step id: the keys of a [`StepResult`] and of [`Answer`].
     #[serde(default)]
     pub results: BTreeMap<String, Map<String, Value>>,
@@ -196,6 +200,7 @@ pub const TESTS: Shape = Shape::List(&Shape::Object(&[
     optional("set", Shape::Map(&Shape::Any)),
     optional("env", Shape::Map(&Shape::Text)),
     optional("previous", STATUS),
+    optional("stalled_for", Shape::Duration),
     optional("results", Shape::Map(&Shape::Object(RESULT))),
     required("expect", Shape::Object(EXPECT)),
 ]));

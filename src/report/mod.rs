@@ -13,6 +13,7 @@ pub mod documents;
 pub mod elasticsearch;
 pub mod history;
 pub mod ledger;
+mod mail;
 mod minute;
 pub mod notify;
 mod outbox;
@@ -28,8 +29,9 @@ mod templates;
 pub use difference::ShadowDifference;
 pub use documents::{Document, Stream, Wording, documents};
 pub use elasticsearch::{Delivery, DeliveryError, Layout};
+pub use mail::Mail;
 pub use minute::{Heartbeat, heartbeat_document, proxy_document};
-pub use notify::{Notifier, NotifierKind, Notifiers};
+pub use notify::{Notification, Notifier, NotifierKind, Notifiers, Webhook};
 pub use outbox::{Outbox, OutboxError};
 pub use result::{
     Action, CheckKind, MISMATCH_LIMIT, Mismatch, MismatchClass, MismatchKind, StepResult, TypeResult, Verdict,

@@ -53,7 +53,7 @@ fn what_applies_to_a_pipeline_is_shown_with_its_origin() {
     let (value, origin) = setting(&written, "timeout");
     assert!(value == "50m" && origin.contains("config.yaml:"), "{value} {origin}");
     let (value, origin) = setting(&written, "schedule.timezone");
-    assert!(value == "Europe/Paris" && origin.contains("config.yaml:10:"), "{value} {origin}");
+    assert!(value == "Europe/Paris" && origin.contains("config.yaml:11:"), "{value} {origin}");
     assert_eq!(setting(&written, "concurrency.policy"), ("skip".into(), "built_in".to_owned()));
     assert_eq!(setting(&written, "steps.b.with.limit").0, "${{ params.most }}");
     assert_eq!(setting(&show(&["--rendered"]), "steps.b.with.limit").0, 3);

@@ -61,7 +61,7 @@ async fn every_process_that_runs_something_leaves_a_log_that_every_other_reads()
     let shown = place.run(&["pipelines", "show", run_id]).expect_code(0).stdout;
     assert!(shown.contains(&format!("sgcache pipelines logs {run_id}\n")), "{shown}");
     assert_eq!(daemon.terminate().0, Some(0));
-    drop(site);
+    site.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -115,7 +115,7 @@ async fn the_log_of_the_continuous_pipeline_holds_what_following_the_site_logs()
     let history = place.run(&["pipelines", "history", "sync", "--limit", "1", "-o", "json"]).expect_code(0).json();
     let run_id = history[0]["run_id"].as_str().expect("an id").to_owned();
     // The loops of the follower are tasks of their own.
-    drop(site);
+    site.shutdown().await;
     let has_failure = || {
         let log = place.run(&["pipelines", "logs", &run_id, "-o", "json"]).expect_code(0).json();
         log.as_array().expect("a list").iter().any(|line| line["level"] == "warn" && line["step"] == "follow")

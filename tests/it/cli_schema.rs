@@ -31,3 +31,37 @@ fn a_schema_knows_jobs_their_arguments_and_what_keys_are_for() {
     let cron = schema["properties"]["schedule"]["properties"]["cron"]["description"].as_str();
     assert!(cron.is_some_and(|words| words.starts_with("a cron line of five fields")), "{cron:?}");
 }
+
+/// The schema that the first line of a file names, from the directory of the file on.
+fn named_schema(path: &std::path::Path) -> std::path::PathBuf {
+    let text = std::fs::read_to_string(path).expect("a file");
+    let first = text.lines().next().unwrap_or_default();
+    let schema = first.strip_prefix("# yaml-language-server: $schema=");
+    let schema = schema.unwrap_or_else(|| panic!("{} begins with {first}", path.display()));
+    path.parent().expect("a directory").join(schema)
+}
+
+#[test]
+fn every_shipped_file_and_every_new_one_names_its_schema() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |path: &std::path::Path| std::fs::read_to_string(path).expect("a schema");
+    let of_pipelines = read(&root.join("docs/schemas/pipeline.schema.json"));
+    let mut count = 0;
+    for entry in std::fs::read_dir(root.join("pipelines")).expect("a directory") {
+        let path = entry.expect("an entry").path();
+        assert_eq!(read(&named_schema(&path)), of_pipelines, "{}", path.display());
+        count += 1;
+    }
+    assert!(count >= 6, "{count} pipelines");
+    let config = read(&named_schema(&root.join("config.yaml")));
+    assert_eq!(config, read(&root.join("docs/schemas/config.schema.json")));
+
+    let place = Place::new();
+    for template in ["minimal", "counts", "samples", "rebuild", "scans"] {
+        let name = format!("my-{template}");
+        place.run(&["pipelines", "new", &name, "--template", template]).expect_code(0);
+        let path = place.path(&format!("pipelines/{name}.yaml"));
+        assert_eq!(read(&named_schema(&path)), of_pipelines, "{template}");
+        place.run(&["pipelines", "test", &name]).expect_code(0);
+    }
+}

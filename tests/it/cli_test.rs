@@ -9,11 +9,16 @@ use crate::program::Place;
 fn the_shipped_pipelines_meet_their_own_expectations_in_every_zone() {
     for zone in ["Europe/Paris", "America/Los_Angeles", "Asia/Kolkata", "Pacific/Auckland"] {
         let place = Place::new();
+        std::fs::copy("pipelines/scans.yaml", place.path("pipelines/scans.yaml")).expect("a file");
         place.edit("config.yaml", "timezone: Europe/Paris", &format!("timezone: {zone}"));
         let rehearsed = place.run(&["pipelines", "test", "-o", "json"]).expect_code(0).json();
         let tests = rehearsed.as_array().expect("a list");
         let tested: BTreeSet<&str> = tests.iter().filter_map(|test| test["pipeline"].as_str()).collect();
-        assert_eq!(tested, ["nightly-counts", "sampled-data", "sync", "weekly-rebuild"].into(), "{zone}");
+        assert_eq!(
+            tested,
+            ["nightly-counts", "sampled-data", "scans", "sync", "tidy-up", "weekly-rebuild"].into(),
+            "{zone}"
+        );
         assert!(tests.iter().all(|test| test["passed"] == true), "{zone}: {rehearsed}");
     }
 }

@@ -148,7 +148,7 @@ async fn pauses_reloads_and_explanations_do_what_the_commands_do() {
     assert!(other.1["error"]["message"].as_str().is_some_and(|words| words.contains("nightly-counts")), "{}", other.1);
 
     let (code, reloaded) = operator.post("/reload", json!({})).await;
-    assert_eq!((code, &reloaded["pipelines"]), (StatusCode::OK, &json!(4)), "{reloaded}");
+    assert_eq!((code, &reloaded["pipelines"]), (StatusCode::OK, &json!(5)), "{reloaded}");
     std::fs::write(place.path("pipelines/mine.yaml"), "name: mine\nstep: []\n").expect("a file");
     let refused = operator.post("/reload", json!({})).await;
     assert_eq!(class(&refused), (422, "invalid_config"));

@@ -1,8 +1,10 @@
 //! The integration tests, one binary.
 
 mod circles;
+mod cli_agreement;
 mod cli_authoring;
 mod cli_breaker;
+mod cli_completion;
 mod cli_dead_letters;
 mod cli_demo;
 mod cli_diagnostics;
@@ -11,6 +13,7 @@ mod cli_errors;
 mod cli_explain;
 mod cli_faults;
 mod cli_flow;
+mod cli_hooks;
 mod cli_jobs;
 mod cli_logs;
 mod cli_ops_tls;
@@ -18,6 +21,7 @@ mod cli_pipelines;
 mod cli_reload;
 mod cli_schema;
 mod cli_start;
+mod cli_systemd;
 mod cli_test;
 mod cli_runs;
 mod control_api;

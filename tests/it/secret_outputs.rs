@@ -451,7 +451,7 @@ async fn no_secret_reaches_elasticsearch() {
 /// A webhook that is away.
 #[tokio::test]
 async fn the_address_of_a_webhook_that_cannot_be_reached_is_not_in_the_error() {
-    let notifiers = sgcache::report::Notifiers::new(std::collections::BTreeMap::new());
+    let notifiers = notifiers();
     let error = notifiers.ping(&format!("http://127.0.0.1:9/{WEBHOOK}")).await.expect_err("no server is there");
     assert!(error.contains("cannot be reached"), "{error}");
     check(&vec![("the error".to_owned(), error.into_bytes())]);
@@ -470,7 +470,7 @@ async fn the_address_of_a_webhook_is_not_shown_to_the_server_that_it_redirects_t
     let target = serve_at_any_port(target).await;
     let webhook = axum::Router::new().fallback(async move || axum::response::Redirect::temporary(&target));
     let webhook = serve_at_any_port(webhook).await;
-    let notifiers = sgcache::report::Notifiers::new(std::collections::BTreeMap::new());
+    let notifiers = notifiers();
     notifiers.ping(&format!("{webhook}/{WEBHOOK}")).await.expect("an answer");
     check(&vec![("headers of the redirected request".to_owned(), headers.await.expect("a request").into_bytes())]);
 }
@@ -480,4 +480,10 @@ async fn serve_at_any_port(app: axum::Router) -> String {
     let url = format!("http://{}", listener.local_addr().expect("an address"));
     tokio::spawn(async move { axum::serve(listener, app).await.expect("a server") });
     url
+}
+
+/// Notifiers that none is among: what they fetch are addresses.
+fn notifiers() -> sgcache::report::Notifiers {
+    let templates = sgcache::yaml::Templates::new(&std::collections::BTreeMap::new());
+    sgcache::report::Notifiers::new(std::collections::BTreeMap::new(), templates)
 }

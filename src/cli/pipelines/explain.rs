@@ -30,6 +30,7 @@ const HISTORY: usize = 200;
 #[derive(Debug, clap::Args)]
 pub struct ExplainArgs {
     /// The pipelines [default: all]
+    #[arg(add = super::super::completion::pipelines())]
     names: Vec<String>,
     /// How many starts to forecast
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=100))]

@@ -12,6 +12,7 @@ use crate::pipeline::{HookTarget, Pipeline, Step};
 #[derive(Debug, clap::Args)]
 pub struct GraphArgs {
     /// The pipelines [default: all enabled ones]
+    #[arg(add = super::super::completion::pipelines())]
     names: Vec<String>,
     /// Output format
     #[arg(long, value_enum, default_value_t)]
@@ -88,6 +89,7 @@ fn hook_words(target: &HookTarget) -> String {
         HookTarget::Notify(name) => format!("notify {name}"),
         // The address is often a secret.
         HookTarget::Ping(_) => "ping".to_owned(),
+        HookTarget::File(path) => format!("write {path}"),
     }
 }
 

@@ -19,6 +19,7 @@ use crate::yaml;
 #[derive(Debug, clap::Args)]
 pub struct HistoryArgs {
     /// Only runs of this pipeline or job
+    #[arg(add = super::super::completion::pipelines())]
     pipeline: Option<String>,
     /// Only runs with this status; separate several by commas
     #[arg(long, value_name = "STATUS", value_delimiter = ',')]

@@ -20,6 +20,7 @@ use crate::report::{RunReport, Trigger};
 #[derive(Debug, clap::Args)]
 pub struct RunArgs {
     /// Only these pipelines
+    #[arg(add = super::super::completion::pipelines())]
     pub(super) names: Vec<String>,
     /// Run them now, one after the other, and end with their exit code
     #[arg(long)]

@@ -20,6 +20,7 @@ use crate::yaml::{self, Document};
 #[derive(Debug, clap::Args)]
 pub struct ShowArgs {
     /// A pipeline, or the id of a run
+    #[arg(add = super::super::completion::pipelines())]
     #[arg(value_name = "NAME|RUN")]
     name: String,
     /// Replace expressions that need no run by their values

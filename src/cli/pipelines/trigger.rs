@@ -20,6 +20,7 @@ use crate::state::State;
 #[derive(Debug, clap::Args)]
 pub struct TriggerArgs {
     /// The pipeline
+    #[arg(add = super::super::completion::pipelines())]
     name: String,
     /// A parameter
     #[arg(long = "set", value_name = "K=V")]

@@ -234,3 +234,45 @@ fn all_differences(text: &str, context: &ResolveContext) -> String {
     }
     all.render(false)
 }
+
+#[test]
+fn an_alarm_is_rehearsed_with_its_end() {
+    let text = "name: p
+schedule: { cron: '30 2 * * *', timezone: Europe/Paris, overdue_after: 26h }
+steps: [{ id: counts, job: validateCounts }]
+on_stalled: [{ notify: td-slack, message: '${{ site.name }} silent for ${{ run.lag_seconds }} s' }]
+on_recovered: [{ notify: td-slack }, { ping: 'https://alarm.example/${{ run.status }}' }]
+outputs: { file: { path: 'reports/${{ pipeline.name }}-${{ run.date }}.json' } }
+tests:
+  - name: a night that is missed
+    stalled_for: 26h
+    expect:
+      actions: ['notify:td-slack', 'notify:td-slack', ping]
+      messages: ['studio silent for 93600 s', 'p: recovered']
+  - name: a late night
+    stalled_for: 25h
+    expect: { actions: [] }
+  - name: the report of a run is a file
+    expect: { status: ok, actions: [file], messages: [] }
+";
+    assert_eq!(all_differences(text, &resolve_context()), "");
+}
+
+#[test]
+fn what_alarms_and_files_say_is_checked_when_the_file_is_loaded() {
+    let text = "name: p
+schedule: { cron: '30 2 * * *', overdue_after: 26h }
+steps: [{ id: counts, job: validateCounts }]
+on_stalled: [{ notify: td-slack, message: '${{ run.lag_second }}' }]
+always: [{ notify: td-slack, message: '${{ run.lag_seconds }}' }]
+outputs: { file: { path: 'reports/${{ run.dat }}.json' } }
+";
+    let refused = resolved(text).expect_err("problems");
+    for expected in [
+        "4:48: error[SG0301]: `run.lag_second` is",
+        "5:44: error[SG0301]: `run.lag_seconds` is",
+        "6:39: error[SG0301]: `run.dat` is",
+    ] {
+        assert!(refused.contains(expected), "no {expected} in {refused}");
+    }
+}

@@ -332,10 +332,10 @@ async fn hooks_say_how_the_run_ended_and_the_report_says_what_became_of_them() {
     let said = Arc::new(std::sync::Mutex::new(Vec::new()));
     let heard = said.clone();
     let tell: Deliver = Arc::new(move |notice| {
-        let (HookTarget::Notify(target) | HookTarget::Ping(target)) = &notice.target;
+        let (HookTarget::Notify(target) | HookTarget::Ping(target) | HookTarget::File(target)) = &notice.target;
         heard.lock().expect("no panic").push(format!("{target}: {}", notice.message));
         let failed = matches!(notice.target, HookTarget::Notify(_)).then_some(Err("nobody is there".to_owned()));
-        async move { failed.unwrap_or(Ok(())) }.boxed()
+        async move { failed.unwrap_or(Ok(Delivered::Sent)) }.boxed()
     });
     let text = format!("{}{HOOKS}", COUNTS.replace("name: p", "name: nightly"));
     let told_by = |runner: Runner| runner.with_delivery(tell.clone());
