@@ -53,8 +53,9 @@ impl Replica {
         if types.get(index).is_none_or(|ty| *ty != *name) {
             after = 0;
         }
-        // Each type once at most, its beginning perhaps a second time.
-        for _ in 0..=types.len() {
+        // Each type once: the one that it began within has a beginning that comes last.
+        let turns = types.len() + usize::from(after > 0);
+        for _ in 0..turns {
             let wanted = rows.saturating_sub(scrubbed.rows);
             let Some(entity_type) = types.get(index).filter(|_| wanted > 0) else { break };
             let end = self.scrub_type(entity_type, after, wanted, &mut scrubbed).await?;
