@@ -11,6 +11,7 @@ mod import;
 mod lag;
 mod proxy;
 mod rig;
+mod scheduler;
 mod served;
 mod work;
 
@@ -37,6 +38,8 @@ enum Section {
     Proxy,
     /// Reads through the proxy while others write through it.
     Work,
+    /// A thousand pipelines due at once, and the check of as many files.
+    Scheduler,
 }
 
 #[derive(Clone, Debug, Parser)]
@@ -96,6 +99,7 @@ async fn run(section: Section, options: &Options) -> anyhow::Result<()> {
         Section::Find => find::run(options).await,
         Section::Proxy => proxy::run(options).await,
         Section::Work => work::run(options).await,
+        Section::Scheduler => scheduler::run(),
     }
 }
 

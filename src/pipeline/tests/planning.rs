@@ -411,3 +411,19 @@ fn a_blackout_that_skips_leaves_out_what_is_due_in_it() {
     assert_eq!(tick(&mut planner, "2026-01-12T09:30:00Z"), [skipped]);
     assert_eq!(tick(&mut planner, "2026-01-12T10:30:00Z"), ["start p for 12 10:30:00"]);
 }
+
+#[test]
+fn of_a_thousand_pipelines_due_in_one_second_each_starts_or_follows_its_policy() {
+    let policy = |number: usize| ["skip", "queue", "replace"][number % 3];
+    let group = |number: usize| if number.is_multiple_of(10) { ", group: shared" } else { "" };
+    let pipelines: Vec<_> = (0..1000)
+        .map(|n| {
+            planned(&format!("p{n}"), "cron: '0 1 * * *', timezone: UTC", &format!("policy: {}{}", policy(n), group(n)))
+        })
+        .collect();
+    let mut planner = planner(&pipelines, "2026-01-10T00:59:59Z");
+    let lines = tick(&mut planner, "2026-01-10T01:00:00Z");
+    let count = |word: &str| lines.iter().filter(|line| line.starts_with(word)).count();
+    // One of the hundred of the group starts; 34 of the 100 are of the policy skip, the first among them.
+    assert_eq!((count("start"), count("queue"), count("skip")), (901, 66, 33));
+}
