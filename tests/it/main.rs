@@ -63,6 +63,7 @@ mod ops_listener;
 mod output_snapshots;
 mod page_browser;
 mod pipelines_shipped;
+mod planted_faults;
 mod program;
 mod proxy_credentials;
 mod proxy_compressed;

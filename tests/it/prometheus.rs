@@ -3,7 +3,7 @@
 //! The programs come from `tests/setup`, which sets `SGCACHE_TEST_PROMETHEUS`
 //! and `SGCACHE_TEST_PROMTOOL`; without them a test says so and ends.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -46,9 +46,16 @@ impl Prometheus {
     /// Starts one that scrapes `targets` (`HOST:PORT`) every second as job `sgcache`, with the
     /// shipped rules. `None` when there is no Prometheus here.
     pub async fn scraping(targets: &[String]) -> Option<Self> {
+        let rules = std::fs::read_to_string(repository("metrics/prometheus/sgcache.rules.yml")).expect("the rules");
+        Self::with_rules(targets, &rules).await
+    }
+
+    /// Does the same with other rules.
+    pub async fn with_rules(targets: &[String], rules: &str) -> Option<Self> {
         let program = program("SGCACHE_TEST_PROMETHEUS", "a real Prometheus")?;
         let data = tempfile::tempdir().expect("a temporary folder");
         let address = free_address();
+        std::fs::write(data.path().join("rules.yml"), rules).expect("the rules are written");
         std::fs::write(data.path().join("prometheus.yml"), configuration(targets))
             .expect("the configuration is written");
         let log = std::fs::File::create(data.path().join("log")).expect("the log is created");
@@ -114,6 +121,22 @@ impl Prometheus {
         alerts.iter().filter_map(name).collect()
     }
 
+    /// Returns the names of the alerts that fire for a target.
+    pub async fn firing(&self, target: &str) -> BTreeSet<String> {
+        self.alerted(&format!("ALERTS{{alertstate=\"firing\",instance=\"{target}\"}}")).await
+    }
+
+    /// Returns the names of the alerts that were pending or firing for a target at any time.
+    pub async fn ever_alerted(&self, target: &str) -> BTreeSet<String> {
+        self.alerted(&format!("last_over_time(ALERTS{{instance=\"{target}\"}}[1h])")).await
+    }
+
+    async fn alerted(&self, expr: &str) -> BTreeSet<String> {
+        let answer = self.query("/api/v1/query", &[("query", expr)]).await.expect("alerts are answered");
+        let alerts = answer["data"]["result"].as_array().cloned().unwrap_or_default();
+        alerts.iter().filter_map(|alert| alert["metric"]["alertname"].as_str().map(str::to_owned)).collect()
+    }
+
     async fn query(&self, path: &str, query: &[(&str, &str)]) -> Option<Value> {
         let client = reqwest::Client::new();
         let answer = client.get(format!("{}{path}", self.url)).query(query).send().await.ok()?;
@@ -145,15 +168,13 @@ fn free_address() -> String {
 }
 
 fn configuration(targets: &[String]) -> String {
-    let rules = repository("metrics/prometheus/sgcache.rules.yml");
     let targets: Vec<_> = targets.iter().map(|target| format!("'{target}'")).collect();
     format!(
         "global: {{scrape_interval: 1s, evaluation_interval: 1s}}\n\
-         rule_files: ['{}']\n\
+         rule_files: ['rules.yml']\n\
          scrape_configs:\n\
          - job_name: sgcache\n\
          \x20 static_configs: [{{targets: [{}]}}]\n",
-        rules.display(),
         targets.join(", ")
     )
 }
