@@ -46,7 +46,7 @@ fn types_and_fields_are_checked_against_the_site_when_it_may_be_asked() {
     let online = ["pipelines", "validate", "--online"];
     check(&place, &online, 69, &[&place.site]);
     let _sim = place.sim(50, 0.0);
-    check(&place, &online, 0, &["fine, with 4 pipelines"]);
+    check(&place, &online, 0, &["fine, with 5 pipelines"]);
     // An entity config may hold a field that only the site can know.
     place.edit("entityConfig/Shot.json", "\"fields\": {", "\"fields\": {\n    \"sg_ours\": {},");
     let text =
