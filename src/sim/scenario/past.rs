@@ -57,6 +57,7 @@ impl Site {
     /// whether there is such a backup. The clock goes on and logins end; ids are
     /// used again, and backups that were made later are gone.
     pub fn restore(&self, name: &str) -> bool {
+        self.roll_back_open();
         let mut world = self.rows_mut();
         let mut moments = self.scenario.past.moments();
         let Some(moment) = moments.get(name) else { return false };
@@ -101,6 +102,11 @@ impl Site {
         self.scenario.agenda.clear();
         self.scenario.rights.clear();
         self.scenario.replica.end();
+        self.roll_back_open();
+    }
+
+    /// A transaction does not outlive the database that it was begun in.
+    fn roll_back_open(&self) {
         let open = std::mem::take(&mut *self.scenario.open());
         open.into_values().for_each(super::super::Transaction::roll_back);
     }
