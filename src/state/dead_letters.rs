@@ -169,9 +169,16 @@ impl State {
                 }
             }
             if !fresh.is_empty() {
-                let request =
-                    |key: &EntityRef| NewDirtyKey::new(key.clone(), DirtyReasons::REPAIR | DirtyReasons::QUARANTINED);
-                let requests: Vec<_> = fresh.iter().map(request).collect();
+                let mut requests = Vec::new();
+                for key in &fresh {
+                    let sql = "SELECT EXISTS (SELECT 1 FROM marks WHERE type = ?1 AND id = ?2)";
+                    let dirty: bool = transaction
+                        .prepare_cached(sql)?
+                        .query_row(params![key.entity_type.as_str(), key.id], |row| row.get(0))?;
+                    // What follows from an event about the row is still to come.
+                    let apart = if dirty { DirtyReasons::default() } else { DirtyReasons::QUARANTINED };
+                    requests.push(NewDirtyKey::new(key.clone(), DirtyReasons::REPAIR | apart));
+                }
                 let marking = DirtyCommit { generation: next_gen(transaction)?, since, poll: 0, at: now };
                 put_marks(transaction, &requests, marking)?;
             }

@@ -537,11 +537,16 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<DirtyKey> {
     })
 }
 
+/// How long before the first complete poll a change may have happened that is found now:
+/// the stream begins with the entries of these minutes.
+const BEFORE_FIRST_POLL: Duration = Duration::from_secs(130);
+
 /// Returns what has been seen: a change that is found now happened later.
 pub(super) fn since_of_new_marks(transaction: &Transaction<'_>, now: SiteTime) -> Result<AsOf> {
     let sql = "SELECT complete_as_of, complete_poll FROM stream";
     let (known, poll): (Option<i64>, i64) = transaction.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    Ok(AsOf { at: known.map_or(now, SiteTime).min(now), poll })
+    let at = known.map_or_else(|| now.before(BEFORE_FIRST_POLL), SiteTime);
+    Ok(AsOf { at: at.min(now), poll })
 }
 
 /// Merges requests for the same key.

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::write::Said;
-use super::{Replica, Result};
+use super::{Replica, Result, SyncError};
 use crate::api3::RowText;
 use crate::entity::RowState;
 use crate::entity_config::TypeLayout;
@@ -106,8 +106,10 @@ impl Replica {
         let said = self.read_keys(layout, ids, purpose).await?;
         let mut findings = Findings { said, whole: true };
         let known = self.state().rows(&layout.entity_type, ids).await?;
-        let doubtful: Vec<i64> =
-            findings.said.iter().filter(|(id, said)| is_doubtful(said, known.get(id))).map(|(id, _)| *id).collect();
+        // The filter may have been answered without the rows that it shows.
+        let filtered = |said: &Said| matches!(said, Said::Filtered(RowState::Active, _));
+        let doubt = |(id, said): &(&i64, &Said)| is_doubtful(said, known.get(id)) || filtered(said);
+        let doubtful: Vec<i64> = findings.said.iter().filter(doubt).map(|(id, _)| *id).collect();
         if doubtful.is_empty() {
             return Ok(findings);
         }
@@ -116,6 +118,11 @@ impl Replica {
                 let whole = self.look_again(layout, (only, state), &doubtful, &mut findings, purpose).await?;
                 findings.whole &= whole;
             }
+        }
+        let new = |(id, said): (&i64, &Said)| filtered(said) && !is_doubtful(said, known.get(id));
+        if !findings.whole && findings.said.iter().any(new) {
+            // Of a known row absence is judged by several reads; of a new one this is the only one.
+            return Err(SyncError::EmptyPage { entity_type: layout.entity_type.clone(), after: 0, count: 1 });
         }
         Ok(findings)
     }

@@ -91,7 +91,7 @@ impl Follower {
     async fn lead(replica: Replica, lead: Lead, progress: Option<Progress>, checked: bool) -> Result<Self> {
         replica.metrics().leader.active.set(1.0);
         // Before the versions in the store count for anything.
-        replica.check_store(true).await?;
+        replica.check_store_at_start().await?;
         let epoch = replica.begin_epoch().await?;
         replica.metrics().leader.epoch.set(epoch as f64);
         replica.step("start: led")?;

@@ -133,7 +133,9 @@ impl Replica {
         };
         let lo_rv = import.lo_rv;
         let rows = self.copy(&layout, import, Record::OfType, progress).await?;
-        let unmet = self.mark_unmet(&layout, lo_rv).await?;
+        let mut unmet = self.mark_unmet(&layout, lo_rv).await?;
+        // Rows that the state knows nothing of are served like any other.
+        unmet += self.quarantine_leftovers(entity_type).await?;
         let poll = self.state().stream().await?.complete_poll;
         self.state().confirm_import(entity_type, poll).await?;
         self.step("import: copied")?;

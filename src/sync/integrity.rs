@@ -19,6 +19,8 @@ use crate::store::{BUCKET_SIZE, RowVersion, StoreErrorKind};
 const PLACE: &str = "verify";
 /// Rows that are verified in one piece; readers wait for nothing meanwhile.
 const PIECE: usize = 1_000;
+/// What is wrong with a row that the state does not know.
+const UNKNOWN: &str = "the store has it, and nothing is known of it";
 /// With more damaged rows than this, and than one in twenty, a type is imported
 /// again.
 const MOST_READ_ALONE: usize = 500;
@@ -40,6 +42,16 @@ impl Replica {
     ///
     /// When the store or the state fails; what was found before stays.
     pub async fn check_store(&self, whole: bool) -> Result<Integrity> {
+        self.compare_store(whole, true).await
+    }
+
+    /// Does the same before anything is written: dirty rows are compared like all others,
+    /// because one that the state knows to be unchanged would not be written again.
+    pub(super) async fn check_store_at_start(&self) -> Result<Integrity> {
+        self.compare_store(true, false).await
+    }
+
+    async fn compare_store(&self, whole: bool, written: bool) -> Result<Integrity> {
         if let Err(error) = self.store().check(whole).await {
             if error.kind() != StoreErrorKind::Corrupt {
                 return Err(error.into());
@@ -51,7 +63,9 @@ impl Replica {
         let mut found = Integrity::default();
         for record in self.state().types().await? {
             let complete = matches!(record.state, TypeState::Live | TypeState::Degraded);
-            if !complete || !self.tracked().follows(&record.entity_type) {
+            // An import goes on where it was, over the rows that it has written so far.
+            let interrupted = !written && record.state == TypeState::Importing;
+            if !(complete || interrupted) || !self.tracked().follows(&record.entity_type) {
                 continue;
             }
             if !stored.contains(&record.entity_type) {
@@ -61,7 +75,11 @@ impl Replica {
                 found.imported_again.push(record.entity_type);
                 continue;
             }
-            let differing = self.differing_rows(&record.entity_type).await?;
+            let mut differing = self.differing_rows(&record.entity_type, written).await?;
+            if interrupted {
+                // The import meets the others, or quarantines them at its end.
+                differing.retain(|_, reason| reason != UNKNOWN);
+            }
             self.quarantine_rows(&record.entity_type, differing, &mut found).await?;
         }
         Ok(found)
@@ -95,8 +113,8 @@ impl Replica {
     }
 
     /// Returns the rows of a type that are not in the store as the state knows them,
-    /// with what is wrong. Rows that are being written are left out.
-    async fn differing_rows(&self, entity_type: &EntityType) -> Result<BTreeMap<i64, String>> {
+    /// with what is wrong. While rows are `written` beside this, those are left out.
+    async fn differing_rows(&self, entity_type: &EntityType, written: bool) -> Result<BTreeMap<i64, String>> {
         let stored = self.store().digest(entity_type).await?;
         let known = self.state().buckets(entity_type).await?;
         let stored: BTreeSet<_> = stored.iter().map(|one| (one.number, one.count, one.sum)).collect();
@@ -105,6 +123,10 @@ impl Replica {
         let mut differing = BTreeMap::new();
         for bucket in buckets {
             let first = self.differing_in(entity_type, bucket).await?;
+            if !written {
+                differing.extend(first.into_iter().map(|(id, (_, reason))| (id, reason)));
+                continue;
+            }
             if first.is_empty() {
                 continue;
             }
@@ -151,6 +173,21 @@ impl Replica {
             let reason = format!("{} of its stored rows are not as they were written", rows.len());
             return self.import_again(entity_type, &reason, found).await;
         }
+        found.quarantined += self.quarantine_stored(entity_type, rows).await?;
+        Ok(())
+    }
+
+    /// Quarantines what is in the store and was not written by the import that ends here,
+    /// as after the state was lost: no answer shows it until the site was asked for it.
+    pub(super) async fn quarantine_leftovers(&self, entity_type: &EntityType) -> Result<u64> {
+        let leftovers = self.differing_rows(entity_type, true).await?;
+        self.quarantine_stored(entity_type, leftovers).await
+    }
+
+    async fn quarantine_stored(&self, entity_type: &EntityType, rows: BTreeMap<i64, String>) -> Result<u64> {
+        if rows.is_empty() {
+            return Ok(0);
+        }
         let key = |(id, reason)| (EntityRef::new(entity_type.clone(), id), reason);
         let rows: Vec<_> = rows.into_iter().map(key).collect();
         let fresh = self.state().quarantine_stored(&rows, self.now()).await?;
@@ -159,8 +196,7 @@ impl Replica {
             tracing::error!(%entity_type, rows = fresh.len(), %first, reason, "damaged rows were quarantined");
         }
         self.metrics().sync.damaged.add(&[entity_type.as_str()], fresh.len() as u64);
-        found.quarantined += fresh.len() as u64;
-        Ok(())
+        Ok(fresh.len() as u64)
     }
 
     /// Has a type imported again: it is not served until that is complete.
@@ -178,7 +214,7 @@ fn difference(known: Option<&RowMeta>, stored: Option<&RowVersion>) -> Option<&'
     let stored = stored.filter(|row| row.state == RowState::Active);
     match (known, stored) {
         (Some(_), None) => Some("the store has lost it"),
-        (None, Some(_)) => Some("the store has it, and nothing is known of it"),
+        (None, Some(_)) => Some(UNKNOWN),
         (Some(known), Some(stored)) if known.hash != stored.hash => Some("the store has another version of it"),
         _ => None,
     }

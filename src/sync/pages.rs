@@ -52,7 +52,14 @@ impl Replica {
     ) -> Result<Option<u64>> {
         let summarize = Summarize::count(entity_type.clone(), filter);
         match self.client().summarize(&summarize, purpose).await {
-            Ok(answer) => Ok(answer.get("summaries").and_then(|sums| sums.get("id")).and_then(Value::as_u64)),
+            Ok(answer) => match answer.get("summaries").and_then(|sums| sums.get("id")).and_then(Value::as_u64) {
+                Some(count) => Ok(Some(count)),
+                // Taken for a type without counts, it would let an empty page pass as an empty type.
+                None => {
+                    let message = "the site answered a count without its number".to_owned();
+                    Err(SyncError::Schema { entity_type: entity_type.clone(), message })
+                }
+            },
             // Not every type can be summarized.
             Err(error) if matches!(error.kind(), ErrorKind::Fault | ErrorKind::Rejected) => Ok(None),
             Err(error) => Err(error.into()),

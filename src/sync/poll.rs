@@ -88,7 +88,9 @@ impl Replica {
     fn is_same_history(&self, poll: &PollStart, entries: &mut Vec<Map<String, Value>>, full: bool) -> bool {
         let reached = !full || entries.last().and_then(Answer::id) >= Some(poll.high_water_mark.0);
         let at = entries.iter().position(|entry| Answer::id(entry) == Some(poll.high_water_mark.0));
-        let found = at.map(|at| entries.remove(at));
+        // Where the stream began, the entry at the high-water mark is to be read like others.
+        let unread = poll.gaps.iter().any(|(lo, hi)| (*lo..=*hi).contains(&poll.high_water_mark.0));
+        let found = at.map(|at| if unread { entries[at].clone() } else { entries.remove(at) });
         // Of an entry that could not be read there is no fingerprint.
         let of_high_water_mark = |known: &&Fingerprint| reached && known.id == poll.high_water_mark;
         let Some(known) = poll.fingerprint.as_ref().filter(of_high_water_mark) else {
@@ -221,6 +223,6 @@ fn is_late(entry: &Map<String, Value>, known: Option<SiteTime>) -> bool {
     created.zip(known).is_some_and(|(created, known)| known.since(created) > LATE_AFTER)
 }
 
-fn created_at(entry: &Map<String, Value>) -> Option<SiteTime> {
+pub(super) fn created_at(entry: &Map<String, Value>) -> Option<SiteTime> {
     entry.get("created_at").and_then(Value::as_str).and_then(Timestamp::parse).map(SiteTime::from)
 }

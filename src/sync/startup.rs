@@ -3,14 +3,17 @@
 use futures::stream::{self, StreamExt, TryStreamExt};
 use serde_json::{Map, Value};
 
-use super::poll::{ENTRY_FIELDS, fingerprint};
+use super::poll::{ENTRY_FIELDS, created_at, fingerprint};
 use super::{Replica, Result, SyncError};
 use crate::api3::Read;
-use crate::entity::{EntityType, EventId};
+use crate::entity::{EntityType, EventId, Timestamp};
 use crate::filter::{RawFilter, RawLeaf, RawSort};
 use crate::shotgun::{Answer, Purpose};
 use crate::state::Stream;
 
+/// How far the rows of a site may be behind its event log, in seconds: as long as the
+/// longest pause of rereads ([`super::recheck`]).
+const ROWS_BEHIND: i64 = 120;
 /// Looks that have to agree before a log is given up.
 const LOOKS: u32 = 3;
 
@@ -99,17 +102,23 @@ impl Replica {
     }
 
     /// Takes the newest entry as the high-water mark and registers every missing id below
-    /// it: an entry may still appear there.
+    /// it: an entry may still appear there. The entries of the last two minutes are
+    /// registered as well: an import may read rows that are older than these.
     pub(super) async fn begin_stream(&self) -> Result<()> {
         let head = self.newest_entry().await?;
         let high_water_mark = head.as_ref().and_then(Answer::id).unwrap_or(0);
         let lowest = self.entry_after(0).await?.as_ref().and_then(Answer::id).unwrap_or(high_water_mark);
         let search = self.settings().gap_search;
         let first = (high_water_mark - search + 1).max(lowest).max(1);
-        let seen = self.event_ids(first, high_water_mark).await?;
-        let missing = missing_ranges(&seen, first, high_water_mark);
+        let mut seen = self.event_ids(first, high_water_mark).await?;
         let whole = high_water_mark - first + 1 == search;
         let view = whole.then(|| density(&seen, first, first + search / 2));
+        let unproven_from = match head.as_ref().and_then(created_at) {
+            Some(newest) => self.first_entry_since(newest.timestamp().0 - ROWS_BEHIND).await?,
+            None => None,
+        };
+        seen.retain(|id| unproven_from.is_none_or(|first| *id < first));
+        let missing = missing_ranges(&seen, first, high_water_mark);
         let newest = head.as_ref().and_then(fingerprint);
         let now = self.now();
         let site = self.client().site();
@@ -149,6 +158,16 @@ impl Replica {
             Some(count @ 1..) => Err(SyncError::EmptyPage { entity_type, after: 0, count }),
             _ => Ok(None),
         }
+    }
+
+    /// Returns the lowest id of the entries that were written after a moment.
+    async fn first_entry_since(&self, seconds: i64) -> Result<Option<i64>> {
+        let since = vec![Timestamp(seconds).to_string().into()];
+        let filter =
+            RawFilter::Leaf(RawLeaf { path: "created_at".into(), relation: "greater_than".into(), values: since });
+        let read = Read { order: by_id(false), ..Read::new("EventLogEntry", filter, 1) };
+        let answer: Answer = self.heard(self.client().read(&read, Purpose::EventPoll).await?);
+        Ok(answer.rows.first().and_then(Answer::id))
     }
 
     /// Reads the first entry with a higher id; `None` when there is none, by the count, too.

@@ -22,6 +22,11 @@ fn convert(action: &str, error: rusqlite::Error) -> StoreError {
 }
 
 fn kind_of(error: &rusqlite::Error) -> StoreErrorKind {
+    use rusqlite::Error::{FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType, Utf8Error};
+    // A value that this code would never write.
+    if let FromSqlConversionFailure(..) | IntegralValueOutOfRange(..) | InvalidColumnType(..) | Utf8Error(..) = error {
+        return StoreErrorKind::Corrupt;
+    }
     match error.sqlite_error_code() {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => StoreErrorKind::Locked,
         Some(ErrorCode::DiskFull) => StoreErrorKind::Full,
