@@ -8,7 +8,7 @@
 //!
 //! is the long form; it prints how long the callers waited.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
@@ -19,7 +19,10 @@ use crate::proxy_rig::{find, said};
 
 /// Hostile connections in an everyday run.
 const CONNECTIONS: usize = 300;
+/// How many of them arrive in a second.
+const ARRIVALS: usize = 500;
 const CALLERS: usize = 4;
+/// How many calls each caller makes in a second, as long as connections arrive and a second more.
 const CALLS: usize = 50;
 const MAX_MEMORY_MIB: usize = 64;
 /// What arrives of a long body. All of them together are more than the bound.
@@ -59,15 +62,17 @@ async fn attack(address: String, number: usize) -> Option<TcpStream> {
     Some(stream)
 }
 
-/// Reads the same list again and again; returns how long each read took. Every one is
-/// answered from the cache: what the site takes says nothing about this process.
-async fn call_honestly(api: String) -> Vec<std::time::Duration> {
+/// Reads the same list again and again, `calls` times; returns how long each read took.
+/// Every one is answered from the cache: what the site takes says nothing about this process.
+async fn call_honestly(api: String, calls: usize) -> Vec<Duration> {
     let client = reqwest::Client::new();
     let auth = json!({"script_name": "sgcache", "script_key": "sgcache-sim"});
     let argument = find("Shot", json!([["id", "less_than", 6]]), &["code"]);
     let body = json!({"method_name": "read", "params": [auth, argument]});
     let mut waited = Vec::new();
-    for number in 0..=CALLS {
+    let mut pace = tokio::time::interval(Duration::from_secs(1) / CALLS as u32);
+    for number in 0..=calls {
+        pace.tick().await;
         let begun = Instant::now();
         let answer = client.post(format!("http://{api}/api3/json")).json(&body).send().await.expect("an answer");
         let headers = answer.headers().clone();
@@ -80,6 +85,17 @@ async fn call_honestly(api: String) -> Vec<std::time::Duration> {
         assert_eq!(answer["results"]["entities"].as_array().map(Vec::len), Some(5), "{answer}");
     }
     waited
+}
+
+/// Runs the callers in a thread of their own: what the attack takes of the runtime of this
+/// test is no part of what they wait.
+fn call_beside(api: &str, calls: usize) -> std::thread::JoinHandle<Vec<Duration>> {
+    let api = api.to_owned();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let callers = (0..CALLERS).map(|_| call_honestly(api.clone(), calls));
+        runtime.block_on(futures::future::join_all(callers)).concat()
+    })
 }
 
 /// Returns the largest resident memory that a process had so far, in MiB.
@@ -99,14 +115,16 @@ async fn callers_beside_many_hostile_connections_are_answered_within_the_memory_
     let _site = place.sim(3000, 0.0);
     let daemon = place.daemon();
 
-    let attacks = (0..connections).map(|number| tokio::spawn(attack(place.api.clone(), number)));
-    let attacks: Vec<_> = attacks.collect();
-    let callers: Vec<_> = (0..CALLERS).map(|_| tokio::spawn(call_honestly(place.api.clone()))).collect();
-    let mut waited = Vec::new();
-    for caller in callers {
-        waited.extend(caller.await.expect("every call is answered"));
+    let callers = call_beside(&place.api, (connections / ARRIVALS + 1) * CALLS);
+    let mut pace = tokio::time::interval(Duration::from_secs(1) / ARRIVALS as u32);
+    let mut attacks = Vec::with_capacity(connections);
+    for number in 0..connections {
+        pace.tick().await;
+        attacks.push(tokio::spawn(attack(place.api.clone(), number)));
     }
     // The hostile connections stay open until the callers are done.
+    let mut waited =
+        tokio::task::spawn_blocking(move || callers.join()).await.expect("a thread").expect("every call is answered");
     let held = futures::future::join_all(attacks).await;
     assert_eq!(held.len(), connections);
 

@@ -20,9 +20,9 @@ use sgcache::retry::RetryPolicy;
 use sgcache::shotgun::{self, Client};
 use sgcache::sim::{Action, Sim, SimHandle, SimSettings, Site};
 use sgcache::state::{SiteTime, State, TypeState};
-use sgcache::store::Store;
 use sgcache::store::elasticsearch::ElasticsearchStore;
 use sgcache::store::embedded::{EmbeddedSettings, EmbeddedStore};
+use sgcache::store::{Store, StoreErrorKind};
 use sgcache::sync::{Follower, Replica, Settings, Steps, SyncError};
 
 /// Where the clock starts.
@@ -67,7 +67,13 @@ impl TestStore {
         match self {
             Self::Embedded => {
                 let settings = EmbeddedSettings::new(directory.join("store.sqlite"));
-                Arc::new(EmbeddedStore::open(settings).expect("a store"))
+                match EmbeddedStore::open(settings.clone()) {
+                    // As the daemon does.
+                    Err(error) if error.kind() == StoreErrorKind::Corrupt => {
+                        Arc::new(EmbeddedStore::open_anew(settings).expect("a store"))
+                    }
+                    opened => Arc::new(opened.expect("a store")),
+                }
             }
             Self::Elasticsearch(url, prefix) => {
                 let settings = elastic::Settings::new([url.as_str()]);
@@ -218,6 +224,11 @@ impl Cache {
 
     pub fn site(&self) -> &Arc<Site> {
         self.sim.site()
+    }
+
+    /// Tells whether a follower runs.
+    pub fn is_started(&self) -> bool {
+        self.follower.is_some()
     }
 
     pub fn follower(&self) -> &Follower {

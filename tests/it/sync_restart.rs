@@ -1,0 +1,93 @@
+//! What a start finds: a state, a store, or rows of the site that are older than the rest.
+//! The rows of the simulated site are the truth.
+
+use std::fs;
+use std::time::Duration;
+
+use serde_json::json;
+use sgcache::sync::Steps;
+
+use crate::observed::Observed;
+use crate::sync_cache::{Cache, create, empty_site, happen, to};
+
+async fn assert_right(observed: &Observed) {
+    let differences = observed.differences(true).await;
+    assert!(differences.is_empty(), "{}", differences.join("\n"));
+}
+
+/// Steps as the daemon does, and looks after each at what counts as fresh.
+async fn follow(observed: &Observed, steps: usize) {
+    let cache = &observed.cache;
+    for _ in 0..steps {
+        cache.step().await.expect("a step");
+        cache.follower().import_pending().await.expect("an import");
+        let differences = observed.fresh_differences().await;
+        assert!(differences.is_empty(), "{}", differences.join("\n"));
+    }
+}
+
+#[tokio::test]
+async fn rows_that_only_the_store_has_are_not_served_after_the_state_was_lost() {
+    let site = empty_site();
+    let ids: Vec<i64> = (0..3).map(|n| create(&site, "Shot", json!({"code": format!("{n}")}))).collect();
+    let mut observed = Observed::of(Cache::live(site).await);
+    observed.cache.remove_state();
+    observed.edit(|site| drop(site.retire("Shot", ids[1]))).await;
+    observed.edit(|site| drop(happen(site, json!({"purge": to("Shot", ids[2])})))).await;
+    observed.cache.start(Steps::default()).await.expect("a start");
+    follow(&observed, 30).await;
+    assert_right(&observed).await;
+}
+
+#[tokio::test]
+async fn an_import_at_a_site_whose_rows_are_behind_its_event_log_is_read_again() {
+    let site = empty_site();
+    let shot = create(&site, "Shot", json!({"code": "before"}));
+    let mut observed = Observed::of(Cache::of(site).await);
+    happen(observed.cache.site(), json!({"lag": {"of": "rows", "by": "3s"}}));
+    observed.cache.tick(Duration::from_secs(10));
+    observed.edit(|site| drop(site.update("Shot", shot, json!({"code": "after"})))).await;
+    observed.cache.start(Steps::default()).await.expect("a start");
+    observed.cache.follower().import_pending().await.expect("an import");
+    follow(&observed, 10).await;
+    assert_right(&observed).await;
+}
+
+#[tokio::test]
+async fn a_dirty_row_of_an_older_store_is_written_although_it_is_as_the_state_knows_it() {
+    let site = empty_site();
+    let shot = create(&site, "Shot", json!({"code": "a"}));
+    let mut observed = Observed::of(Cache::live(site).await);
+    observed.cache.stop();
+    let path = observed.cache.directory().join("store.sqlite");
+    let older = fs::read(&path).expect("the file of the store");
+    observed.cache.start(Steps::default()).await.expect("a start");
+    observed.edit(|site| drop(site.update("Shot", shot, json!({"code": "b"})))).await;
+    observed.cache.quiesce().await;
+    // Made dirty by an event that changes nothing that is cached.
+    observed.edit(|site| drop(site.update("Shot", shot, json!({"sg_cut_out": 7})))).await;
+    observed.cache.replica().poll().await.expect("a poll");
+    observed.cache.remove_store();
+    fs::write(&path, older).expect("an older file");
+    observed.cache.start(Steps::default()).await.expect("a start");
+    follow(&observed, 5).await;
+    assert_right(&observed).await;
+}
+
+/// A row that its filter shows is not taken for filtered because of one answer without rows.
+#[tokio::test]
+async fn a_new_row_is_not_filtered_by_one_empty_answer() {
+    let mut observed = Observed::of(Cache::live(empty_site()).await);
+    create(observed.cache.site(), "Asset", json!({"code": "known"}));
+    observed.cache.quiesce().await;
+    observed.edit(|site| assert!(create(site, "Asset", json!({"code": "new"})) > 0)).await;
+    let rule = json!({"trouble": "no_rows", "method": "read Asset", "times": 1});
+    happen(observed.cache.site(), json!({"trouble": rule}));
+    for _ in 0..10 {
+        // The answer without rows may fail the read, which is made again.
+        drop(observed.cache.step().await);
+        let differences = observed.fresh_differences().await;
+        assert!(differences.is_empty(), "{}", differences.join("\n"));
+    }
+    assert_right(&observed).await;
+}
