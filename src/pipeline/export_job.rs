@@ -1,8 +1,7 @@
 //! What the job `export` does: it writes stored rows to files, type by type, by id.
 //!
 //! A file appears whole or not at all: it is written beside its place and renamed. Rows
-//! are as `shotgun_api3.find` returns them. Parquet is not among the formats: its library
-//! would double the time that this program takes to compile.
+//! are as `shotgun_api3.find` returns them. Parquet is not among the formats.
 
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
