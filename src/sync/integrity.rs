@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Replica, Result};
 use crate::entity::{EntityRef, EntityType, RowState};
-use crate::state::{RowMeta, TypeState};
+use crate::state::{DirtyReasons, NewDirtyKey, RowMeta, TypeState};
 use crate::store::{BUCKET_SIZE, RowVersion, StoreErrorKind};
 
 /// Where the verification of rows stands, under this name in the state.
@@ -34,6 +34,16 @@ pub struct Integrity {
     pub imported_again: Vec<EntityType>,
 }
 
+/// A row that is not in the store as the state knows it.
+#[derive(PartialEq, Eq)]
+struct Differing {
+    /// Its version in the state.
+    known: Option<i64>,
+    /// Its version in the store.
+    stored: Option<i64>,
+    reason: String,
+}
+
 impl Replica {
     /// Compares the files of the store with those that were opened, `whole` their
     /// structure too, then every type by the sums of its buckets.
@@ -45,8 +55,8 @@ impl Replica {
         self.compare_store(whole, true).await
     }
 
-    /// Does the same before anything is written: dirty rows are compared like all others,
-    /// because one that the state knows to be unchanged would not be written again.
+    /// Does the same before anything is written: dirty rows are compared, too, because one
+    /// that is as the state knows it would not be written again.
     pub(super) async fn check_store_at_start(&self) -> Result<Integrity> {
         self.compare_store(true, false).await
     }
@@ -123,10 +133,6 @@ impl Replica {
         let mut differing = BTreeMap::new();
         for bucket in buckets {
             let first = self.differing_in(entity_type, bucket).await?;
-            if !written {
-                differing.extend(first.into_iter().map(|(id, (_, reason))| (id, reason)));
-                continue;
-            }
             if first.is_empty() {
                 continue;
             }
@@ -134,18 +140,35 @@ impl Replica {
             // write was about to make known is known at the second look, or is marked.
             let second = self.differing_in(entity_type, bucket).await?;
             let marked: BTreeSet<i64> = self.state().marked_ids(entity_type).await?.into_iter().collect();
-            let both = first.into_iter().filter(|(id, seen)| second.get(id) == Some(seen) && !marked.contains(id));
-            differing.extend(both.map(|(id, (_, reason))| (id, reason)));
+            let (dirty, clean): (Vec<_>, Vec<_>) = first
+                .into_iter()
+                .filter(|(id, seen)| second.get(id) == Some(seen))
+                .partition(|(id, _)| marked.contains(id));
+            differing.extend(clean.into_iter().map(|(id, differing)| (id, differing.reason)));
+            if !written {
+                differing.extend(self.older_rows(entity_type, dirty).await?);
+            }
         }
         Ok(differing)
     }
 
-    /// Returns the rows of a bucket that differ, each with the version in the store.
-    async fn differing_in(
+    /// Returns those of the dirty rows at a start that are older in the store than the state
+    /// knows. The others were written when the process ended, and the state does not know it:
+    /// they are served as they are, and written again even if they are as it knows them.
+    async fn older_rows(
         &self,
         entity_type: &EntityType,
-        bucket: i64,
-    ) -> Result<BTreeMap<i64, (Option<i64>, String)>> {
+        dirty: Vec<(i64, Differing)>,
+    ) -> Result<impl Iterator<Item = (i64, String)>> {
+        let (newer, older): (Vec<_>, Vec<_>) = dirty.into_iter().partition(|(_, row)| row.stored > row.known);
+        let repair =
+            |(id, _): &(i64, _)| NewDirtyKey::new(EntityRef::new(entity_type.clone(), *id), DirtyReasons::REPAIR);
+        self.state().mark(&newer.iter().map(repair).collect::<Vec<_>>(), self.now()).await?;
+        Ok(older.into_iter().map(|(id, row)| (id, row.reason)))
+    }
+
+    /// Returns the rows of a bucket that differ.
+    async fn differing_in(&self, entity_type: &EntityType, bucket: i64) -> Result<BTreeMap<i64, Differing>> {
         let (first, last) = (bucket * BUCKET_SIZE, bucket * BUCKET_SIZE + BUCKET_SIZE - 1);
         let known = self.state().bucket_rows(entity_type, bucket).await?;
         let stored = self.store().scan(entity_type, first - 1, BUCKET_SIZE as usize).await?;
@@ -154,7 +177,8 @@ impl Replica {
         let ids: BTreeSet<i64> = known.keys().chain(stored.keys()).copied().collect();
         let differs = |id: i64| {
             let reason = difference(known.get(&id), stored.get(&id))?;
-            Some((id, (stored.get(&id).map(|row| row.rv.0), reason.to_owned())))
+            let (known, stored) = (known.get(&id).map(|row| row.rv), stored.get(&id).map(|row| row.rv.0));
+            Some((id, Differing { known, stored, reason: reason.to_owned() }))
         };
         Ok(ids.into_iter().filter_map(differs).collect())
     }
