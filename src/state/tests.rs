@@ -480,7 +480,7 @@ async fn runs_are_listed_newest_first_and_pruned_by_age() {
         let report = serde_json::json!({"run_id": run_id});
         let (run_id, pipeline, status) = (run_id.to_owned(), pipeline.to_owned(), status.to_owned());
         let started_at = Timestamp(started_at);
-        let run = RunRow { run_id, pipeline, status, started_at, finished_at: None, report };
+        let run = RunRow { run_id, pipeline, status, started_at, finished_at: Some(started_at), report };
         test.state.insert_run(&run).await.expect("a run");
     }
     let ids = async |pipeline| -> Vec<String> {
