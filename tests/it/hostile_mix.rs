@@ -71,16 +71,18 @@ async fn call_honestly(api: String, calls: usize) -> Vec<Duration> {
     let body = json!({"method_name": "read", "params": [auth, argument]});
     let mut waited = Vec::new();
     let mut pace = tokio::time::interval(Duration::from_secs(1) / CALLS as u32);
-    for number in 0..=calls {
+    while waited.len() < calls {
         pace.tick().await;
         let begun = Instant::now();
         let answer = client.post(format!("http://{api}/api3/json")).json(&body).send().await.expect("an answer");
         let headers = answer.headers().clone();
         let answer: Value = answer.json().await.expect("JSON");
-        // The first one proves the credential at the site.
-        if number > 0 {
+        // The first ones prove the credential at the site, until the proxy knows that the
+        // types are complete. From then on every call is answered from the cache.
+        let is_hit = said(&headers) == "hit";
+        assert!(is_hit || waited.is_empty(), "{headers:?}");
+        if is_hit {
             waited.push(begun.elapsed());
-            assert_eq!(said(&headers), "hit", "{headers:?}");
         }
         assert_eq!(answer["results"]["entities"].as_array().map(Vec::len), Some(5), "{answer}");
     }

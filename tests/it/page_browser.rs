@@ -33,7 +33,7 @@ impl Browser {
 
     /// Opens the page of a daemon, and fails when anything is wrong with it as such.
     fn open(&self, place: &Place, options: &[&str]) -> Value {
-        self.open_address(&place.ops, 4, options)
+        self.open_address(&place.ops, 5, options)
     }
 
     /// Opens the page at an address; `pipelines` is the number of those that it shows.
