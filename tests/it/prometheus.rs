@@ -102,13 +102,14 @@ impl Prometheus {
         answer["data"]["result"].as_array().cloned().unwrap_or_default()
     }
 
-    /// Waits until a query of one series has a value; `what` names it in the failure.
-    pub async fn wait_for_value(&self, what: &str, expr: &str, value: f64) {
-        let what = format!("{what} is {value}: {expr}");
-        self.wait_until(&what, |one| async move {
+    /// Waits until a query of one series has the value that the other source says at that
+    /// moment; `what` names it in the failure.
+    pub async fn wait_for_value(&self, what: &str, expr: &str, value: impl Fn() -> f64) {
+        let value = &value;
+        self.wait_until(&format!("{what}: {expr}"), |one| async move {
             let answer = one.query("/api/v1/query", &[("query", expr)]).await?;
             let found = answer["data"]["result"][0]["value"][1].as_str()?.parse::<f64>().ok()?;
-            (found == value).then_some(String::new())
+            (found == value()).then_some(String::new())
         })
         .await;
     }

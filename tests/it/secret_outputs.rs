@@ -381,7 +381,7 @@ async fn no_secret_reaches_an_output() {
     let schema = "job generateEntityConfigs --check Shot";
     outputs.extend(observe(&place, &[shown[0], shown[1], shown[2], schema, trigger]).await);
     // The configuration is wrong beside its secrets.
-    place.edit("config.yaml", "type: webhook", "type: webhok");
+    place.edit("config.yaml", "quoting: { type: webhook", "quoting: { type: webhok");
     daemon.hang_up();
     until(&place, "/metrics", |_, body| body.contains("sgcache_config_last_reload_successful 0")).await;
     outputs.extend(observe(&place, &[shown[0], "find Shot", "pipelines validate"]).await);
