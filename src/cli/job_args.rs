@@ -251,7 +251,6 @@ impl Data {
         self.selection.raw_filter()?;
         self.selection.raw_order()?;
         let fields = self.selection.field_names()?.unwrap_or_default();
-        let any = self.selection.filter_operator == "any";
         let sample = self.sample.as_deref().map(|mode| Sample {
             mode: if mode == "rotate" { SampleMode::Rotate } else { SampleMode::RandomPages },
             rows: self.selection.limit.unwrap_or(2000),
@@ -263,7 +262,7 @@ impl Data {
             types: self.types,
             exclude_types: self.exclude_types,
             filters: self.selection.filters.map_or(Value::Null, Value::String),
-            filter_operator: if any { FilterOperator::Any } else { FilterOperator::All },
+            filter_operator: operator_of(&self.selection.filter_operator),
             order: self.selection.order.map_or(Value::Null, Value::String),
             fields,
             ignore_fields: self.ignore_fields,
@@ -311,12 +310,14 @@ impl Export {
             file: self.file.map_or(Ok(ExportTarget::Stdout), absolute)?,
             fields: fields.unwrap_or_default(),
             filters: self.filters.map_or(Value::Null, Value::String),
-            filter_operator: match self.filter_operator.as_str() {
-                "any" => FilterOperator::Any,
-                _ => FilterOperator::All,
-            },
+            filter_operator: operator_of(&self.filter_operator),
         })
     }
+}
+
+/// Returns the operator of a word that the parser has let through: `all` or `any`.
+fn operator_of(word: &str) -> FilterOperator {
+    if word == "any" { FilterOperator::Any } else { FilterOperator::All }
 }
 
 impl From<Mode> for ScanMode {

@@ -38,6 +38,14 @@ pub(super) struct RunFacts {
     pub previous: Option<Previous>,
 }
 
+impl RunFacts {
+    /// Returns facts of the kind that every run has, for checks of expressions.
+    pub fn sample() -> Self {
+        let (run_id, started_at) = (String::new(), DateTime::UNIX_EPOCH);
+        Self { run_id, trigger: Trigger::Cron, scheduled_for: None, started_at, previous: None }
+    }
+}
+
 /// The context of a run, to which results are added as steps end.
 #[derive(Debug, Clone)]
 pub(super) struct Context(Value);
@@ -125,13 +133,7 @@ impl Context {
 
 /// Returns what the texts of notifiers can see of any run, for checks.
 pub fn sample_hook_context() -> Value {
-    let facts = RunFacts {
-        run_id: String::new(),
-        trigger: Trigger::Cron,
-        scheduled_for: None,
-        started_at: DateTime::<Utc>::UNIX_EPOCH,
-        previous: None,
-    };
+    let facts = RunFacts::sample();
     let (site, nothing) = (Site::default(), BTreeMap::new());
     let mut context = Context::new(("", &BTreeMap::new()), &site, &nothing, &facts, Tz::UTC);
     context.ended(Status::Ok, None);

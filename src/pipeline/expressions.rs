@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 use serde_json::Value;
 
@@ -15,7 +14,7 @@ use super::reactions::{ALARM_KEYS, HOOK_KEYS};
 use super::resolver::Resolver;
 use super::results::sample_result;
 use super::{Arguments, JobSpec, Params, Pipeline, Step};
-use crate::report::{Status, Trigger};
+use crate::report::Status;
 use crate::yaml::{Problems, has_template, join};
 
 /// A name and its labels.
@@ -32,13 +31,7 @@ impl Resolver<'_> {
         (on_drift, ids): (&[Step], &[String]),
         problems: &mut Problems,
     ) {
-        let facts = RunFacts {
-            run_id: String::new(),
-            trigger: Trigger::Cron,
-            scheduled_for: None,
-            started_at: DateTime::<Utc>::UNIX_EPOCH,
-            previous: None,
-        };
+        let facts = RunFacts::sample();
         let mut context = Context::new(named, &self.context.site, &params.sample(), &facts, Tz::UTC);
         for (at, step) in steps {
             let pointer = format!("/steps/{at}");

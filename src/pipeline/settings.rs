@@ -8,7 +8,6 @@ use serde_json::{Value, json};
 
 use super::context::{Context, RunFacts};
 use super::{CatchUp, Pipeline, ResolveContext, Start, fingerprint};
-use crate::report::Trigger;
 use crate::yaml::{Document, Templates, format_duration, has_template, join};
 
 /// One thing that applies to a pipeline.
@@ -172,13 +171,7 @@ fn known_context(sources: &Sources<'_>) -> Value {
     let pipeline = sources.pipeline;
     let mut params = pipeline.params.sample();
     params.extend(sources.set.clone());
-    let facts = RunFacts {
-        run_id: String::new(),
-        trigger: Trigger::Cron,
-        scheduled_for: None,
-        started_at: chrono::DateTime::UNIX_EPOCH,
-        previous: None,
-    };
+    let facts = RunFacts::sample();
     let named = (pipeline.name.as_str(), &pipeline.labels);
     let context = Context::new(named, &sources.context.site, &params, &facts, chrono_tz::UTC);
     let mut known = context.value().clone();

@@ -156,29 +156,23 @@ impl State {
         let rows = rows.to_vec();
         self.write(move |transaction| {
             let since = since_of_new_marks(transaction, now)?;
-            let mut fresh = Vec::new();
+            let (mut fresh, mut requests) = (Vec::new(), Vec::new());
             for (key, error) in rows {
-                let sql = "SELECT EXISTS (SELECT 1 FROM dead WHERE kind = 'stored' AND type = ?1 AND id = ?2)";
-                let known: bool = transaction
+                let sql = "SELECT EXISTS (SELECT 1 FROM dead WHERE kind = 'stored' AND type = ?1 AND id = ?2),
+                    EXISTS (SELECT 1 FROM marks WHERE type = ?1 AND id = ?2)";
+                let (known, dirty): (bool, bool) = transaction
                     .prepare_cached(sql)?
-                    .query_row(params![key.entity_type.as_str(), key.id], |row| row.get(0))?;
+                    .query_row(params![key.entity_type.as_str(), key.id], |row| Ok((row.get(0)?, row.get(1)?)))?;
                 if !known {
                     let dead = NewDead { kind: DeadKind::Stored, key: key.clone(), payload: String::new(), error };
                     put_dead(transaction, &dead, now)?;
+                    // What follows from an event about the row is still to come.
+                    let apart = if dirty { DirtyReasons::default() } else { DirtyReasons::QUARANTINED };
+                    requests.push(NewDirtyKey::new(key.clone(), DirtyReasons::REPAIR | apart));
                     fresh.push(key);
                 }
             }
             if !fresh.is_empty() {
-                let mut requests = Vec::new();
-                for key in &fresh {
-                    let sql = "SELECT EXISTS (SELECT 1 FROM marks WHERE type = ?1 AND id = ?2)";
-                    let dirty: bool = transaction
-                        .prepare_cached(sql)?
-                        .query_row(params![key.entity_type.as_str(), key.id], |row| row.get(0))?;
-                    // What follows from an event about the row is still to come.
-                    let apart = if dirty { DirtyReasons::default() } else { DirtyReasons::QUARANTINED };
-                    requests.push(NewDirtyKey::new(key.clone(), DirtyReasons::REPAIR | apart));
-                }
                 let marking = DirtyCommit { generation: next_gen(transaction)?, since, poll: 0, at: now };
                 put_marks(transaction, &requests, marking)?;
             }

@@ -537,9 +537,11 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<DirtyKey> {
     })
 }
 
+/// How far the rows of a site may be behind its event log: as long as rereads go on.
+pub const ROWS_BEHIND: Duration = Duration::from_secs(120);
 /// How long before the first complete poll a change may have happened that is found now:
-/// the stream begins with the entries of these minutes.
-const BEFORE_FIRST_POLL: Duration = Duration::from_secs(130);
+/// the stream begins with the entries of [`ROWS_BEHIND`], whose times are whole seconds.
+const BEFORE_FIRST_POLL: Duration = ROWS_BEHIND.saturating_add(Duration::from_secs(10));
 
 /// Returns what has been seen: a change that is found now happened later.
 pub(super) fn since_of_new_marks(transaction: &Transaction<'_>, now: SiteTime) -> Result<AsOf> {

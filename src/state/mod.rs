@@ -47,7 +47,7 @@ pub use absences::{OpenBreaker, SuspectedAbsence};
 pub use as_of::AsOf;
 pub use credentials::CredentialRecord;
 pub use dead_letters::{Dead, DeadKind, NewDead};
-pub use dirty::{DirtyKey, DirtyReasons, NewDirtyKey, Postponed};
+pub use dirty::{DirtyKey, DirtyReasons, NewDirtyKey, Postponed, ROWS_BEHIND};
 pub use error::{Result, StateError};
 pub use expected::{Announcement, EntryTime, Expected, ExpectedField, ExpectedLink, LIFE, MAX_VALUES};
 pub use fresh::{ReplicationStatus, TypeReplicationStatus};

@@ -10,14 +10,12 @@ use rusqlite::{OptionalExtension, Transaction, params};
 
 use super::as_of::AsOf;
 use super::dead_letters::{NewDead, put_dead};
-use super::dirty::{DirtyCommit, DirtyReasons, NewDirtyKey, next_gen, put_marks, since_of_new_marks};
+use super::dirty::{DirtyCommit, DirtyReasons, NewDirtyKey, ROWS_BEHIND, next_gen, put_marks, since_of_new_marks};
 use super::gaps::Gaps;
 use super::stream::{Fingerprint, parse_fingerprint, render_fingerprint};
 use super::{Result, SiteTime, State, StateError};
 use crate::entity::{EntityType, EventId};
 
-/// How long a comparison waits for rows that may be older than their entries.
-const SWEEP_PATIENCE: Duration = Duration::from_secs(120);
 /// How often a type is compared at most because of entries about its filter.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 /// How long the log of marked keys is kept.
@@ -159,7 +157,7 @@ impl State {
             let stuck = DirtyReasons::QUARANTINED | DirtyReasons::DELETION_STOPPED;
             let sql = "SELECT EXISTS (SELECT 1 FROM marks WHERE kinds & ?1 <> 0 AND kinds & ?2 = 0)";
             let waits = connection.query_row(sql, params![DirtyReasons::UNPROVEN.0, stuck.0], |row| row.get(0))?;
-            let due = if waits { now.before(SWEEP_PATIENCE) } else { now };
+            let due = if waits { now.before(ROWS_BEHIND) } else { now };
             let sql = "SELECT type, max(gen) FROM sweeps WHERE due_at <= ?1 GROUP BY type ORDER BY min(due_at)";
             let mut statement = connection.prepare_cached(sql)?;
             let rows = statement.query_map([due.0], |row| {

@@ -122,7 +122,7 @@ impl Replica {
         let new = |(id, said): (&i64, &Said)| filtered(said) && !is_doubtful(said, known.get(id));
         if !findings.whole && findings.said.iter().any(new) {
             // Of a known row absence is judged by several reads; of a new one this is the only one.
-            return Err(SyncError::EmptyPage { entity_type: layout.entity_type.clone(), after: 0, count: 1 });
+            return Err(SyncError::Unconfirmed(layout.entity_type.clone()));
         }
         Ok(findings)
     }

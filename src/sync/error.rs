@@ -56,6 +56,10 @@ pub enum SyncError {
         /// The rows that the site counts there.
         count: u64,
     },
+    /// Rows are not among those that the filter of their entity config shows, and the answer
+    /// that says so shows no row at all.
+    #[error("the site showed no {0} that fits the filter of its entity config: the answer is not believed")]
+    Unconfirmed(EntityType),
     /// The event log of the site is not the one that was followed.
     #[error(
         "event log entry {0}, the last one seen, is missing on the site or another one: nothing counts as fresh until \

@@ -25,7 +25,7 @@ use crate::filter::{Only, RawSort};
 use crate::shotgun::{Answer, ErrorKind, Purpose};
 use crate::state::{DirtyReasons, ImportState, NewDirtyKey, ReadToken, Segment, SegmentStep, TypeState};
 use crate::store::RowState;
-use crate::supervisor::inherit;
+use crate::supervisor;
 
 /// The smallest page, however slow the site is.
 const SMALLEST_PAGE: u32 = 50;
@@ -221,7 +221,7 @@ impl Replica {
         let mut waiting = import.segments.into_iter().enumerate().filter(|(_, segment)| !segment.done);
         let mut running: JoinSet<Result<()>> = JoinSet::new();
         for (index, segment) in waiting.by_ref().take(workers) {
-            running.spawn(inherit(budget::inherit(job.clone().copy_segment(index, segment))));
+            running.spawn(inherited(job.clone().copy_segment(index, segment)));
         }
         let mut outcome = Ok(());
         while let Some(ended) = running.join_next().await {
@@ -234,7 +234,7 @@ impl Replica {
             if outcome.is_ok()
                 && let Some((index, segment)) = waiting.next()
             {
-                running.spawn(inherit(budget::inherit(job.clone().copy_segment(index, segment))));
+                running.spawn(inherited(job.clone().copy_segment(index, segment)));
             }
         }
         metrics.running.set(&[name], 0.0);
@@ -261,6 +261,11 @@ impl Replica {
     }
 }
 
+/// Gives a spawned task the beats of its loop and the limits of its run.
+fn inherited<F: Future>(work: F) -> impl Future<Output = F::Output> {
+    supervisor::inherit(budget::inherit(work))
+}
+
 impl Job {
     /// Copies one segment: while a page is written the next one is read.
     async fn copy_segment(self, index: usize, segment: Segment) -> Result<()> {
@@ -279,12 +284,7 @@ impl Job {
                 break Err(error);
             }
             let step = SegmentStep { index, last_id, done };
-            writing = Some(tokio::spawn(inherit(budget::inherit(self.clone().write_page(
-                segment.retired,
-                token,
-                page,
-                step,
-            )))));
+            writing = Some(tokio::spawn(inherited(self.clone().write_page(segment.retired, token, page, step))));
             if done {
                 break Ok(());
             }

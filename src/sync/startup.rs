@@ -9,11 +9,8 @@ use crate::api3::Read;
 use crate::entity::{EntityType, EventId, Timestamp};
 use crate::filter::{RawFilter, RawLeaf, RawSort};
 use crate::shotgun::{Answer, Purpose};
-use crate::state::Stream;
+use crate::state::{ROWS_BEHIND, Stream};
 
-/// How far the rows of a site may be behind its event log, in seconds: as long as the
-/// longest pause of rereads ([`super::recheck`]).
-const ROWS_BEHIND: i64 = 120;
 /// Looks that have to agree before a log is given up.
 const LOOKS: u32 = 3;
 
@@ -114,7 +111,7 @@ impl Replica {
         let whole = high_water_mark - first + 1 == search;
         let view = whole.then(|| density(&seen, first, first + search / 2));
         let unproven_from = match head.as_ref().and_then(created_at) {
-            Some(newest) => self.first_entry_since(newest.timestamp().0 - ROWS_BEHIND).await?,
+            Some(newest) => self.first_entry_since(newest.before(ROWS_BEHIND).timestamp().0).await?,
             None => None,
         };
         seen.retain(|id| unproven_from.is_none_or(|first| *id < first));

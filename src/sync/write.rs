@@ -349,15 +349,15 @@ impl Replica {
             let was_dead = before.is_some_and(|meta| meta.state.is_dead());
             let turned = before.is_some() && was_dead != row.state().is_dead();
             let renamed = before.is_some_and(|meta| meta.name != name_hash(row)) && row.state().has_document();
+            let mark = read.marks.iter().find(|mark| mark.key == *row.key());
             // What the store has of it is not what the state knows, in links to it neither.
-            let repaired = |mark: &DirtyKey| mark.key == *row.key() && mark.kinds.any(DirtyReasons::REPAIR);
-            let damaged = read.marks.iter().any(repaired);
+            let damaged = mark.is_some_and(|mark| mark.kinds.any(DirtyReasons::REPAIR));
             if turned || renamed || damaged || (before.is_none() && row.state().is_dead() && !importing) {
                 let name = row.display_name().map(str::to_owned);
                 let target = LinkTarget { key: row.key().clone(), name, state: row.state(), rv: row.rv() };
                 self.store().relink(&target).await?;
             }
-            let since = read.marks.iter().find(|mark| mark.key == *row.key()).map(|mark| mark.since);
+            let since = mark.map(|mark| mark.since);
             if turned && row.state().is_dead() {
                 self.mark_referrers(row.key(), since, finish).await?;
             } else if has_come_back(before, row, read.marks) {

@@ -4,14 +4,9 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use sgcache::sim::{Sim, SimHandle, SimSettings, Trouble};
+use sgcache::sim::Trouble;
 
 use crate::program::{Place, get};
-
-async fn site(place: &Place) -> SimHandle {
-    let settings = SimSettings { listen: place.site.parse().expect("an address"), entities: 300, ..Default::default() };
-    Sim::start(settings).await.expect("a site")
-}
 
 fn named<'a>(list: &'a Value, name: &str) -> &'a Value {
     let found = list.as_array().expect("a list").iter().find(|one| one["name"] == name);
@@ -21,7 +16,7 @@ fn named<'a>(list: &'a Value, name: &str) -> &'a Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_command_says_the_same_of_a_run_that_goes_on() {
     let place = Place::new();
-    let site = site(&place).await;
+    let site = place.site_here(300).await;
     let step = "steps: [{ id: all, job: rebuild, with: { types: [Task] } }]\n";
     let schedule = "schedule: { cron: '0 0 1 1 *', timezone: Asia/Tokyo }\n";
     std::fs::write(place.path("pipelines/slow.yaml"), format!("name: slow\n{schedule}{step}")).expect("a file");
@@ -60,7 +55,7 @@ async fn every_command_says_the_same_of_a_run_that_goes_on() {
 async fn a_site_that_is_down_or_busy_has_its_own_class_of_failure_and_shows_no_html() {
     let place = Place::new();
     place.edit("config.yaml", "retry: { attempts: 3,", "retry: { attempts: 1,");
-    let site = site(&place).await;
+    let site = place.site_here(300).await;
     place.run(&["job", "import"]).expect_code(0);
     for (status, class) in [(503, "unavailable"), (502, "unavailable"), (429, "rate_limited")] {
         site.site().troubles.next_of("read Shot", u32::MAX, Trouble::Status(status));
@@ -76,7 +71,7 @@ async fn a_site_that_is_down_or_busy_has_its_own_class_of_failure_and_shows_no_h
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_in_json_stays_json_also_where_a_reload_fails_and_no_lock_of_our_own_is_blamed() {
     let place = Place::new();
-    let site = site(&place).await;
+    let site = place.site_here(300).await;
     place.run(&["job", "import"]).expect_code(0);
     site.shutdown().await;
     let daemon = place.start(&["pipelines", "run", "--log-format", "json"]);

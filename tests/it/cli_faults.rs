@@ -4,18 +4,12 @@
 use std::net::TcpListener;
 use std::process::{Command, Stdio};
 
-use sgcache::sim::{Sim, SimHandle, SimSettings, Trouble};
+use sgcache::sim::Trouble;
 
 use crate::program::{Ended, Place, get};
 use crate::servers::skipped;
 
 /// A filled site on the address that the place is configured for, in this process.
-async fn site(place: &Place) -> SimHandle {
-    let settings =
-        SimSettings { listen: place.site.parse().expect("an address"), entities: 1500, ..Default::default() };
-    Sim::start(settings).await.expect("a site")
-}
-
 /// The shots that `find` prints.
 #[track_caller]
 fn shots(place: &Place) -> usize {
@@ -62,7 +56,7 @@ fn a_certificate_that_nobody_signed_is_named_with_the_setting_for_a_private_auth
 #[tokio::test(flavor = "multi_thread")]
 async fn a_script_without_rights_to_a_type_is_told_which_and_nothing_is_taken_for_gone() {
     let place = Place::new();
-    let site = site(&place).await;
+    let site = place.site_here(1500).await;
     place.run(&["job", "import"]).expect_code(0);
     let before = shots(&place);
     assert!(before > 0);
@@ -101,7 +95,7 @@ fn on_a_small_disk(place: &Place, script: &str) -> Option<Ended> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_is_named_and_what_is_stored_stays_readable() {
     let place = Place::new();
-    let _site = site(&place).await;
+    let _site = place.site_here(1500).await;
     let script = r#"
         "$SGCACHE" job import >&2 || exit 90
         "$SGCACHE" find Shot --fields code -o json > before.json || exit 91
@@ -126,7 +120,7 @@ async fn a_full_disk_is_named_and_what_is_stored_stays_readable() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_on_a_full_disk_says_that_it_cannot_write_until_it_can() {
     let place = Place::new();
-    let site = site(&place).await;
+    let site = place.site_here(1500).await;
     let script = r#"
         "$SGCACHE" pipelines run 2> daemon.txt & daemon=$!
         while [ ! -e fill ]; do sleep 0.1; done
@@ -179,7 +173,7 @@ async fn a_daemon_on_a_full_disk_says_that_it_cannot_write_until_it_can() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_another_program_holds_is_named_and_left_alone() {
     let place = Place::new();
-    let _site = site(&place).await;
+    let _site = place.site_here(1500).await;
     place.run(&["job", "import"]).expect_code(0);
     let before = shots(&place);
 
@@ -197,7 +191,7 @@ async fn a_store_that_another_program_holds_is_named_and_left_alone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_of_a_newer_version_is_left_alone() {
     let place = Place::new();
-    let _site = site(&place).await;
+    let _site = place.site_here(1500).await;
     place.run(&["job", "import"]).expect_code(0);
     let before = shots(&place);
     let version = |number: i64| {

@@ -5,20 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 use sgcache::entity::EntityRef;
-use sgcache::sim::{Sim, SimHandle, SimSettings};
+use sgcache::sim::SimHandle;
 use sgcache::state::{DeadKind, Finish, NewDead, SiteTime, State};
 
 use crate::program::Place;
 use crate::sync_cache::happen;
-
-/// A place with a replica of a site.
-async fn imported() -> (Place, SimHandle) {
-    let place = Place::new();
-    let settings = SimSettings { listen: place.site.parse().expect("an address"), entities: 600, ..Default::default() };
-    let site = Sim::start(settings).await.expect("a site");
-    place.run(&["job", "import"]).expect_code(0);
-    (place, site)
-}
 
 /// The values of a field on the site, by id.
 fn on_site(site: &SimHandle, entity_type: &str, field: &str) -> BTreeMap<i64, Value> {
@@ -42,7 +33,7 @@ fn result(place: &Place, args: &[&str], code: i32) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_scan_finds_what_no_event_reports_and_has_it_read_again() {
-    let (place, site) = imported().await;
+    let (place, site) = Place::imported(600).await;
     let ids: Vec<i64> = on_site(&site, "Shot", "sg_cut_in").into_keys().take(3).collect();
     for id in &ids[..2] {
         site.site().update_silently("Shot", *id, json!({"sg_cut_in": 4711})).expect("an update");
@@ -72,9 +63,9 @@ fn lose_a_row(place: &Place, id: i64) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_mode_of_a_scan_compares_what_it_names() {
-    let (place, site) = imported().await;
+    let (place, site) = Place::imported(600).await;
     let ids: Vec<i64> = on_site(&site, "Shot", "sg_cut_in").into_keys().collect();
-    // Neither an event nor `updated_at` tells of this one: only whole rows differ.
+    // This one has neither an event nor a new `updated_at`: only whole rows differ.
     let updated = on_site(&site, "Shot", "updated_at")[&ids[0]].clone();
     site.site().update_silently("Shot", ids[0], json!({"sg_cut_in": 815})).expect("an update");
     site.site().update_silently("Shot", ids[0], json!({"updated_at": updated})).expect("an update");
@@ -97,7 +88,7 @@ async fn each_mode_of_a_scan_compares_what_it_names() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_export_holds_what_the_site_holds() {
-    let (place, site) = imported().await;
+    let (place, site) = Place::imported(600).await;
     let id = *on_site(&site, "Shot", "code").keys().next().expect("a shot");
     site.site().update("Shot", id, json!({"code": "a, \"b\"\nc"})).expect("an update");
     place.run(&["job", "sync"]).expect_code(0);
@@ -132,7 +123,7 @@ async fn an_export_holds_what_the_site_holds() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_repair_takes_what_the_last_validation_left_or_what_is_named() {
-    let (place, site) = imported().await;
+    let (place, site) = Place::imported(600).await;
     place.run(&["job", "repair"]).expect_code(12).says(&["left a mismatch"]);
     let ids: Vec<i64> = on_site(&site, "Shot", "sg_cut_in").into_keys().collect();
     let change = |id: i64, frame: i64| {
@@ -158,7 +149,7 @@ async fn a_repair_takes_what_the_last_validation_left_or_what_is_named() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn dead_letters_are_counted_and_tried_again() {
-    let (place, site) = imported().await;
+    let (place, site) = Place::imported(600).await;
     assert_eq!(result(&place, &["deadLetters"], 0)["unresolved"], 0);
     let id = *on_site(&site, "Shot", "code").keys().next().expect("a shot");
     let state = State::open(&place.path("data")).await.expect("the state");

@@ -3,18 +3,9 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use sgcache::sim::{Sim, SimHandle, SimSettings, Trouble};
+use sgcache::sim::Trouble;
 
 use crate::program::Place;
-
-/// A place with a replica of a site.
-async fn imported() -> (Place, SimHandle) {
-    let place = Place::new();
-    let settings = SimSettings { listen: place.site.parse().expect("an address"), entities: 300, ..Default::default() };
-    let site = Sim::start(settings).await.expect("a site");
-    place.run(&["job", "import"]).expect_code(0);
-    (place, site)
-}
 
 /// The lines of a log, as step and message.
 fn lines(log: &Value) -> Vec<(String, String)> {
@@ -36,7 +27,7 @@ const END: [(&str, &str); 2] = [("all", "step ended"), ("", "run ended")];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_process_that_runs_something_leaves_a_log_that_every_other_reads() {
-    let (place, site) = imported().await;
+    let (place, site) = Place::imported(300).await;
     let text = "name: all\nsteps: [{ id: all, job: validateCounts, with: { types: [Shot] } }]\n\
                 retry: { attempts: 2, initial: 0s, max: 0s, on: [rate_limited] }\n";
     std::fs::write(place.path("pipelines/all.yaml"), text).expect("a file");
@@ -66,7 +57,7 @@ async fn every_process_that_runs_something_leaves_a_log_that_every_other_reads()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_is_followed_ends_with_its_run() {
-    let (place, site) = imported().await;
+    let (place, site) = Place::imported(300).await;
     site.site().troubles.next_of("read Task", 1, Trouble::Slow(Duration::from_secs(50).into()));
     let text = "name: all\nsteps: [{ id: all, job: rebuild, with: { types: [Shot, Task] } }]\n";
     std::fs::write(place.path("pipelines/all.yaml"), text).expect("a file");
@@ -93,7 +84,7 @@ async fn a_log_that_is_followed_ends_with_its_run() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_outlives_its_process_and_an_unknown_run_is_refused() {
-    let (place, site) = imported().await;
+    let (place, site) = Place::imported(300).await;
     site.site().troubles.next_of("read Task", 1, Trouble::Slow(Duration::from_secs(50).into()));
     let running = place.start(&["job", "rebuild", "Shot", "Task"]);
     while site.site().troubles.waiting() > 0 {
@@ -110,7 +101,7 @@ async fn a_log_outlives_its_process_and_an_unknown_run_is_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_log_of_the_continuous_pipeline_holds_what_following_the_site_logs() {
-    let (place, site) = imported().await;
+    let (place, site) = Place::imported(300).await;
     let daemon = place.daemon();
     let history = place.run(&["pipelines", "history", "sync", "--limit", "1", "-o", "json"]).expect_code(0).json();
     let run_id = history[0]["run_id"].as_str().expect("an id").to_owned();

@@ -5,23 +5,10 @@ use std::time::Duration;
 
 use serde_json::Value;
 use sgcache::entity::Timestamp;
-use sgcache::sim::{Rule, Sim, SimHandle, SimSettings, Trouble};
+use sgcache::sim::{Rule, SimHandle, Trouble};
 
 use crate::program::{Place, Running};
 use crate::servers::skipped;
-
-async fn site(place: &Place) -> SimHandle {
-    let settings = SimSettings { listen: place.site.parse().expect("an address"), entities: 600, ..Default::default() };
-    Sim::start(settings).await.expect("a site")
-}
-
-/// A place with a replica of a site.
-async fn imported() -> (Place, SimHandle) {
-    let place = Place::new();
-    let site = site(&place).await;
-    place.run(&["job", "import"]).expect_code(0);
-    (place, site)
-}
 
 /// Tells whether this process, and so each that it starts, ignores SIGHUP (Linux).
 fn hangups_are_ignored() -> bool {
@@ -53,7 +40,7 @@ fn hanging_rebuild(place: &Place, site: &SimHandle) -> Running {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_of_the_daemon_is_cancelled_and_others_are_not() {
-    let (place, site) = imported().await;
+    let (place, site) = Place::imported(600).await;
     let text = "name: slow\nsteps: [{ id: rebuild, job: rebuild, with: { types: [Task] } }]\n";
     std::fs::write(place.path("pipelines/slow.yaml"), text).expect("a file");
     let daemon = place.daemon();
@@ -79,7 +66,7 @@ async fn a_run_of_the_daemon_is_cancelled_and_others_are_not() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_whose_process_was_killed_is_interrupted_for_every_reader() {
-    let (place, site) = imported().await;
+    let (place, site) = Place::imported(600).await;
     let running = hanging_rebuild(&place, &site);
     let before = newest(&place);
     assert_eq!((&before["pipeline"], &before["finished_at"]), (&Value::from("rebuild"), &Value::Null));
@@ -94,7 +81,7 @@ async fn a_run_whose_process_was_killed_is_interrupted_for_every_reader() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_signal_ends_a_job_in_order_with_its_result_so_far() {
-    let (place, site) = imported().await;
+    let (place, site) = Place::imported(600).await;
     for (signal, code, status) in [("INT", 130, "cancelled"), ("TERM", 143, "interrupted"), ("HUP", 143, "interrupted")]
     {
         if signal == "HUP" && hangups_are_ignored() {
@@ -116,7 +103,7 @@ async fn a_signal_ends_a_job_in_order_with_its_result_so_far() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_timeout_ends_a_job_that_waits_for_the_site_at_once() {
-    let (place, site) = imported().await;
+    let (place, site) = Place::imported(600).await;
     let slow = "name: slow\nsteps:\n  - { id: all, job: rebuild, with: { types: [Shot, Task] }, timeout: 1500ms }\n  \
                 - { id: never, job: purge, needs: all }\n";
     std::fs::write(place.path("pipelines/slow.yaml"), slow).expect("a file");
@@ -134,7 +121,7 @@ async fn a_timeout_ends_a_job_that_waits_for_the_site_at_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_another_process_runs_is_not_run_twice() {
-    let (place, site) = imported().await;
+    let (place, site) = Place::imported(600).await;
     let running = hanging_rebuild(&place, &site);
     let ended = place.run(&["job", "rebuild", "Shot"]).expect_code(12);
     assert!(ended.stderr.contains("another process runs it"), "{}", ended.stderr);
@@ -144,7 +131,7 @@ async fn what_another_process_runs_is_not_run_twice() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn all_parameters_are_checked_before_the_first_pipeline_runs() {
-    let (place, _site) = imported().await;
+    let (place, _site) = Place::imported(600).await;
     let runs = || place.run(&["pipelines", "history", "-o", "json"]).json().as_array().map(Vec::len);
     let before = runs();
     let args = ["pipelines", "run", "--once", "nightly-counts", "sampled-data"];
@@ -168,7 +155,7 @@ async fn all_parameters_are_checked_before_the_first_pipeline_runs() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_interrupted_rebuild_goes_on_where_it_was() {
     let place = Place::new();
-    let site = site(&place).await;
+    let site = place.site_here(600).await;
     place.edit("config.yaml", "page_size: 500", "page_size: 20");
     place.run(&["job", "import"]).expect_code(0);
     let rebuild = || place.run(&["job", "rebuild", "Task", "-o", "json"]).expect_code(0).json();
@@ -207,7 +194,7 @@ async fn an_interrupted_rebuild_goes_on_where_it_was() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_validation_that_looked_at_nothing_says_so() {
-    let (place, _site) = imported().await;
+    let (place, _site) = Place::imported(600).await;
     let none = ["job", "validateData", "Shot", "--filters", "[['code','is','no such shot']]"];
     place.run(&none).expect_code(12).says(&["nothing was compared"]);
     let judged: Vec<&str> = none.into_iter().chain(["--fail-when", "result.checked == 0"]).collect();
@@ -216,7 +203,7 @@ async fn a_validation_that_looked_at_nothing_says_so() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_command_line_names_wrongly_is_2_and_in_a_file_78() {
-    let (place, _site) = imported().await;
+    let (place, _site) = Place::imported(600).await;
     let data = |more: &[&str]| {
         let all: Vec<&str> = ["job", "validateData", "Shot"].into_iter().chain(more.iter().copied()).collect();
         place.run(&all)
@@ -234,7 +221,7 @@ async fn what_the_command_line_names_wrongly_is_2_and_in_a_file_78() {
 #[tokio::test(flavor = "multi_thread")]
 async fn only_the_named_types_are_imported() {
     let place = Place::new();
-    let _site = site(&place).await;
+    let _site = place.site_here(600).await;
     let report = place.run(&["job", "import", "Shot", "-o", "json"]).expect_code(0).json();
     let types: Vec<&String> = report["steps"][0]["result"]["by_type"].as_object().expect("types").keys().collect();
     assert_eq!(types, ["Shot"]);
@@ -251,7 +238,7 @@ async fn only_the_named_types_are_imported() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hook_of_changes_knows_the_runs_of_other_processes() {
-    let (place, _site) = imported().await;
+    let (place, _site) = Place::imported(600).await;
     let text = "name: mine\nsteps: [{ id: a, job: validateCounts, with: { types: [Shot] } }]\n\
                 on_success: [{ ping: 'http://127.0.0.1:1/x', every: change }]\n";
     std::fs::write(place.path("pipelines/mine.yaml"), text).expect("a file");

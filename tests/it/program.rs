@@ -8,6 +8,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread::JoinHandle;
 
 use serde_json::Value;
+use sgcache::sim::{Sim, SimHandle, SimSettings};
 
 /// A directory with the shipped configuration, adapted to free ports.
 pub struct Place {
@@ -156,6 +157,20 @@ impl Place {
         BufReader::new(child.stdout.take().expect("stdout")).read_line(&mut line).expect("a line");
         assert!(line.contains("ready"), "{line}");
         Running { child, said: None }
+    }
+
+    /// Starts a simulated site in this process, on the address of the place.
+    pub async fn site_here(&self, entities: usize) -> SimHandle {
+        let listen = self.site.parse().expect("an address");
+        Sim::start(SimSettings { listen, entities, ..Default::default() }).await.expect("a site")
+    }
+
+    /// Makes a place with a replica of a site.
+    pub async fn imported(entities: usize) -> (Self, SimHandle) {
+        let place = Self::new();
+        let site = place.site_here(entities).await;
+        place.run(&["job", "import"]).expect_code(0);
+        (place, site)
     }
 
     /// Starts a command that runs until it is stopped.
