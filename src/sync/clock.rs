@@ -76,8 +76,10 @@ impl SiteClock {
 
     /// Takes in the `Date` of an answer that has just arrived.
     pub fn observe(&self, server_time: Option<Timestamp>) {
-        if let Some(server_time) = server_time {
-            self.inner.lock().observe(elapsed(self.origin), SiteTime::from(server_time).0);
+        let mut inner = self.inner.lock();
+        // Where time is held the monotonic clock goes on without it: the two have no offset.
+        if let Some(server_time) = server_time.filter(|_| inner.held.is_none()) {
+            inner.observe(elapsed(self.origin), SiteTime::from(server_time).0);
         }
     }
 
@@ -214,6 +216,15 @@ mod tests {
         assert_eq!(after(&mut inner, 49_000, site(49_000)), 10_048_000);
         assert_eq!(after(&mut inner, 50_000, site(50_000)), site(50_000));
         assert_eq!(inner.correction, -7_199_000);
+    }
+
+    #[test]
+    fn answers_do_not_set_a_clock_that_is_held() {
+        let clock = SiteClock::default();
+        clock.hold(SiteTime(7_000));
+        (0..FIRST_ANSWERS).for_each(|_| clock.observe(Timestamp::parse("2023-11-14T22:13:20Z")));
+        assert!(clock.inner.lock().first.is_empty());
+        assert_eq!((clock.now(), clock.take_correction()), (SiteTime(7_000), None));
     }
 
     #[test]
