@@ -68,8 +68,10 @@ async fn every_query_returns_data_from_a_real_run_and_says_what_the_api_says() {
     agree(&prometheus, &place).await;
 }
 
+type Read = fn(&Value) -> f64;
+
 /// What a panel shows, by dashboard and title with legend, and where the status document says it.
-const SAID_TWICE: [(&str, &str, fn(&Value) -> f64); 10] = [
+const SAID_TWICE: [(&str, &str, Read); 10] = [
     ("overview", "Site", |_| 0.0),
     ("overview", "Store", |_| 1.0),
     ("overview", "Drifted types", |status| {
