@@ -100,6 +100,10 @@ pub trait Store: Send + Sync {
     /// above `after_id`.
     async fn scan(&self, entity_type: &EntityType, after_id: i64, limit: usize) -> Result<Vec<RowVersion>>;
 
+    /// Returns what is known of rows that are retired, filtered or absent, as
+    /// [`Store::scan`] does.
+    async fn scan_inactive(&self, entity_type: &EntityType, after_id: i64, limit: usize) -> Result<Vec<RowVersion>>;
+
     /// Returns the highest version that anything stored has: a row in any state, or a
     /// name in links. Reads with a version up to it are refused as stale.
     async fn highest_version(&self) -> Result<ReadVersion>;

@@ -101,6 +101,10 @@ impl Store for TimedStore {
         self.timed("scan", self.inner.scan(entity_type, after_id, limit)).await
     }
 
+    async fn scan_inactive(&self, entity_type: &EntityType, after_id: i64, limit: usize) -> Result<Vec<RowVersion>> {
+        self.timed("scan", self.inner.scan_inactive(entity_type, after_id, limit)).await
+    }
+
     async fn highest_version(&self) -> Result<ReadVersion> {
         self.timed("scan", self.inner.highest_version()).await
     }

@@ -87,6 +87,10 @@ impl Store for WatchedStore {
         self.noted(self.inner.scan(entity_type, after_id, limit).await).await
     }
 
+    async fn scan_inactive(&self, entity_type: &EntityType, after_id: i64, limit: usize) -> Result<Vec<RowVersion>> {
+        self.noted(self.inner.scan_inactive(entity_type, after_id, limit).await).await
+    }
+
     async fn highest_version(&self) -> Result<ReadVersion> {
         self.inner.highest_version().await
     }

@@ -5,7 +5,8 @@
 //! read again from the site; a type that lacks much or everything is imported again
 //! in place.
 //!
-//! At the start every type is compared by the sums of its buckets. A running scrub
+//! At the start every type is compared by the sums of its buckets, and by the states of
+//! its inactive rows, which decide which links are shown. A running scrub
 //! repeats that, and verifies rows one by one.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Replica, Result};
 use crate::entity::{EntityRef, EntityType, RowState};
 use crate::state::{DirtyReasons, NewDirtyKey, RowMeta, TypeState};
-use crate::store::{BUCKET_SIZE, RowVersion, StoreErrorKind};
+use crate::store::{BUCKET_SIZE, LinkTarget, ReadVersion, RowVersion, StoreErrorKind};
 
 /// Where the verification of rows stands, under this name in the state.
 const PLACE: &str = "verify";
@@ -32,6 +33,15 @@ pub struct Integrity {
     pub quarantined: u64,
     /// Types that are imported again.
     pub imported_again: Vec<EntityType>,
+}
+
+/// Rows that are compared together.
+#[derive(Clone, Copy)]
+enum Part {
+    /// The active rows of a bucket.
+    Bucket(i64),
+    /// The rows that are retired, filtered or absent.
+    Inactive,
 }
 
 /// A row that is not in the store as the state knows it.
@@ -130,15 +140,16 @@ impl Replica {
         let stored: BTreeSet<_> = stored.iter().map(|one| (one.number, one.count, one.sum)).collect();
         let known: BTreeSet<_> = known.iter().map(|one| (one.bucket, one.count, one.sum.unsigned_abs())).collect();
         let buckets: BTreeSet<i64> = stored.symmetric_difference(&known).map(|(number, ..)| *number).collect();
+        let parts = buckets.into_iter().map(Part::Bucket).chain([Part::Inactive]);
         let mut differing = BTreeMap::new();
-        for bucket in buckets {
-            let first = self.differing_in(entity_type, bucket).await?;
+        for part in parts {
+            let first = self.differing_in(entity_type, part).await?;
             if first.is_empty() {
                 continue;
             }
             // A row is written to the store first and to the state afterwards: what a
             // write was about to make known is known at the second look, or is marked.
-            let second = self.differing_in(entity_type, bucket).await?;
+            let second = self.differing_in(entity_type, part).await?;
             let marked: BTreeSet<i64> = self.state().marked_ids(entity_type).await?.into_iter().collect();
             let (dirty, clean): (Vec<_>, Vec<_>) = first
                 .into_iter()
@@ -149,7 +160,19 @@ impl Replica {
                 differing.extend(self.older_rows(entity_type, dirty).await?);
             }
         }
+        self.show_links(entity_type, differing.keys().copied().collect()).await?;
         Ok(differing)
+    }
+
+    /// Shows or hides the links to these entities as the state knows them: that a row is
+    /// quarantined says nothing of the rows that link to it.
+    async fn show_links(&self, entity_type: &EntityType, ids: Vec<i64>) -> Result<()> {
+        for (id, known) in self.state().rows(entity_type, &ids).await? {
+            let key = EntityRef::new(entity_type.clone(), id);
+            let target = LinkTarget { key, name: None, state: known.state, rv: ReadVersion(known.rv) };
+            self.store().relink(&target).await?;
+        }
+        Ok(())
     }
 
     /// Returns those of the dirty rows at a start that are older in the store than the state
@@ -167,8 +190,12 @@ impl Replica {
         Ok(older.into_iter().map(|(id, row)| (id, row.reason)))
     }
 
-    /// Returns the rows of a bucket that differ.
-    async fn differing_in(&self, entity_type: &EntityType, bucket: i64) -> Result<BTreeMap<i64, Differing>> {
+    /// Returns the rows of a part that differ.
+    async fn differing_in(&self, entity_type: &EntityType, part: Part) -> Result<BTreeMap<i64, Differing>> {
+        let bucket = match part {
+            Part::Bucket(bucket) => bucket,
+            Part::Inactive => return self.differing_inactive(entity_type).await,
+        };
         let (first, last) = (bucket * BUCKET_SIZE, bucket * BUCKET_SIZE + BUCKET_SIZE - 1);
         let known = self.state().bucket_rows(entity_type, bucket).await?;
         let stored = self.store().scan(entity_type, first - 1, BUCKET_SIZE as usize).await?;
@@ -181,6 +208,27 @@ impl Replica {
             Some((id, Differing { known, stored, reason: reason.to_owned() }))
         };
         Ok(ids.into_iter().filter_map(differs).collect())
+    }
+
+    /// Returns the rows that are inactive in both, and differ. Of what only the state has
+    /// there is no need: the store forgets tombstones earlier.
+    async fn differing_inactive(&self, entity_type: &EntityType) -> Result<BTreeMap<i64, Differing>> {
+        let (mut differing, mut after) = (BTreeMap::new(), 0);
+        loop {
+            let stored = self.store().scan_inactive(entity_type, after, PIECE).await?;
+            let Some(last) = stored.last() else { return Ok(differing) };
+            after = last.id;
+            let ids: Vec<i64> = stored.iter().map(|row| row.id).collect();
+            let known = self.state().rows(entity_type, &ids).await?;
+            for row in stored {
+                let Some(known) = known.get(&row.id).filter(|known| known.state != RowState::Active) else { continue };
+                let same = known.state == row.state && (!row.state.has_document() || known.hash == row.hash);
+                if !same {
+                    let reason = "the store has another state of it".to_owned();
+                    differing.insert(row.id, Differing { known: Some(known.rv), stored: Some(row.rv.0), reason });
+                }
+            }
+        }
     }
 
     async fn quarantine_rows(

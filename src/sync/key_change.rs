@@ -40,6 +40,18 @@ pub enum KeyOutcome {
     Suspected,
 }
 
+impl Said {
+    /// Returns the state of the row that is stored. No list shows one that is retired and that
+    /// its filter leaves out, nor a link to it, so that it is absent like one that is gone.
+    pub(super) fn state(&self) -> RowState {
+        match self {
+            Self::Row(state, _) => *state,
+            Self::Filtered(RowState::Active, _) => RowState::Filtered,
+            Self::Filtered(..) | Self::Absent => RowState::Absent,
+        }
+    }
+}
+
 /// Returns what became of each key of a read, in the order of the read.
 pub(super) fn changes(
     read: &Written<'_>,
@@ -51,11 +63,7 @@ pub(super) fn changes(
     let change = |(id, said): &(i64, Said)| {
         let key = EntityRef::new(read.token.entity_type.clone(), *id);
         let before = known.remove(id);
-        let state = match said {
-            Said::Row(state, _) => *state,
-            Said::Filtered(..) => RowState::Filtered,
-            Said::Absent => RowState::Absent,
-        };
+        let state = said.state();
         let outcome = match (rows.get(id), sorted.refused.get(id)) {
             (_, Some((_, reason))) => KeyOutcome::Refused(reason.clone()),
             (None, None) if sorted.suspected.contains_key(id) => KeyOutcome::Suspected,

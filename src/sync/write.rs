@@ -158,8 +158,8 @@ impl Replica {
             let event = events.get(id).copied().flatten();
             let row = match said {
                 Said::Row(state, row) => FetchedRow::from_text(read.layout, key, rv, *state, row, fetched_at, event),
-                Said::Filtered(..) => Ok(FetchedRow::filtered(key, rv, fetched_at, event)),
-                Said::Absent => Ok(FetchedRow::absent(key, rv, fetched_at, event)),
+                said if said.state() == RowState::Filtered => Ok(FetchedRow::filtered(key, rv, fetched_at, event)),
+                Said::Filtered(..) | Said::Absent => Ok(FetchedRow::absent(key, rv, fetched_at, event)),
             };
             match row {
                 Ok(row) => sorted.rows.push(row),
@@ -195,10 +195,9 @@ impl Replica {
                 Some(Said::Filtered(state, text)) => (*state, serde_json::from_str(text).unwrap_or_default()),
                 _ => (row.state(), serde_json::Map::new()),
             };
-            let doc = match row.state() {
-                RowState::Absent => None,
-                RowState::Filtered => Some(&filtered),
-                RowState::Active | RowState::Retired => Some(row.doc()),
+            let doc = match said.get(&id) {
+                Some(Said::Filtered(..)) => Some(&filtered),
+                _ => Some(row.doc()).filter(|_| row.state().has_document()),
             };
             let stamp =
                 |row: &serde_json::Map<_, _>| row.get("updated_at").and_then(Value::as_str).and_then(Timestamp::parse);
@@ -517,11 +516,12 @@ impl Replica {
     }
 }
 
-/// Tells whether an active row was retired before: as it was known, as an event says
+/// Tells whether a row was retired before and is not now: as it was known, as an event says
 /// although no read ever saw it retired, or, for one that is not known at all, because
 /// no creation explains it. Rows that were read meanwhile have lost their links to it.
 fn has_come_back(before: Option<&RowMeta>, row: &FetchedRow, marks: &[DirtyKey]) -> bool {
-    if row.state() != RowState::Active {
+    // Links to a row that its own filter hides are shown.
+    if row.state().is_dead() {
         return false;
     }
     let mark = marks.iter().find(|mark| mark.key == *row.key());

@@ -84,6 +84,8 @@ pub const EDITS: &[Edit] = &[
         }
     }),
     ("a status that hides a row", |site, made| update(site, "Asset", made.assets[2], json!({"sg_status_list": "omt"}))),
+    ("a retirement of a hidden row", |site, made| drop(site.retire("Asset", made.assets[2]))),
+    ("a revival of a hidden row", |site, made| drop(site.revive("Asset", made.assets[2]))),
     ("a status that shows a row", |site, made| update(site, "Asset", made.assets[2], json!({"sg_status_list": "ip"}))),
     ("a filter over links hides rows", |site, made| {
         update(site, "Sequence", made.sequences[1], json!({"sg_status_list": "omt"}));

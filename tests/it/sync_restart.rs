@@ -74,6 +74,32 @@ async fn a_dirty_row_of_an_older_store_is_written_although_it_is_as_the_state_kn
     assert_right(&observed).await;
 }
 
+/// The older store hides the links to what was retired then, in rows that are as they were.
+#[tokio::test]
+async fn links_to_a_revived_row_are_shown_although_an_older_store_knows_it_as_retired() {
+    let site = empty_site();
+    let sequence = create(&site, "Sequence", json!({"code": "s"}));
+    let shot = create(&site, "Shot", json!({"code": "a", "sg_sequence": to("Sequence", sequence)}));
+    let asset = create(&site, "Asset", json!({"code": "hero", "shots": [to("Shot", shot)]}));
+    let mut observed = Observed::of(Cache::live(site).await);
+    observed.edit(|site| drop(site.retire("Asset", asset))).await;
+    observed.cache.quiesce().await;
+    observed.cache.stop();
+    let path = observed.cache.directory().join("store.sqlite");
+    let older = fs::read(&path).expect("the file of the store");
+    observed.cache.start(Steps::default()).await.expect("a start");
+    observed.edit(|site| drop(site.revive("Asset", asset))).await;
+    // Its own filter hides it, the link to it does not.
+    observed.edit(|site| drop(site.update("Asset", asset, json!({"sg_status_list": "omt"})))).await;
+    observed.cache.quiesce().await;
+    assert_right(&observed).await;
+    observed.cache.remove_store();
+    fs::write(&path, older).expect("an older file");
+    observed.cache.start(Steps::default()).await.expect("a start");
+    follow(&observed, 5).await;
+    assert_right(&observed).await;
+}
+
 /// A row that its filter shows is not taken for filtered because of one answer without rows.
 #[tokio::test]
 async fn a_new_row_is_not_filtered_by_one_empty_answer() {

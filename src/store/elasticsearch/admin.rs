@@ -45,11 +45,17 @@ impl Inner {
         hits.first().map(Hit::entity_id).transpose()
     }
 
-    pub(super) async fn scan(&self, entity_type: &EntityType, after: i64, limit: usize) -> Result<Vec<RowVersion>> {
+    pub(super) async fn scan(
+        &self,
+        entity_type: &EntityType,
+        query: Value,
+        after: i64,
+        limit: usize,
+    ) -> Result<Vec<RowVersion>> {
         self.open_type(entity_type)?;
         let source = json!(["_sg.rv", "_sg.state", "_sg.hash", "updated_at"]);
         let index = self.names.write(entity_type);
-        let hits = scan(&self.client, &index, &dsl::everything(), &source, after, limit).await?;
+        let hits = scan(&self.client, &index, &query, &source, after, limit).await?;
         hits.iter().map(row_version).collect()
     }
 

@@ -46,11 +46,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures::future::BoxFuture;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{
     Bucket, FetchedRow, Fields, Found, Health, LinkTarget, PurgeScope, PutOutcome, ReadVersion, Referrers, Relinked,
-    Result, Row, RowVersion, Store, StoreErrorKind, StoredType, Verified,
+    Result, Row, RowState, RowVersion, Store, StoreErrorKind, StoredType, Verified,
 };
 use crate::elastic::{Client, Settings};
 use crate::entity::{EntityRef, EntityType};
@@ -174,7 +174,12 @@ impl Store for ElasticsearchStore {
     }
 
     async fn scan(&self, entity_type: &EntityType, after_id: i64, limit: usize) -> Result<Vec<RowVersion>> {
-        self.ask(&[entity_type], |inner| Box::pin(inner.scan(entity_type, after_id, limit))).await
+        self.ask(&[entity_type], |inner| Box::pin(inner.scan(entity_type, dsl::everything(), after_id, limit))).await
+    }
+
+    async fn scan_inactive(&self, entity_type: &EntityType, after_id: i64, limit: usize) -> Result<Vec<RowVersion>> {
+        let inactive = || dsl::not(json!({"term": {"_sg.state": RowState::Active.as_str()}}));
+        self.ask(&[entity_type], |inner| Box::pin(inner.scan(entity_type, inactive(), after_id, limit))).await
     }
 
     async fn verify(&self, entity_type: &EntityType, after_id: i64, limit: usize) -> Result<Verified> {

@@ -29,11 +29,18 @@ pub(super) fn digest(reader: &Connection, tables: &Tables) -> Result<Vec<Bucket>
 }
 
 /// See [`super::super::Store::scan`].
-pub(super) fn scan(reader: &Connection, tables: &Tables, after_id: i64, limit: usize) -> Result<Vec<RowVersion>> {
+pub(super) fn scan(
+    reader: &Connection,
+    tables: &Tables,
+    condition: &str,
+    after_id: i64,
+    limit: usize,
+) -> Result<Vec<RowVersion>> {
     let updated = tables.column("updated_at").filter(|column| column.data_type == DataType::DateTime);
     let updated = updated.map_or_else(|| "NULL".to_owned(), |column| column.name());
     let rows = tables.rows();
-    let sql = format!("SELECT id, rv, state, hash, {updated} FROM {rows} WHERE id > ?1 ORDER BY id LIMIT ?2");
+    let sql =
+        format!("SELECT id, rv, state, hash, {updated} FROM {rows} WHERE {condition} id > ?1 ORDER BY id LIMIT ?2");
     let mut statement = reader.prepare_cached(&sql)?;
     let mut found = statement.query(params![after_id, i64::try_from(limit).unwrap_or(i64::MAX)])?;
     let mut versions = Vec::new();

@@ -324,7 +324,16 @@ impl Store for EmbeddedStore {
 
     async fn scan(&self, entity_type: &EntityType, after_id: i64, limit: usize) -> Result<Vec<RowVersion>> {
         let entity_type = entity_type.clone();
-        self.read(move |reader, layouts| maintain::scan(reader, layouts.tables(&entity_type)?, after_id, limit)).await
+        self.read(move |reader, layouts| maintain::scan(reader, layouts.tables(&entity_type)?, "", after_id, limit))
+            .await
+    }
+
+    async fn scan_inactive(&self, entity_type: &EntityType, after_id: i64, limit: usize) -> Result<Vec<RowVersion>> {
+        let (entity_type, inactive) = (entity_type.clone(), "state <> 0 AND");
+        self.read(move |reader, layouts| {
+            maintain::scan(reader, layouts.tables(&entity_type)?, inactive, after_id, limit)
+        })
+        .await
     }
 
     async fn highest_version(&self) -> Result<ReadVersion> {
