@@ -20,7 +20,7 @@ use crate::api3::{PagingInfo, Read};
 use crate::entity::{EventId, Timestamp};
 use crate::filter::{RawFilter, RawLeaf, RawSort};
 use crate::shotgun::Answer;
-use crate::state::{Fingerprint, PollCommit, PollCommitted, PollStart, SiteTime};
+use crate::state::{Fingerprint, NewDirtyKey, PollCommit, PollCommitted, PollStart, SiteTime};
 
 /// The fields of an entry that mean something to us.
 pub(super) const ENTRY_FIELDS: [&str; 7] =
@@ -155,11 +155,24 @@ impl Replica {
             commit.dead.extend(found.dead);
             commit.schema_due |= found.schema_due;
         }
+        self.hold_back_links(&mut commit.marks).await?;
         let marked = commit.marks.len();
         let committed = self.state().commit_poll(commit).await?;
         sync.polled(now.timestamp().to_chrono(), entries.len());
         self.note_gaps(&committed);
         Ok(Polled { number, entries: entries.len(), full, marked, high_water_mark: committed.high_water_mark })
+    }
+
+    /// Holds back the types that may link to what is known as retired or absent and may be
+    /// there again, as after the site was restored and gives its ids again: the store hides
+    /// links to it until it is read.
+    async fn hold_back_links(&self, marks: &mut [NewDirtyKey]) -> Result<()> {
+        let tracked = self.tracked();
+        let gone = self.gone_targets(marks.iter().map(|mark| mark.key.clone()).collect()).await?;
+        for mark in marks.iter_mut().filter(|mark| gone.contains(&mark.key)) {
+            mark.affects = tracked.holders(&mark.key.entity_type);
+        }
+        Ok(())
     }
 
     fn note_gaps(&self, committed: &PollCommitted) {

@@ -222,7 +222,7 @@ impl Replica {
 
     /// Returns the entities of these that are known to be retired or absent: the site
     /// shows no links to them.
-    async fn gone_targets(&self, targets: Vec<EntityRef>) -> Result<BTreeSet<EntityRef>> {
+    pub(super) async fn gone_targets(&self, targets: Vec<EntityRef>) -> Result<BTreeSet<EntityRef>> {
         let mut by_type: BTreeMap<EntityType, Vec<i64>> = BTreeMap::new();
         for target in targets {
             by_type.entry(target.entity_type).or_default().push(target.id);

@@ -2,9 +2,11 @@
 //! The rows of the simulated site are the truth.
 
 use std::fs;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
+use sgcache::sim::Site;
 use sgcache::sync::Steps;
 
 use crate::observed::Observed;
@@ -21,6 +23,16 @@ async fn follow(observed: &Observed, steps: usize) {
     for _ in 0..steps {
         cache.step().await.expect("a step");
         cache.follower().import_pending().await.expect("an import");
+        let differences = observed.fresh_differences().await;
+        assert!(differences.is_empty(), "{}", differences.join("\n"));
+    }
+}
+
+/// The same where reads fail, which are made again with the next step.
+async fn follow_failing(observed: &Observed, steps: usize) {
+    for _ in 0..steps {
+        drop(observed.cache.step().await);
+        drop(observed.cache.follower().import_pending().await);
         let differences = observed.fresh_differences().await;
         assert!(differences.is_empty(), "{}", differences.join("\n"));
     }
@@ -100,6 +112,30 @@ async fn links_to_a_revived_row_are_shown_although_an_older_store_knows_it_as_re
     assert_right(&observed).await;
 }
 
+/// A restored site gives ids again, of which the cache knows that they are gone.
+#[tokio::test]
+async fn links_to_an_id_that_is_used_again_are_not_hidden_in_what_counts_as_fresh() {
+    let site = empty_site();
+    let shot = create(&site, "Shot", json!({"code": "a"}));
+    create(&site, "Task", json!({"content": "first", "entity": to("Shot", shot)}));
+    let mut observed = Observed::of(Cache::live(site).await);
+    happen(observed.cache.site(), json!({"backup": "latest"}));
+    let task = |site: &Arc<Site>| {
+        create(site, "Task", json!({"content": "t", "entity": to("Shot", shot)}));
+    };
+    observed.edit(task).await;
+    observed.cache.quiesce().await;
+    observed.edit(|site| drop(happen(site, json!({"restore": "latest"})))).await;
+    follow_failing(&observed, 60).await;
+    assert_right(&observed).await;
+    observed.edit(task).await;
+    happen(observed.cache.site(), json!({"trouble": {"trouble": {"status": 503}, "method": "read Task"}}));
+    follow_failing(&observed, 5).await;
+    happen(observed.cache.site(), json!("end_trouble"));
+    observed.cache.quiesce().await;
+    assert_right(&observed).await;
+}
+
 /// A row that its filter shows is not taken for filtered because of one answer without rows.
 #[tokio::test]
 async fn a_new_row_is_not_filtered_by_one_empty_answer() {
@@ -109,11 +145,6 @@ async fn a_new_row_is_not_filtered_by_one_empty_answer() {
     observed.edit(|site| assert!(create(site, "Asset", json!({"code": "new"})) > 0)).await;
     let rule = json!({"trouble": "no_rows", "method": "read Asset", "times": 1});
     happen(observed.cache.site(), json!({"trouble": rule}));
-    for _ in 0..10 {
-        // The answer without rows may fail the read, which is made again.
-        drop(observed.cache.step().await);
-        let differences = observed.fresh_differences().await;
-        assert!(differences.is_empty(), "{}", differences.join("\n"));
-    }
+    follow_failing(&observed, 10).await;
     assert_right(&observed).await;
 }
