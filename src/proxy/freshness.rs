@@ -20,6 +20,7 @@ use super::effect_lookup::EffectLookup;
 use super::ledger_feed;
 use super::pending_writes::{PendingWrite, PendingWrites};
 use super::settings::Settings;
+use super::site_lag::{SiteLag, WriteNumber};
 use super::write_confirmation::{Refetcher, Touched};
 use super::write_effects::{Effect, Fields, Ids, WriteEffects};
 use super::written_values::WrittenValues;
@@ -79,6 +80,7 @@ pub(super) struct FreshnessTracker {
     leader: Leader,
     ledger: Arc<Recorder>,
     refetcher: Arc<Refetcher>,
+    site_lag: SiteLag,
     /// With the version of the leader's notice, or of the newest read where this process
     /// leads in turn with others; zero where it alone leads.
     status: watch::Sender<(i64, Arc<ReplicationStatus>)>,
@@ -117,6 +119,7 @@ impl FreshnessTracker {
             leader,
             ledger,
             refetcher: Arc::new(Refetcher::new(replica.clone())),
+            site_lag: SiteLag::default(),
             status: watch::Sender::new((0, Arc::new(status))),
             // It was read before the status here.
             schema: Mutex::new((Arc::new(schema), None)),
@@ -160,7 +163,17 @@ impl FreshnessTracker {
         };
         let effects = if everything { Vec::new() } else { keys.iter().map(all).collect() };
         let after = unlisted.unwrap_or(status.polls_started);
-        let touched = Touched { keys, unlisted: everything.then(|| (self.every_type(), after)) };
+        let types = match everything {
+            true => self.every_type(),
+            false => keys.iter().map(|key| key.entity_type.clone()).collect(),
+        };
+        let touched = Touched {
+            keys,
+            types,
+            after,
+            is_unlisted: everything,
+            number: self.site_lag.send(&WriteEffects::default()),
+        };
         self.add(PendingWrite::new(effects, everything), touched);
         Ok(())
     }
@@ -202,6 +215,10 @@ impl FreshnessTracker {
 
     pub(super) fn refetcher(&self) -> &Arc<Refetcher> {
         &self.refetcher
+    }
+
+    pub(super) fn site_lag(&self) -> &SiteLag {
+        &self.site_lag
     }
 
     /// Makes the loop that follows the site go on at once after an outage.
@@ -274,7 +291,7 @@ impl FreshnessTracker {
     ///
     /// When this returns, no read that begins later is answered from rows that may
     /// lack the write, and neither is one after a restart.
-    pub async fn acknowledge(self: &Arc<Self>, mut effects: WriteEffects) {
+    pub async fn acknowledge(self: &Arc<Self>, number: WriteNumber, mut effects: WriteEffects) {
         let acknowledged = Instant::now();
         self.ledger.write_made(ledger_feed::now());
         self.name_revived(&mut effects).await;
@@ -285,12 +302,13 @@ impl FreshnessTracker {
             true => self.every_type(),
             false => self.followed_types(&effects),
         };
+        self.site_lag.acknowledge(number, &mut effects);
         let write = PendingWrite::new(std::mem::take(&mut effects.effects), effects.everything);
         let write = Arc::new(write);
         self.insert(&write);
         self.writes.fetch_add(1, Ordering::SeqCst);
         let after = self.make_dirty(&keys, effects.unlisted).await;
-        let touched = Touched { keys, unlisted: effects.unlisted.then_some((types, after)) };
+        let touched = Touched { keys, types, after, is_unlisted: effects.unlisted, number };
         let tracker = Arc::clone(self);
         tokio::spawn(async move {
             tracker.confirm_surely(&write, touched).await;
@@ -368,23 +386,18 @@ impl FreshnessTracker {
     }
 
     async fn try_make_dirty(&self, keys: &[EntityRef], unlisted: bool) -> Result<i64, StateError> {
-        let state = self.replica.state();
-        self.mark(keys, DirtyReasons::WRITE).await?;
-        if !unlisted {
-            return Ok(0);
+        let after = self.mark(keys, DirtyReasons::WRITE).await?;
+        if unlisted {
+            self.replica.state().keep(UNLISTED, &after).await?;
         }
-        let after = state.replication_status().await?.polls_started;
-        state.keep(UNLISTED, &after).await?;
         Ok(after)
     }
 
-    /// Makes keys dirty for these reasons.
-    pub(super) async fn mark(&self, keys: &[EntityRef], reasons: DirtyReasons) -> Result<(), StateError> {
+    /// Makes keys dirty for these reasons; a poll with a number above the returned one
+    /// begins later.
+    pub(super) async fn mark(&self, keys: &[EntityRef], reasons: DirtyReasons) -> Result<i64, StateError> {
         let requests: Vec<_> = keys.iter().map(|key| NewDirtyKey::new(key.clone(), reasons)).collect();
-        if !requests.is_empty() {
-            self.replica.state().mark(&requests, self.replica.now()).await?;
-        }
-        Ok(())
+        self.replica.state().mark(&requests, self.replica.now()).await
     }
 
     /// Waits until the status, with the version of the leader's notice, is as wanted.

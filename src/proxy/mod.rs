@@ -13,7 +13,8 @@
 //!   `session_owner` asks whose a session token is, `session_bindings` keeps that;
 //!   `visibility` says what the scope of a caller hides.
 //! - `write_effects`, `rest_effects`, `effect_lookup`: what a write may have changed;
-//!   `pending_writes` which answers depend on it, `write_confirmation` when no more.
+//!   `pending_writes` which answers depend on it, `write_confirmation` when no more,
+//!   and `site_lag` whether the site itself still hides it (`answered_values`).
 //! - `tls_listener`, `listener`: requests come in, `memory` bounds what they take; `call` answers one of the JSON API,
 //!   `answer` from the store, `upstream` from the site; `passthrough` streams all the rest;
 //!   `shadow` compares the two; `schema_cache` keeps `info` and schemas; `access_log` writes one line per call,
@@ -24,6 +25,7 @@
 
 mod address_cache;
 mod answer;
+pub mod answered_values;
 mod access_log;
 pub mod advice;
 mod call;
@@ -59,6 +61,7 @@ mod revival;
 mod schema_cache;
 mod session_bindings;
 mod session_owner;
+mod site_lag;
 pub mod settings;
 pub mod shadow;
 pub mod summary;

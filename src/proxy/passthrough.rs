@@ -61,7 +61,8 @@ pub(super) async fn pass(proxy: &Arc<Inner>, request: Request<Body>) -> Response
     };
     if changes && !unchanged {
         let effects = beginning.effects(proxy, &method, &path, &query);
-        proxy.freshness.acknowledge(effects).await;
+        let number = proxy.freshness.site_lag().send(&effects);
+        proxy.freshness.acknowledge(number, effects).await;
     }
     let response = match sent {
         Ok(response) => answer(response),

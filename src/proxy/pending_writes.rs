@@ -205,21 +205,14 @@ impl Reading<'_> {
             return Err(Depends);
         }
         let independent = match &leaf.test {
-            Test::LinkTo(targets) => !self.effect.lifecycle || !targets.iter().any(|target| self.is_about(target)),
+            Test::LinkTo(targets) => {
+                !self.effect.lifecycle || !targets.iter().any(|target| self.effect.touches(target))
+            }
             // A new name is still a link of the same type.
             Test::Empty | Test::LinkType(_) => !self.effect.lifecycle,
             _ => false,
         };
         if !independent && self.names(&leaf.path) { Err(Depends) } else { Ok(()) }
-    }
-
-    fn is_about(&self, key: &EntityRef) -> bool {
-        let among = match &self.effect.ids {
-            Ids::All => true,
-            Ids::From(first) => key.id >= *first,
-            Ids::Only(ids) => ids.contains(&key.id),
-        };
-        key.entity_type == self.effect.entity_type && among
     }
 
     /// Something that is shown, sorted by or summed up.

@@ -27,13 +27,15 @@ pub(super) async fn send(proxy: &Arc<Inner>, call: &Call, pass: Pass) -> Outcome
         };
         // What a link leaves behind only the rows of before the write show.
         shared.freshness.look_up(&mut effects).await;
+        let number = shared.freshness.site_lag().send(&effects);
         let sent = shared.upstream.send_buffered(&call.outgoing, call.body.clone(), true).await;
         if let Some(effects) = made(effects, &sent) {
             if effects.schema {
                 shared.schemas.clear();
             }
-            shared.freshness.acknowledge(effects).await;
+            shared.freshness.acknowledge(number, effects).await;
         } else {
+            shared.freshness.site_lag().end(number);
             shared.freshness.ledger().write_failed(ledger_feed::now());
         }
         hand_on(&shared, &call, sent, &pass).await

@@ -4,7 +4,9 @@
 //! known by what follows what, never by time: the keys are dirty in the state before
 //! the caller learns of the acknowledgement, and a dirty key becomes clean only by a
 //! read that began afterwards. Where only the event log names what was changed, a poll
-//! with a higher number than any that was started before has to be complete first.
+//! with a higher number than any that was started before has to be complete first; and
+//! while the site shows rows that are behind its writes (`site_lag`), that poll and what
+//! it named has to be read with proof for every write.
 //!
 //! Reads of one type are shared: what is written while one is under way goes into the
 //! next, so that any number of writes costs two requests per round trip and type.
@@ -17,7 +19,9 @@ use tokio::sync::oneshot;
 
 use super::freshness::{FreshnessTracker, LeaderPlace};
 use super::pending_writes::PendingWrite;
+use super::site_lag::WriteNumber;
 use crate::entity::{EntityRef, EntityType, ids_by_type};
+use crate::state::ReplicationStatus;
 use crate::sync::{ClusterChannel, Replica};
 
 /// Reads of one type side by side.
@@ -37,9 +41,14 @@ const ROUNDS: usize = 3;
 pub(super) struct Touched {
     /// The keys that are known.
     pub keys: Vec<EntityRef>,
-    /// The types of which the event log names further keys, with the number of the last
-    /// poll that may have been sent before the write.
-    pub unlisted: Option<(BTreeSet<EntityType>, i64)>,
+    /// The cached types that it may have changed.
+    pub types: BTreeSet<EntityType>,
+    /// The number of the last poll that may have been sent before the write.
+    pub after: i64,
+    /// Whether the event log names further keys of these types.
+    pub is_unlisted: bool,
+    /// Its number.
+    pub number: WriteNumber,
 }
 
 /// Reads keys again, several writes with one request.
@@ -196,21 +205,42 @@ impl FreshnessTracker {
     /// Ends a write as soon as everything that it changed was read.
     async fn confirm(self: Arc<Self>, write: Arc<PendingWrite>, touched: Touched) {
         if let LeaderPlace::Here(wake) = self.leader_place() {
-            if touched.unlisted.is_some() {
+            if touched.is_unlisted {
                 wake();
             }
             self.refetcher().read(touched.keys.iter().cloned()).await;
-            if let Some((types, after)) = &touched.unlisted {
+            if touched.is_unlisted {
                 let leads = || self.replica().may_write();
-                self.until(|_, status| status.complete_poll > *after || !leads()).await;
-                self.read_dirty(types).await;
+                self.until(|_, status| status.complete_poll > touched.after || !leads()).await;
+                self.read_dirty(&touched.types).await;
+            }
+            let (store, tracked) = (self.replica().store().as_ref(), self.replica().tracked());
+            if self.site_lag().may_lag(touched.number, store, &tracked).await {
+                wake();
+                self.logged(&touched).await;
             }
         }
         // Also where the lease was lost on the way: the new leader reads the keys then.
         if let LeaderPlace::Elsewhere(channel) = self.leader_place() {
-            self.confirm_elsewhere(&Arc::clone(channel), touched).await;
+            self.confirm_elsewhere(&Arc::clone(channel), &touched).await;
         }
+        self.site_lag().end(touched.number);
         self.end(&write);
+    }
+
+    /// Returns when everything that the event log says of a write is read, with proof that
+    /// the rows are newer than its entries.
+    async fn logged(&self, touched: &Touched) {
+        let is_read = |status: &ReplicationStatus, ty: &EntityType| {
+            // What is not served from the cache anyway is not waited for.
+            let is_served = status.types.get(ty).is_some_and(|known| known.is_live() && !known.breaker);
+            !is_served || status.read_through(ty) > touched.after
+        };
+        let leads = || self.replica().may_write();
+        self.until(|_, status| {
+            !leads() || status.complete_poll > touched.after && touched.types.iter().all(|ty| is_read(status, ty))
+        })
+        .await;
     }
 
     /// Reads what the event log has named, and what follows from it.
@@ -234,13 +264,15 @@ impl FreshnessTracker {
 
     /// Hands the keys to the leader and waits until it has read them: a notice that it
     /// composed after it had taken them shows them as dirty until then.
-    async fn confirm_elsewhere(&self, channel: &ClusterChannel, touched: Touched) {
+    async fn confirm_elsewhere(&self, channel: &ClusterChannel, touched: &Touched) {
         let followed = self.followed(&touched.keys);
         let mut types: BTreeSet<EntityType> = followed.iter().map(|key| key.entity_type.clone()).collect();
         if !followed.is_empty() {
             self.forward_invalidations(channel, &followed).await;
         }
-        types.extend(touched.unlisted.iter().flat_map(|(types, _)| types.iter().cloned()));
+        if touched.is_unlisted {
+            types.extend(touched.types.iter().cloned());
+        }
         if types.is_empty() {
             return;
         }
@@ -248,7 +280,7 @@ impl FreshnessTracker {
         for ty in &types {
             self.until(|seen, status| seen > version && !status.unread.contains_key(ty)).await;
         }
-        if touched.unlisted.is_some() {
+        if touched.is_unlisted {
             let started = self.replication_status().polls_started;
             for ty in &types {
                 self.until(|_, status| status.read_through(ty) > started).await;

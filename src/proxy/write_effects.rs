@@ -20,6 +20,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
+use super::answered_values::{Answered, Part};
 use super::catalogue::Catalogue;
 use super::written_values::WrittenValues;
 use crate::api3::{BatchItem, Create, Delete, FieldWrite, Revive, Update, UpdateMode};
@@ -74,6 +75,18 @@ pub struct Effect {
     pub values: WrittenValues,
     /// Whether they may have appeared or vanished.
     pub lifecycle: bool,
+}
+
+impl Effect {
+    /// Tells whether an entity is among those that may have changed.
+    pub fn touches(&self, key: &EntityRef) -> bool {
+        let among = match &self.ids {
+            Ids::All => true,
+            Ids::From(first) => key.id >= *first,
+            Ids::Only(ids) => ids.contains(&key.id),
+        };
+        key.entity_type == self.entity_type && among
+    }
 }
 
 /// Something that the cached rows have to be asked, before the write is sent and
@@ -131,6 +144,10 @@ pub struct WriteEffects {
     pub created: Vec<Creation>,
     /// The entity that was revived.
     pub revived: Option<EntityRef>,
+    /// What is written, in the order of the answer.
+    pub parts: Vec<Part>,
+    /// What the answer says of it.
+    pub answered: Vec<Answered>,
     /// Whether no answer says what became of the write.
     pub is_unanswered: bool,
     /// Whether only the event log names some of the entities.
@@ -210,6 +227,7 @@ impl WriteEffects {
         self.is_unanswered = results.is_none();
         let one = results.map(std::slice::from_ref).unwrap_or_default();
         let items = results.and_then(Value::as_array).map_or(one, Vec::as_slice);
+        self.answered = Answered::of(&self.parts, items);
         let returned: Vec<EntityRef> = items.iter().filter_map(EntityRef::from_json).collect();
         for Creation { entity_type, values, has_tasks } in std::mem::take(&mut self.created) {
             let keys: Vec<_> = returned.iter().filter(|key| key.entity_type == entity_type).cloned().collect();
@@ -265,6 +283,7 @@ impl WriteEffects {
         let entity_type = create.entity_type.clone();
         let values = WrittenValues::of(&entity_type, &create.fields, catalogue);
         let has_tasks = has_template(&create.fields);
+        self.parts.push(Part::Created);
         self.created.push(Creation { entity_type, values, has_tasks });
         for field in &create.fields {
             self.link(&create.entity_type, None, field, catalogue);
@@ -278,6 +297,7 @@ impl WriteEffects {
     pub(super) fn update(&mut self, update: &Update, catalogue: &Catalogue) {
         let ty = &update.entity_type;
         let key = EntityRef::new(ty.clone(), update.id);
+        self.parts.push(Part::Updated);
         let written: BTreeSet<&str> = update.fields.iter().map(|field| field.field.as_str()).collect();
         let (ids, fields) = (Ids::Only([update.id].into()), Fields::Only(touched(ty, &written, catalogue)));
         let values = WrittenValues::of(ty, &update.fields, catalogue);
@@ -301,6 +321,7 @@ impl WriteEffects {
     /// what is retired along is looked for.
     pub(super) fn delete(&mut self, delete: &Delete) {
         let key = EntityRef::new(delete.entity_type.clone(), delete.id);
+        self.parts.push(Part::Retired(key.clone()));
         self.push(key.entity_type.clone(), Ids::Only([key.id].into()), Fields::Only(BTreeSet::new()), true);
         if !cascade_of(&key.entity_type).is_empty() {
             self.lookups.push(Lookup::Cascade { key: key.clone() });
@@ -312,6 +333,7 @@ impl WriteEffects {
     /// to it, so only the site can name them.
     pub(super) fn revive(&mut self, revive: &Revive) {
         let key = EntityRef::new(revive.entity_type.clone(), revive.id);
+        self.parts.push(Part::Revived(key.clone()));
         self.derived(&key);
         self.revived = Some(key);
     }

@@ -111,6 +111,12 @@ async fn office(reads: usize, first_seed: u64, lag: Option<Duration>) -> Tally {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_read_misses_a_write_whatever_others_write_meanwhile() {
-    let tally = office(wanted_reads(700), 100, None).await;
-    assert!(tally.hits * 5 > tally.reads, "hardly any read was answered from the cache: {tally:?}");
+    let tally = office(wanted_reads(600), 100, None).await;
+    assert!(tally.hits * 10 > tally.reads, "hardly any read was answered from the cache: {tally:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_answer_of_the_cache_misses_a_write_that_the_site_itself_still_hides() {
+    let tally = office(wanted_reads(400), 200, Some(Duration::from_millis(150))).await;
+    assert!(tally.hits * 20 > tally.reads, "hardly any read was answered from the cache: {tally:?}");
 }
