@@ -141,7 +141,7 @@ impl Replica {
         let known: BTreeSet<_> = known.iter().map(|one| (one.bucket, one.count, one.sum.unsigned_abs())).collect();
         let buckets: BTreeSet<i64> = stored.symmetric_difference(&known).map(|(number, ..)| *number).collect();
         let parts = buckets.into_iter().map(Part::Bucket).chain([Part::Inactive]);
-        let mut differing = BTreeMap::new();
+        let (mut differing, mut versions) = (BTreeMap::new(), BTreeMap::new());
         for part in parts {
             let first = self.differing_in(entity_type, part).await?;
             if first.is_empty() {
@@ -150,6 +150,7 @@ impl Replica {
             // A row is written to the store first and to the state afterwards: what a
             // write was about to make known is known at the second look, or is marked.
             let second = self.differing_in(entity_type, part).await?;
+            versions.extend(first.iter().map(|(id, row)| (*id, row.stored)));
             let marked: BTreeSet<i64> = self.state().marked_ids(entity_type).await?.into_iter().collect();
             let (dirty, clean): (Vec<_>, Vec<_>) = first
                 .into_iter()
@@ -160,17 +161,24 @@ impl Replica {
                 differing.extend(self.older_rows(entity_type, dirty).await?);
             }
         }
-        self.show_links(entity_type, differing.keys().copied().collect()).await?;
+        versions.retain(|id, _| differing.contains_key(id));
+        self.show_links(entity_type, versions).await?;
         Ok(differing)
     }
 
     /// Shows or hides the links to these entities as the state knows them: that a row is
-    /// quarantined says nothing of the rows that link to it.
-    async fn show_links(&self, entity_type: &EntityType, ids: Vec<i64>) -> Result<()> {
-        for (id, known) in self.state().rows(entity_type, &ids).await? {
+    /// quarantined says nothing of the rows that link to it. The site shows no links to what
+    /// is retired, so that those to an entity of which nothing is known are right as they were read.
+    async fn show_links(&self, entity_type: &EntityType, stored: BTreeMap<i64, Option<i64>>) -> Result<()> {
+        let ids: Vec<i64> = stored.keys().copied().collect();
+        let known = self.state().rows(entity_type, &ids).await?;
+        for (id, stored) in stored {
+            let (state, rv) = match known.get(&id) {
+                Some(known) => (known.state, known.rv),
+                None => (RowState::Active, stored.unwrap_or_default()),
+            };
             let key = EntityRef::new(entity_type.clone(), id);
-            let target = LinkTarget { key, name: None, state: known.state, rv: ReadVersion(known.rv) };
-            self.store().relink(&target).await?;
+            self.store().relink(&LinkTarget { key, name: None, state, rv: ReadVersion(rv) }).await?;
         }
         Ok(())
     }
@@ -210,8 +218,9 @@ impl Replica {
         Ok(ids.into_iter().filter_map(differs).collect())
     }
 
-    /// Returns the rows that are inactive in both, and differ. Of what only the state has
-    /// there is no need: the store forgets tombstones earlier.
+    /// Returns the rows that are inactive in both, and differ, or retired or absent in the
+    /// store and not known. What only the state has does no harm: the store may forget
+    /// tombstones earlier.
     async fn differing_inactive(&self, entity_type: &EntityType) -> Result<BTreeMap<i64, Differing>> {
         let (mut differing, mut after) = (BTreeMap::new(), 0);
         loop {
@@ -221,11 +230,10 @@ impl Replica {
             let ids: Vec<i64> = stored.iter().map(|row| row.id).collect();
             let known = self.state().rows(entity_type, &ids).await?;
             for row in stored {
-                let Some(known) = known.get(&row.id).filter(|known| known.state != RowState::Active) else { continue };
-                let same = known.state == row.state && (!row.state.has_document() || known.hash == row.hash);
-                if !same {
-                    let reason = "the store has another state of it".to_owned();
-                    differing.insert(row.id, Differing { known: Some(known.rv), stored: Some(row.rv.0), reason });
+                let known = known.get(&row.id);
+                if let Some(reason) = inactive_difference(known, &row) {
+                    let known = known.map(|known| known.rv);
+                    differing.insert(row.id, Differing { known, stored: Some(row.rv.0), reason: reason.to_owned() });
                 }
             }
         }
@@ -290,4 +298,12 @@ fn difference(known: Option<&RowMeta>, stored: Option<&RowVersion>) -> Option<&'
         (Some(known), Some(stored)) if known.hash != stored.hash => Some("the store has another version of it"),
         _ => None,
     }
+}
+
+/// Returns why an inactive row in the store is not the one that is known.
+fn inactive_difference(known: Option<&RowMeta>, stored: &RowVersion) -> Option<&'static str> {
+    let Some(known) = known else { return Some(UNKNOWN).filter(|_| stored.state.is_dead()) };
+    let same = known.state == stored.state && (!stored.state.has_document() || known.hash == stored.hash);
+    // The sums of active rows tell of the others.
+    Some("the store has another state of it").filter(|_| known.state != RowState::Active && !same)
 }

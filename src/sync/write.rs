@@ -210,7 +210,9 @@ impl Replica {
                 None => shown.prove(&shown.not_older(), &types, &gone),
             };
             self.unprovable().learn(&read.layout.entity_type, &proof);
-            if shown.keeps_stored(&proof) {
+            // What the store has of a damaged row is no better.
+            let damaged = marks.get(&id).is_some_and(|mark| mark.kinds.any(DirtyReasons::REPAIR));
+            if !damaged && shown.keeps_stored(&proof) {
                 older.insert(id);
             }
             proofs.insert(id, proof);
