@@ -25,7 +25,7 @@ use crate::store::{self, Store};
 use crate::sync::Tracked;
 
 /// After so many writes without evidence the site is taken to show them at once.
-const FORGOTTEN_AFTER: u64 = 20;
+const FORGOTTEN_AFTER: u64 = 500;
 
 /// What is known of the lag of the site.
 #[derive(Debug, Default)]

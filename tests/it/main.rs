@@ -79,6 +79,7 @@ mod proxy_revival;
 mod proxy_read_your_writes;
 mod proxy_rig;
 mod proxy_scenarios;
+mod proxy_unlisted_writes;
 mod proxy_writes;
 mod prometheus;
 mod random_caller;
