@@ -35,6 +35,9 @@ enum Blame {
     Site,
 }
 
+/// How long the next read of a key waits that the site refused or that broke its answer.
+const REFUSED_FOR: Duration = Duration::from_secs(2);
+
 impl Replica {
     /// Reads the marked keys that are due, most urgent first, and writes what the
     /// site says. Half of the reads are kept for the newest marks, so that a bulk
@@ -101,6 +104,9 @@ impl Replica {
                     let (left, right) = part.split_at(part.len() / 2);
                     parts.extend([right, left]);
                 }
+                // One refusal may be that of a site in trouble: what the event announced would
+                // stay undone in the rows that link to the key.
+                Blame::Key if part[0].attempts == 0 => self.put_off(part, REFUSED_FOR).await?,
                 Blame::Key => self.bury(&part[0], &error).await?,
                 Blame::Type(message) => {
                     self.state().request_schema().await?;
@@ -196,7 +202,7 @@ impl Replica {
             return Ok(Blame::Site);
         }
         if breaks && marks.iter().any(|mark| mark.attempts < 2) {
-            self.put_off(marks, Duration::from_secs(2)).await?;
+            self.put_off(marks, REFUSED_FOR).await?;
             return Ok(Blame::Site);
         }
         let (fields, filter) = (layout.field_names(), &layout.raw_filter);

@@ -550,6 +550,9 @@ async fn mixtures_that_once_diverged_do_not() {
         at(vec![Edit(15), Edit(11), Lag { of: "events", millis: 0 }], 30_000),
     ];
     assert_eq!(divergence(14, unknown).await, None);
+    // One refusal had the retired shot given up as unreadable, and links to it stayed.
+    let busy = vec![at(vec![Trouble { number: 6, chance: 0.05 }, Edit(10)], 700)];
+    assert_eq!(divergence(45, busy).await, None);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -387,13 +387,19 @@ async fn a_key_that_makes_every_read_fail_is_put_aside_alone_and_returns() {
     for id in &ids {
         cache.site().update("Shot", *id, json!({"sg_cut_in": 7})).expect("an update");
     }
+    // Each read is followed by one that can return nothing, to find out who is to blame.
+    let refuse = |times: usize| {
+        for _ in 0..times {
+            let words = "API read() something is wrong with this row";
+            cache.site().troubles.next_of("read Shot", 1, Trouble::Fault(104, words.into()));
+            cache.site().troubles.next_of("read Shot", 1, Trouble::Slow(Duration::ZERO.into()));
+        }
+    };
     // The chunk fails, then the parts with the first key in them: four, two, one.
-    // A read that can return nothing is asked in between, to find out who is to blame.
-    for _ in 0..4 {
-        let words = "API read() something is wrong with this row";
-        cache.site().troubles.next_of("read Shot", 1, Trouble::Fault(104, words.into()));
-        cache.site().troubles.next_of("read Shot", 1, Trouble::Slow(Duration::ZERO.into()));
-    }
+    refuse(4);
+    cache.step().await.expect("a step");
+    assert!(cache.state().quarantined(&shot()).await.expect("ids").is_empty(), "one refusal is not confirmed");
+    refuse(1);
     cache.step().await.expect("a step");
     assert_eq!(cache.state().quarantined(&shot()).await.expect("ids"), [ids[0]]);
     let dead = cache.state().dead(10).await.expect("dead letters");
