@@ -15,6 +15,7 @@ use rand::{Rng, SeedableRng};
 use serde_json::json;
 use sgcache::sim::Site;
 use sgcache::state::{DirtyReasons, NewDirtyKey};
+use sgcache::sync::ScheduledScans;
 
 use crate::edits::{EDITS, fill, update};
 use crate::observed::Observed;
@@ -156,6 +157,9 @@ async fn a_site_without_lag_is_not_read_twice() {
         assert!(unproven.is_empty(), "{name}: {unproven:?}");
         wait_and_compare(&observed, Duration::ZERO, name).await;
     }
+    // A scan that is due in these seconds would read as well.
+    let scans = ScheduledScans { fast: true, light: true, retired: true, full: true, columns: true };
+    observed.cache.replica().set_scheduled_scans(scans);
     observed.cache.site().requests.reset();
     wait_and_compare(&observed, Duration::ZERO, "at rest").await;
     let site = observed.cache.site();

@@ -38,6 +38,21 @@ async fn follow_failing(observed: &Observed, steps: usize) {
     }
 }
 
+/// Returns the store as it is now, from a stop in between.
+async fn copied_store(cache: &mut Cache) -> Vec<u8> {
+    cache.stop();
+    let store = fs::read(cache.directory().join("store.sqlite")).expect("the file of the store");
+    cache.start(Steps::default()).await.expect("a start");
+    store
+}
+
+/// Stops the cache, puts an older store back, and starts it again.
+async fn put_back_store(cache: &mut Cache, older: Vec<u8>) {
+    cache.remove_store();
+    fs::write(cache.directory().join("store.sqlite"), older).expect("an older file");
+    cache.start(Steps::default()).await.expect("a start");
+}
+
 #[tokio::test]
 async fn rows_that_only_the_store_has_are_not_served_after_the_state_was_lost() {
     let site = empty_site();
@@ -70,18 +85,13 @@ async fn a_dirty_row_of_an_older_store_is_written_although_it_is_as_the_state_kn
     let site = empty_site();
     let shot = create(&site, "Shot", json!({"code": "a"}));
     let mut observed = Observed::of(Cache::live(site).await);
-    observed.cache.stop();
-    let path = observed.cache.directory().join("store.sqlite");
-    let older = fs::read(&path).expect("the file of the store");
-    observed.cache.start(Steps::default()).await.expect("a start");
+    let older = copied_store(&mut observed.cache).await;
     observed.edit(|site| drop(site.update("Shot", shot, json!({"code": "b"})))).await;
     observed.cache.quiesce().await;
     // Made dirty by an event that changes nothing that is cached.
     observed.edit(|site| drop(site.update("Shot", shot, json!({"sg_cut_out": 7})))).await;
     observed.cache.replica().poll().await.expect("a poll");
-    observed.cache.remove_store();
-    fs::write(&path, older).expect("an older file");
-    observed.cache.start(Steps::default()).await.expect("a start");
+    put_back_store(&mut observed.cache, older).await;
     follow(&observed, 5).await;
     assert_right(&observed).await;
 }
@@ -96,18 +106,13 @@ async fn links_to_a_revived_row_are_shown_although_an_older_store_knows_it_as_re
     let mut observed = Observed::of(Cache::live(site).await);
     observed.edit(|site| drop(site.retire("Asset", asset))).await;
     observed.cache.quiesce().await;
-    observed.cache.stop();
-    let path = observed.cache.directory().join("store.sqlite");
-    let older = fs::read(&path).expect("the file of the store");
-    observed.cache.start(Steps::default()).await.expect("a start");
+    let older = copied_store(&mut observed.cache).await;
     observed.edit(|site| drop(site.revive("Asset", asset))).await;
     // Its own filter hides it, the link to it does not.
     observed.edit(|site| drop(site.update("Asset", asset, json!({"sg_status_list": "omt"})))).await;
     observed.cache.quiesce().await;
     assert_right(&observed).await;
-    observed.cache.remove_store();
-    fs::write(&path, older).expect("an older file");
-    observed.cache.start(Steps::default()).await.expect("a start");
+    put_back_store(&mut observed.cache, older).await;
     follow(&observed, 5).await;
     assert_right(&observed).await;
 }
