@@ -24,7 +24,7 @@ use crate::filter::FieldPath;
 use crate::store::{self, Store};
 use crate::sync::Tracked;
 
-/// After so many writes without evidence the site is taken to show them at once.
+/// The number of writes without evidence after which the site counts as one without lag.
 const FORGOTTEN_AFTER: u64 = 500;
 
 /// What is known of the lag of the site.

@@ -9,7 +9,6 @@ use sgcache::sim::Trouble;
 use crate::program::{Ended, Place, get};
 use crate::servers::skipped;
 
-/// A filled site on the address that the place is configured for, in this process.
 /// The shots that `find` prints.
 #[track_caller]
 fn shots(place: &Place) -> usize {

@@ -89,7 +89,7 @@ const SAID_TWICE: [(&str, &str, Read); 10] = [
 ];
 
 fn number(value: &Value) -> f64 {
-    value.as_f64().unwrap_or_else(|| panic!("{value} is no number"))
+    value.as_f64().unwrap_or_else(|| panic!("{value} is not a number"))
 }
 
 fn types(status: &Value) -> &Vec<Value> {

@@ -17,14 +17,19 @@ async fn assert_right(observed: &Observed) {
     assert!(differences.is_empty(), "{}", differences.join("\n"));
 }
 
+/// Compares what counts as fresh with the history of the site.
+async fn assert_fresh(observed: &Observed) {
+    let differences = observed.fresh_differences().await;
+    assert!(differences.is_empty(), "{}", differences.join("\n"));
+}
+
 /// Steps as the daemon does, and looks after each at what counts as fresh.
 async fn follow(observed: &Observed, steps: usize) {
     let cache = &observed.cache;
     for _ in 0..steps {
         cache.step().await.expect("a step");
         cache.follower().import_pending().await.expect("an import");
-        let differences = observed.fresh_differences().await;
-        assert!(differences.is_empty(), "{}", differences.join("\n"));
+        assert_fresh(observed).await;
     }
 }
 
@@ -33,8 +38,7 @@ async fn follow_failing(observed: &Observed, steps: usize) {
     for _ in 0..steps {
         drop(observed.cache.step().await);
         drop(observed.cache.follower().import_pending().await);
-        let differences = observed.fresh_differences().await;
-        assert!(differences.is_empty(), "{}", differences.join("\n"));
+        assert_fresh(observed).await;
     }
 }
 
