@@ -9,6 +9,7 @@ use super::runner::JobError;
 use crate::entity::EntityType;
 use crate::report::StepResult;
 use crate::shotgun::Purpose;
+use crate::state::DirtyReasons;
 use crate::sync::ScanKind;
 use crate::validate::SoFar;
 
@@ -24,7 +25,7 @@ impl Jobs {
         };
         if result.drift > 0 {
             // What was found is dirty now: it counts when it has been read again.
-            self.replica.advance(PATIENCE).await?;
+            self.replica.advance_until(PATIENCE, DirtyReasons::SCAN | DirtyReasons::REPAIR).await?;
         }
         result.requests = self.replica.client().requests(Purpose::Scan) - asked;
         Ok(result)
@@ -90,7 +91,7 @@ impl Jobs {
             let before = state.dead(usize::MAX >> 1).await?;
             let retried = state.retry_dead(&before).await?;
             if retried > 0 {
-                self.replica.advance(PATIENCE).await?;
+                self.replica.advance_until(PATIENCE, DirtyReasons::SCAN | DirtyReasons::REPAIR).await?;
             }
             let left = state.dead(usize::MAX >> 1).await?.len();
             result.repaired = before.len().saturating_sub(left) as u64;

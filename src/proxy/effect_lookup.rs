@@ -42,8 +42,16 @@ impl EffectLookup<'_> {
         }
     }
 
-    /// Entities that show a link to the key, and those that its own row shows.
+    /// Entities that show a link to the key, and those that its own row shows; or that will
+    /// show one when a write is visible that is not yet.
     async fn left_behind(&self, key: &EntityRef, types: &BTreeSet<EntityType>, effects: &mut WriteEffects) {
+        for ty in types {
+            let fields = other_side(ty, &key.entity_type, self.catalogue);
+            for ids in self.pending.changed(ty, &fields) {
+                effects.unlisted |= !matches!(ids, Ids::Only(_));
+                effects.push(ty.clone(), ids, fields.clone(), false);
+            }
+        }
         let Some(mut others) = self.referrers(key).await else {
             for ty in types {
                 effects.unlisted = true;

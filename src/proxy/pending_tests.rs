@@ -6,8 +6,9 @@ use serde_json::{Value, json};
 
 use super::pending_writes::Dependency;
 use super::tests::{asked, catalogue, find};
-use super::write_effects::WriteEffects;
+use super::write_effects::{Fields, Ids, WriteEffects};
 use super::*;
+use crate::entity::EntityType;
 
 /// What a read does while the write is pending: `serve`, `unless` it shows an entity
 /// that was written, or `pending_write`.
@@ -161,4 +162,18 @@ fn a_list_that_excludes_what_was_written_depends_only_on_what_it_showed() {
     // A text may be stored in another form than it was sent in.
     let named = json!([["code", "is", "b"]]);
     assert_eq!(outcome("create", create(), find("Shot", named, json!([]))), "pending_write");
+}
+
+#[test]
+fn a_pending_write_names_the_rows_that_show_a_link_soon() {
+    let list = update("Shot", 7, "assets", json!([{"type": "Asset", "id": 1}]));
+    let changed = |method: &str, write: Value, field: &str| {
+        let effects = WriteEffects::of_request(method, &write, &catalogue());
+        let write = PendingWrite::new(effects.effects, effects.everything);
+        let fields = Fields::Only([field.to_owned()].into());
+        PendingWrites::new([Arc::new(write)]).changed(&EntityType::new("Shot"), &fields)
+    };
+    assert_eq!(changed("update", list.clone(), "assets"), [Ids::Only([7].into())]);
+    assert_eq!(changed("update", list, "code"), []);
+    assert_eq!(changed("invented", json!({}), "assets"), [Ids::All]);
 }

@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::catalogue::Catalogue;
 use super::question::{self, Question};
-use super::write_effects::{Effect, Ids};
+use super::write_effects::{Effect, Fields, Ids};
 use crate::entity::{EntityRef, EntityType, Shape};
 use crate::filter::{FieldPath, Filter, Leaf, Test};
 
@@ -100,6 +100,22 @@ impl PendingWrites {
             ids.extend(write.moved_dependencies()?);
         }
         Some(ids)
+    }
+
+    /// Returns the entities of a type of which these fields may be changed: what links were
+    /// made is in no cached row yet.
+    pub fn changed(&self, entity_type: &EntityType, fields: &Fields) -> Vec<Ids> {
+        let mut ids = Vec::new();
+        for write in self.0.iter().filter(|write| !write.is_visible()) {
+            if write.everything {
+                return vec![Ids::All];
+            }
+            let changes = |effect: &&Effect| {
+                effect.entity_type == *entity_type && (effect.lifecycle || effect.fields.meet(fields))
+            };
+            ids.extend(write.effects.iter().filter(changes).map(|effect| effect.ids.clone()));
+        }
+        ids
     }
 
     /// Tells on what of them an answer depends.

@@ -1,10 +1,11 @@
 //! Whether the site answers reads from rows that are behind its own writes, as one does
 //! that reads from replicas of its database.
 //!
-//! The evidence is a row that was read after the acknowledgement of a write and lacks what
-//! the site answered to that write. A field is compared only while no other write through
-//! this proxy may have changed it; a program that writes past it can leave false evidence,
-//! so evidence is forgotten after some writes without any.
+//! The evidence is a row that was read after the acknowledgement of a write, lacks what the
+//! site answered to that write, and shows it once everything that the event log says of the
+//! write is read. A row that lacks it still was changed by a program that writes past this
+//! proxy. A field is compared only while no other write through this proxy may have changed
+//! it. Evidence is forgotten after some writes without any.
 //!
 //! Such a site may show one row of a transaction and not yet another, and the row that was
 //! written before those on the other side of its links. What proves that all of them are
@@ -35,8 +36,10 @@ pub(super) struct SiteLag(Mutex<Writes>);
 #[derive(Debug, Default)]
 struct Writes {
     last_number: u64,
-    /// The number of the last write when a row was seen that lacked one.
+    /// The number of the last write when a row was seen that had lacked one.
     last_evidence: Option<u64>,
+    /// What the rows of a write lacked when they were read after it.
+    doubtful: BTreeMap<u64, Vec<(EntityRef, String)>>,
     /// What may be changed by those without an answer.
     sent: BTreeMap<u64, Sent>,
     /// What the site answered to the others, as far as no other write may have changed it.
@@ -76,25 +79,49 @@ impl SiteLag {
         let mut writes = self.writes();
         writes.sent.remove(&number);
         writes.answered.remove(&number);
+        writes.doubtful.remove(&number);
     }
 
     /// Compares the stored rows with what the site answered to a write whose rows were
     /// read since, and tells whether the site may lag.
     pub async fn may_lag(&self, WriteNumber(number): WriteNumber, store: &dyn Store, tracked: &Tracked) -> bool {
+        let lacking = self.lacking(number, store, tracked).await;
+        let mut writes = self.writes();
+        if !lacking.is_empty() {
+            tracing::debug!(?lacking, "a row that was read after a write does not show it");
+            writes.doubtful.insert(number, lacking);
+        }
+        let recently = |last| writes.last_number - last < FORGOTTEN_AFTER;
+        !writes.doubtful.is_empty() || writes.last_evidence.is_some_and(recently)
+    }
+
+    /// Compares once more when everything that the event log says of a write is read.
+    pub async fn compare_again(&self, WriteNumber(number): WriteNumber, store: &dyn Store, tracked: &Tracked) {
+        if !self.writes().doubtful.contains_key(&number) {
+            return;
+        }
+        let lacking = self.lacking(number, store, tracked).await;
+        let mut writes = self.writes();
+        let doubtful = writes.doubtful.remove(&number).unwrap_or_default();
+        // What cannot be compared any more may have been shown.
+        if doubtful.iter().any(|one| !lacking.contains(one)) {
+            tracing::debug!(?doubtful, "the rows of the site lag behind its writes");
+            writes.last_evidence = Some(writes.last_number);
+        }
+    }
+
+    /// Returns the fields of a write that the stored rows do not show.
+    async fn lacking(&self, number: u64, store: &dyn Store, tracked: &Tracked) -> Vec<(EntityRef, String)> {
         let answered = self.writes().answered.get(&number).cloned().unwrap_or_default();
         let mut lacking = Vec::new();
         for one in &answered {
             lacking.extend(lacking_fields(one, store, tracked).await);
         }
-        let mut writes = self.writes();
         // What another write may have changed meanwhile is no evidence.
+        let writes = self.writes();
         let still = writes.answered.get(&number).map(Vec::as_slice).unwrap_or_default();
         lacking.retain(|(key, field)| still.iter().any(|one| one.key == *key && one.tells(field)));
-        if !lacking.is_empty() {
-            tracing::debug!(?lacking, "a row that was read after a write does not show it");
-            writes.last_evidence = Some(writes.last_number);
-        }
-        writes.last_evidence.is_some_and(|last| writes.last_number - last < FORGOTTEN_AFTER)
+        lacking
     }
 
     /// What it guards is complete after every statement.

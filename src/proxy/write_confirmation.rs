@@ -3,10 +3,10 @@
 //! Each write has a task of its own that ends it ([`PendingWrite::end`]). Order is
 //! known by what follows what, never by time: the keys are dirty in the state before
 //! the caller learns of the acknowledgement, and a dirty key becomes clean only by a
-//! read that began afterwards. Where only the event log names what was changed, a poll
-//! with a higher number than any that was started before has to be complete first; and
-//! while the site shows rows that are behind its writes (`site_lag`), that poll and what
-//! it named has to be read with proof for every write.
+//! read that began afterwards. Where only the event log names what was changed, and while
+//! the site shows rows that are behind its writes (`site_lag`), a poll with a higher number
+//! than any that was started before has to be complete first, and what it named read with
+//! proof.
 //!
 //! Reads of one type are shared: what is written while one is under way goes into the
 //! next, so that any number of writes costs two requests per round trip and type.
@@ -31,10 +31,6 @@ const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// The pause between two looks at what the leader has taken over.
 const LEADER_PAUSE: Duration = Duration::from_millis(100);
-/// More dirty keys of one type than this are left to the loop that reads them anyway.
-const MAX_DIRTY: usize = 2_000;
-/// What follows from a read may make further keys dirty: a revived entity its links.
-const ROUNDS: usize = 3;
 
 /// What has to be read before a write is visible.
 #[derive(Clone, Debug)]
@@ -209,15 +205,11 @@ impl FreshnessTracker {
                 wake();
             }
             self.refetcher().read(touched.keys.iter().cloned()).await;
-            if touched.is_unlisted {
-                let leads = || self.replica().may_write();
-                self.until(|_, status| status.complete_poll > touched.after || !leads()).await;
-                self.read_dirty(&touched.types).await;
-            }
             let (store, tracked) = (self.replica().store().as_ref(), self.replica().tracked());
-            if self.site_lag().may_lag(touched.number, store, &tracked).await {
+            if self.site_lag().may_lag(touched.number, store, &tracked).await || touched.is_unlisted {
                 wake();
                 self.logged(&touched).await;
+                self.site_lag().compare_again(touched.number, store, &tracked).await;
             }
         }
         // Also where the lease was lost on the way: the new leader reads the keys then.
@@ -241,25 +233,6 @@ impl FreshnessTracker {
             !leads() || status.complete_poll > touched.after && touched.types.iter().all(|ty| is_read(status, ty))
         })
         .await;
-    }
-
-    /// Reads what the event log has named, and what follows from it.
-    async fn read_dirty(&self, types: &BTreeSet<EntityType>) {
-        for _ in 0..ROUNDS {
-            let mut keys = Vec::new();
-            for ty in types {
-                match self.replica().state().due_ids(ty, self.replica().now(), MAX_DIRTY).await {
-                    Ok(ids) if ids.len() < MAX_DIRTY => {
-                        keys.extend(ids.into_iter().map(|id| EntityRef::new(ty.clone(), id)));
-                    }
-                    _ => self.until(|_, status| !status.unread.contains_key(ty)).await,
-                }
-            }
-            if keys.is_empty() {
-                return;
-            }
-            self.refetcher().read(keys).await;
-        }
     }
 
     /// Hands the keys to the leader and waits until it has read them: a notice that it

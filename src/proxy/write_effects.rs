@@ -56,6 +56,15 @@ impl Fields {
         }
     }
 
+    /// Tells whether a field may be among both.
+    pub fn meet(&self, others: &Self) -> bool {
+        match (self, others) {
+            (Self::All, others) => *others != Self::Only(BTreeSet::new()),
+            (one, Self::All) => *one != Self::Only(BTreeSet::new()),
+            (Self::Only(one), Self::Only(other)) => !one.is_disjoint(other),
+        }
+    }
+
     /// Tells whether the display name may have changed.
     pub fn touch_name(&self, entity_type: &EntityType) -> bool {
         self.touch(display_name_field(entity_type)) || NAME_FIELDS.iter().any(|field| self.touch(field))

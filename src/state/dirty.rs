@@ -297,6 +297,17 @@ impl State {
         .await
     }
 
+    /// Tells whether keys are dirty for one of these reasons and due by then; stuck keys do
+    /// not count.
+    pub async fn has_due(&self, kinds: DirtyReasons, by: SiteTime) -> Result<bool> {
+        self.read(move |connection| {
+            let sql = "SELECT EXISTS (SELECT 1 FROM marks WHERE kinds & ?1 <> 0 AND kinds & ?2 = 0 AND due_at <= ?3)";
+            let stuck = DirtyReasons::QUARANTINED | DirtyReasons::DELETION_STOPPED;
+            Ok(connection.prepare_cached(sql)?.query_row(params![kinds.0, stuck.0, by.0], |row| row.get(0))?)
+        })
+        .await
+    }
+
     /// Returns the keys that writes through the proxy have touched and that were not
     /// read again yet.
     pub async fn dirty_by_writes(&self, limit: usize) -> Result<Vec<EntityRef>> {

@@ -5,10 +5,13 @@ use std::time::{Duration, Instant};
 
 use super::follower::Lead;
 use super::{Replica, Result, SyncError};
-use crate::state::StateError;
+use crate::state::{DirtyReasons, StateError};
 
 /// How often the state is looked at while another process does the work.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// By how much the first answers of the site may set its clock back, which shows whole
+/// seconds: what was due is due again that much later.
+const CLOCK_STEP: Duration = Duration::from_secs(1);
 
 impl Replica {
     /// Returns once a poll that began after this call has seen everything there
@@ -23,6 +26,16 @@ impl Replica {
     ///
     /// [`SyncError::TimedOut`] after `patience`.
     pub async fn advance(&self, patience: Duration) -> Result<()> {
+        self.advance_until(patience, DirtyReasons::default()).await
+    }
+
+    /// As [`Replica::advance`], and the keys that are dirty for one of these reasons are read,
+    /// but those that have to wait for their next read.
+    ///
+    /// # Errors
+    ///
+    /// [`SyncError::TimedOut`] after `patience`.
+    pub async fn advance_until(&self, patience: Duration, read: DirtyReasons) -> Result<()> {
         let asked = Instant::now();
         // Polls with a higher number begin after this moment.
         let started = self.state().stream().await?.polls_started;
@@ -37,7 +50,8 @@ impl Replica {
                 Err(SyncError::State(StateError::Locked { .. })) => {}
                 Err(error) => return Err(error),
             }
-            if self.has_reached(started, &mut target).await? {
+            let due = self.now().after(CLOCK_STEP);
+            if self.has_reached(started, &mut target).await? && !self.state().has_due(read, due).await? {
                 return Ok(());
             }
             if asked.elapsed() >= patience {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use futures::stream::{self, StreamExt};
 
-use super::write::{Said, Written, quarantine};
+use super::write::{Said, Written, quarantine, was_revived};
 use super::{KeyChange, KeyOutcome, Replica, Result, SyncError};
 use crate::api3::RowText;
 use crate::entity::{EntityRef, EntityType, ids_by_type};
@@ -17,7 +17,7 @@ use crate::entity_config::TypeLayout;
 use crate::filter::{Only, RawFilter};
 use crate::shotgun::{self, Answer, ErrorKind, Purpose};
 use crate::state::{DeadKind, DirtyKey, DirtyReasons, Finish, Postponed, TypeState};
-use crate::store::RowState;
+use crate::store::{LinkTarget, ReadVersion, RowState};
 
 /// What one round of fetching did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -225,8 +225,26 @@ impl Replica {
         let mut finish = Finish::new(token, self.now());
         let reason = error.detail().to_owned();
         quarantine(&mut finish, mark.key.clone(), DeadKind::Read, String::new(), reason, mark.attempts);
+        if let Err(error) = self.follow_quarantined(mark, &mut finish).await {
+            self.state().abandon(&finish.token).await?;
+            return Err(error);
+        }
         self.finish(finish).await?;
         self.step("fetch: buried")
+    }
+
+    /// Follows what the events of a key say of links to it: the rows that show them can be
+    /// read.
+    async fn follow_quarantined(&self, mark: &DirtyKey, finish: &mut Finish) -> Result<()> {
+        if was_revived(mark) {
+            let (key, rv) = (mark.key.clone(), ReadVersion(finish.token.rv));
+            self.store().relink(&LinkTarget { key, name: None, state: RowState::Active, rv }).await?;
+            self.mark_revived_links(&[(mark.key.clone(), Some(mark.since))], Purpose::Fetch, finish).await?;
+        }
+        if mark.kinds.any(DirtyReasons::RETIRE) {
+            self.mark_referrers(&mark.key, Some(mark.since), finish).await?;
+        }
+        Ok(())
     }
 
     async fn put_off(&self, marks: &[DirtyKey], delay: Duration) -> Result<()> {
