@@ -34,8 +34,16 @@ await page.waitForFunction(() => document.querySelector("#types table"), { timeo
 if (option("--stop")) { process.kill(Number(option("--stop")), "SIGKILL"); await until("does not answer"); }
 if (option("--until")) await until(option("--until"));
 
+// The page may draw a list anew between the look for a node and the click on it.
+const click = async selector => {
+  await page.waitForSelector(selector, { visible: true, timeout: 60000 });
+  try { await page.click(selector); } catch (error) {
+    if (!/detached|not clickable|No element found/.test(error.message)) throw error;
+    await click(selector);
+  }
+};
 const steps = {
-  click: async selector => { await page.waitForSelector(selector, { visible: true, timeout: 60000 }); await page.click(selector); },
+  click,
   focus: async selector => { await page.waitForSelector(selector, { visible: true, timeout: 60000 }); await page.focus(selector); },
   type: async (selector, text) => { await page.waitForSelector(selector, { visible: true, timeout: 60000 }); await page.type(selector, text); },
   key: async key => { await page.keyboard.press(key); },

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use sgcache::sim::Trouble;
 
 use crate::program::{Place, get};
+use crate::waiting::block_until;
 
 fn named<'a>(list: &'a Value, name: &str) -> &'a Value {
     let found = list.as_array().expect("a list").iter().find(|one| one["name"] == name);
@@ -24,9 +25,7 @@ async fn every_command_says_the_same_of_a_run_that_goes_on() {
     let daemon = place.daemon();
     site.site().troubles.next_of("read Task", 1, Trouble::Slow(Duration::from_secs(50).into()));
     let run_id = place.run(&["pipelines", "trigger", "slow", "--detach"]).expect_code(0).stdout.trim().to_owned();
-    while site.site().troubles.waiting() > 0 {
-        std::thread::yield_now();
-    }
+    block_until(|| site.site().troubles.waiting() == 0);
 
     let listed = place.run(&["pipelines", "list", "-o", "json"]).expect_code(0).json();
     let slow = named(&listed, "slow");

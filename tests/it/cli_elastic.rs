@@ -7,6 +7,7 @@ use sgcache::sim::{Sim, SimHandle, SimSettings};
 use crate::elastic_proxy::Proxy;
 use crate::program::Place;
 use crate::servers::{TestIndices, elasticsearch};
+use crate::waiting::until;
 
 const SUITE: &str = "cli_elastic";
 
@@ -119,7 +120,7 @@ async fn a_server_that_goes_away_later_is_named_and_what_happened_meanwhile_is_n
     let filter = format!("[['id','is',{id}]]");
     let args = ["find", "Shot", "--filters", &filter, "--fields", "description", "-o", "json"];
     let caught_up = || place.run(&args).expect_code(0).json()[0]["description"] == "while it was away";
-    while !tokio::task::block_in_place(caught_up) {}
+    until(async || tokio::task::block_in_place(caught_up)).await;
     place.run(&["job", "validateData"]).expect_code(0);
     let (code, said) = tokio::task::block_in_place(|| daemon.terminate());
     assert_eq!(code, Some(0), "{said}");

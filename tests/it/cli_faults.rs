@@ -8,6 +8,7 @@ use sgcache::sim::Trouble;
 
 use crate::program::{Ended, Place, get};
 use crate::servers::skipped;
+use crate::waiting::block_until;
 
 /// The shots that `find` prints.
 #[track_caller]
@@ -146,9 +147,7 @@ async fn a_daemon_on_a_full_disk_says_that_it_cannot_write_until_it_can() {
         return assert!(run.join().expect("no panic").0.is_none(), "the daemon ended early");
     }
     order("fill");
-    while !dir.join("filled").exists() {
-        std::thread::yield_now();
-    }
+    block_until(|| dir.join("filled").exists());
     let long = "x".repeat(4000);
     let edit = |round: u32| {
         for id in 1..=20 {

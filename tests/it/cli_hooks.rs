@@ -9,6 +9,7 @@ use serde_json::Value;
 use sgcache::sim::{Sim, SimHandle, SimSettings};
 
 use crate::program::Place;
+use crate::waiting::block_until;
 
 async fn start_site(place: &Place) -> SimHandle {
     let settings = SimSettings { listen: place.site.parse().expect("an address"), entities: 300, ..Default::default() };
@@ -83,9 +84,7 @@ async fn a_daemon_whose_site_is_silent_says_so_once_and_says_when_it_goes_on() {
     );
     let daemon = place.daemon();
     let wait_for = |count: usize| {
-        while received.lock().len() < count {
-            std::thread::yield_now();
-        }
+        block_until(|| received.lock().len() >= count);
         received.lock().clone()
     };
     site.shutdown().await;

@@ -6,6 +6,7 @@ use serde_json::Value;
 use sgcache::sim::Trouble;
 
 use crate::program::Place;
+use crate::waiting::block_until;
 
 /// The lines of a log, as step and message.
 fn lines(log: &Value) -> Vec<(String, String)> {
@@ -62,9 +63,7 @@ async fn a_log_that_is_followed_ends_with_its_run() {
     let text = "name: all\nsteps: [{ id: all, job: rebuild, with: { types: [Shot, Task] } }]\n";
     std::fs::write(place.path("pipelines/all.yaml"), text).expect("a file");
     let running = place.start(&["pipelines", "run", "--once", "all"]);
-    while site.site().troubles.waiting() > 0 {
-        std::thread::yield_now();
-    }
+    block_until(|| site.site().troubles.waiting() == 0);
     let history = place.run(&["pipelines", "history", "--limit", "1", "-o", "json"]).expect_code(0).json();
     let run_id = history[0]["run_id"].as_str().expect("an id").to_owned();
     let beginning = place.run(&["pipelines", "logs", &run_id, "-o", "json"]).expect_code(0).json();
@@ -87,9 +86,7 @@ async fn a_log_outlives_its_process_and_an_unknown_run_is_refused() {
     let (place, site) = Place::imported(300).await;
     site.site().troubles.next_of("read Task", 1, Trouble::Slow(Duration::from_secs(50).into()));
     let running = place.start(&["job", "rebuild", "Shot", "Task"]);
-    while site.site().troubles.waiting() > 0 {
-        std::thread::yield_now();
-    }
+    block_until(|| site.site().troubles.waiting() == 0);
     running.kill();
     let history = place.run(&["pipelines", "history", "--limit", "1", "-o", "json"]).expect_code(0).json();
     let run_id = history[0]["run_id"].as_str().expect("an id").to_owned();
@@ -111,8 +108,6 @@ async fn the_log_of_the_continuous_pipeline_holds_what_following_the_site_logs()
         let log = place.run(&["pipelines", "logs", &run_id, "-o", "json"]).expect_code(0).json();
         log.as_array().expect("a list").iter().any(|line| line["level"] == "warn" && line["step"] == "follow")
     };
-    while !has_failure() {
-        std::thread::yield_now();
-    }
+    block_until(has_failure);
     assert_eq!(daemon.terminate().0, Some(0));
 }

@@ -9,6 +9,7 @@ use sgcache::sim::{Rule, SimHandle, Trouble};
 
 use crate::program::{Place, Running};
 use crate::servers::skipped;
+use crate::waiting::block_until;
 
 /// Tells whether this process, and so each that it starts, ignores SIGHUP (Linux).
 fn hangups_are_ignored() -> bool {
@@ -32,9 +33,7 @@ fn hang(site: &SimHandle) {
 fn hanging_rebuild(place: &Place, site: &SimHandle) -> Running {
     hang(site);
     let running = place.start(&["job", "rebuild", "Shot", "Task", "-o", "json"]);
-    while site.site().troubles.waiting() > 0 {
-        std::thread::yield_now();
-    }
+    block_until(|| site.site().troubles.waiting() == 0);
     running
 }
 
@@ -46,9 +45,7 @@ async fn a_run_of_the_daemon_is_cancelled_and_others_are_not() {
     let daemon = place.daemon();
     hang(&site);
     let run_id = place.run(&["pipelines", "trigger", "slow", "--detach"]).expect_code(0).stdout.trim().to_owned();
-    while site.site().troubles.waiting() > 0 {
-        std::thread::yield_now();
-    }
+    block_until(|| site.site().troubles.waiting() == 0);
     let cancelled = place.run(&["pipelines", "cancel", &run_id]).expect_code(0).stdout;
     assert_eq!(cancelled, format!("{run_id}: cancelled\n"));
     let ended = newest(&place);
@@ -179,9 +176,7 @@ async fn an_interrupted_rebuild_goes_on_where_it_was() {
         let rebuild: Value = serde_json::from_str(text).unwrap_or_default();
         rebuild["import"]["rows"].as_u64().unwrap_or_default()
     };
-    while copied(&kept()) < 20 {
-        std::thread::yield_now();
-    }
+    block_until(|| copied(&kept()) >= 20);
     assert_eq!(running.signalled("TERM").code, Some(143));
     site.site().troubles.clear();
     let rest = rebuild();

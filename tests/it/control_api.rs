@@ -10,6 +10,7 @@ use sgcache::server::Control;
 use sgcache::state::{DeadKind, DirtyReasons, Finish, NewDead, NewDirtyKey, Postponed, SiteTime, State};
 
 use crate::program::{Place, Running};
+use crate::waiting::Wait;
 
 /// An operator with the token of a running daemon.
 struct Operator {
@@ -43,12 +44,13 @@ impl Operator {
 
     /// Waits until a run has ended and returns its report.
     async fn ended(&self, run_id: &str) -> Value {
+        let wait = Wait::begin();
         loop {
             let (code, report) = self.get(&format!("/runs/{run_id}")).await;
             if code == StatusCode::OK && !report["finished_at"].is_null() {
                 return report;
             }
-            tokio::task::yield_now().await;
+            wait.again(|| format!("{code} {report}")).await;
         }
     }
 }

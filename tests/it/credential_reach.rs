@@ -10,6 +10,7 @@ use sgcache::sim::Trouble;
 
 use crate::proxy_credentials::{CONFIGS, KINDS, ROW, order, read, revoke, right, settings, shots, site, wrong};
 use crate::proxy_rig::{Rig, call_with_status, said, written};
+use crate::waiting::until;
 
 /// Calls of every method that needs a login and that the cache answers.
 fn calls() -> Vec<(&'static str, Value)> {
@@ -57,9 +58,7 @@ async fn a_wrong_credential_does_not_share_the_request_of_a_right_one() {
         order(&rig, "", Trouble::Slow(Duration::from_millis(500).into()), Some(1));
         let first = read(&http, &rig, &right);
         let second = async {
-            while rig.site().requests.of("read Shot") == 0 {
-                tokio::task::yield_now().await;
-            }
+            until(async || rig.site().requests.of("read Shot") > 0).await;
             read(&http, &rig, &wrong).await
         };
         let ((_, rows), (how, answer)) = tokio::join!(first, second);
@@ -78,7 +77,7 @@ async fn a_credential_ends_when_no_answer_renews_it_although_it_is_used() {
     let rig = Rig::start(site(), written(CONFIGS), settings).await;
     let http = reqwest::Client::new();
     let farm = right(&rig, "script").await.expect("a credential");
-    while read(&http, &rig, &farm).await.0 != "hit" {}
+    until(async || read(&http, &rig, &farm).await.0 == "hit").await;
     revoke(&rig);
     // Every question meets a fault that says nothing about the key.
     order(&rig, "farm", Trouble::Fault(104, "no".into()), None);

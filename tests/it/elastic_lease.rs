@@ -2,7 +2,6 @@
 //! replaced leader still writes loses. What is right is what the simulated site holds.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use sgcache::sim::{Sim, SimHandle, SimSettings};
@@ -12,6 +11,7 @@ use crate::elastic_proxy::{Fault, Proxy};
 use crate::program::{Ended, Place, Running};
 use crate::proxy_rig::{call, find, said};
 use crate::servers::{TestIndices, blocking, elasticsearch};
+use crate::waiting::block_until;
 
 const SUITE: &str = "elastic_lease";
 /// Long enough that a busy machine renews it in time.
@@ -60,18 +60,10 @@ fn leads(host: &Place) {
     host.until("/readyz", |status, _| status == 200);
 }
 
-/// Asks until it is so.
-fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(300);
-    while !is_so() {
-        assert!(Instant::now() < deadline, "{what}");
-    }
-}
-
 /// Waits until the rows in the cluster are those of the site; changes of the site may be told
 /// in another order than they were made.
 fn becomes_equal(url: &str, indices: &TestIndices, site: &SimHandle) {
-    until("the cluster never equals the site", || codes_of_cluster(url, indices) == codes_of_site(site));
+    block_until(|| codes_of_cluster(url, indices) == codes_of_site(site));
 }
 
 fn ids(site: &SimHandle) -> Vec<i64> {
@@ -135,12 +127,12 @@ fn ask(host: &Place, method: &str, argument: Value) -> (reqwest::header::HeaderM
 /// through it is seen at once by its callers and soon by those of the leader.
 fn serves_while_it_waits(leader: &Place, waiting: &Place, site: &SimHandle) {
     let id = ids(site)[2];
-    until("the waiting daemon never answers", || read(waiting, id).0 == "hit");
+    block_until(|| read(waiting, id).0 == "hit");
     let argument = json!({"type": "Shot", "id": id, "fields": [{"field_name": "code", "value": "through it"}]});
     assert_eq!(ask(waiting, "update", argument).1["results"]["code"], "through it");
     assert_eq!(read(waiting, id).1, "through it");
     for host in [waiting, leader] {
-        until("the write is never cached", || read(host, id) == ("hit".to_owned(), json!("through it")));
+        block_until(|| read(host, id) == ("hit".to_owned(), json!("through it")));
     }
 }
 
@@ -208,17 +200,17 @@ async fn what_a_stopped_leader_still_writes_after_a_take_over_loses() {
         more.push(json!({"type": "Shot", "id": shot}));
         link(&Value::from(more));
         // The row of the asset and that of the shot.
-        until("nothing is written", || held_writes(&proxy, "Hold") == 2);
+        block_until(|| held_writes(&proxy, "Hold") == 2);
         zombie.signal("STOP");
         link(&shots);
         leads(&new);
-        until("the new leader leaves the row unwritten", || epoch(url, &indices, shot) > epoch_before);
+        block_until(|| epoch(url, &indices, shot) > epoch_before);
         (zombie, leader)
     });
 
     release.send(true).expect("the proxy waits");
     tokio::task::block_in_place(|| {
-        until("the writes never arrive", || held_writes(&proxy, "held, then") == 2);
+        block_until(|| held_writes(&proxy, "held, then") == 2);
     });
     let hits = hits(url, &indices);
     let row = hits.iter().find(|hit| hit["_source"]["id"] == shot).expect("the row");

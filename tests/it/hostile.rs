@@ -11,6 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::proxy_rig::{Rig, find, said, written};
+use crate::waiting::until;
 
 pub const CONFIGS: &[(&str, &str)] = &[
     ("Project", r#"{"fields": {"name": {}, "archived": {}}}"#),
@@ -266,9 +267,7 @@ async fn uploads_that_stop_do_not_stop_calls_that_go_to_the_site() {
         upload.send(b"POST /upload/publish_file HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n\r\nabc").await;
         uploads.push(upload);
     }
-    while rig.counted("sgcache_proxy_in_flight", &[]) < 64.0 {
-        tokio::task::yield_now().await;
-    }
+    until(async || rig.counted("sgcache_proxy_in_flight", &[]) >= 64.0).await;
     assert_eq!(rig.find("Task", json!([]), &["id"]).await.0, "uncached_type");
     let page = reqwest::get(format!("{}/some/picture", rig.url)).await.expect("an answer");
     assert_eq!(page.status(), 404, "the site has answered");

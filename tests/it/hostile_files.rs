@@ -9,6 +9,7 @@ use tokio::net::TcpStream;
 
 use crate::program::{Place, Running};
 use crate::proxy_rig::{find, said};
+use crate::waiting::until;
 
 /// The files that the process may have open; it needs about half of them for itself.
 const FILES: u32 = 256;
@@ -39,7 +40,7 @@ async fn connections_that_do_nothing_yield_when_the_process_has_no_files_left() 
     let _daemon = Running::spawn(&mut command);
     place.until("/readyz", |status, _| status == 200);
     // The credential is proved, and the proxy sees that the type is live.
-    while read(&place).await != "hit" {}
+    until(async || read(&place).await == "hit").await;
     let mut idle = Vec::new();
     for _ in 0..CONNECTIONS {
         let mut stream = TcpStream::connect(&place.api).await.expect("a connection, accepted or not");

@@ -12,6 +12,7 @@ use sgcache::sim::Trouble;
 
 use crate::hostile::{CONFIGS, Raw, body, filled, head};
 use crate::proxy_rig::{Rig, call_with_status, find, written};
+use crate::waiting::until;
 
 /// How often something was refused for this reason.
 fn refusals(rig: &Rig, reason: &str) -> f64 {
@@ -20,9 +21,7 @@ fn refusals(rig: &Rig, reason: &str) -> f64 {
 
 /// Waits for the first refusal for this reason; the count may follow the last byte.
 async fn until_counted(rig: &Rig, reason: &str) {
-    while refusals(rig, reason) < 1.0 {
-        tokio::task::yield_now().await;
-    }
+    until(async || refusals(rig, reason) >= 1.0).await;
     assert_eq!(refusals(rig, reason), 1.0, "{reason}");
 }
 
@@ -64,9 +63,7 @@ async fn waiting_calls(rig: &Rig, count: usize) -> Vec<Raw> {
         call.send(&endless_call()).await;
         waiting.push(call);
         // Before it is being answered, it would yield to the next one.
-        while rig.counted("sgcache_proxy_in_flight", &[]) < number as f64 {
-            tokio::task::yield_now().await;
-        }
+        until(async || rig.counted("sgcache_proxy_in_flight", &[]) >= number as f64).await;
     }
     waiting
 }
@@ -163,12 +160,13 @@ async fn a_long_read_by_an_unknown_caller_is_not_parsed() {
         let auth = json!({"script_name": caller, "script_key": "sgcache-sim"});
         let body = json!({"method_name": "read", "params": [auth, long]});
         client.post(format!("{}/api3/json", rig.url)).json(&body).send().await.expect("an answer");
-        let line = loop {
-            match lines(caller) {
-                Some(line) => break line,
-                None => tokio::task::yield_now().await,
-            }
-        };
+        let mut line = None;
+        until(async || {
+            line = lines(caller);
+            line.is_some()
+        })
+        .await;
+        let line = line.expect("a line");
         assert_eq!((&line["method"], &line["entity_type"]), (&json!("read"), &expected), "{line}");
     }
 }

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use crate::program::Place;
 use crate::proxy_rig::{self, find, said};
 use crate::servers;
+use crate::waiting::Wait;
 
 const SUITE: &str = "local_clock";
 /// What the local clock is moved by, one after the other.
@@ -54,12 +55,14 @@ async fn a_local_clock_that_jumps_by_years_changes_no_answer() {
         let fields = json!([{"field_name": "code", "value": code}]);
         call(&place, "update", json!({"type": "Shot", "id": 1, "fields": fields})).await;
         assert_eq!(read_code(&place).await.1, *code, "read back after a jump by {by}");
+        let wait = Wait::begin();
         let headers = loop {
             let (headers, read) = read_code(&place).await;
             assert_eq!(read, *code, "after a jump by {by}");
             if said(&headers) == "hit" {
                 break headers;
             }
+            wait.again(|| said(&headers)).await;
         };
         let fresh = headers["x-sgcache-fresh-as-of"].to_str().expect("text");
         let fresh: DateTime<Utc> = fresh.parse().unwrap_or_else(|error| panic!("`{fresh}`: {error}"));

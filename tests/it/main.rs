@@ -114,4 +114,5 @@ mod sync_trouble;
 mod sync_unreadable;
 mod sync_upheaval;
 mod validate_site;
+mod waiting;
 mod words;

@@ -13,6 +13,8 @@ use sgcache::server::{
 use sgcache::supervisor::{Loop, LoopState, Supervisor, beat};
 use tokio_util::sync::CancellationToken;
 
+use crate::waiting::until;
+
 /// A listener on a free port that ends with the test.
 struct Listener {
     url: String,
@@ -154,9 +156,7 @@ async fn it_is_alive_while_every_loop_gives_signs_of_life() {
         beat(Duration::from_secs(600)).await;
         std::future::pending().await
     });
-    while supervisor.status().is_empty() {
-        tokio::task::yield_now().await;
-    }
+    until(async || !supervisor.status().is_empty()).await;
     let (code, body) = listener.json("/livez").await;
     assert_eq!((code, &body["live"]), (StatusCode::OK, &json!(true)));
     assert_eq!((&body["loops"][0]["name"], &body["loops"][0]["state"]), (&json!("scheduler"), &json!("running")));
@@ -165,9 +165,7 @@ async fn it_is_alive_while_every_loop_gives_signs_of_life() {
         beat(Duration::ZERO).await;
         std::future::pending().await
     });
-    while supervisor.status().iter().all(|one| one.state == LoopState::Running) {
-        tokio::task::yield_now().await;
-    }
+    until(async || supervisor.status().iter().any(|one| one.state != LoopState::Running)).await;
     let (code, body) = listener.json("/livez").await;
     assert_eq!((code, &body["live"]), (StatusCode::SERVICE_UNAVAILABLE, &json!(false)));
     assert_eq!((&body["loops"][0]["name"], &body["loops"][0]["state"]), (&json!("fetch"), &json!("stuck")));

@@ -18,6 +18,7 @@ use sgcache::sim::Site;
 
 use crate::program::Place;
 use crate::proxy_rig::{self, Rig, find, written};
+use crate::waiting::until;
 
 /// Name of what is replaced, its pattern, and the text that stands for it.
 const MASKS: &[(&str, &str, &str)] = &[
@@ -170,9 +171,9 @@ async fn proxy() -> Rig {
     let settings = Settings { semantics: BTreeSet::new(), ..Settings::default() };
     let rig = Rig::begin(site, written(&configs), settings).await;
     rig.followed().await;
-    while proxy_rig::said(&rig.call("read", find("Shot", json!([]), &["code"])).await.0) != "hit" {}
+    until(async || proxy_rig::said(&rig.call("read", find("Shot", json!([]), &["code"])).await.0) == "hit").await;
     // Field names are checked against the schema once it was read through the proxy.
-    while proxy_rig::said(&rig.call("schema_read", Value::Null).await.0) != "hit" {}
+    until(async || proxy_rig::said(&rig.call("schema_read", Value::Null).await.0) == "hit").await;
     rig
 }
 

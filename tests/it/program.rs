@@ -10,6 +10,8 @@ use std::thread::JoinHandle;
 use serde_json::Value;
 use sgcache::sim::{Sim, SimHandle, SimSettings};
 
+use crate::waiting::Wait;
+
 /// A directory with the shipped configuration, adapted to free ports.
 pub struct Place {
     pub dir: tempfile::TempDir,
@@ -214,16 +216,16 @@ impl Place {
     }
 
     /// Asks the ops listener until `enough(status, body)`; status 0 is no answer.
+    #[track_caller]
     pub fn until(&self, path: &str, mut enough: impl FnMut(u16, &str) -> bool) -> String {
         let url = format!("http://{}{path}", self.ops);
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(300);
+        let wait = Wait::begin();
         loop {
             let (status, body) = get(&url).unwrap_or_default();
             if enough(status, &body) {
                 return body;
             }
-            assert!(std::time::Instant::now() < deadline, "{path} never said so: {status} {body}");
-            std::thread::yield_now();
+            wait.pause(|| format!("{path} says {status} {body}"));
         }
     }
 }

@@ -7,11 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use crate::servers::skipped;
+use crate::waiting::Wait;
 
 /// Returns the program that `variable` names, or says what is left out.
 pub fn program(variable: &str, suite: &'static str) -> Option<PathBuf> {
@@ -149,16 +149,15 @@ impl Prometheus {
         answer.error_for_status().ok()?.text().await.ok()
     }
 
-    /// Polls a condition of the other process; half a minute is when it counts as broken.
+    /// Asks the other process until it answers.
     async fn wait_until<'a, F>(&'a self, what: &str, ask: impl Fn(&'a Self) -> F)
     where
         F: Future<Output = Option<String>>,
     {
-        let begin = Instant::now();
+        let wait = Wait::begin();
         while ask(self).await.is_none() {
-            let log = std::fs::read_to_string(self._data.path().join("log")).unwrap_or_default();
-            assert!(begin.elapsed() < Duration::from_secs(30), "prometheus: {what}: {log}");
-            tokio::time::sleep(Duration::from_millis(200)).await;
+            let log = || std::fs::read_to_string(self._data.path().join("log")).unwrap_or_default();
+            wait.again(|| format!("prometheus: {what}: {}", log())).await;
         }
     }
 }

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use crate::program::Place;
 use crate::proxy_rig::{call, find, said};
+use crate::waiting::Wait;
 
 /// Asks the simulated site and compresses its answer.
 async fn forward(State(site): State<String>, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
@@ -35,12 +36,14 @@ async fn forward(State(site): State<String>, uri: Uri, headers: HeaderMap, body:
 /// Reads as a client that accepts compressed answers, as soon as the type is live.
 async fn read(url: &str, argument: &Value) -> (String, Value) {
     let auth = json!({"script_name": "sgcache", "script_key": "sgcache-sim"});
+    let wait = Wait::begin();
     loop {
         let (headers, answer) = call(url, auth.clone(), "read", argument.clone()).await;
         let did = said(&headers);
         if did != "not_live" {
             return (did, answer["results"]["entities"].clone());
         }
+        wait.again(|| did).await;
     }
 }
 

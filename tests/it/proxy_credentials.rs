@@ -14,6 +14,7 @@ use sgcache::sim::{Site, Trouble};
 use tokio_util::sync::CancellationToken;
 
 use crate::proxy_rig::{Rig, call_with_status, find, said, written};
+use crate::waiting::until;
 
 pub const CONFIGS: &[(&str, &str)] = &[
     ("Project", r#"{"fields": {"name": {}, "archived": {}}}"#),
@@ -275,7 +276,7 @@ async fn a_revoked_key_is_refused_whatever_it_sends_meanwhile() {
     let rig = Rig::start(site(), written(CONFIGS), settings).await;
     let http = reqwest::Client::new();
     let farm = right(&rig, "script").await.expect("a credential");
-    while read(&http, &rig, &farm).await.0 != "hit" {}
+    until(async || read(&http, &rig, &farm).await.0 == "hit").await;
     revoke(&rig);
     // Hits and answers of methods that need no login go on all the time: only the refusal
     // of a question ends the loop.
@@ -296,7 +297,7 @@ async fn a_credential_in_use_is_renewed_before_its_time_is_over() {
     // On a machine that stalls for the last quarter of the time, a read goes to the site
     // after all, and it begins anew.
     'anew: loop {
-        while read(&http, &rig, &farm).await.0 != "hit" {}
+        until(async || read(&http, &rig, &farm).await.0 == "hit").await;
         rig.site().requests.reset();
         while rig.site().requests.of("read Shot") == 0 {
             if read(&http, &rig, &farm).await.0 != "hit" {
@@ -330,7 +331,7 @@ async fn restarted(rig: &Rig, settings: Settings) -> (String, CancellationToken)
     tokio::spawn(async move { proxy.run(running).await });
     // A poll after the start shows that no write is on its way any more.
     let own = json!({"script_name": "sgcache", "script_key": "sgcache-sim"});
-    while stale_or_not(&url, &own).await.0 != "hit" {}
+    until(async || stale_or_not(&url, &own).await.0 == "hit").await;
     (url, stop)
 }
 
@@ -346,14 +347,14 @@ async fn who_was_good_before_a_restart_is_answered_while_the_site_is_away() {
     let mut credentials = Vec::new();
     for kind in ["script", "login", "session_token", "sudo_as_login"] {
         let auth = right(&rig, kind).await.expect("a credential");
-        while read(&http, &rig, &auth).await.0 != "hit" {}
+        until(async || read(&http, &rig, &auth).await.0 == "hit").await;
         credentials.push((kind, auth));
     }
     // Whose a session is, is recorded beside the caller.
     let is_recorded = |records: Vec<sgcache::state::CredentialRecord>| {
         records.len() >= credentials.len() && records.iter().any(|record| record.session_owner.is_some())
     };
-    while !is_recorded(rig.replica.state().credential_records().await.expect("records")) {}
+    until(async || is_recorded(rig.replica.state().credential_records().await.expect("records"))).await;
     let (url, stop) = restarted(&rig, settings()).await;
     rig.site().troubles.next(u32::MAX, Trouble::Status(503));
     for (kind, auth) in credentials {
@@ -373,7 +374,7 @@ async fn a_request_that_fails_does_not_make_an_outage_for_a_revoked_key() {
     for trouble in [Trouble::Status(500), Trouble::DroppedBefore] {
         let rig = Rig::start(site(), written(CONFIGS), settings()).await;
         let (http, farm) = (reqwest::Client::new(), right(&rig, "script").await.expect("a credential"));
-        while read(&http, &rig, &farm).await.0 != "hit" {}
+        until(async || read(&http, &rig, &farm).await.0 == "hit").await;
         let (url, stop) = restarted(&rig, settings()).await;
         revoke(&rig);
         // The request itself fails, and every other question is answered.
@@ -400,14 +401,14 @@ async fn a_session_has_the_scope_of_its_owner() {
     let sudo = json!({"script_name": "sgcache", "script_key": "sgcache-sim", "sudo_as_login": "td"});
     let sessions = [session(&rig, login.clone()).await, session(&rig, sudo.clone()).await];
     for auth in sessions.into_iter().chain([sudo]) {
-        while read(&http, &rig, &auth).await.0 != "hit" {}
+        until(async || read(&http, &rig, &auth).await.0 == "hit").await;
         let (_, headers, _) =
             call_with_status(&rig.url, auth.clone(), "read", find("Project", json!([]), &["name"])).await;
         assert_eq!(said(&headers), "scope", "{auth}");
     }
     let own = json!({"script_name": "sgcache", "script_key": "sgcache-sim"});
     let own = session(&rig, own).await;
-    while read(&http, &rig, &own).await.0 != "hit" {}
+    until(async || read(&http, &rig, &own).await.0 == "hit").await;
     let (_, headers, _) = call_with_status(&rig.url, own, "read", find("Project", json!([]), &["name"])).await;
     assert_eq!(said(&headers), "hit");
 
@@ -432,7 +433,7 @@ async fn a_session_that_was_opened_here_belongs_to_the_caller_who_opened_it() {
     let http = reqwest::Client::new();
     let login = right(&rig, "login").await.expect("a credential");
     let early = session_at(&rig.url, login.clone()).await;
-    while read(&http, &rig, &login).await.0 != "hit" {}
+    until(async || read(&http, &rig, &login).await.0 == "hit").await;
     let auth = session_at(&rig.url, login.clone()).await;
     let (how, rows) = read(&http, &rig, &auth).await;
     assert!(how == "unverified" && rows.contains(ROW), "{how} {rows}");
@@ -448,9 +449,9 @@ async fn a_session_that_ended_is_refused() {
     let rig = Rig::start(site(), written(CONFIGS), settings).await;
     let http = reqwest::Client::new();
     let auth = right(&rig, "session_token").await.expect("a credential");
-    while read(&http, &rig, &auth).await.0 != "hit" {}
+    until(async || read(&http, &rig, &auth).await.0 == "hit").await;
     rig.site().end_sessions();
-    while !is_refused(&http, &rig, &auth).await {}
+    until(async || is_refused(&http, &rig, &auth).await).await;
     let (how, text) = read(&http, &rig, &auth).await;
     assert!(!text.contains(ROW), "{how} {text}");
 }

@@ -8,6 +8,7 @@ use sgcache::proxy::Settings;
 use sgcache::sim::Site;
 
 use crate::proxy_rig::{Rig, find, said, shipped, written};
+use crate::waiting::until;
 
 fn by_id(ty: &str, id: i64) -> Value {
     find(ty, json!([["id", "is", id]]), &["code", "image"])
@@ -76,12 +77,13 @@ async fn a_signed_address_is_given_again_until_the_image_is_another_one() {
         let before = rig.call("read", asked.clone()).await;
         assert_eq!(said(&before.0), "hit");
         share_image(&rig, other, id).await;
-        let (headers, answer) = loop {
-            let (headers, answer) = rig.call("read", asked.clone()).await;
-            if answer != before.1 {
-                break (headers, answer);
-            }
-        };
+        let mut after = before.clone();
+        until(async || {
+            after = rig.call("read", asked.clone()).await;
+            after.1 != before.1
+        })
+        .await;
+        let (headers, answer) = after;
         assert_eq!(said(&headers), "signed_url");
         assert_eq!(picture(&answer), picture(&rig.direct("read", asked.clone()).await));
         let (headers, again) = rig.call("read", asked).await;
@@ -102,7 +104,7 @@ async fn a_field_that_the_site_does_not_have_is_left_out_until_it_has_it() {
     let rig = Rig::start(site, written(&configs), Settings::default()).await;
     let asked = || find("Shot", json!([]), &["code", "sg_money", "login", "project.Project.sg_money"]);
     // The first question has the schema read.
-    while said(&rig.call("read", asked()).await.0) != "hit" {}
+    until(async || said(&rig.call("read", asked()).await.0) == "hit").await;
     let (headers, answer) = rig.call("read", asked()).await;
     assert_eq!((said(&headers).as_str(), &answer), ("hit", &rig.direct("read", asked()).await));
 
@@ -110,13 +112,14 @@ async fn a_field_that_the_site_does_not_have_is_left_out_until_it_has_it() {
     let field = json!({"type": "Shot", "data_type": "text", "properties": properties});
     let made = rig.direct("schema_field_create", field).await;
     assert_eq!(made["results"], "sg_money", "{made}");
-    while said(&rig.call("read", asked()).await.0) == "hit" {}
-    let (headers, answer) = loop {
-        let answer = rig.call("read", asked()).await;
-        if said(&answer.0) != "unknown_field" {
-            break answer;
-        }
-    };
+    until(async || said(&rig.call("read", asked()).await.0) != "hit").await;
+    let mut after = rig.call("read", asked()).await;
+    until(async || {
+        after = rig.call("read", asked()).await;
+        said(&after.0) != "unknown_field"
+    })
+    .await;
+    let (headers, answer) = after;
     assert_eq!(said(&headers), "uncached_field");
     assert_eq!(answer, rig.direct("read", asked()).await);
     assert!(entities(&answer)[0].get("sg_money").is_some_and(Value::is_null), "{answer}");

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::program::Place;
 use crate::proxy_rig::{call_with_status, find, said};
+use crate::waiting::Wait;
 
 /// What callers saw, by what the proxy said of each answer.
 type Seen = BTreeMap<String, u64>;
@@ -46,6 +47,7 @@ fn report(place: &Place) -> Value {
 
 /// Asks until the report holds as many reads as were made: it is written every few seconds.
 fn written(place: &Place, seen: &Seen, writes: u64) -> Value {
+    let wait = Wait::begin();
     loop {
         let found = report(place);
         let reads = found["reads"].as_u64().expect("a number");
@@ -53,7 +55,7 @@ fn written(place: &Place, seen: &Seen, writes: u64) -> Value {
         if reads == seen.values().sum::<u64>() && found["writes"]["visible_max_seconds"].is_number() == (writes > 0) {
             return found;
         }
-        std::thread::yield_now();
+        wait.pause(|| found.to_string());
     }
 }
 

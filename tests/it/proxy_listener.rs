@@ -13,6 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
 use crate::proxy_rig::{Rig, call, call_with_status, find, said, shipped, written};
+use crate::waiting::until;
 
 const CONFIGS: &[(&str, &str)] = &[
     ("Project", r#"{"fields": {"name": {}, "archived": {}}}"#),
@@ -358,9 +359,7 @@ async fn a_certificate_and_its_key_make_it_https() {
     let closed = tokio::time::timeout(Duration::from_secs(60), silent.read(&mut [0; 16])).await;
     assert_eq!(closed.expect("it is closed").expect("an end"), 0);
     let labels = [("listener", "api"), ("reason", "head_timeout")];
-    while rig.counted("sgcache_listener_refusals_total", &labels) < 1.0 {
-        tokio::task::yield_now().await;
-    }
+    until(async || rig.counted("sgcache_listener_refusals_total", &labels) >= 1.0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -384,9 +383,7 @@ async fn a_request_under_way_is_finished_before_the_end() {
     rig.site().troubles.next_of("read Task", 1, Trouble::Slow(slow));
     let (url, own) = (rig.url.clone(), json!({"script_name": "sgcache", "script_key": "sgcache-sim"}));
     let read = tokio::spawn(async move { call(&url, own, "read", find("Task", json!([]), &["id"])).await });
-    while rig.counted("sgcache_proxy_in_flight", &[]) < 1.0 {
-        tokio::task::yield_now().await;
-    }
+    until(async || rig.counted("sgcache_proxy_in_flight", &[]) >= 1.0).await;
     rig.shutdown().await;
     let (headers, answer) = read.await.expect("an answer");
     assert_eq!((said(&headers).as_str(), answer["results"]["entities"].is_array()), ("uncached_type", true));

@@ -16,6 +16,7 @@ use sgcache::sim::{Site, Trouble};
 use crate::program::Place;
 use crate::proxy_rig::{Rig, call_with_status, find, shipped, written};
 use crate::servers::python;
+use crate::waiting::{Wait, until};
 
 const SUITE: &str = "proxy_outage";
 
@@ -194,9 +195,8 @@ async fn a_site_that_hangs_is_down_and_its_slots_are_given_back() {
     assert_eq!(rig.site().requests.of("read Shot"), 0);
     rig.site().troubles.clear();
     // The probes in the background notice, and requests go through again.
-    while call_with_status(&rig.url, own.clone(), "read", find("Icon", json!([]), &["id"])).await.0 != 200 {
-        tokio::task::yield_now().await;
-    }
+    let asked = find("Icon", json!([]), &["id"]);
+    until(async || call_with_status(&rig.url, own.clone(), "read", asked.clone()).await.0 == 200).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -215,6 +215,7 @@ async fn a_write_of_unknown_fate_is_said_and_makes_nothing_unreadable() {
     let (status, said, _) = ask(&rig, 2).await;
     assert!(status == 200 && !said.contains("unconfirmed-write"), "another entity is not concerned: {said}");
     rig.site().troubles.clear();
+    let wait = Wait::begin();
     loop {
         let (status, said, row) = ask(&rig, 1).await;
         assert_eq!(status, 200);
@@ -223,7 +224,7 @@ async fn a_write_of_unknown_fate_is_said_and_makes_nothing_unreadable() {
             assert_eq!(row["description"], committed[0]["description"]);
             break;
         }
-        tokio::task::yield_now().await;
+        wait.again(|| said).await;
     }
 }
 

@@ -9,6 +9,7 @@ use sgcache::sim::Trouble;
 
 use crate::proxy_rig::{Rig, find, said};
 use crate::proxy_writes::{configs, filled, to};
+use crate::waiting::until;
 
 fn of_shot(ty: &str, shot: i64, fields: &[&str]) -> Value {
     find(ty, json!([["entity", "is", to("Shot", shot)]]), fields)
@@ -20,13 +21,12 @@ async fn retire(rig: &Rig, key: Value, version: i64) {
     let fields = json!([{"field_name": "code", "value": "read again"}]);
     rig.call("update", json!({"type": "Version", "id": version, "fields": fields})).await;
     let asked = find("Version", json!([["id", "is", version]]), &["code", "sg_task"]);
-    loop {
+    until(async || {
         let (headers, answer) = rig.call("read", asked.clone()).await;
         assert_eq!(answer["results"]["entities"][0]["sg_task"], Value::Null, "{answer}");
-        if said(&headers) == "hit" {
-            return;
-        }
-    }
+        said(&headers) == "hit"
+    })
+    .await;
 }
 
 /// The event log is not read: only the acknowledgement can have named the rows.
@@ -56,6 +56,8 @@ async fn what_is_revived_along_is_named_as_well() {
     // Another Shot's Version shows a Task that goes along with this one.
     let relink = json!({"type": "Version", "id": 2, "fields": [{"field_name": "sg_task", "value": to("Task", 1)}]});
     rig.call("update", relink).await;
+    let relinked = find("Version", json!([["id", "is", 2]]), &["sg_task"]);
+    until(async || said(&rig.call("read", relinked.clone()).await.0) == "hit").await;
     rig.stop_following().await;
     retire(&rig, to("Shot", 1), 2).await;
     rig.call("revive", to("Shot", 1)).await;

@@ -2,7 +2,7 @@
 //! before it, in one process.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use reqwest::header::HeaderMap;
@@ -21,6 +21,8 @@ use sgcache::supervisor::Supervisor;
 use sgcache::sync::{self, Follower, Replica};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+
+use crate::waiting::until;
 
 /// Everything at once; it ends with the test.
 pub struct Rig {
@@ -43,6 +45,11 @@ impl Drop for Rig {
         self.stop.cancel();
     }
 }
+
+/// One for all: each takes the roots of trust of the system apart, and none keeps a
+/// connection, which ends with the runtime of the test.
+pub static HTTP: LazyLock<reqwest::Client> =
+    LazyLock::new(|| reqwest::Client::builder().pool_max_idle_per_host(0).build().expect("a client"));
 
 /// The shipped entity configs.
 pub fn shipped() -> Vec<EntityConfigFile> {
@@ -146,13 +153,11 @@ impl Rig {
 
     /// Waits until every type is live.
     pub async fn followed(&self) {
-        loop {
+        until(async || {
             let types = self.replica.state().types().await.expect("types");
-            if !types.is_empty() && types.iter().all(|record| record.state == TypeState::Live) {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+            !types.is_empty() && types.iter().all(|record| record.state == TypeState::Live)
+        })
+        .await;
     }
 
     /// Waits until every type is live and the proxy has seen it.
@@ -160,13 +165,10 @@ impl Rig {
         self.followed().await;
         // The proxy may have seen some of them live before the others.
         for layout in self.replica.tracked().layouts() {
+            let entity_type = layout.entity_type.as_str();
             // Where no age at all is allowed, a cache that is ready says so.
-            while !matches!(
-                self.find(layout.entity_type.as_str(), json!([]), &["id"]).await.0.as_str(),
-                "hit" | "stale"
-            ) {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
+            until(async || matches!(self.find(entity_type, json!([]), &["id"]).await.0.as_str(), "hit" | "stale"))
+                .await;
         }
     }
 
@@ -225,7 +227,7 @@ pub async fn call(url: &str, auth: Value, method: &str, argument: Value) -> (Hea
 pub async fn call_with_status(url: &str, auth: Value, method: &str, argument: Value) -> (u16, HeaderMap, Value) {
     let params = if argument.is_null() { json!([auth]) } else { json!([auth, argument]) };
     let body = json!({"method_name": method, "params": params});
-    let sent = reqwest::Client::new().post(format!("{url}/api3/json")).json(&body).send().await.expect("an answer");
+    let sent = HTTP.post(format!("{url}/api3/json")).json(&body).send().await.expect("an answer");
     let (status, headers) = (sent.status().as_u16(), sent.headers().clone());
     let text = sent.text().await.expect("a body");
     (status, headers, serde_json::from_str(&text).unwrap_or(Value::String(text)))

@@ -7,6 +7,7 @@ use sgcache::sim::Trouble;
 
 use crate::proxy_rig::{Rig, find, said};
 use crate::proxy_writes::{configs, filled, to};
+use crate::waiting::until;
 
 /// Starts a rig before a site with a template of two Tasks; returns the template.
 async fn rig() -> (Rig, Value) {
@@ -59,9 +60,7 @@ async fn how_answered(rig: &Rig, asked: &Value) -> String {
 }
 
 async fn until_hit(rig: &Rig, asked: &Value) {
-    while how_answered(rig, asked).await != "hit" {
-        tokio::task::yield_now().await;
-    }
+    until(async || how_answered(rig, asked).await == "hit").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -37,9 +37,6 @@ pub struct RandomCaller {
     project: i64,
     template: i64,
     names: u32,
-    /// Whether it also revives what it has retired and calls methods that the cache does
-    /// not know.
-    pub is_thorough: bool,
     /// The ids of a type that were ever active.
     seen: BTreeMap<String, BTreeSet<i64>>,
 }
@@ -59,7 +56,6 @@ impl RandomCaller {
             project,
             template,
             names: 0,
-            is_thorough: true,
             seen: BTreeMap::new(),
         };
         for ty in ["Sequence", "Sequence", "Asset", "Asset", "Asset", "Shot", "Shot", "Shot", "Shot", "Task", "Task"]
@@ -82,11 +78,9 @@ impl RandomCaller {
                 28..32 => self.creation(),
                 32 => self.creation_from_template(),
                 33..37 => self.retirement(),
-                37..42 if self.is_thorough => self.revival(),
-                37..42 => None,
+                37..42 => self.revival(),
                 42..47 => self.batch(),
-                _ if self.is_thorough => self.unknown_method(),
-                _ => None,
+                _ => self.unknown_method(),
             };
             if let Some(call) = call {
                 return call;

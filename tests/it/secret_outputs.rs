@@ -11,7 +11,6 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
 
 use axum::body::to_bytes;
 use axum::extract::{Request, State};
@@ -24,6 +23,7 @@ use tokio::task::JoinHandle;
 
 use crate::program::{Place, Running, get};
 use crate::servers::{TestIndices, elasticsearch};
+use crate::waiting::{Wait, until};
 
 const KEY: &str = "kEy-of-the-script-7f3a";
 const WRONG_KEY: &str = "wRong-key-91bc";
@@ -290,9 +290,9 @@ async fn run_with_quoting_servers(place: &Place) -> Outputs {
 }
 
 /// Waits until the ops listener, which wants the token, gives this answer.
-async fn until(place: &Place, path: &str, enough: impl Fn(u16, &str) -> bool) {
+async fn until_answered(place: &Place, path: &str, enough: impl Fn(u16, &str) -> bool) {
     let (client, url) = (reqwest::Client::new(), format!("http://{}{path}", place.ops));
-    let deadline = Instant::now() + Duration::from_secs(120);
+    let wait = Wait::begin();
     loop {
         if let Ok(answer) = client.get(&url).bearer_auth(OPS_TOKEN).send().await {
             let status = answer.status().as_u16();
@@ -300,8 +300,7 @@ async fn until(place: &Place, path: &str, enough: impl Fn(u16, &str) -> bool) {
                 return;
             }
         }
-        assert!(Instant::now() < deadline, "{path} never gave the awaited answer");
-        tokio::task::yield_now().await;
+        wait.again(|| path.to_owned()).await;
     }
 }
 
@@ -311,10 +310,8 @@ async fn panic_loops(place: &Place) {
     for path in &faults {
         fs::write(path, "panic").expect("a file");
     }
-    while faults.iter().any(|path| path.exists()) {
-        tokio::task::yield_now().await;
-    }
-    until(place, "/readyz", |status, _| status == 200).await;
+    until(async || !faults.iter().any(|path| path.exists())).await;
+    until_answered(place, "/readyz", |status, _| status == 200).await;
 }
 
 /// Reads every file below a folder.
@@ -358,7 +355,7 @@ async fn no_secret_reaches_an_output() {
     let place = place(&reports.address, &webhook.address);
     let sim = serve(&place, 600, KEY).await;
     let daemon = start_daemon(&place);
-    until(&place, "/readyz", |status, _| status == 200).await;
+    until_answered(&place, "/readyz", |status, _| status == 200).await;
 
     let shown = ["status", "pipelines history -o json", "deadLetters list -o json"];
     let pictures = "find Shot --fields code,image --limit 100 -o json";
@@ -383,7 +380,7 @@ async fn no_secret_reaches_an_output() {
     // The configuration is wrong beside its secrets.
     place.edit("config.yaml", "quoting: { type: webhook", "quoting: { type: webhok");
     daemon.hang_up();
-    until(&place, "/metrics", |_, body| body.contains("sgcache_config_last_reload_successful 0")).await;
+    until_answered(&place, "/metrics", |_, body| body.contains("sgcache_config_last_reload_successful 0")).await;
     outputs.extend(observe(&place, &[shown[0], "find Shot", "pipelines validate"]).await);
 
     let ended = daemon.signalled("TERM");
@@ -422,7 +419,7 @@ async fn no_secret_reaches_elasticsearch() {
     );
     let sim = serve(&place, 2000, KEY).await;
     let daemon = start_daemon(&place);
-    until(&place, "/readyz", |status, _| status == 200).await;
+    until_answered(&place, "/readyz", |status, _| status == 200).await;
     let mut outputs = run(&place, &words(&["pipelines trigger plain"]));
     // Rows that differ are quoted in the documents of mismatches.
     outputs.extend(run(&place, &words(&["job corrupt --rows 5"])));
@@ -431,7 +428,7 @@ async fn no_secret_reaches_elasticsearch() {
     let quoting_site = QuotingServer::start(&place.site, None).await;
     outputs.extend(run(&place, &words(&["pipelines trigger plain", "job validateData Shot"])));
     drop(quoting_site);
-    until(&place, "/metrics", |_, body| body.contains("sgcache_report_outbox_documents 0")).await;
+    until_answered(&place, "/metrics", |_, body| body.contains("sgcache_report_outbox_documents 0")).await;
     outputs.push(("stderr of the daemon".to_owned(), daemon.signalled("TERM").stderr.into_bytes()));
 
     let client = reqwest::Client::new();

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use sgcache::sim::{Sim, SimHandle, SimSettings, Site, Trouble};
 
 use crate::program::{Place, Running};
+use crate::waiting::until;
 
 async fn following() -> (Place, Arc<Site>, SimHandle, Running) {
     let place = Place::new();
@@ -62,9 +63,7 @@ async fn header(place: &Place) -> String {
 
 async fn until_header(place: &Place, start: &str) {
     let asked = async {
-        while !header(place).await.starts_with(start) {
-            tokio::task::yield_now().await;
-        }
+        until(async || header(place).await.starts_with(start)).await;
     };
     tokio::time::timeout(Duration::from_secs(60), asked).await.expect("the header in time");
 }

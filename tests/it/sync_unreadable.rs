@@ -106,3 +106,28 @@ async fn a_row_that_cannot_be_kept_is_quarantined_and_never_stored_without_its_f
         cache.assert_equal_to_site().await;
     }
 }
+
+#[tokio::test]
+async fn links_follow_the_retirement_and_the_revival_of_an_entity_that_cannot_be_read() {
+    let site = empty_site();
+    let sequence = create(&site, "Sequence", json!({"code": "010"}));
+    let link = json!({"type": "Sequence", "id": sequence});
+    let linked = create(&site, "Shot", json!({"code": "linked", "sg_sequence": link}));
+    let cache = Cache::live(site).await;
+    let layout = cache.replica().tracked().layout(&shot()).expect("shots").clone();
+    spoil(&cache, "read Sequence", "MARKED", b"\xff");
+    cache.site().update("Sequence", sequence, json!({"code": "MARKED"})).expect("an update");
+    for is_active in [false, true] {
+        match is_active {
+            false => drop(cache.site().retire("Sequence", sequence).expect("a retirement")),
+            true => drop(cache.site().revive("Sequence", sequence).expect("a revival")),
+        }
+        for _ in 0..10 {
+            drop(cache.step().await);
+        }
+        let dead = cache.state().quarantined(&EntityType::new("Sequence")).await.expect("ids");
+        assert_eq!(dead, [sequence], "active: {is_active}");
+        let rows = cache.cached(&layout).await;
+        assert_eq!(rows[&linked]["sg_sequence"]["id"] == json!(sequence), is_active, "{:?}", rows[&linked]);
+    }
+}

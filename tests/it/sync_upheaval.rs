@@ -6,11 +6,12 @@ use std::time::Duration;
 use serde_json::json;
 use sgcache::entity::{EntityRef, EntityType};
 use sgcache::sim::Trouble;
-use sgcache::state::{SiteTime, TypeState};
+use sgcache::state::{DirtyReasons, NewDirtyKey, SiteTime, TypeState};
 use sgcache::supervisor::Supervisor;
 use sgcache::sync::{KeyOutcome, Settings, Steps, SyncError};
 
 use crate::sync_cache::{CONFIGS, Cache, create, empty_site, happen};
+use crate::waiting::until;
 
 fn shot() -> EntityType {
     EntityType::new("Shot")
@@ -285,6 +286,27 @@ async fn a_site_that_is_away_costs_nothing_but_time() {
     assert!(cache.metrics().value("sgcache_sync_poll_errors_total", &[("reason", "decode")]) >= Some(2.0));
 }
 
+/// The first answers of a site may set the clock back: what a scan has found is due a moment
+/// later then.
+#[tokio::test]
+async fn a_job_waits_for_what_it_found_and_what_is_due_in_a_moment() {
+    let site = empty_site();
+    let id = create(&site, "Shot", json!({"code": "a"}));
+    let mut cache = Cache::live(site).await;
+    let replica = cache.replica().clone();
+    cache.site().update_silently("Shot", id, json!({"code": "b"})).expect("an update");
+    replica.clock().hold(cache.tick(Duration::from_secs(2)));
+    cache.stop();
+    let shot = EntityRef::new("Shot", id);
+    let found = NewDirtyKey { delay: Duration::from_millis(500), ..NewDirtyKey::new(shot, DirtyReasons::SCAN) };
+    replica.state().mark(&[found], replica.now()).await.expect("a mark");
+    let waits = replica.advance_until(Duration::ZERO, DirtyReasons::SCAN).await.expect_err("it is not read yet");
+    assert!(matches!(waits, SyncError::TimedOut(_)), "{waits}");
+    replica.clock().hold(cache.tick(Duration::from_secs(1)));
+    replica.advance_until(Duration::ZERO, DirtyReasons::SCAN).await.expect("it is read");
+    assert_eq!(replica.state().marks(1).await.expect("marks"), []);
+}
+
 #[tokio::test]
 async fn a_job_beside_nobody_catches_up_by_itself() {
     let site = empty_site();
@@ -417,9 +439,7 @@ async fn the_loop_imports_follows_and_ends_when_it_is_told_to() {
     let replica = follower.replica().clone();
     for (name, _) in CONFIGS {
         let record = async || replica.state().type_record(&EntityType::new(*name)).await.expect("a record");
-        while !record().await.is_some_and(|record| record.state == TypeState::Live) {
-            tokio::task::yield_now().await;
-        }
+        until(async || record().await.is_some_and(|record| record.state == TypeState::Live)).await;
     }
     cache.site().update("Shot", id, json!({"code": "b"})).expect("an update");
     replica.advance(Duration::from_secs(60)).await.expect("the loop follows");

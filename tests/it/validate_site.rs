@@ -83,7 +83,7 @@ impl Checked {
                     people(calls);
                     calls += 1;
                 }
-                tokio::task::yield_now().await;
+                tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };
         tokio::select! {
