@@ -120,7 +120,7 @@ async fn a_crash_at_any_step_changes_nothing_in_the_end() {
 async fn a_crash_changes_nothing_on_elasticsearch_either() {
     let Some(url) = servers::elasticsearch("crash") else { return };
     let steps = number_of_steps().await;
-    for last in (0..steps).step_by(29) {
+    for last in (0..steps).step_by(13) {
         let indices = servers::TestIndices::new(url);
         crash_at(last, TestStore::Elasticsearch(url.to_owned(), indices.prefix().to_owned())).await;
     }

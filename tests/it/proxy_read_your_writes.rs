@@ -112,7 +112,7 @@ async fn office(reads: usize, first_seed: u64, lag: Option<Duration>) -> Tally {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_read_misses_a_write_whatever_others_write_meanwhile() {
     let tally = office(wanted_reads(600), 100, None).await;
-    assert!(tally.hits * 20 > tally.reads, "hardly any read was answered from the cache: {tally:?}");
+    assert!(tally.hits * 10 > tally.reads, "hardly any read was answered from the cache: {tally:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
