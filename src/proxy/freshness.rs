@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -42,6 +42,8 @@ const CLUSTER_BUSY_INTERVAL: Duration = Duration::from_millis(50);
 const SCHEMA_INTERVAL: Duration = Duration::from_secs(600);
 /// The acknowledgement of further writes waits until some of these are visible.
 const MAX_PENDING_WRITES: usize = 1_000;
+/// One that remembers more than this counts as several.
+const BYTES_PER_PENDING_WRITE: usize = 64 << 10;
 /// ... but not longer than this.
 const LONGEST_BACKPRESSURE: Duration = Duration::from_secs(30);
 /// More keys of writes than this are not taken over from before a restart one by one.
@@ -296,8 +298,13 @@ impl FreshnessTracker {
         self.ledger.write_made(ledger_feed::now());
         self.name_revived(&mut effects).await;
         self.look_up(&mut effects).await;
-        let keys = self.known(&effects.keys());
-        let room = tokio::time::timeout(LONGEST_BACKPRESSURE, Arc::clone(&self.room).acquire_owned()).await;
+        let mut keys = self.known(&effects.keys());
+        let room = self.room_for(effects.bytes()).await;
+        if room.is_none() {
+            // Any number of them may pile up: what takes memory is in the state and in the
+            // event log.
+            effects.forget_details();
+        }
         let types = match effects.everything {
             true => self.every_type(),
             false => self.followed_types(&effects),
@@ -308,6 +315,9 @@ impl FreshnessTracker {
         self.insert(&write);
         self.writes.fetch_add(1, Ordering::SeqCst);
         let after = self.make_dirty(&keys, effects.unlisted).await;
+        if room.is_none() {
+            keys = Vec::new();
+        }
         let touched = Touched { keys, types, after, is_unlisted: effects.unlisted, number };
         let tracker = Arc::clone(self);
         tokio::spawn(async move {
@@ -315,6 +325,14 @@ impl FreshnessTracker {
             tracker.ledger.write_visible(ledger_feed::now(), acknowledged.elapsed());
             drop(room);
         });
+    }
+
+    /// Waits until a write that remembers so many bytes may become pending; `None` when
+    /// that took too long.
+    async fn room_for(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let places = bytes.div_ceil(BYTES_PER_PENDING_WRITE).clamp(1, MAX_PENDING_WRITES);
+        let places = Arc::clone(&self.room).acquire_many_owned(u32::try_from(places).ok()?);
+        tokio::time::timeout(LONGEST_BACKPRESSURE, places).await.ok()?.ok()
     }
 
     /// Returns how long the acknowledgement of a revival may wait for the site.

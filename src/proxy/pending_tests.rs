@@ -177,3 +177,28 @@ fn a_pending_write_names_the_rows_that_show_a_link_soon() {
     assert_eq!(changed("update", list, "code"), []);
     assert_eq!(changed("invented", json!({}), "assets"), [Ids::All]);
 }
+
+#[test]
+fn what_a_write_remembers_is_counted_and_can_be_forgotten() {
+    let known = catalogue();
+    let size = |method: &str, argument: &Value, results: &Value| {
+        WriteEffects::of_request(method, argument, &known).with_results(Some(results)).bytes()
+    };
+    let text = "a".repeat(100_000);
+    let shot = json!({"type": "Shot", "id": 1, "code": text});
+    assert!(size("update", &update("Shot", 1, "code", json!(text)), &shot) > 100_000, "what the site answered");
+    let assets: Vec<_> = (1..=1_000).map(|id| json!({"type": "Asset", "id": id})).collect();
+    let links = update("Shot", 1, "assets", json!(assets));
+    assert!(size("update", &links, &json!({"type": "Shot", "id": 1})) > 16_000, "the links that were written");
+    let item = |id| {
+        let mut item = update("Shot", id, "code", json!("b"));
+        item["request_type"] = json!("update");
+        item
+    };
+    let items: Vec<_> = (1..=1_000).map(item).collect();
+    assert!(size("batch", &json!(items), &json!([])) > 64_000, "the keys of a batch");
+
+    let mut effects = WriteEffects::of_request("update", &links, &known);
+    effects.forget_details();
+    assert_eq!((effects.bytes(), effects.everything, effects.unlisted), (0, true, true));
+}

@@ -169,6 +169,8 @@ pub struct WriteEffects {
 
 /// Fields that display names are made of, besides the one that the type has.
 const NAME_FIELDS: &[&str] = &["cached_display_name", "name", "firstname", "lastname", "code", "title", "filename"];
+/// What a key takes that is waited for: in the effect, and until it is read.
+const KEY_BYTES: usize = 64;
 /// Fields that every update moves.
 const UPDATE_FIELDS: &[&str] = &["updated_at", "updated_by"];
 /// Fields that the site sets once.
@@ -199,6 +201,20 @@ impl WriteEffects {
     /// Returns the effects of something that nothing here understands.
     pub fn anything() -> Self {
         Self { everything: true, unlisted: true, ..Self::default() }
+    }
+
+    /// Returns roughly what is remembered of it until it is visible, in bytes.
+    pub fn bytes(&self) -> usize {
+        let ids = |effect: &Effect| if let Ids::Only(ids) = &effect.ids { ids.len() } else { 0 };
+        let effects =
+            self.effects.iter().map(|effect| size_of::<Effect>() + KEY_BYTES * ids(effect) + effect.values.bytes());
+        let answered = self.answered.iter().flat_map(|answered| &answered.values);
+        effects.sum::<usize>() + answered.map(|(name, value)| name.len() + value.to_string().len()).sum::<usize>()
+    }
+
+    /// Leaves only what takes no memory: anything may have changed, and the event log says what.
+    pub fn forget_details(&mut self) {
+        *self = Self { schema: self.schema, ..Self::anything() };
     }
 
     /// Returns what a request may change, whatever comes of it.

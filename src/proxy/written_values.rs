@@ -43,6 +43,15 @@ impl WrittenValues {
         Self([(field.to_owned(), Written::Links(targets.into_iter().collect()))].into())
     }
 
+    /// Returns roughly what they take in memory, in bytes.
+    pub fn bytes(&self) -> usize {
+        let written = self.0.iter().map(|(name, written)| match written {
+            Written::Links(links) => name.len() + links.len() * size_of::<EntityRef>(),
+            Written::Status(status) => name.len() + status.len(),
+        });
+        written.sum()
+    }
+
     /// Tells whether a row with these values can pass a filter; its other fields may have
     /// any value.
     pub fn may_pass(&self, filter: &Filter) -> bool {

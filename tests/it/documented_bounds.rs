@@ -73,7 +73,12 @@ const CONSTANTS: &[(&str, &str, &str)] = &[
     (
         "src/proxy/freshness.rs",
         "LONGEST_BACKPRESSURE: Duration = Duration::from_secs(30)",
-        "1,000; the answer to a further one waits up to 30 s",
+        "the answer to a further one waits up to 30 s",
+    ),
+    (
+        "src/proxy/freshness.rs",
+        "BYTES_PER_PENDING_WRITE: usize = 64 << 10",
+        "| 1,000; one that remembers more than 64 KiB",
     ),
     (
         "src/store/embedded/mod.rs",

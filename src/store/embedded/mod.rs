@@ -175,21 +175,6 @@ impl EmbeddedStore {
         .await
     }
 
-    /// Answers on the thread of the caller what was asked at this moment before: it is
-    /// in memory. Only the moment is asked of SQLite, one look at pages that every
-    /// write touches, without ever waiting for a lock. Whatever may need the disk
-    /// runs on a thread of its own.
-    fn find_known(&self, query: &Query) -> Option<Arc<Found>> {
-        let _permit = self.permits.try_acquire().ok()?;
-        let reader = self.idle.take()?;
-        let as_of = reader.busy_timeout(Duration::ZERO).map_err(StoreError::from).and_then(|()| AsOf::now(&reader));
-        // A reader that would not wait from now on is given up.
-        if reader.busy_timeout(self.settings.busy_timeout).is_ok() {
-            self.idle.give_back(reader);
-        }
-        self.results.get(as_of.ok()?, query)
-    }
-
     fn opened(&self) -> MutexGuard<'_, Option<FileIdentity>> {
         self.opened.lock()
     }
@@ -287,13 +272,17 @@ impl Store for EmbeddedStore {
     }
 
     async fn find(&self, query: &Query) -> Result<Found> {
-        if let Some(found) = self.find_known(query) {
-            return Ok(Arc::unwrap_or_clone(found));
-        }
-        let (query, asked, answers) = (query.clone(), query.clone(), Arc::clone(&self.results));
-        let needs = move |layouts: &Layouts| plan::needs(layouts, &asked);
-        let found = self.query(needs, move |finder: &Finder<'_>| find(finder, &query, &answers)).await?;
-        Ok(Arc::unwrap_or_clone(found))
+        let (query, shared) = (query.clone(), Arc::clone(&self.shared));
+        let (memory, results) = (Arc::clone(&self.memory), Arc::clone(&self.results));
+        let found = self.on_reader(move |reader| match results.get(AsOf::now(reader)?, &query) {
+            Some(known) => Ok(known),
+            None => memory.over(
+                || Moment::begin(reader, &shared),
+                |moment: &Moment<'_>| plan::needs(&moment.layouts, &query),
+                |moment, held| find(&Finder::new(&moment.transaction, &moment.layouts, held), &query, &results),
+            ),
+        });
+        Ok(Arc::unwrap_or_clone(found.await?))
     }
 
     async fn count(&self, query: &Query) -> Result<u64> {
