@@ -85,10 +85,8 @@ async fn handle(State(site): State<Arc<Site>>, request: HttpRequest<Body>) -> Re
     let (method, entity_type) = names(&request);
     site.requests.note(&method, entity_type.as_deref());
     site.catch_up();
-    let latency = site.troubles.latency();
-    if !latency.is_zero() {
-        tokio::time::sleep(latency).await;
-    }
+    let delay = site.troubles.latency();
+    pause(delay.before).await;
     let page = request.as_ref().ok().and_then(|request| request.argument["paging"]["entities_per_page"].as_u64());
     let (entity_type, now) = (entity_type.as_deref(), site.clock.now());
     let auth = request.as_ref().ok().and_then(|request| request.auth.clone());
@@ -101,7 +99,15 @@ async fn handle(State(site): State<Arc<Site>>, request: HttpRequest<Body>) -> Re
     if let Ok(now) = HeaderValue::from_str(&now) {
         response.headers_mut().insert(header::DATE, now);
     }
+    pause(delay.after).await;
     response
+}
+
+/// Waits, but for nothing not even for the next turn of the timer.
+pub(super) async fn pause(duration: Duration) {
+    if !duration.is_zero() {
+        tokio::time::sleep(duration).await;
+    }
 }
 
 fn names(request: &Result<Request, Fault>) -> (String, Option<String>) {
@@ -162,8 +168,11 @@ async fn troubled(site: &Arc<Site>, request: Result<Request, Fault>, trouble: Tr
             )
         }
         Trouble::Slow(latency) => {
-            tokio::time::sleep(site.troubles.draw(latency)).await;
-            json(answer(site, request).await)
+            let delay = site.troubles.draw(latency);
+            pause(delay.before).await;
+            let answer = answer(site, request).await;
+            pause(delay.after).await;
+            json(answer)
         }
         Trouble::Fault(code, words) => json(Fault::new(code, words).to_wire().to_string().into_bytes()),
         Trouble::Answer { status, body } => {

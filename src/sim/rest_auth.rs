@@ -37,10 +37,8 @@ pub(super) async fn serve(site: &Arc<Site>, request: HttpRequest<Body>) -> Respo
     };
     site.requests.note(METHOD, None);
     site.catch_up();
-    let latency = site.troubles.latency();
-    if !latency.is_zero() {
-        tokio::time::sleep(latency).await;
-    }
+    let delay = site.troubles.latency();
+    super::http::pause(delay.before + delay.after).await;
     // The credentials are in the query of some clients, with an empty body.
     let body = if body.is_empty() { query.into() } else { body };
     let form = Form::parse("application/x-www-form-urlencoded", &body).unwrap_or_default();

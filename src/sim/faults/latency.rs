@@ -27,7 +27,14 @@ impl Latency {
     /// No delay.
     pub const NONE: Self = Self::Fixed(Duration::ZERO);
 
-    /// Draws one delay.
+    /// Draws one delay. Where in it the site works is drawn as well.
+    pub fn delay(self, rng: &mut impl Rng) -> Delay {
+        let whole = self.sample(rng);
+        let before = whole.mul_f64(rng.random::<f64>());
+        Delay { before, after: whole - before }
+    }
+
+    /// Draws how long one delay is.
     pub fn sample(self, rng: &mut impl Rng) -> Duration {
         match self {
             Self::Fixed(delay) => delay,
@@ -41,6 +48,17 @@ impl Latency {
             }
         }
     }
+}
+
+/// A delay of one request: it reaches the rows, and its answer comes back. What is
+/// committed meanwhile is in the answer or not, so an answer may be old when it comes,
+/// and a later request may be answered from earlier rows.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Delay {
+    /// Until the rows are read or written.
+    pub before: Duration,
+    /// From then on until the answer is sent.
+    pub after: Duration,
 }
 
 impl Default for Latency {
@@ -103,6 +121,17 @@ mod tests {
         let mut delays: Vec<_> = (0..2_000).map(|_| latency.sample(&mut rng)).collect();
         delays.sort_unstable();
         delays
+    }
+
+    #[test]
+    fn the_site_works_anywhere_in_a_delay() {
+        let mut rng = StdRng::seed_from_u64(5);
+        let whole = Duration::from_millis(100);
+        let delays: Vec<_> = (0..1_000).map(|_| Latency::Fixed(whole).delay(&mut rng)).collect();
+        assert!(delays.iter().all(|delay| delay.before + delay.after == whole));
+        let early = delays.iter().filter(|delay| delay.before < whole / 4).count();
+        let late = delays.iter().filter(|delay| delay.after < whole / 4).count();
+        assert!((200..300).contains(&early) && (200..300).contains(&late), "{early} {late}");
     }
 
     #[test]

@@ -19,6 +19,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use serde::Deserialize;
 
+pub(super) use latency::Delay;
 pub use latency::Latency;
 pub(super) use trouble::Asked;
 use trouble::Planned;
@@ -150,14 +151,14 @@ impl Troubles {
     }
 
     /// Draws the delay of an answer.
-    pub(super) fn latency(&self) -> Duration {
+    pub(super) fn latency(&self) -> Delay {
         let state = &mut *self.state();
-        state.latency.sample(&mut state.delays)
+        state.latency.delay(&mut state.delays)
     }
 
     /// Draws a delay from another distribution.
-    pub(super) fn draw(&self, latency: Latency) -> Duration {
-        latency.sample(&mut self.state().delays)
+    pub(super) fn draw(&self, latency: Latency) -> Delay {
+        latency.delay(&mut self.state().delays)
     }
 
     /// Takes the trouble that this request meets.
