@@ -26,6 +26,9 @@ pub(super) struct EffectLookup<'a> {
     pub catalogue: &'a Catalogue,
     /// What the cached rows may lack.
     pub pending: PendingWrites,
+    /// Whether the site may show rows that are older than its writes: then also those that
+    /// are read later on may show what was left behind.
+    pub may_lag: bool,
 }
 
 impl EffectLookup<'_> {
@@ -52,7 +55,8 @@ impl EffectLookup<'_> {
                 effects.push(ty.clone(), ids, fields.clone(), false);
             }
         }
-        let Some(mut others) = self.referrers(key).await else {
+        let known = if self.may_lag { None } else { self.referrers(key).await };
+        let Some(mut others) = known else {
             for ty in types {
                 effects.unlisted = true;
                 effects.push(ty.clone(), Ids::All, other_side(ty, &key.entity_type, self.catalogue), false);

@@ -285,8 +285,8 @@ impl FreshnessTracker {
         }
         let catalogue = self.catalogue(PendingWrites::default(), 0, false);
         let (store, state) = (self.replica.store().as_ref(), self.replica.state());
-        let pending = self.pending_writes();
-        EffectLookup { store, state, catalogue: &catalogue, pending }.resolve(effects).await;
+        let (pending, may_lag) = (self.pending_writes(), self.site_lag.is_suspected());
+        EffectLookup { store, state, catalogue: &catalogue, pending, may_lag }.resolve(effects).await;
     }
 
     /// Takes note of a write that the site has acknowledged, or may have made.
@@ -297,6 +297,7 @@ impl FreshnessTracker {
         let acknowledged = Instant::now();
         self.ledger.write_made(ledger_feed::now());
         self.name_revived(&mut effects).await;
+        self.store_older(&mut effects).await;
         self.look_up(&mut effects).await;
         let mut keys = self.known(&effects.keys());
         let room = self.room_for(effects.bytes()).await;
@@ -325,6 +326,18 @@ impl FreshnessTracker {
             tracker.ledger.write_visible(ledger_feed::now(), acknowledged.elapsed());
             drop(room);
         });
+    }
+
+    /// Waits until the cached rows can tell what a write has changed besides what it names.
+    /// Rows that the site showed before the write may be stored yet; from those that are
+    /// read later on nothing has to be told.
+    async fn store_older(&self, effects: &mut WriteEffects) {
+        let LeaderPlace::Here(_) = self.leader_place() else { return };
+        let catalogue = self.catalogue(PendingWrites::default(), 0, false);
+        let types = effects.lookups.iter().flat_map(|lookup| lookup.types(&catalogue)).collect();
+        if tokio::time::timeout(self.max_delay(), self.replica.stored(&types)).await.is_err() {
+            effects.forget_details();
+        }
     }
 
     /// Waits until a write that remembers so many bytes may become pending; `None` when

@@ -46,6 +46,13 @@ struct Writes {
     answered: BTreeMap<u64, Vec<Answered>>,
 }
 
+impl Writes {
+    fn is_suspected(&self) -> bool {
+        let recently = |last| self.last_number - last < FORGOTTEN_AFTER;
+        !self.doubtful.is_empty() || self.last_evidence.is_some_and(recently)
+    }
+}
+
 /// The number of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct WriteNumber(u64);
@@ -91,8 +98,12 @@ impl SiteLag {
             tracing::debug!(?lacking, "a row that was read after a write does not show it");
             writes.doubtful.insert(number, lacking);
         }
-        let recently = |last| writes.last_number - last < FORGOTTEN_AFTER;
-        !writes.doubtful.is_empty() || writes.last_evidence.is_some_and(recently)
+        writes.is_suspected()
+    }
+
+    /// Tells whether rows that are read after a write may be older than it.
+    pub fn is_suspected(&self) -> bool {
+        self.writes().is_suspected()
     }
 
     /// Compares once more when everything that the event log says of a write is read.

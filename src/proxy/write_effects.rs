@@ -133,6 +133,20 @@ pub enum Lookup {
     },
 }
 
+impl Lookup {
+    /// The types of the rows that are asked.
+    pub fn types(&self, catalogue: &Catalogue) -> BTreeSet<EntityType> {
+        match self {
+            Self::LeftBehind { key, types } => types.iter().chain([&key.entity_type]).cloned().collect(),
+            Self::Targets { .. } => catalogue.stored.types.keys().cloned().collect(),
+            Self::Cascade { key } => cascade_of(&key.entity_type).iter().map(|ty| EntityType::new(*ty)).collect(),
+            Self::Downstream { key } => [key.entity_type.clone()].into(),
+            // What the state knows, no row.
+            Self::NewIds { .. } => BTreeSet::new(),
+        }
+    }
+}
+
 /// An entity that was created.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Creation {

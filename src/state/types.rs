@@ -104,6 +104,11 @@ pub struct Segment {
     pub retired: bool,
 }
 
+/// What is known of the rows of a type.
+const ROW_TABLES: &[&str] = &["rowmeta", "buckets", "absences", "suspected", "dead", "types"];
+/// What events have told of them.
+const EVENT_TABLES: &[&str] = &["marks", "touched", "sweeps"];
+
 impl State {
     /// Returns every known type, sorted by name.
     pub async fn types(&self) -> Result<Vec<TypeRecord>> {
@@ -195,10 +200,19 @@ impl State {
 
     /// Forgets everything about a type, rows included.
     pub async fn forget_type(&self, entity_type: &EntityType) -> Result<()> {
-        let entity_type = entity_type.clone();
+        self.forget(entity_type, &[ROW_TABLES, EVENT_TABLES].concat()).await
+    }
+
+    /// Forgets the rows of a type that the store has lost. What the event log announced of
+    /// them stays: an import from a site whose rows are behind its log has to be read again.
+    pub async fn forget_rows(&self, entity_type: &EntityType) -> Result<()> {
+        self.forget(entity_type, ROW_TABLES).await
+    }
+
+    async fn forget(&self, entity_type: &EntityType, tables: &[&'static str]) -> Result<()> {
+        let (entity_type, tables) = (entity_type.clone(), tables.to_vec());
         self.write(move |transaction| {
-            for table in ["marks", "touched", "sweeps", "rowmeta", "buckets", "absences", "suspected", "dead", "types"]
-            {
+            for table in tables {
                 transaction.execute(&format!("DELETE FROM {table} WHERE type = ?1"), [entity_type.as_str()])?;
             }
             Ok(())

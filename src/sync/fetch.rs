@@ -222,7 +222,7 @@ impl Replica {
     async fn bury(&self, mark: &DirtyKey, error: &shotgun::Error) -> Result<()> {
         tracing::warn!(key = %mark.key, %error, "a key cannot be read and is put aside");
         let token = self.begin_read(&mark.key.entity_type).await?;
-        let mut finish = Finish::new(token, self.now());
+        let mut finish = Finish::new((*token).clone(), self.now());
         let reason = error.detail().to_owned();
         quarantine(&mut finish, mark.key.clone(), DeadKind::Read, String::new(), reason, mark.attempts);
         if let Err(error) = self.follow_quarantined(mark, &mut finish).await {

@@ -15,6 +15,7 @@ use serde_json::Value;
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::absence::Findings;
+use super::reads_in_flight::ReadInFlight;
 use super::write::{Said, Written};
 use super::{Replica, Result, SyncError};
 use crate::api3::{Read, RowText};
@@ -23,7 +24,7 @@ use crate::entity::{EntityRef, EntityType};
 use crate::entity_config::TypeLayout;
 use crate::filter::{Only, RawSort};
 use crate::shotgun::{Answer, ErrorKind, Purpose};
-use crate::state::{DirtyReasons, ImportState, NewDirtyKey, ReadToken, Segment, SegmentStep, TypeState};
+use crate::state::{DirtyReasons, ImportState, NewDirtyKey, Segment, SegmentStep, TypeState};
 use crate::store::RowState;
 use crate::supervisor;
 
@@ -293,7 +294,12 @@ impl Job {
     }
 
     /// Reads the page after an id, in smaller ones when the site takes too long.
-    async fn next_page(&self, segment: &Segment, after: i64, size: &mut u32) -> Result<(ReadToken, Answer<RowText>)> {
+    async fn next_page(
+        &self,
+        segment: &Segment,
+        after: i64,
+        size: &mut u32,
+    ) -> Result<(ReadInFlight, Answer<RowText>)> {
         loop {
             let token = self.replica.begin_read(&self.layout.entity_type).await?;
             self.replica.step("import: page begun")?;
@@ -311,7 +317,13 @@ impl Job {
         }
     }
 
-    async fn write_page(self, retired: bool, token: ReadToken, page: Answer<RowText>, step: SegmentStep) -> Result<()> {
+    async fn write_page(
+        self,
+        retired: bool,
+        token: ReadInFlight,
+        page: Answer<RowText>,
+        step: SegmentStep,
+    ) -> Result<()> {
         let state = if retired { RowState::Retired } else { RowState::Active };
         let said: Vec<_> = page.rows.into_iter().map(|row| (row.id, Said::Row(state, row.text))).collect();
         let count = if retired { 0 } else { said.len() as u64 };

@@ -90,7 +90,7 @@ impl Replica {
             }
             if !stored.contains(&record.entity_type) {
                 tracing::error!(entity_type = %record.entity_type, "the store has lost the type: it is imported again");
-                self.state().forget_type(&record.entity_type).await?;
+                self.state().forget_rows(&record.entity_type).await?;
                 self.step("types: forgotten")?;
                 found.imported_again.push(record.entity_type);
                 continue;

@@ -48,6 +48,7 @@ mod tracked;
 mod types;
 mod maintenance;
 mod write;
+mod reads_in_flight;
 mod writes_in_progress;
 
 pub use clock::SiteClock;

@@ -22,7 +22,7 @@ impl Replica {
     pub(super) async fn fetch_names(&self, entity_type: &EntityType, marks: &[DirtyKey]) -> Result<usize> {
         let token = self.begin_read(entity_type).await?;
         let ids: Vec<i64> = marks.iter().map(|mark| mark.key.id).collect();
-        let mut finish = Finish { seen: ids.clone(), ..Finish::new(token.clone(), self.now()) };
+        let mut finish = Finish { seen: ids.clone(), ..Finish::new((*token).clone(), self.now()) };
         let targets = match self.read_names(entity_type, &ids, ReadVersion(token.rv)).await {
             Ok(targets) => targets,
             Err(SyncError::Site(error)) if matches!(error.kind(), ErrorKind::Fault | ErrorKind::Rejected) => {
@@ -136,7 +136,7 @@ impl Replica {
         let mut done = Vec::new();
         for (entity_type, ids) in by_type {
             for chunk in ids.chunks(self.client().page_size() as usize) {
-                let token = self.state().begin_read(entity_type, self.now()).await?;
+                let token = self.begin_read(entity_type).await?;
                 let read = self.read_names(entity_type, chunk, ReadVersion(token.rv)).await;
                 self.state().abandon(&token).await?;
                 for target in read? {

@@ -1,5 +1,6 @@
 //! The site, the store and the state as one.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
@@ -7,6 +8,7 @@ use tokio::sync::{OnceCell, Semaphore};
 
 use super::lease::{ClusterLease, Leadership, LeaseGuard};
 use super::lease_document::configured_types;
+use super::reads_in_flight::{ReadInFlight, ReadsInFlight};
 use super::recheck::Unprovable;
 use super::schema_drift::Followed;
 use super::steps::Steps;
@@ -36,6 +38,7 @@ struct Inner {
     import_slots: Arc<Semaphore>,
     steps: Steps,
     unprovable: Unprovable,
+    reads_in_flight: ReadsInFlight,
     writes_in_progress: WritesInProgress,
     lost_marks: AtomicU32,
     /// Set once the versions of this process are above those in the store.
@@ -84,6 +87,7 @@ impl Replica {
             import_slots,
             steps,
             unprovable,
+            reads_in_flight: ReadsInFlight::default(),
             writes_in_progress: WritesInProgress::default(),
             lost_marks,
             versions: OnceCell::new(),
@@ -233,7 +237,11 @@ impl Replica {
 
     /// Takes the version of a read. Before the first one it makes sure that the store
     /// has none that is higher: the state may be lost, or older than the store.
-    pub(super) async fn begin_read(&self, entity_type: &EntityType) -> Result<ReadToken> {
+    pub(super) async fn begin_read(&self, entity_type: &EntityType) -> Result<ReadInFlight> {
+        Ok(self.0.reads_in_flight.begin(self.next_version(entity_type).await?))
+    }
+
+    async fn next_version(&self, entity_type: &EntityType) -> Result<ReadToken> {
         if let Some(lease) = self.lease() {
             // The epochs of the lease are above those in the store, and no version may be
             // above the lease.
@@ -252,6 +260,12 @@ impl Replica {
         };
         self.0.versions.get_or_try_init(above).await?;
         Ok(self.state().begin_read(entity_type, self.now()).await?)
+    }
+
+    /// Returns when no row of these types can be stored any more that the site may have
+    /// answered before this call; but for rows that other processes read.
+    pub async fn stored(&self, types: &BTreeSet<EntityType>) {
+        self.0.reads_in_flight.stored(types).await;
     }
 
     /// Commits a finished read.

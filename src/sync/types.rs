@@ -15,7 +15,7 @@ impl Replica {
             // Also a type that is being imported; the others were compared before.
             if record.is_some() && !stored.iter().any(|one| one.entity_type == *entity_type) {
                 tracing::error!(%entity_type, "the store has lost the type: it is imported again");
-                self.state().forget_type(entity_type).await?;
+                self.state().forget_rows(entity_type).await?;
                 self.step("types: forgotten")?;
                 record = None;
             }

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::absence::{Evidence, Findings, Verdict, is_doubtful, is_retired_by_event, judge};
 use super::key_change::{KeyChange, changes};
+use super::reads_in_flight::ReadInFlight;
 use super::recheck::{Proof, Shown, expected_targets};
 use super::{Replica, Result, SyncError};
 use crate::entity::{EntityRef, EntityType, EventId, Timestamp};
@@ -20,7 +21,7 @@ use crate::state::{
     Announcement, AsOf, Dead, DeadKind, DirtyKey, DirtyReasons, Expected, ExpectedField, Finish, NewDead, NewDirtyKey,
     Postponed, RowDone,
 };
-use crate::state::{ReadToken, RowMeta, RowOutcome, SegmentStep};
+use crate::state::{RowMeta, RowOutcome, SegmentStep};
 use crate::store::{FetchedRow, LinkTarget, PutOutcome, ReadVersion, RowError, RowState, StoreErrorKind};
 
 /// How many rows that link to a retired or revived entity are read again; with
@@ -46,7 +47,7 @@ pub(super) enum Said {
 /// One read and what it showed.
 pub(super) struct Written<'a> {
     pub(super) layout: &'a TypeLayout,
-    pub(super) token: ReadToken,
+    pub(super) token: ReadInFlight,
     pub(super) said: Vec<(i64, Said)>,
     /// The marks that led to the read; those of the keys that it covers take their
     /// place.
@@ -65,7 +66,7 @@ pub(super) struct Written<'a> {
 
 impl<'a> Written<'a> {
     /// Makes the record of a read that no mark led to.
-    pub(super) fn unmarked(layout: &'a TypeLayout, token: ReadToken, findings: Findings) -> Self {
+    pub(super) fn unmarked(layout: &'a TypeLayout, token: ReadInFlight, findings: Findings) -> Self {
         let Findings { said, whole } = findings;
         let said = said.into_iter().collect();
         Self {
@@ -129,7 +130,7 @@ impl Replica {
             .map(|(index, _)| sorted.rows[*index].key().id)
             .collect();
         let superseded = self.writes_in_progress().superseded(self.state(), &read.token, &stale).await?;
-        let mut finish = Finish { segment: read.segment, ..Finish::new(read.token.clone(), self.now()) };
+        let mut finish = Finish { segment: read.segment, ..Finish::new((*read.token).clone(), self.now()) };
         self.follow_links(&read, &sorted, &known, &stale, &mut finish).await?;
         self.follow_dependencies(&read, &sorted, &known, &mut finish).await?;
         self.step("write: links follow")?;

@@ -526,7 +526,7 @@ async fn shrink(seed: u64, found: &str) -> Vec<Moment> {
 /// Small mixtures that once diverged, each by a fault of its own.
 #[tokio::test(flavor = "multi_thread")]
 async fn mixtures_that_once_diverged_do_not() {
-    use Happening::{Begin, Edit, End, EndTrouble, Kill, Lag, LoseState, OlderFile, Trouble};
+    use Happening::{Begin, Edit, End, EndTrouble, Kill, Lag, LoseState, LoseStore, OlderFile, Trouble};
     let at = |happenings: Vec<Happening>, millis| Moment { happenings, step: Duration::from_millis(millis) };
     // A dirty row that cannot be proven newer than its entries, over an older store.
     let unproven = vec![at(vec![Edit(2)], 300_000), at(vec![OlderFile("store")], 700)];
@@ -553,6 +553,10 @@ async fn mixtures_that_once_diverged_do_not() {
     // One refusal had the retired shot given up as unreadable, and links to it stayed.
     let busy = vec![at(vec![Trouble { number: 6, chance: 0.05 }, Edit(10)], 700)];
     assert_eq!(divergence(45, busy).await, None);
+    // The store is lost while rows are behind their events: what those announced was lost too.
+    let behind =
+        vec![at(vec![Lag { of: "rows", millis: 6_000 }], 5_000), at(vec![Edit(3)], 1_300), at(vec![LoseStore], 2_000)];
+    assert_eq!(divergence(45, behind).await, None);
 }
 
 #[tokio::test(flavor = "multi_thread")]
