@@ -12,6 +12,7 @@ pub mod filter;
 pub mod schema;
 pub mod entity_config;
 pub mod api3;
+pub mod entity_config_files;
 pub mod metrics;
 pub mod supervisor;
 pub mod yaml;

@@ -10,7 +10,8 @@ use anyhow::{Context, anyhow, bail};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use sgcache::api3::Auth;
 use sgcache::elastic::{self, Call};
-use sgcache::entity_config::{EntityConfigFile, TypeLayout};
+use sgcache::entity_config::TypeLayout;
+use sgcache::entity_config_files;
 use sgcache::metrics::{Labels, Metrics};
 use sgcache::schema::Schema;
 use sgcache::shotgun::{self, Client};
@@ -104,7 +105,7 @@ impl Parts {
     /// Asks the site for its schema and checks the shipped entity configs.
     pub async fn of(url: &str) -> anyhow::Result<Self> {
         let (files, problems) =
-            EntityConfigFile::read_all(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/entityConfig")))?;
+            entity_config_files::read_all(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/entityConfig")))?;
         if let Some(problem) = problems.into_iter().next() {
             return Err(problem.into());
         }

@@ -14,6 +14,7 @@ use crate::config::{self, Config, StoreSettings};
 use crate::elastic;
 use crate::entity::Timestamp;
 use crate::entity_config::{EntityConfigFile, TypeLayout};
+use crate::entity_config_files;
 use crate::metrics::{Labels, Metrics};
 use crate::schema::Schema;
 use crate::shotgun::Client;
@@ -64,7 +65,7 @@ pub fn entity_config_files(config: &Config) -> Result<Vec<EntityConfigFile>, Fai
     let dir = config.entity_config_dir();
     let hint = "`sgcache job generateEntityConfigs Asset Shot` writes some";
     let (files, problems) =
-        EntityConfigFile::read_all(&dir).map_err(|error| Failure::config(format!("{error}: {hint}")))?;
+        entity_config_files::read_all(&dir).map_err(|error| Failure::config(format!("{error}: {hint}")))?;
     if !problems.is_empty() {
         let lines: Vec<_> = problems.iter().map(|problem| format!("error: {problem}")).collect();
         return Err(Failure::config(lines.join("\n")));

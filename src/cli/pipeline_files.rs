@@ -12,6 +12,7 @@ use super::engine::resolve_context;
 use super::output::drawn;
 use crate::config::Config;
 use crate::entity_config::EntityConfigFile;
+use crate::entity_config_files;
 use crate::pipeline::{self, EntityCatalog, Loaded, Pipeline, ResolveContext};
 use crate::schema::Schema;
 use crate::sim::stock_schema;
@@ -41,7 +42,7 @@ pub async fn load_what_fits(config: &Config) -> Loaded {
 /// Returns what pipelines are resolved against, with the types and fields that they may
 /// name.
 pub async fn resolve_context_with_entities(config: &Config) -> ResolveContext {
-    let files = EntityConfigFile::read_all(&config.entity_config_dir()).map(|(files, _)| files).unwrap_or_default();
+    let files = entity_config_files::read_all(&config.entity_config_dir()).map(|(files, _)| files).unwrap_or_default();
     let entities = catalog(&files, last_schema(config).await, false);
     ResolveContext { entities, ..resolve_context(config) }
 }

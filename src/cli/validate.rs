@@ -11,7 +11,8 @@ use super::diagnostic_formats::{self, Format};
 use super::engine::resolve_context;
 use super::pipeline_files::{catalog, last_schema};
 use crate::config::{self, Config, Readable};
-use crate::entity_config::{EntityConfigError, EntityConfigFile, LayoutProblem, TypeLayout};
+use crate::entity_config::{EntityConfigFile, LayoutProblem, MalformedConfig, TypeLayout};
+use crate::entity_config_files::{self, EntityConfigError};
 use crate::metrics::Metrics;
 use crate::pipeline::{Loaded, ResolveContext, Site, load, load_what_fits, read_documents};
 use crate::schema::Schema;
@@ -103,7 +104,7 @@ fn readable_context(config: &Readable) -> ResolveContext {
 fn entity_configs(directory: &Path, problems: &mut Problems) -> Vec<EntityConfigFile> {
     let hint = "`sgcache job generateEntityConfigs Asset Shot` writes some";
     let name = directory.display().to_string();
-    match EntityConfigFile::read_all(directory) {
+    match entity_config_files::read_all(directory) {
         Ok((files, found)) => {
             if files.is_empty() && found.is_empty() {
                 let missing = Diagnostic::about_file("SG0100", &name, "there is no entity config");
@@ -127,7 +128,7 @@ fn unreadable(error: &EntityConfigError, name: &str) -> Diagnostic {
 fn entity_config_problem(error: &EntityConfigError) -> Problems {
     match error {
         EntityConfigError::Unreadable { path, .. } => unreadable(error, &path.display().to_string()).into(),
-        EntityConfigError::Malformed { path, line, column, message } => {
+        EntityConfigError::Malformed(MalformedConfig { path, line, column, message }) => {
             at_line(&path.display().to_string(), *line, Some(*column), ("SG0102", message))
         }
     }

@@ -1,12 +1,9 @@
 //! Makes an entity config from the schema of the site.
 
-use std::path::{Path, PathBuf};
-use std::{fmt, fs, io};
-
 use serde::{Deserialize, Serialize};
 
 use super::layout::{EVENT_LOG, event_log_problem, nearest};
-use super::{EntityConfig, EntityConfigError, EntityConfigFile, FieldConfig};
+use super::{EntityConfig, FieldConfig};
 use crate::entity::{DataType, EntityType};
 use crate::schema::{Derivation, Schema};
 
@@ -89,87 +86,6 @@ pub fn derived_fields(schema: &Schema, entity_type: &EntityType) -> Vec<String> 
     let shown = entity.fields.iter().filter(|(_, field)| !field.data_type.is_volatile());
     let derived = shown.filter(|(name, _)| entity.derivation(name) == Some(Derivation::Unannounced));
     derived.map(|(name, _)| format!("{entity_type}.{name}")).collect()
-}
-
-/// What happened to the file of a type.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
-    /// The file says what would be generated.
-    Unchanged,
-    /// There was no file; `true` when it was written.
-    New(bool),
-    /// The file said something else; `true` when it was replaced, and the old one
-    /// kept beside it with a `~` behind its name.
-    Differs(bool),
-}
-
-impl fmt::Display for Change {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Unchanged => "unchanged",
-            Self::New(true) => "written",
-            Self::New(false) => "would be written",
-            Self::Differs(true) => "replaced, the old file is kept with `~` behind its name",
-            Self::Differs(false) => "differs from the schema of the site",
-        })
-    }
-}
-
-/// Why an entity config could not be generated.
-#[derive(Debug, thiserror::Error)]
-pub enum GenerateError {
-    /// The site does not have the type.
-    #[error("{0}")]
-    UnknownType(String),
-    /// The file that is there is malformed; it is left as it is.
-    #[error(transparent)]
-    Existing(#[from] EntityConfigError),
-    /// The file cannot be written.
-    #[error("cannot write {path}: {source}")]
-    Unwritable {
-        /// The file.
-        path: PathBuf,
-        /// The reason of the system.
-        source: io::Error,
-    },
-}
-
-/// Generates the config of a type, keeping filters, mappings and `optional` of a file
-/// that is there, and writes it when that is wanted.
-///
-/// # Errors
-///
-/// [`GenerateError`]; nothing was changed then.
-pub fn refresh(
-    dir: &Path,
-    schema: &Schema,
-    entity_type: &EntityType,
-    exclusions: &Exclusions,
-    write: bool,
-) -> Result<Change, GenerateError> {
-    let mut config = generate(schema, entity_type, exclusions).map_err(GenerateError::UnknownType)?;
-    let path = dir.join(format!("{entity_type}.json"));
-    let unwritable = |source| GenerateError::Unwritable { path: path.clone(), source };
-    let existing = if path.exists() { Some(EntityConfigFile::read(&path)?.config) } else { None };
-    if let Some(existing) = &existing {
-        config.filters.clone_from(&existing.filters);
-        config.optional = existing.optional;
-        for (name, field) in &existing.fields {
-            config.fields.entry(name.clone()).and_modify(|kept| kept.mapping.clone_from(&field.mapping));
-        }
-        if *existing == config {
-            return Ok(Change::Unchanged);
-        }
-    }
-    if write {
-        fs::create_dir_all(dir).map_err(unwritable)?;
-        if existing.is_some() {
-            fs::rename(&path, dir.join(format!("{entity_type}.json~"))).map_err(unwritable)?;
-        }
-        let text = serde_json::to_string_pretty(&config).map_err(|error| unwritable(error.into()))?;
-        fs::write(&path, text + "\n").map_err(unwritable)?;
-    }
-    Ok(if existing.is_some() { Change::Differs(write) } else { Change::New(write) })
 }
 
 fn fits(pattern: &str, name: &str) -> bool {

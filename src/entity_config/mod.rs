@@ -2,7 +2,7 @@
 //!
 //! An [`EntityConfig`] is what a user wrote; a [`TypeLayout`] is the same thing
 //! checked against the schema of the site, and what stores, sync and validation
-//! work with. `config.yaml` and stores are not known here.
+//! work with. `config.yaml`, stores and where the files are is not known here.
 
 mod fit;
 mod generate;
@@ -17,7 +17,7 @@ use serde_json::Value;
 use crate::entity::EntityType;
 
 pub use fit::Fitted;
-pub use generate::{Change, Exclusions, GenerateError, derived_fields, generate, refresh};
+pub use generate::{Exclusions, derived_fields, generate};
 pub use layout::{LayoutField, LayoutProblem, TypeLayout};
 
 /// The configuration of one entity type as its file holds it.
@@ -36,6 +36,18 @@ pub struct EntityConfig {
     pub optional: bool,
 }
 
+impl EntityConfig {
+    /// Takes over what a user added to an earlier config of the type: filters, `optional`
+    /// and the mappings of its fields.
+    pub fn keep_edits(&mut self, earlier: &Self) {
+        self.filters.clone_from(&earlier.filters);
+        self.optional = earlier.optional;
+        for (name, field) in &earlier.fields {
+            self.fields.entry(name.clone()).and_modify(|kept| kept.mapping.clone_from(&field.mapping));
+        }
+    }
+}
+
 fn is_false(value: &bool) -> bool {
     !value
 }
@@ -49,30 +61,18 @@ pub struct FieldConfig {
     pub mapping: Option<Value>,
 }
 
-/// Why a directory of entity configs cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum EntityConfigError {
-    /// The directory or a file in it cannot be read.
-    #[error("cannot read {path}")]
-    Unreadable {
-        /// The file or directory.
-        path: PathBuf,
-        /// The reason of the system.
-        #[source]
-        source: std::io::Error,
-    },
-    /// A file is no entity config.
-    #[error("{path}:{line}:{column}: {message}")]
-    Malformed {
-        /// The file.
-        path: PathBuf,
-        /// The line, from 1.
-        line: usize,
-        /// The column, from 1.
-        column: usize,
-        /// What is wrong.
-        message: String,
-    },
+/// A text that is not an entity config, and where.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{path}:{line}:{column}: {message}")]
+pub struct MalformedConfig {
+    /// The file.
+    pub path: PathBuf,
+    /// The line, from 1.
+    pub line: usize,
+    /// The column, from 1.
+    pub column: usize,
+    /// What is wrong.
+    pub message: String,
 }
 
 /// One file of the directory: the type it is named after and its text.
@@ -89,42 +89,13 @@ pub struct EntityConfigFile {
 }
 
 impl EntityConfigFile {
-    /// Reads `<dir>/*.json`, sorted by name.
-    ///
-    /// Every file is read: the second element lists all problems at once.
-    ///
-    /// # Errors
-    ///
-    /// [`EntityConfigError::Unreadable`] for the directory itself.
-    pub fn read_all(dir: &Path) -> Result<(Vec<Self>, Vec<EntityConfigError>), EntityConfigError> {
-        let unreadable = |source| EntityConfigError::Unreadable { path: dir.to_owned(), source };
-        let entries = std::fs::read_dir(dir).map_err(unreadable)?;
-        let mut paths = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>, _>>().map_err(unreadable)?;
-        paths.retain(|path| path.extension().is_some_and(|extension| extension == "json"));
-        paths.sort();
-        let (mut files, mut problems) = (Vec::new(), Vec::new());
-        for path in paths {
-            match Self::read(&path) {
-                Ok(file) => files.push(file),
-                Err(problem) => problems.push(problem),
-            }
-        }
-        Ok((files, problems))
-    }
-
-    fn read(path: &Path) -> Result<Self, EntityConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| EntityConfigError::Unreadable { path: path.to_owned(), source })?;
-        Self::parse(path, text)
-    }
-
     /// Reads a config from its text; the file name gives the entity type.
     ///
     /// # Errors
     ///
-    /// [`EntityConfigError::Malformed`] with the place in the text.
-    pub fn parse(path: &Path, text: String) -> Result<Self, EntityConfigError> {
-        let config = serde_json::from_str(&text).map_err(|error| EntityConfigError::Malformed {
+    /// [`MalformedConfig`] with the place in the text.
+    pub fn parse(path: &Path, text: String) -> Result<Self, MalformedConfig> {
+        let config = serde_json::from_str(&text).map_err(|error| MalformedConfig {
             path: path.to_owned(),
             line: error.line(),
             column: error.column(),

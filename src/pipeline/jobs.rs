@@ -16,7 +16,8 @@ use super::{
     PurgeArgs, RepairArgs, SampleMode, ValidateDataArgs,
 };
 use crate::entity::{EntityType, Timestamp};
-use crate::entity_config::{Exclusions, TypeLayout, derived_fields, refresh};
+use crate::entity_config::{Exclusions, TypeLayout, derived_fields};
+use crate::entity_config_files::refresh;
 use crate::filter::{Page, RawFilter, RawSort};
 use crate::report::{Mismatch, StepResult, history, run_log};
 use crate::schema::Schema;

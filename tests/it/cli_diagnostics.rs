@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use sgcache::config::Config;
 use sgcache::entity_config::EntityConfigFile;
+use sgcache::entity_config_files;
 use sgcache::pipeline::{Blackout, Defaults, EntityCatalog, ResolveContext, Schedule, Site, load};
 use sgcache::sim::stock_schema;
 use sgcache::yaml::{Document, Problems, Templates};
@@ -52,7 +53,7 @@ fn resolve_context() -> ResolveContext {
     let begins = Schedule::new(vec!["0 10 * * MON-FRI".to_owned()], false, chrono_tz::UTC).expect("a schedule");
     let (duration, action) = (Duration::from_secs(5400), sgcache::pipeline::BlackoutAction::Defer);
     let dailies = Blackout { name: "dailies".to_owned(), begins, duration, action };
-    let (files, _) = EntityConfigFile::read_all(&repository("entityConfig")).expect("entity configs");
+    let (files, _) = entity_config_files::read_all(&repository("entityConfig")).expect("entity configs");
     let fields = |file: &EntityConfigFile| file.config.fields.keys().cloned().collect();
     let cached = files.iter().map(|file| (file.entity_type.to_string(), fields(file))).collect();
     ResolveContext {

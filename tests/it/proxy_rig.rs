@@ -9,6 +9,7 @@ use reqwest::header::HeaderMap;
 use serde_json::{Value, json};
 use sgcache::api3::Auth;
 use sgcache::entity_config::{EntityConfigFile, TypeLayout};
+use sgcache::entity_config_files;
 use sgcache::metrics::{Labels, Metrics};
 use sgcache::proxy::shadow::Difference;
 use sgcache::proxy::{ApiListener, Leader, Parts, Proxy, Settings};
@@ -53,7 +54,7 @@ pub static HTTP: LazyLock<reqwest::Client> =
 
 /// The shipped entity configs.
 pub fn shipped() -> Vec<EntityConfigFile> {
-    let (files, problems) = EntityConfigFile::read_all(Path::new("entityConfig")).expect("entity configs");
+    let (files, problems) = entity_config_files::read_all(Path::new("entityConfig")).expect("entity configs");
     assert!(problems.is_empty());
     files
 }
