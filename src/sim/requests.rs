@@ -1,9 +1,9 @@
 //! The count of what was asked, and of what was not simulated.
 
 use std::collections::BTreeMap;
+use std::fmt::Write;
 
 use parking_lot::{Mutex, MutexGuard};
-use prometheus::{IntCounter, IntCounterVec, Opts, Registry, TextEncoder};
 
 /// What was counted since the start.
 #[derive(Debug, Default)]
@@ -42,39 +42,22 @@ impl Requests {
         self.counts().failed_steps += 1;
     }
 
-    /// Returns the counts in the text format of Prometheus.
-    ///
-    /// # Errors
-    ///
-    /// When the text cannot be made, which takes a name that is no label.
-    pub fn to_prometheus(&self) -> prometheus::Result<String> {
-        let registry = Registry::new();
-        let by_method = |name: &str, help: &str| {
-            let counter = IntCounterVec::new(Opts::new(name, help), &["method"])?;
-            registry.register(Box::new(counter.clone()))?;
-            Ok::<_, prometheus::Error>(counter)
-        };
-        let asked = by_method("sgcache_sim_requests_total", "Requests by method.")?;
-        let refused = by_method(
-            "sgcache_sim_not_simulated_total",
-            "Requests that were refused because no source shows what a site answers.",
-        )?;
+    /// Returns the counts in the text format of Prometheus: counters by method, each
+    /// only when it was counted.
+    pub fn to_prometheus(&self) -> String {
         let counts = self.counts();
-        for ((method, entity_type), count) in &counts.asked {
-            if entity_type.is_none() {
-                asked.with_label_values(&[method]).inc_by(*count);
-            }
-        }
-        for (method, count) in &counts.refused {
-            refused.with_label_values(&[method]).inc_by(*count);
-        }
+        let mut text = String::new();
         if counts.failed_steps > 0 {
             let help = "Steps of fault plans that could not be made.";
-            let failed_steps = IntCounter::new("sgcache_sim_failed_steps_total", help)?;
-            failed_steps.inc_by(counts.failed_steps);
-            registry.register(Box::new(failed_steps))?;
+            counter(&mut text, "sgcache_sim_failed_steps_total", help, [(None, counts.failed_steps)]);
         }
-        TextEncoder::new().encode_to_string(&registry.gather())
+        let help = "Requests that were refused because no source shows what a site answers.";
+        let refused = counts.refused.iter().map(|(method, count)| (Some(method.as_str()), *count));
+        counter(&mut text, "sgcache_sim_not_simulated_total", help, refused);
+        let asked = counts.asked.iter().filter(|((_, entity_type), _)| entity_type.is_none());
+        let asked = asked.map(|((method, _), count)| (Some(method.as_str()), *count));
+        counter(&mut text, "sgcache_sim_requests_total", "Requests by method.", asked);
+        text
     }
 
     /// Returns how often a method was asked: `read`, or `read Shot` for those of
@@ -100,5 +83,56 @@ impl Requests {
     /// Begins to count from zero.
     pub fn reset(&self) {
         *self.counts() = Counts::default();
+    }
+}
+
+/// Adds a counter with its samples, each with its method; nothing without a sample.
+fn counter<'m>(text: &mut String, name: &str, help: &str, samples: impl IntoIterator<Item = (Option<&'m str>, u64)>) {
+    let mut samples = samples.into_iter().peekable();
+    if samples.peek().is_none() {
+        return;
+    }
+    let mut line = |line: std::fmt::Arguments<'_>| writeln!(text, "{line}").expect("a string takes every line");
+    line(format_args!("# HELP {name} {help}"));
+    line(format_args!("# TYPE {name} counter"));
+    for (method, count) in samples {
+        match method {
+            // Methods come from requests: they may hold anything.
+            Some(method) => {
+                let method = method.replace('\\', r"\\").replace('\n', r"\n").replace('"', "\\\"");
+                line(format_args!("{name}{{method=\"{method}\"}} {count}"));
+            }
+            None => line(format_args!("{name} {count}")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_samples_whose_methods_cannot_break_out_of_their_label() {
+        let requests = Requests::default();
+        assert_eq!(requests.to_prometheus(), "");
+        requests.note("read", Some("Shot"));
+        requests.note("read", None);
+        requests.note("a\"b\\c\nd", None);
+        requests.refuse("export_page");
+        requests.fail_step();
+        let expected = [
+            "# HELP sgcache_sim_failed_steps_total Steps of fault plans that could not be made.",
+            "# TYPE sgcache_sim_failed_steps_total counter",
+            "sgcache_sim_failed_steps_total 1",
+            "# HELP sgcache_sim_not_simulated_total \
+             Requests that were refused because no source shows what a site answers.",
+            "# TYPE sgcache_sim_not_simulated_total counter",
+            "sgcache_sim_not_simulated_total{method=\"export_page\"} 1",
+            "# HELP sgcache_sim_requests_total Requests by method.",
+            "# TYPE sgcache_sim_requests_total counter",
+            r#"sgcache_sim_requests_total{method="a\"b\\c\nd"} 1"#,
+            "sgcache_sim_requests_total{method=\"read\"} 2",
+        ];
+        assert_eq!(requests.to_prometheus().lines().collect::<Vec<_>>(), expected);
     }
 }
