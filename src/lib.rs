@@ -7,11 +7,8 @@
 
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
-pub mod entity;
-pub mod filter;
-pub mod schema;
-pub mod entity_config;
-pub mod api3;
+pub use shotgun_model::{api3, entity, entity_config, filter, schema};
+
 pub mod entity_config_files;
 pub mod metrics;
 pub mod supervisor;

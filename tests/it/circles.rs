@@ -7,35 +7,29 @@
 //! number of their imports within it; the list only shrinks.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use regex_lite::Regex;
 
 use crate::prometheus::repository;
 use crate::shrinking_list;
+use crate::source_files::{is_test, rust_files, source_folders};
 
 const ALLOWED: &str = "tests/it/circles_allowed.txt";
 
-/// The path of a module: `["proxy", "decide"]`.
+/// The path of a module: `["proxy", "decide"]`, with the name of its crate in front when
+/// that stands in `crates`: `["shotgun-model", "filter", "eval"]`. What counts as one module
+/// is its first part, so such a crate is one.
 type Module = Vec<String>;
 
 /// A source file as a module, and what it names.
 struct Source {
     file: String,
+    /// The root of its crate: empty, or the name of the crate.
+    root: Module,
     /// Paths of `use` lines, each with whether it is a re-export.
     imports: Vec<(bool, String)>,
     children: BTreeSet<String>,
-}
-
-fn rust_files(dir: &Path, found: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(dir).expect("a directory") {
-        let path = entry.expect("an entry").path();
-        if path.is_dir() {
-            rust_files(&path, found);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            found.push(path);
-        }
-    }
 }
 
 /// Splits the branches of a use tree at the commas of its outermost level.
@@ -69,7 +63,7 @@ fn paths(tree: &str) -> Vec<String> {
     }
 }
 
-fn source(file: String, text: &str) -> Source {
+fn source(file: String, root: &[String], text: &str) -> Source {
     let pattern = |text: &str| Regex::new(text).expect("a pattern");
     let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
     let text = pattern(r"//[^\n]*").replace_all(text, "");
@@ -88,27 +82,32 @@ fn source(file: String, text: &str) -> Source {
     let of_child = pattern(r"(?:^|[^\w:])(\w+)::(\w+)");
     let of_child = of_child.captures_iter(&body).filter(|found| children.contains(&found[1]));
     imports.extend(of_child.map(|found| (false, format!("self::{}::{}", &found[1], &found[2]))));
-    Source { file, imports, children }
+    Source { file, root: root.to_vec(), imports, children }
 }
 
-/// Returns the sources below a folder, without tests, by module.
-fn sources(root: &Path) -> BTreeMap<Module, Source> {
+/// Returns the sources of a crate, without tests, by module.
+fn sources(folder: &Path) -> BTreeMap<Module, Source> {
+    let root: Module = match folder.strip_prefix("crates") {
+        Ok(below) => below.iter().take(1).map(|part| part.to_string_lossy().into_owned()).collect(),
+        Err(_) => Module::new(),
+    };
     let mut files = Vec::new();
-    rust_files(root, &mut files);
+    rust_files(&repository("").join(folder), &mut files);
     let mut found = BTreeMap::new();
     for path in files {
-        let below = path.strip_prefix(root).expect("a file below the root").with_extension("");
-        let mut module: Module = below.iter().map(|part| part.to_string_lossy().into_owned()).collect();
+        let below = path.strip_prefix(repository("").join(folder)).expect("a file below the folder");
+        let parts = below.with_extension("");
+        let mut module = root.clone();
+        module.extend(parts.iter().map(|part| part.to_string_lossy().into_owned()));
         let name = module.last().expect("a name").clone();
-        let is_test = name.ends_with("tests") || module.iter().any(|part| part == "tests");
-        if is_test || name == "main" {
+        if is_test(below) || name == "main" {
             continue;
         }
         if name == "mod" || name == "lib" {
             module.pop();
         }
         let text = std::fs::read_to_string(&path).expect("text");
-        found.insert(module, source(format!("src/{}.rs", below.display()), &text));
+        found.insert(module, source(folder.join(below).display().to_string(), &root, &text));
     }
     found
 }
@@ -118,7 +117,7 @@ fn sources(root: &Path) -> BTreeMap<Module, Source> {
 fn absolute(module: &Module, source: &Source, path: &str) -> Option<Module> {
     let mut parts = path.split("::").map(str::to_owned).peekable();
     let mut start = match parts.peek().map(String::as_str) {
-        Some("crate") => Module::new(),
+        Some("crate") => source.root.clone(),
         Some("self" | "super") => module.clone(),
         Some(first) if source.children.contains(first) => module.clone(),
         _ => return None,
@@ -149,7 +148,7 @@ fn owner(sources: &BTreeMap<Module, Source>, path: &[String], depth: usize) -> O
 fn imports(sources: &BTreeMap<Module, Source>) -> BTreeMap<&Module, BTreeSet<Module>> {
     let mut found: BTreeMap<&Module, BTreeSet<Module>> = BTreeMap::new();
     for (module, source) in sources.iter().filter(|(module, _)| !module.is_empty()) {
-        let is_parent = source.file.ends_with("/mod.rs");
+        let is_parent = source.file.ends_with("/mod.rs") || source.file.ends_with("/lib.rs");
         for (public, path) in &source.imports {
             let target = absolute(module, source, path).and_then(|path| owner(sources, &path, 0));
             let Some(target) = target.filter(|target| target != module && target.first() == module.first()) else {
@@ -193,7 +192,7 @@ fn circles(sources: &BTreeMap<Module, Source>) -> BTreeMap<String, Vec<String>> 
 
 #[test]
 fn files_of_a_module_do_not_import_each_other_in_circles() {
-    let sources = sources(&repository("src"));
+    let sources: BTreeMap<_, _> = source_folders().iter().flat_map(|folder| sources(folder)).collect();
     assert!(sources.len() > 300, "only {} modules were found", sources.len());
     let remedy = "move what both need into a file below both, and import from the file that owns a name";
     shrinking_list::check(ALLOWED, &circles(&sources), remedy);
@@ -208,7 +207,7 @@ fn a_circle_over_a_reexport_and_a_path_in_the_code_is_found() {
         (vec!["store", "c"], "store/c.rs", "use super::{First, b};\nuse crate::entity::EntityRef;\n"),
     ];
     let module = |parts: &[&str]| parts.iter().map(|part| (*part).to_owned()).collect::<Module>();
-    let sources = files.iter().map(|(path, file, text)| (module(path), source(format!("src/{file}"), text)));
+    let sources = files.iter().map(|(path, file, text)| (module(path), source(format!("src/{file}"), &[], text)));
     let found = circles(&sources.collect());
     let names: Vec<(&str, &str)> = found.iter().map(|(file, within)| (file.as_str(), within[0].as_str())).collect();
     assert_eq!(names, [("src/store/a.rs", "store::b"), ("src/store/b.rs", "store::a")]);

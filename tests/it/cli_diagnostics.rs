@@ -2,7 +2,7 @@
 //! the reference are what they say, and programs can read what `validate` finds.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use sgcache::yaml::{Document, Problems, Templates};
 
 use crate::program::Place;
 use crate::prometheus::repository;
+use crate::source_files::{all_sources, is_test};
 
 /// An example of the reference.
 struct Example {
@@ -95,25 +96,11 @@ fn the_examples_of_the_reference_are_what_they_say() {
     }
 }
 
-fn rust_files(path: &Path, found: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(path).expect("a folder") {
-        let path = entry.expect("an entry").path();
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
-        match path.is_dir() {
-            true if name != "tests" => rust_files(&path, found),
-            false if name.ends_with(".rs") && !name.ends_with("tests.rs") => found.push(path),
-            _ => {}
-        }
-    }
-}
-
 #[test]
 fn every_code_in_use_is_explained_and_means_one_thing() {
-    let mut files = Vec::new();
-    rust_files(&repository("src"), &mut files);
     let mut used = BTreeSet::new();
-    for file in files {
-        let text = std::fs::read_to_string(&file).expect("a file");
+    for file in all_sources().iter().filter(|file| !is_test(file)) {
+        let text = std::fs::read_to_string(repository("").join(file)).expect("a file");
         let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default().to_owned();
         for rest in text.split("\"SG0").skip(1) {
             used.insert(format!("SG0{}", rest.split('"').next().unwrap_or_default()));

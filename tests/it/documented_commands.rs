@@ -83,6 +83,7 @@ fn every_command_that_is_named_somewhere_is_one_that_the_program_accepts() {
     let mut places = Vec::new();
     for (path, endings) in [
         ("src", &["rs", "html", "js"][..]),
+        ("crates", &["rs", "md"]),
         ("metrics", &["yml", "yaml", "json", "ndjson"]),
         ("docs", &["md"]),
         ("pipelines", &["yaml"]),

@@ -1,10 +1,14 @@
-//! The order of the modules: a module may use those declared above it in
-//! `src/lib.rs` and never those below. The table is that file itself.
+//! What the compiler does not enforce about the order of the code. Between crates it does;
+//! within a crate, a module may use those declared above it in the `lib.rs` of the crate and
+//! never those below. The table is that file itself.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Imports that the design forbids although the order would allow them.
+use crate::source_files::{all_sources, is_test, rust_files, source_folders};
+
+/// Imports of modules and crates that the design forbids although the order would allow them.
 const FORBIDDEN: &[(&str, &[&str])] = &[
     ("sim", &["shotgun", "store", "state", "elastic"]),
     ("store", &["shotgun", "state"]),
@@ -17,71 +21,72 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
     ("pipeline", &["sim"]),
 ];
 
-fn modules() -> Vec<String> {
-    let lib = fs::read_to_string("src/lib.rs").expect("src/lib.rs");
+/// Packages that a crate must not have below it, over however many others.
+const FOREIGN: &[(&str, &[&str])] =
+    &[("shotgun-model", &["axum", "hyper", "libsqlite3-sys", "reqwest", "rusqlite", "tokio"])];
+
+/// The crates whose `lib.rs` declares its modules in the order of their dependencies.
+const ORDERED: &[(&str, usize)] = &[("src", 15), ("crates/shotgun-model/src", 5)];
+
+fn modules(sources: &str) -> Vec<String> {
+    let lib = fs::read_to_string(format!("{sources}/lib.rs")).expect("lib.rs");
     let names = lib.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';'));
     names.map(str::to_owned).collect()
 }
 
-fn rust_files(dir: &Path, found: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(dir).expect("a directory") {
-        let path = entry.expect("an entry").path();
-        if path.is_dir() {
-            rust_files(&path, found);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            found.push(path);
-        }
-    }
-}
-
-fn files_of(module: &str) -> Vec<PathBuf> {
+fn files_of(sources: &str, module: &str) -> Vec<PathBuf> {
     let mut files = Vec::new();
-    let file = PathBuf::from(format!("src/{module}.rs"));
+    let file = PathBuf::from(format!("{sources}/{module}.rs"));
     if file.exists() {
         files.push(file);
     }
-    let dir = PathBuf::from(format!("src/{module}"));
+    let dir = PathBuf::from(format!("{sources}/{module}"));
     if dir.exists() {
         rust_files(&dir, &mut files);
     }
     files
 }
 
-/// Returns the modules of ours that a text uses, by the path after `crate::`.
-fn uses<'a>(text: &'a str, modules: &'a [String]) -> Vec<(usize, &'a str)> {
+/// Returns the names that follow `crate::` in a text, and the crates of ours that it names,
+/// each with its line.
+fn uses(text: &str) -> Vec<(usize, String)> {
+    let is_word = |c: char| c.is_alphanumeric() || c == '_';
     let mut found = Vec::new();
     for (index, line) in text.lines().enumerate() {
         let code = line.split("//").next().unwrap_or_default();
         for rest in code.split("crate::").skip(1) {
-            let name: String = rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
-            if let Some(module) = modules.iter().find(|module| **module == name) {
-                found.push((index + 1, module.as_str()));
+            found.push((index + 1, rest.chars().take_while(|c| is_word(*c)).collect()));
+        }
+        for name in ["config_file", "shotgun_model", "shotgun_sim"] {
+            let mut parts = code.split(name);
+            let mut before = parts.next().unwrap_or_default();
+            for after in parts {
+                if !before.ends_with(is_word) && !after.starts_with(is_word) {
+                    found.push((index + 1, name.to_owned()));
+                }
+                before = after;
             }
         }
     }
     found
 }
 
-/// Tests may use anything: what follows `#[cfg(test)]` does not count.
-fn is_test(path: &Path) -> bool {
-    path.file_stem().and_then(|stem| stem.to_str()).is_some_and(|stem| stem.ends_with("tests"))
-        || path.components().any(|part| part.as_os_str() == "tests")
-}
-
 #[test]
 fn modules_use_only_those_above_them() {
-    let modules = modules();
-    assert!(modules.len() > 15, "src/lib.rs lists the modules, found {modules:?}");
     let mut wrong = Vec::new();
-    for (rank, module) in modules.iter().enumerate() {
-        let forbidden = FORBIDDEN.iter().find(|(name, _)| name == module).map_or(&[][..], |(_, names)| names);
-        for path in files_of(module).iter().filter(|path| !is_test(path)) {
-            let text = fs::read_to_string(path).expect("a file");
-            let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
-            for (line, used) in uses(text, &modules) {
-                let below = modules.iter().position(|name| name == used).is_some_and(|other| other > rank);
-                if below || forbidden.contains(&used) {
-                    wrong.push(format!("{}:{line}: `{module}` must not use `{used}`", path.display()));
+    for (sources, least) in ORDERED {
+        let modules = modules(sources);
+        assert!(modules.len() >= *least, "{sources}/lib.rs lists the modules, found {modules:?}");
+        for (rank, module) in modules.iter().enumerate() {
+            let forbidden = FORBIDDEN.iter().find(|(name, _)| name == module).map_or(&[][..], |(_, names)| names);
+            for path in files_of(sources, module).iter().filter(|path| !is_test(path)) {
+                let text = fs::read_to_string(path).expect("a file");
+                let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+                for (line, used) in uses(text) {
+                    let below = modules.iter().position(|name| *name == used).is_some_and(|other| other > rank);
+                    if below || forbidden.contains(&used.as_str()) {
+                        wrong.push(format!("{}:{line}: `{module}` must not use `{used}`", path.display()));
+                    }
                 }
             }
         }
@@ -89,11 +94,78 @@ fn modules_use_only_those_above_them() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// Returns every package that one has below it in `Cargo.lock`. It lists more than what is
+/// compiled (other platforms, what tests need), never less.
+fn packages_below(lock: &str, package: &str) -> BTreeSet<String> {
+    let sections: Vec<&str> = lock.split("[[package]]").skip(1).collect();
+    let named = |section: &str, name: &str| section.lines().any(|line| line == format!("name = \"{name}\""));
+    let (mut found, mut open) = (BTreeSet::new(), vec![package.to_owned()]);
+    while let Some(name) = open.pop() {
+        let mut sections = sections.iter().filter(|section| named(section, &name)).peekable();
+        assert!(sections.peek().is_some(), "`{name}` is in Cargo.lock");
+        // Of a package with two versions, both count.
+        for line in sections.filter_map(|section| section.split_once("dependencies = [")).flat_map(|(_, l)| l.lines()) {
+            let Some(dependency) = line.strip_prefix(" \"") else { continue };
+            let name: String = dependency.chars().take_while(|c| !" \"".contains(*c)).collect();
+            if found.insert(name.clone()) {
+                open.push(name);
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn crates_do_not_bring_what_they_must_not_know() {
+    let lock = fs::read_to_string("Cargo.lock").expect("Cargo.lock");
+    let all = packages_below(&lock, "sgcache");
+    for (package, foreign) in FOREIGN {
+        let below = packages_below(&lock, package);
+        assert!(below.len() > 5, "{package} has only {below:?} below it");
+        let found: Vec<_> = foreign.iter().filter(|name| below.contains(**name)).collect();
+        assert!(found.is_empty(), "{package} has {found:?} below it: `cargo tree -p {package} -i {}`", found[0]);
+        let known: Vec<_> = foreign.iter().filter(|name| !all.contains(**name)).collect();
+        assert!(known.is_empty(), "there are no packages {known:?}: a list that names them proves nothing");
+    }
+}
+
+/// What a program does beside computing. `shotgun-model` has nothing of it.
+const INPUT_AND_OUTPUT: &[&str] = &[
+    "std::env",
+    "std::fs",
+    "std::net",
+    "std::process",
+    "std::thread",
+    "fs::",
+    "println!",
+    "SystemTime",
+    "Instant",
+    "now(",
+];
+
+#[test]
+fn the_model_only_computes() {
+    let mut wrong = Vec::new();
+    let mut files = Vec::new();
+    rust_files(Path::new("crates/shotgun-model/src"), &mut files);
+    assert!(files.len() > 30, "found only {} files", files.len());
+    for path in files.iter().filter(|path| !is_test(path)) {
+        let text = fs::read_to_string(path).expect("a file");
+        let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+        let code = text.lines().map(|line| line.split("//").next().unwrap_or_default());
+        let code: String = code.flat_map(|line| [line, "\n"]).collect();
+        wrong.extend(INPUT_AND_OUTPUT.iter().filter(|name| code.contains(**name)).map(|name| (path, name)));
+    }
+    assert!(wrong.is_empty(), "{wrong:?}");
+}
+
 #[test]
 fn files_stay_small_and_say_what_they_own() {
     let mut files = Vec::new();
-    for dir in ["src", "tests", "benches"].iter().filter(|dir| Path::new(dir).exists()) {
-        rust_files(Path::new(dir), &mut files);
+    let folders = source_folders();
+    let crates = folders.iter().filter_map(|folder| folder.parent()).filter(|folder| folder.starts_with("crates"));
+    for dir in ["src", "tests", "benches"].iter().map(Path::new).chain(crates) {
+        rust_files(dir, &mut files);
     }
     let mut wrong = Vec::new();
     for path in files {
@@ -115,10 +187,8 @@ const SQLITE: &[&str] = &["src/state/", "src/store/embedded/"];
 
 #[test]
 fn sqlite_is_used_only_where_it_has_threads_of_its_own() {
-    let mut files = Vec::new();
-    rust_files(Path::new("src"), &mut files);
     let mut wrong = Vec::new();
-    for path in files {
+    for path in all_sources() {
         let allowed = SQLITE.iter().any(|place| path.starts_with(place));
         let text = fs::read_to_string(&path).expect("a file");
         let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
@@ -133,10 +203,8 @@ fn sqlite_is_used_only_where_it_has_threads_of_its_own() {
 /// Metrics are shown; what a program decides or reports by is counted where it happens.
 #[test]
 fn nothing_reads_a_metric() {
-    let mut files = Vec::new();
-    rust_files(Path::new("src"), &mut files);
     let mut wrong = Vec::new();
-    for path in files.iter().filter(|path| !is_test(path) && !path.starts_with("src/metrics")) {
+    for path in all_sources().iter().filter(|path| !is_test(path) && !path.starts_with("src/metrics")) {
         let text = fs::read_to_string(path).expect("a file");
         let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
         let dense: String = text.split_whitespace().collect();
@@ -156,25 +224,14 @@ const LOCAL_CLOCK: &[(&str, &str)] = &[
     ("src/proxy/ledger_feed.rs", "shown: the hour in which a call is counted"),
     ("src/report/history.rs", "shown: when a run whose process died has ended"),
 ];
-const NO_LOCAL_CLOCK: &[&str] = &[
-    "api3",
-    "entity",
-    "entity_config",
-    "filter",
-    "proxy",
-    "report",
-    "schema",
-    "shotgun",
-    "state",
-    "store",
-    "sync",
-    "validate",
-];
+/// Of `shotgun-model`, `the_model_only_computes` says the same and more.
+const NO_LOCAL_CLOCK: &[&str] = &["proxy", "report", "shotgun", "state", "store", "sync", "validate"];
 
 #[test]
 fn the_local_clock_decides_nothing() {
     let (mut found, mut wrong) = (Vec::new(), Vec::new());
-    for path in NO_LOCAL_CLOCK.iter().flat_map(|module| files_of(module)).filter(|path| !is_test(path)) {
+    let files = NO_LOCAL_CLOCK.iter().flat_map(|module| files_of("src", module));
+    for path in files.filter(|path| !is_test(path)) {
         let text = fs::read_to_string(&path).expect("a file");
         let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
         if !["SystemTime::now(", "Utc::now(", "Local::now("].iter().any(|call| text.contains(call)) {

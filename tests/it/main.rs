@@ -98,6 +98,7 @@ mod store_conformance;
 mod store_embedded;
 mod store_integrity;
 mod store_property;
+mod source_files;
 mod status_truth;
 mod store_world;
 mod sync_absence;

@@ -11,6 +11,7 @@ use regex_lite::Regex;
 
 use crate::prometheus::repository;
 use crate::shrinking_list;
+use crate::source_files::{all_sources, is_test};
 
 /// Types, functions, constants and modules that had a name of our own.
 const RETIRED_NAMES: &[&str] = &[
@@ -237,24 +238,18 @@ fn phrases(text: &str) -> Vec<String> {
     retired.find_iter(&folded).map(|found| found.as_str().to_lowercase()).collect()
 }
 
-fn is_test(path: &Path) -> bool {
-    path.file_stem().and_then(|stem| stem.to_str()).is_some_and(|stem| stem.ends_with("tests"))
-        || path.components().any(|part| part.as_os_str() == "tests")
-}
-
 /// Returns every retired word by file: names, phrases, and the name of the file.
 fn retired() -> BTreeMap<String, Vec<String>> {
     let root = repository("");
-    let (mut sources, mut texts) = (Vec::new(), Vec::new());
-    files(&root.join("src"), &["rs"], &mut sources);
+    let mut texts = Vec::new();
     for (path, endings) in TEXTS {
         files(&root.join(path), endings, &mut texts);
     }
     let mut found = BTreeMap::new();
-    for path in sources.iter().filter(|path| !is_test(path)) {
-        let text = std::fs::read_to_string(path).expect("text");
+    for path in all_sources().iter().filter(|path| !is_test(path)) {
+        let text = std::fs::read_to_string(root.join(path)).expect("text");
         let source = source(text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default());
-        let name = path.strip_prefix(&root).expect("a path below the root").display().to_string();
+        let name = path.display().to_string();
         let mut words: Vec<String> = names(&source.code).into_iter().collect();
         words.extend(phrases(&source.texts));
         words.extend(RETIRED_FILES.iter().filter(|file| name == format!("src/{file}")).map(|file| (*file).to_owned()));
