@@ -7,12 +7,12 @@
 
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
+pub use config_file as yaml;
 pub use shotgun_model::{api3, entity, entity_config, filter, schema};
 
 pub mod entity_config_files;
 pub mod metrics;
 pub mod supervisor;
-pub mod yaml;
 pub mod private_files;
 pub mod redaction;
 pub mod retry;

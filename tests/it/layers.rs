@@ -13,10 +13,10 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
     ("sim", &["shotgun", "store", "state", "elastic"]),
     ("store", &["shotgun", "state"]),
     ("state", &["shotgun", "elastic"]),
-    ("shotgun", &["elastic", "yaml"]),
-    ("elastic", &["yaml"]),
+    ("shotgun", &["elastic", "yaml", "config_file"]),
+    ("elastic", &["yaml", "config_file"]),
     ("report", &["sync", "shotgun", "sim"]),
-    ("sync", &["sim", "yaml"]),
+    ("sync", &["sim", "yaml", "config_file"]),
     ("validate", &["sim"]),
     ("pipeline", &["sim"]),
 ];

@@ -11,6 +11,8 @@
 //! template over the text of a file could change its structure, and no place
 //! could be named in an error.
 
+#![cfg_attr(not(test), warn(clippy::unwrap_used))]
+
 mod diagnostic;
 mod document;
 mod duration;
