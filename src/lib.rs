@@ -9,6 +9,7 @@
 
 pub use config_file as yaml;
 pub use shotgun_model::{api3, entity, entity_config, filter, schema};
+pub use shotgun_sim as sim;
 
 pub mod entity_config_files;
 pub mod metrics;
@@ -21,7 +22,6 @@ pub mod elastic;
 pub mod shotgun;
 pub mod state;
 pub mod store;
-pub mod sim;
 pub mod sync;
 pub mod report;
 pub mod validate;

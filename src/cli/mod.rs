@@ -196,9 +196,9 @@ fn start_log(cli: &Cli) {
 
     let level = match (cli.quiet, cli.verbose, &cli.command) {
         (true, ..) => "error",
-        (_, 0, Command::Pipelines(pipelines::Command::Run(_))) => "sgcache=info,warn",
+        (_, 0, Command::Pipelines(pipelines::Command::Run(_))) => "sgcache=info,shotgun_sim=info,warn",
         (_, 0, _) => "error",
-        (_, 1, _) => "sgcache=info,warn",
+        (_, 1, _) => "sgcache=info,shotgun_sim=info,warn",
         _ => "sgcache=debug,info",
     };
     let filter = tracing_subscriber::EnvFilter::try_from_env("SGCACHE_LOG")

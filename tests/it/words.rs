@@ -130,7 +130,7 @@ const RETIRED_PHRASES: &[&str] = &[
     r"stranger",
 ];
 
-/// Module files whose name was retired, below `src`.
+/// Module files whose name was retired, below the `src` of a crate.
 const RETIRED_FILES: &[&str] = &[
     "cli/bars.rs",
     "cli/shipped.rs",
@@ -145,10 +145,10 @@ const RETIRED_FILES: &[&str] = &[
     "proxy/memo.rs",
     "proxy/proven.rs",
     "proxy/raw.rs",
-    "sim/form.rs",
-    "sim/kept.rs",
-    "sim/readings.rs",
-    "sim/upset.rs",
+    "form.rs",
+    "kept.rs",
+    "readings.rs",
+    "upset.rs",
     "state/dead.rs",
     "state/marks.rs",
     "store/elasticsearch/island.rs",
@@ -252,7 +252,9 @@ fn retired() -> BTreeMap<String, Vec<String>> {
         let name = path.display().to_string();
         let mut words: Vec<String> = names(&source.code).into_iter().collect();
         words.extend(phrases(&source.texts));
-        words.extend(RETIRED_FILES.iter().filter(|file| name == format!("src/{file}")).map(|file| (*file).to_owned()));
+        words.extend(
+            RETIRED_FILES.iter().filter(|file| name.ends_with(&format!("src/{file}"))).map(|file| (*file).to_owned()),
+        );
         found.insert(name, words);
     }
     for path in texts {
