@@ -329,8 +329,8 @@ impl FreshnessTracker {
     }
 
     /// Waits until the cached rows can tell what a write has changed besides what it names.
-    /// Rows that the site showed before the write may be stored yet; from those that are
-    /// read later on nothing has to be told.
+    /// Rows that the site showed before the write may be stored yet; those that are read
+    /// later on show the write.
     async fn store_older(&self, effects: &mut WriteEffects) {
         let LeaderPlace::Here(_) = self.leader_place() else { return };
         let catalogue = self.catalogue(PendingWrites::default(), 0, false);

@@ -110,7 +110,6 @@ impl Shadow {
             Judged::Skipped => "skipped",
             Judged::Different(..) => "different",
         };
-        freshness.replica().metrics().proxy.shadow.inc(&[word]);
         let difference = match result {
             Judged::Different(class, site, cache) => {
                 let Comparison { method, argument, .. } = comparison;
@@ -127,6 +126,8 @@ impl Shadow {
         if let Err(error) = freshness.replica().state().keep(KEPT, &copy).await {
             tracing::warn!(%error, "the record of shadow mode could not be kept");
         }
+        // Who sees it counted finds it in the record.
+        freshness.replica().metrics().proxy.shadow.inc(&[word]);
     }
 
     /// Takes a comparison into the record and returns it.

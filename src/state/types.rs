@@ -106,7 +106,7 @@ pub struct Segment {
 
 /// What is known of the rows of a type.
 const ROW_TABLES: &[&str] = &["rowmeta", "buckets", "absences", "suspected", "dead", "types"];
-/// What events have told of them.
+/// What events announce of them.
 const EVENT_TABLES: &[&str] = &["marks", "touched", "sweeps"];
 
 impl State {
