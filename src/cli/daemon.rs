@@ -30,6 +30,7 @@ use crate::pipeline::Pipeline;
 use crate::proxy::{ApiListener, ApiListenerError, Leader, Parts, Proxy, Wake};
 use crate::report::{RunReport, history};
 use crate::server::{Bound, Control, Ops, RunsQuery};
+use crate::sim::command::interrupted;
 use crate::state::{State, StateError};
 use crate::supervisor::{Loop, beat};
 use crate::sync;
@@ -203,23 +204,6 @@ async fn check_lead(config: &Config) -> Result<(), Failure> {
             Err(error) => return Err(error.into()),
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-}
-
-/// Waits for Ctrl-C or SIGTERM.
-pub async fn interrupted() {
-    use tokio::signal::unix::{SignalKind, signal};
-    match signal(SignalKind::terminate()) {
-        Ok(mut terminate) => {
-            tokio::select! {
-                _ = tokio::signal::ctrl_c() => {}
-                _ = terminate.recv() => {}
-            }
-        }
-        // Without a handler for the one signal, the other has to do.
-        Err(_) => {
-            let _ = tokio::signal::ctrl_c().await;
-        }
     }
 }
 

@@ -11,12 +11,13 @@ use include_dir::{Dir, include_dir};
 
 use super::Failure;
 use super::context::load_config;
-use super::daemon::{Daemon, interrupted};
+use super::daemon::Daemon;
 use super::demo_outage::Outage;
 use super::demo_readers::DemoReaders;
 use super::output;
 use super::progress::ProgressBars;
 use crate::server::{StatusSnapshot, TypeState};
+use crate::sim::command::interrupted;
 use crate::sim::{Sim, SimHandle, SimSettings};
 
 /// The files that a demo starts from, as they are shipped.

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Failure;
 use super::context::{Online, SiteAtStart, load_config};
-use super::daemon::{closed, interrupted, sharing};
+use super::daemon::{closed, sharing};
 use super::instance::instance;
 use super::leadership::channel;
 use crate::config::StoreSettings;
@@ -23,6 +23,7 @@ use crate::metrics::Metrics;
 use crate::proxy::{ApiListener, Leader, Mode, Parts, Proxy};
 use crate::report::ledger::{self, Recorder, Window};
 use crate::server::{Bound, Control, Ops, StatusSnapshot, StoreStatus, TypeState, TypeStatus};
+use crate::sim::command::interrupted;
 use crate::state;
 use crate::supervisor::{Loop, Supervisor};
 use crate::sync::{self, Replica};

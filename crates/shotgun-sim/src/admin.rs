@@ -16,7 +16,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use axum::Router;
 use axum::body::Bytes;
@@ -28,52 +28,25 @@ use axum::routing::{get, post};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
-use tokio::task::JoinHandle;
 
 use super::scenario::{Action, Plan, remembered, types_with_rows};
+use super::serving::Serving;
 use super::site::Site;
 use config_file::{Document, Problems};
 
-/// How long a request in progress may take when the site is shut down.
-const GRACE: Duration = Duration::from_secs(1);
-
-/// A running admin endpoint.
-pub(super) struct Endpoint {
-    pub addr: SocketAddr,
-    stop: watch::Sender<bool>,
-    task: JoinHandle<io::Result<()>>,
-}
-
-impl Endpoint {
-    /// Begins to listen.
-    ///
-    /// # Errors
-    ///
-    /// When the address is not of this machine alone, or cannot be listened on.
-    pub async fn start(listen: SocketAddr, site: Arc<Site>) -> io::Result<Self> {
-        if !listen.ip().is_loopback() {
-            let words = format!("the admin endpoint listens on loopback only, not on {listen}");
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, words));
-        }
-        let listener = TcpListener::bind(listen).await?;
-        let addr = listener.local_addr()?;
-        let (stop, mut stopped) = watch::channel(false);
-        let until = async move {
-            let _ = stopped.wait_for(|stopped| *stopped).await;
-        };
-        let app = router(site);
-        let task = tokio::spawn(async move { axum::serve(listener, app).with_graceful_shutdown(until).await });
-        Ok(Self { addr, stop, task })
+/// Begins to listen.
+///
+/// # Errors
+///
+/// When the address is not of this machine alone, or cannot be listened on.
+pub(super) async fn serve(listen: SocketAddr, site: Arc<Site>) -> io::Result<Serving> {
+    if !listen.ip().is_loopback() {
+        let words = format!("the admin endpoint listens on loopback only, not on {listen}");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, words));
     }
-
-    /// Stops listening and waits for requests in progress, but not for long.
-    pub async fn shutdown(mut self) {
-        let _ = self.stop.send(true);
-        if tokio::time::timeout(GRACE, &mut self.task).await.is_err() {
-            self.task.abort();
-        }
-    }
+    let listener = TcpListener::bind(listen).await?;
+    let addr = listener.local_addr()?;
+    Ok(Serving::begin(listener, addr, router(site)))
 }
 
 fn router(site: Arc<Site>) -> Router {

@@ -10,6 +10,23 @@ use shotgun_model::entity::Timestamp;
 
 use crate::{Plan, Preset, Sim, SimHandle, SimSettings};
 
+/// Waits for Ctrl-C or SIGTERM.
+pub async fn interrupted() {
+    use tokio::signal::unix::{SignalKind, signal};
+    match signal(SignalKind::terminate()) {
+        Ok(mut terminate) => {
+            tokio::select! {
+                _ = tokio::signal::ctrl_c() => {}
+                _ = terminate.recv() => {}
+            }
+        }
+        // Without a handler for the one signal, the other has to do.
+        Err(_) => {
+            let _ = tokio::signal::ctrl_c().await;
+        }
+    }
+}
+
 /// The options of the command.
 #[derive(Debug, clap::Args)]
 pub struct Args {

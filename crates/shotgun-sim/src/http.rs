@@ -18,54 +18,27 @@ use axum::serve::ListenerExt;
 use futures::stream::{self, Stream, StreamExt};
 use serde_json::Value;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
-use tokio::task::JoinHandle;
 
 use super::faults::{Asked, Trouble};
 use super::methods::is_broken;
 use super::rest_auth;
+use super::serving::Serving;
 use super::site::Site;
 use super::upload;
 use shotgun_model::api3::{Fault, PATH, Request};
 
 /// The longest request that is read.
 const LONGEST_REQUEST: usize = 64 << 20;
-/// How long a request in progress may take when the site is shut down.
-const GRACE: Duration = Duration::from_secs(1);
-
-/// A running listener.
-pub(super) struct Listener {
-    pub addr: SocketAddr,
-    stop: watch::Sender<bool>,
-    task: JoinHandle<io::Result<()>>,
-}
-
-impl Listener {
-    /// Begins to listen.
-    pub async fn start(listen: SocketAddr, site: Arc<Site>) -> io::Result<Self> {
-        let listener = TcpListener::bind(listen).await?;
-        let addr = listener.local_addr()?;
-        site.rows_mut().media_host = format!("http://{addr}");
-        let listener = listener.tap_io(|stream| {
-            // Without it answers still arrive, only later.
-            let _ = stream.set_nodelay(true);
-        });
-        let app = Router::new().fallback(handle).with_state(site);
-        let (stop, mut stopped) = watch::channel(false);
-        let until = async move {
-            let _ = stopped.wait_for(|stopped| *stopped).await;
-        };
-        let task = tokio::spawn(async move { axum::serve(listener, app).with_graceful_shutdown(until).await });
-        Ok(Self { addr, stop, task })
-    }
-
-    /// Stops listening and waits for requests in progress, but not for long.
-    pub async fn shutdown(mut self) {
-        let _ = self.stop.send(true);
-        if tokio::time::timeout(GRACE, &mut self.task).await.is_err() {
-            self.task.abort();
-        }
-    }
+/// Begins to listen.
+pub(super) async fn serve(listen: SocketAddr, site: Arc<Site>) -> io::Result<Serving> {
+    let listener = TcpListener::bind(listen).await?;
+    let addr = listener.local_addr()?;
+    site.rows_mut().media_host = format!("http://{addr}");
+    let listener = listener.tap_io(|stream| {
+        // Without it answers still arrive, only later.
+        let _ = stream.set_nodelay(true);
+    });
+    Ok(Serving::begin(listener, addr, Router::new().fallback(handle).with_state(site)))
 }
 
 async fn handle(State(site): State<Arc<Site>>, request: HttpRequest<Body>) -> Response<Body> {

@@ -49,6 +49,7 @@ mod table;
 mod transaction;
 mod upload;
 mod schema_edits;
+mod serving;
 mod value;
 mod world;
 mod write;
@@ -177,9 +178,9 @@ impl Sim {
             site.set_start(plan.clone());
         }
         site.follow(plan);
-        let listener = http::Listener::start(settings.listen, Arc::clone(&site)).await?;
+        let listener = http::serve(settings.listen, Arc::clone(&site)).await?;
         let admin = match settings.admin {
-            Some(at) => Some(admin::Endpoint::start(at, Arc::clone(&site)).await?),
+            Some(at) => Some(admin::serve(at, Arc::clone(&site)).await?),
             None => None,
         };
         let edits = (settings.edits_per_second > 0.0)
@@ -264,8 +265,8 @@ async fn work(site: Arc<Site>, seed: u64, per_second: f64) {
 /// A running site.
 pub struct SimHandle {
     site: Arc<Site>,
-    admin: Option<admin::Endpoint>,
-    listener: http::Listener,
+    admin: Option<serving::Serving>,
+    listener: serving::Serving,
     edits: Option<JoinHandle<()>>,
 }
 

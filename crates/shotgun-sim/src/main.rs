@@ -29,7 +29,7 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(command::run(cli.args, interrupted())) {
+    match runtime.block_on(command::run(cli.args, command::interrupted())) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let message = error.to_string();
@@ -37,23 +37,6 @@ fn main() -> ExitCode {
             let prefix = if message.starts_with("error") { "" } else { "error: " };
             eprintln!("{prefix}{}", message.trim_end());
             ExitCode::from(error.exit_code())
-        }
-    }
-}
-
-/// Is ready when the process is asked to end.
-async fn interrupted() {
-    use tokio::signal::unix::{SignalKind, signal};
-    match signal(SignalKind::terminate()) {
-        Ok(mut terminate) => {
-            tokio::select! {
-                _ = tokio::signal::ctrl_c() => {}
-                _ = terminate.recv() => {}
-            }
-        }
-        // Without a handler for the one signal, the other has to do.
-        Err(_) => {
-            let _ = tokio::signal::ctrl_c().await;
         }
     }
 }

@@ -17,10 +17,11 @@ use std::path::Path;
 
 use super::Failure;
 use super::context::load_config;
-use super::daemon::{Daemon, interrupted};
+use super::daemon::Daemon;
 use super::pause::{self, PauseArgs, ResumeArgs};
 use super::validate::{self, ValidateArgs};
 use crate::pipeline;
+use crate::sim::command::interrupted;
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
