@@ -299,7 +299,7 @@ impl FreshnessTracker {
         self.name_revived(&mut effects).await;
         self.store_older(&mut effects).await;
         self.look_up(&mut effects).await;
-        let mut keys = self.known(&effects.keys());
+        let keys = self.known(&effects.keys());
         let room = self.room_for(effects.bytes()).await;
         if room.is_none() {
             // Any number of them may pile up: what takes memory is in the state and in the
@@ -316,9 +316,7 @@ impl FreshnessTracker {
         self.insert(&write);
         self.writes.fetch_add(1, Ordering::SeqCst);
         let after = self.make_dirty(&keys, effects.unlisted).await;
-        if room.is_none() {
-            keys = Vec::new();
-        }
+        let keys = if room.is_some() { keys } else { Vec::new() };
         let touched = Touched { keys, types, after, is_unlisted: effects.unlisted, number };
         let tracker = Arc::clone(self);
         tokio::spawn(async move {
@@ -340,8 +338,8 @@ impl FreshnessTracker {
         }
     }
 
-    /// Waits until a write that remembers so many bytes may become pending; `None` when
-    /// that took too long.
+    /// Waits until a write that takes so many bytes may become pending; `None` when that
+    /// took too long.
     async fn room_for(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
         let places = bytes.div_ceil(BYTES_PER_PENDING_WRITE).clamp(1, MAX_PENDING_WRITES);
         let places = Arc::clone(&self.room).acquire_many_owned(u32::try_from(places).ok()?);

@@ -165,14 +165,7 @@ impl EmbeddedStore {
         T: Send + 'static,
     {
         let (shared, memory) = (Arc::clone(&self.shared), Arc::clone(&self.memory));
-        self.on_reader(move |reader| {
-            memory.over(
-                || Moment::begin(reader, &shared),
-                |moment: &Moment<'_>| needs(&moment.layouts),
-                |moment, held| answer(&Finder::new(&moment.transaction, &moment.layouts, held)),
-            )
-        })
-        .await
+        self.on_reader(move |reader| over_snapshot(reader, &shared, &memory, needs, answer)).await
     }
 
     fn opened(&self) -> MutexGuard<'_, Option<FileIdentity>> {
@@ -201,6 +194,21 @@ impl EmbeddedStore {
         task.await
             .map_err(|error| StoreError::new(StoreErrorKind::Fault, "a query of the store broke").because(error))?
     }
+}
+
+/// Answers over one snapshot of the file and what is in memory of it.
+fn over_snapshot<T>(
+    reader: &Connection,
+    shared: &Shared,
+    memory: &Memory,
+    needs: impl Fn(&Layouts) -> Result<Needs>,
+    answer: impl Fn(&Finder<'_>) -> Result<(T, NewNames)>,
+) -> Result<T> {
+    memory.over(
+        || Moment::begin(reader, shared),
+        |moment: &Moment<'_>| needs(&moment.layouts),
+        |moment, held| answer(&Finder::new(&moment.transaction, &moment.layouts, held)),
+    )
 }
 
 /// Finds the page of a query, and keeps it for the next caller with the same query.
@@ -276,11 +284,10 @@ impl Store for EmbeddedStore {
         let (memory, results) = (Arc::clone(&self.memory), Arc::clone(&self.results));
         let found = self.on_reader(move |reader| match results.get(AsOf::now(reader)?, &query) {
             Some(known) => Ok(known),
-            None => memory.over(
-                || Moment::begin(reader, &shared),
-                |moment: &Moment<'_>| plan::needs(&moment.layouts, &query),
-                |moment, held| find(&Finder::new(&moment.transaction, &moment.layouts, held), &query, &results),
-            ),
+            None => {
+                let needs = |layouts: &Layouts| plan::needs(layouts, &query);
+                over_snapshot(reader, &shared, &memory, needs, |finder| find(finder, &query, &results))
+            }
         });
         Ok(Arc::unwrap_or_clone(found.await?))
     }
