@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes};
-use axum::http::{HeaderValue, Response, header};
+use axum::http::{Response, header};
 use serde_json::Value;
 
 use super::answer::{self, Answered};
 use super::callers::{self, Caller, Digest, Unverified};
 use super::catalogue::Catalogue;
 use super::decide::{self, Asked, Decision, Planned, Serve, Writes, decide};
+use super::in_flight::InFlight;
 use super::listener::Inner;
 use super::outcome::{Outcome, Subject, gone, note, passed, repeat, served};
 use super::pending_writes::PendingWrites;
@@ -18,7 +19,7 @@ use super::plan_cache::{self, CachedPlan};
 use super::reason::{Pass, Reason};
 use super::settings::{Mode, OnDirty};
 use super::shadow::Comparison;
-use super::upstream::{BufferedResponse, Outgoing, Unreachable};
+use super::upstream::{BufferedResponse, Outgoing, Unreachable, forwarded};
 use super::write_call;
 use crate::api3;
 use crate::filter::Query;
@@ -51,10 +52,6 @@ const PENDING_RETRY_PAUSE: Duration = Duration::from_millis(100);
 /// Longer answers are not looked through for addresses: it is done before they are handed
 /// on.
 const MAX_SCANNED_ANSWER_BYTES: usize = 2 << 20;
-
-/// Headers that an answer of the site may depend on.
-const TELLING: &[&str] =
-    &["authorization", "cookie", "accept-encoding", "content-encoding", "accept-language", "locale"];
 
 /// Answers a call; `asked` is what its body says, where that was read before.
 pub(super) async fn json(
@@ -119,8 +116,12 @@ async fn answer_to(proxy: &Arc<Inner>, call: Call) -> Outcome {
         Mode::Serve => match serve(proxy, &call).await {
             Ok(outcome) => return outcome,
             // While the site is down there is no answer to wait for.
-            Err(pass) if pass.reason == Reason::Unverified && can_prove(&call) && !proxy.upstream.is_down() => {
-                return prove(proxy, &call, pass).await;
+            Err(pass) if pass.reason == Reason::Unverified && !proxy.upstream.is_down() => {
+                if can_prove(&call) {
+                    return prove(proxy, &call, pass).await;
+                }
+                verify(proxy, &call);
+                pass
             }
             Err(pass) => pass,
         },
@@ -133,7 +134,7 @@ async fn answer_to(proxy: &Arc<Inner>, call: Call) -> Outcome {
 /// Answers from the cache, or repeats a refusal; the error says why the site answers.
 async fn serve(proxy: &Arc<Inner>, call: &Call) -> Result<Outcome, Pass> {
     match consider(proxy, call, false).await? {
-        Ready::Refuse(whole) => Ok(repeat(&whole, "refused", None)),
+        Ready::Refuse(whole) => Ok(repeat(proxy, &call.outgoing, &whole, "refused", None)),
         Ready::Serve(serve) => carry_out(proxy, call, &serve, "hit").await,
     }
 }
@@ -151,6 +152,23 @@ async fn prove(proxy: &Arc<Inner>, call: &Call, pass: Pass) -> Outcome {
         first.answered();
     }
     outcome
+}
+
+/// Has the site asked about the credential of the body, beside a request whose answer
+/// proves nothing: the headers may hold another one.
+fn verify(proxy: &Arc<Inner>, call: &Call) {
+    if call.asked.as_ref().is_ok_and(|asked| asked.odd) {
+        return;
+    }
+    let (proxy, caller, body) = (Arc::clone(proxy), Arc::clone(&call.caller), call.body.clone());
+    tokio::spawn(async move {
+        // One question of each credential at a time.
+        let Some(first) = proxy.verifications.begin(caller.digest, Duration::ZERO).await else { return };
+        if let Some((auth, ty)) = credential_question(&body) {
+            proxy.callers.renew(&proxy.upstream, &caller, &auth, &ty).await;
+        }
+        first.answered();
+    });
 }
 
 async fn ask_site(proxy: &Arc<Inner>, call: &Call, pass: Pass) -> Outcome {
@@ -248,7 +266,7 @@ async fn shadowed(proxy: &Arc<Inner>, call: Call) -> Outcome {
             let (method, argument) = (request.method, request.argument);
             let comparison = Comparison { method, argument, serve, generation, whole: Arc::clone(&whole), answered };
             proxy.shadow.compare(&proxy.freshness, comparison);
-            repeat(&whole, "pass", Some(&pass))
+            repeat(proxy, &call.outgoing, &whole, "pass", Some(&pass))
         }
         Err(why) => gone(&why, &pass),
     }
@@ -400,7 +418,7 @@ async fn confirms_outage(proxy: &Inner, call: &Call) -> bool {
 async fn older_outcome(proxy: &Arc<Inner>, call: &Call, serve: &Serve, pass: &Pass) -> Outcome {
     if pass.reason == Reason::Unverified && !confirms_outage(proxy, call).await {
         return match proxy.callers.check(&call.caller, None) {
-            Err(Unverified::Refused(answer)) => repeat(&answer, "refused", None),
+            Err(Unverified::Refused(answer)) => repeat(proxy, &call.outgoing, &answer, "refused", None),
             _ => gone(&Unreachable::unknown("it has not accepted this credential lately"), pass),
         };
     }
@@ -414,24 +432,24 @@ async fn carry_out(proxy: &Arc<Inner>, call: &Call, serve: &Serve, how: &'static
     let store = proxy.freshness.replica().store();
     match serve {
         Serve::Info => match proxy.schemas.info(&proxy.upstream).await {
-            Some(text) => Ok(served(Answered { body: text.into_bytes(), rows: 0 }, None, proxy, how)),
+            Some(text) => Ok(served(proxy, &call.outgoing, Answered { body: text.into_bytes(), rows: 0 }, None, how)),
             None => Err(Pass::new(Reason::NotLive, "the site has not said yet what it is")),
         },
         Serve::Read(plan) => {
             check_writes(proxy, &plan.question.query, &plan.writes).await?;
             let answered = answer::read(store.as_ref(), plan, call.wants_urls().then_some(&proxy.addresses)).await?;
-            Ok(served(answered, Some((plan.fresh_as_of, &plan.writes)), proxy, how))
+            Ok(served(proxy, &call.outgoing, answered, Some((plan.fresh_as_of, &plan.writes)), how))
         }
         Serve::Summarize(plan) => {
             check_writes(proxy, &plan.question.query, &plan.writes).await?;
             let answered = answer::summarize(store.as_ref(), plan).await?;
-            Ok(served(answered, Some((plan.fresh_as_of, &plan.writes)), proxy, how))
+            Ok(served(proxy, &call.outgoing, answered, Some((plan.fresh_as_of, &plan.writes)), how))
         }
         Serve::Schema => {
             let catalogue = proxy.freshness.catalogue(PendingWrites::default(), 0, false);
             let question = call.schema_question().filter(|_| !call.is_localized()).unwrap_or_default();
             match proxy.schemas.schema(&question, &catalogue.schema, catalogue.standing.schema_due) {
-                Some(whole) => Ok(repeat(&whole, how, None)),
+                Some(whole) => Ok(repeat(proxy, &call.outgoing, &whole, how, None)),
                 None => {
                     Err(Pass::new(Reason::SchemaUnread, "this part of the schema was not read through here lately"))
                 }
@@ -469,20 +487,15 @@ async fn forward(proxy: &Arc<Inner>, call: &Call, pass: Pass, older: Option<Box<
         // The answer is read here, too: a compressed one would prove nothing.
         outgoing.headers.remove(header::ACCEPT_ENCODING);
     }
-    let parts = [call.body.as_ref(), &call.writes.to_le_bytes()];
-    let headers = TELLING.iter().map(|name| outgoing.headers.get(*name).map_or(&b""[..], HeaderValue::as_bytes));
-    let key = proxy.callers.request_digest(&parts.into_iter().chain(headers).collect::<Vec<_>>());
+    let key = shared_key(proxy, call, &outgoing);
     let schema = proxy.freshness.schema();
     let patient = older.is_none();
     if older.is_none() && proxy.upstream.is_given_up() {
         return gone(&Unreachable::unknown("it has not answered for a while, and is probed in the background"), &pass);
     }
     let answer = proxy.upstream.coalesce(key, outgoing, call.body.clone(), patient);
-    // The request goes on without its caller, and is given up on its own.
     let answer = match &older {
-        Some(_) => tokio::time::timeout(proxy.settings.patience, answer)
-            .await
-            .unwrap_or_else(|_| Err(Unreachable::unknown("it does not answer"))),
+        Some(_) => within_patience(proxy, &pass, answer).await,
         None => answer.await,
     };
     match answer {
@@ -496,17 +509,49 @@ async fn forward(proxy: &Arc<Inner>, call: &Call, pass: Pass, older: Option<Box<
             if let Some(question) = call.schema_question().filter(|_| keeps) {
                 proxy.schemas.insert(question, call.method(), Arc::clone(&whole), schema);
             }
-            repeat(&whole, "pass", Some(&pass))
+            repeat(proxy, &call.outgoing, &whole, "pass", Some(&pass))
         }
         Ok(whole) => match &older {
             Some(serve) => older_outcome(proxy, call, serve, &pass).await,
-            None => repeat(&whole, "pass", Some(&pass)),
+            None => repeat(proxy, &call.outgoing, &whole, "pass", Some(&pass)),
         },
         Err(why) => match &older {
             Some(serve) => older_outcome(proxy, call, serve, &pass).await,
             None => gone(&why, &pass),
         },
     }
+}
+
+/// Returns what requests must have in common to share one answer of the site: the body,
+/// every header that goes there, and the writes that were acknowledged before. `None` for
+/// one in whose headers the site may read another credential, which its answer would show
+/// to the others.
+fn shared_key(proxy: &Inner, call: &Call, outgoing: &Outgoing) -> Option<Digest> {
+    if !callers::is_plain(&outgoing.headers) {
+        return None;
+    }
+    let headers = forwarded(&outgoing.headers);
+    let mut lines: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
+    lines.sort_unstable();
+    let writes = call.writes.to_le_bytes();
+    let parts = [call.body.as_ref(), &writes].into_iter();
+    let parts = parts.chain(lines.iter().flat_map(|(name, value)| [name.as_bytes(), value]));
+    Some(proxy.callers.request_digest(&parts.collect::<Vec<_>>()))
+}
+
+/// Waits for an answer as long as an older one may be kept back; of a credential that is to
+/// be proved, as long as the site answers others.
+async fn within_patience(proxy: &Inner, pass: &Pass, answer: InFlight) -> Result<Arc<BufferedResponse>, Unreachable> {
+    loop {
+        match tokio::time::timeout(proxy.settings.patience, answer.clone()).await {
+            Ok(answer) => return answer,
+            Err(_) if pass.reason == Reason::Unverified && !proxy.upstream.is_down() => {}
+            Err(_) => break,
+        }
+    }
+    // Its silence goes on to show that the site is down.
+    tokio::spawn(async move { drop(answer.await) });
+    Err(Unreachable::unknown("it does not answer"))
 }
 
 fn changes(call: &Call) -> bool {
@@ -533,7 +578,7 @@ pub(super) async fn hand_on(
         Ok(whole) => {
             let whole = Arc::new(whole);
             learn(proxy, call, &whole).await;
-            repeat(&whole, "pass", Some(pass))
+            repeat(proxy, &call.outgoing, &whole, "pass", Some(pass))
         }
         Err(why) => gone(&why, pass),
     }
@@ -541,7 +586,11 @@ pub(super) async fn hand_on(
 
 /// Hands an answer through as it arrives.
 async fn stream(proxy: &Inner, call: &Call, pass: &Pass) -> Outcome {
-    match proxy.upstream.send_with_retry(&call.outgoing, call.body.clone(), true).await {
+    let slot = match proxy.upstream.slot(&call.outgoing).await {
+        Ok(slot) => slot,
+        Err(why) => return gone(&why, pass),
+    };
+    match proxy.upstream.send_with_retry(slot, &call.outgoing, call.body.clone(), true).await {
         Ok(response) => passed(super::passthrough::answer(response), pass),
         Err(why) => gone(&why, pass),
     }

@@ -13,7 +13,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::http::{HeaderMap, Method};
+use axum::http::HeaderMap;
 use ring::hmac;
 use serde_json::json;
 
@@ -33,10 +33,36 @@ use crate::shotgun::Client;
 use crate::state::{CredentialRecord, SiteTime, State, StateError};
 use crate::sync::SiteClock;
 
-/// Headers with which a site may take a request for that of another caller, or read
-/// another request in it.
-const IDENTIFYING_HEADERS: &[&str] =
-    &["authorization", "cookie", "content-encoding", "x-http-method-override", "x-sg-session-token"];
+/// Headers in which no site finds a credential, or another request than that of the body.
+/// With any other header an answer proves nothing about the credential of the body.
+const PLAIN_HEADERS: &[&str] = &[
+    "accept",
+    "accept-encoding",
+    "accept-language",
+    "cache-control",
+    "connection",
+    "content-length",
+    "content-type",
+    "date",
+    "expect",
+    "forwarded",
+    "host",
+    "keep-alive",
+    "locale",
+    "pragma",
+    "te",
+    "traceparent",
+    "tracestate",
+    "transfer-encoding",
+    "user-agent",
+    "via",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-proto",
+    "x-real-ip",
+    "x-request-id",
+];
 /// The method that answers with the token of a new session.
 pub(super) const SESSION_METHOD: &str = "get_session_token";
 /// How long a question about a credential may take while an older answer is at hand.
@@ -302,6 +328,7 @@ impl Callers {
         let asked = self.ask(upstream, auth, entity_type, RENEWAL_TIMEOUT).await;
         match asked {
             Ok(answer) => self.learn(caller, "read", &answer).await,
+            Err(why) if why.at_limit => {}
             Err(_) => self.credentials.note_unanswered(&caller.digest),
         }
     }
@@ -319,6 +346,8 @@ impl Callers {
                 self.learn(caller, "read", &answer).await;
                 matches!(self.credentials.status(&caller.digest), CredentialStatus::Accepted)
             }
+            // A bound of this process is no silence of the site, nor is one slow answer.
+            Err(why) if why.at_limit || !upstream.is_down() => false,
             _ => {
                 self.credentials.note_unanswered(&caller.digest);
                 true
@@ -342,11 +371,8 @@ impl Callers {
         let argument = json!({"type": entity_type, "return_fields": ["id"], "filters": filters,
             "return_only": "active", "paging": {"entities_per_page": 1, "current_page": 1}});
         let body = json!({"method_name": "read", "params": [credential.to_auth(), argument]});
-        let headers = HeaderMap::from_iter([(axum::http::header::CONTENT_TYPE, super::listener::JSON)]);
-        let outgoing = Outgoing { method: Method::POST, target: api3::PATH.to_owned(), headers };
-        let sent = upstream.send_buffered(&outgoing, body.to_string().into(), false);
-        let answer = tokio::time::timeout(timeout, sent).await;
-        answer.unwrap_or_else(|_| Err(Unreachable::unknown("no answer in time"))).map(Arc::new)
+        let outgoing = Outgoing::own(api3::PATH, super::listener::JSON);
+        upstream.ask(&outgoing, body.to_string().into(), timeout).await.map(Arc::new)
     }
 }
 
@@ -362,7 +388,7 @@ pub(super) enum Unverified {
 /// Tells whether the site can have read nothing but the credential of the body in a
 /// request with these headers.
 pub(super) fn is_plain(headers: &HeaderMap) -> bool {
-    !IDENTIFYING_HEADERS.iter().any(|name| headers.contains_key(*name))
+    headers.keys().all(|name| PLAIN_HEADERS.contains(&name.as_str()))
 }
 
 /// A caller that the cache knows nothing of.

@@ -1,27 +1,33 @@
 //! [`InFlightRequests`]: identical reads that are at the site at the same time are one.
 //!
-//! A request is a task of its own: it goes on when its first caller leaves, and it leaves
-//! the list when it ends, also by a panic, so that no later caller joins it or waits for
-//! it for ever.
+//! A request goes on as long as a caller waits for it: when its first caller leaves, for the
+//! others; when all have left it ends, and gives its slot back. It leaves the list when it
+//! ends, also by a panic, so that no later caller joins it or waits for it for ever.
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::FutureExt;
-use futures::future::{BoxFuture, Shared};
+use futures::future::{BoxFuture, Shared, WeakShared};
 
 use super::credential::Digest;
 use super::upstream::{BufferedResponse, Unreachable};
 
 type Answer = Result<Arc<BufferedResponse>, Unreachable>;
-/// A request on its way; dropping it does not end it.
+/// A request on its way; it ends with the last of those who wait for it.
 pub(super) type InFlight = Shared<BoxFuture<'static, Answer>>;
-type Requests = Mutex<HashMap<Digest, InFlight>>;
+
+#[derive(Default)]
+struct Requests {
+    by_key: HashMap<Digest, (u64, WeakShared<BoxFuture<'static, Answer>>)>,
+    started: u64,
+}
 
 /// The reads that are at the site; clones share the list.
 #[derive(Clone, Default)]
-pub(super) struct InFlightRequests(Arc<Requests>);
+pub(super) struct InFlightRequests(Arc<Mutex<Requests>>);
 
 impl InFlightRequests {
     /// Joins the request of this key, or starts it; tells whether it was joined.
@@ -30,34 +36,54 @@ impl InFlightRequests {
         F: Future<Output = Answer> + Send + 'static,
     {
         let mut requests = lock(&self.0);
-        if let Some(request) = requests.get(&key) {
-            return (true, request.clone());
+        if let Some(request) = requests.by_key.get(&key).and_then(|(_, request)| request.upgrade()) {
+            return (true, request);
         }
-        let (request, landed) = (start(), Landed { requests: Arc::clone(&self.0), key });
-        let task = tokio::spawn(async move {
-            let _landed = landed;
-            request.await
-        });
-        let failed = |error: tokio::task::JoinError| Err(Unreachable::unknown(error.to_string()));
-        let request = task.map(move |answer| answer.unwrap_or_else(failed)).boxed().shared();
-        requests.insert(key, request.clone());
+        requests.started += 1;
+        let number = requests.started;
+        let request = guarded(start(), Landed { requests: Arc::clone(&self.0), key, number });
+        if let Some(weak) = request.downgrade() {
+            requests.by_key.insert(key, (number, weak));
+        }
         (false, request)
     }
 }
 
+/// Makes a request that many can wait for; one that panics fails for all of them.
+fn guarded(request: impl Future<Output = Answer> + Send + 'static, landed: impl Send + 'static) -> InFlight {
+    let request = async move {
+        let _landed = landed;
+        AssertUnwindSafe(request).catch_unwind().await.unwrap_or_else(|_| {
+            tracing::error!("a request to the site panicked");
+            Err(Unreachable::unknown("the request panicked inside of sgcache"))
+        })
+    };
+    request.boxed().shared()
+}
+
+/// Returns a request that no other one joins.
+pub(super) fn alone(request: impl Future<Output = Answer> + Send + 'static) -> InFlight {
+    guarded(request, ())
+}
+
 /// Takes a request out of those that others may join.
 struct Landed {
-    requests: Arc<Requests>,
+    requests: Arc<Mutex<Requests>>,
     key: Digest,
+    number: u64,
 }
 
 impl Drop for Landed {
     fn drop(&mut self) {
-        lock(&self.requests).remove(&self.key);
+        let mut requests = lock(&self.requests);
+        // Another one may have begun between the last caller's leave and this.
+        if requests.by_key.get(&self.key).is_some_and(|(number, _)| *number == self.number) {
+            requests.by_key.remove(&self.key);
+        }
     }
 }
 
-fn lock(requests: &Requests) -> MutexGuard<'_, HashMap<Digest, InFlight>> {
+fn lock(requests: &Mutex<Requests>) -> MutexGuard<'_, Requests> {
     requests.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -100,5 +126,21 @@ mod tests {
         go.send(()).expect("it waits");
         assert!(joined);
         assert_eq!(second.await.expect_err("no answer").to_string(), "the answer");
+    }
+
+    #[tokio::test]
+    async fn a_request_without_callers_ends_and_is_not_joined() {
+        let requests = InFlightRequests::default();
+        let (held, ended) = tokio::sync::oneshot::channel::<()>();
+        let (_, first) = requests.join(KEY, || async move {
+            let _held = held;
+            std::future::pending().await
+        });
+        assert!(first.clone().now_or_never().is_none(), "it was begun");
+        drop(first);
+        assert!(ended.await.is_err(), "what it held is given back");
+        assert!(lock(&requests.0).by_key.is_empty());
+        let (joined, _) = requests.join(KEY, std::future::pending::<Answer>);
+        assert!(!joined);
     }
 }

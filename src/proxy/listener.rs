@@ -11,10 +11,10 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, BodyDataStream, Bytes, HttpBody};
 use axum::extract::State;
+use axum::http::request;
 use axum::http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use bytes::BytesMut;
 use futures::StreamExt;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::access_log::AccessLog;
@@ -28,13 +28,14 @@ use super::reason::Pass;
 use super::schema_cache::SchemaCache;
 use super::settings::Settings;
 use super::shadow::{OnDifference, Shadow};
+use super::slots::Slots;
 use super::upstream::{Outgoing, Unreachable, Upstream};
 use super::verification::Verifications;
 use super::{call, decide, ledger_feed, passthrough};
 use crate::api3;
 use crate::report::ledger::Recorder;
 use crate::schema::Schema;
-use crate::server::{BodyCut, Peer, Refusals};
+use crate::server::{BodyCut, Connection, Peer, Refusals};
 use crate::shotgun;
 use crate::state::{ReplicationStatus, StateError};
 use crate::sync::Replica;
@@ -111,8 +112,8 @@ pub(super) struct Inner {
     pub addresses: AddressCache,
     pub verifications: Verifications,
     pub access_log: Option<AccessLog>,
-    memory: MemoryBudget,
-    reading: Semaphore,
+    pub memory: MemoryBudget,
+    reading: Slots,
 }
 
 impl Proxy {
@@ -135,7 +136,7 @@ impl Proxy {
         freshness.restore().await?;
         let access_log = access_log.map(|directory| AccessLog::open(directory, ledger)).transpose()?;
         let plans = PlanCache::default();
-        let reading = Semaphore::new(MAX_READING);
+        let reading = Slots::new(MAX_READING);
         Ok(Self(Arc::new(Inner {
             settings,
             freshness,
@@ -203,20 +204,34 @@ async fn handle(State(proxy): State<Arc<Inner>>, request: Request<Body>) -> Resp
         return passthrough::pass(&proxy, request).await;
     }
     let (parts, body) = request.into_parts();
-    let peer = parts.extensions.get::<Peer>().copied();
-    let outgoing = Outgoing { method: parts.method, target: api3::PATH.to_owned(), headers: parts.headers };
+    let connection = connection_of(&parts);
+    let (method, headers) = (parts.method, parts.headers);
+    let outgoing = Outgoing { method, target: api3::PATH.to_owned(), headers, connection };
     let answered = async {
-        let body = read(&proxy, peer, body).await?;
+        let body = read(&proxy, outgoing.peer(), body).await?;
         // The memory of what was read is counted until the call has ended.
-        let (asked, _tree) = read_large(&proxy, &body).await?.unzip();
+        let (asked, _tree) = read_large(&proxy, outgoing.peer(), &body).await?.unzip();
         Ok::<_, Refusal>(call::json(&proxy, outgoing, body, asked).await)
     };
-    answered.await.unwrap_or_else(|refusal| {
-        if let Some(reason) = refusal.reason() {
-            Refusals::of(proxy.freshness.replica().metrics(), "api").count(reason);
-        }
-        refusal.answer()
-    })
+    answered.await.unwrap_or_else(|refusal| refuse(&proxy, refusal))
+}
+
+/// Returns the connection of a request.
+pub(super) fn connection_of(parts: &request::Parts) -> Option<Arc<Connection>> {
+    parts.extensions.get().cloned()
+}
+
+/// Answers, and counts, that a request is not taken in.
+pub(super) fn refuse(proxy: &Inner, refusal: Refusal) -> Response<Body> {
+    if let Some(reason) = refusal.reason() {
+        Refusals::of(proxy.freshness.replica().metrics(), "api").count(reason);
+    }
+    refusal.answer()
+}
+
+/// Answers that there is no memory.
+pub(super) fn refuse_for_memory(proxy: &Inner, error: OutOfMemory) -> Response<Body> {
+    refuse(proxy, error.into())
 }
 
 /// Ends a request in flight, also when its caller has left.
@@ -230,7 +245,7 @@ impl Drop for Done {
 
 /// Why a request is not taken in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-enum Refusal {
+pub(super) enum Refusal {
     #[error("the request is longer than {} MiB (`api.max_request_mib`)", .0 >> 20)]
     TooLong(usize),
     #[error(transparent)]
@@ -289,12 +304,16 @@ async fn read(proxy: &Inner, peer: Option<Peer>, body: Body) -> Result<Bytes, Re
         receive_in_time(proxy.memory.receive(peer), &mut frames, most).await
     };
     if received.is_err() {
-        // A caller in the middle of sending would see a broken connection instead of the
-        // answer, so what it sends meanwhile is read and dropped, for a bounded time.
-        let rest = async { while frames.next().await.is_some_and(|frame| frame.is_ok()) {} };
-        let _ = tokio::time::timeout(LINGER, rest).await;
+        linger(&mut frames).await;
     }
     received
+}
+
+/// A caller in the middle of sending would see a broken connection instead of the answer, so
+/// what it sends meanwhile is read and dropped, for a bounded time.
+async fn linger(frames: &mut BodyDataStream) {
+    let rest = async { while frames.next().await.is_some_and(|frame| frame.is_ok()) {} };
+    let _ = tokio::time::timeout(LINGER, rest).await;
 }
 
 /// Receives a body within [`BODY_TOTAL_TIMEOUT`]: one that arrives byte by byte is never
@@ -305,38 +324,68 @@ async fn receive_in_time(receiving: ReceivingBody, frames: &mut BodyDataStream, 
 }
 
 async fn receive(receiving: ReceivingBody, frames: &mut BodyDataStream, most: usize) -> Result<Bytes, Refusal> {
-    let mut whole = BytesMut::new();
-    loop {
+    let (whole, is_complete) = receive_some(&receiving, frames, most + 1).await?;
+    if !is_complete || whole.len() > most {
+        return Err(Refusal::TooLong(most));
+    }
+    Ok(receiving.complete().holding(whole))
+}
+
+/// Receives at least so many bytes, or all there are; tells whether that is all.
+async fn receive_some(
+    receiving: &ReceivingBody,
+    frames: &mut BodyDataStream,
+    least: usize,
+) -> Result<(BytesMut, bool), Refusal> {
+    let mut received = BytesMut::new();
+    while received.len() < least {
         let frame = tokio::select! {
             frame = frames.next() => frame,
             () = receiving.cut() => return Err(Refusal::OutOfMemory(OutOfMemory::Total)),
         };
-        let Some(frame) = frame else { break };
+        let Some(frame) = frame else { return Ok((received, true)) };
         let frame = frame.map_err(|error| BodyCut::cause(&error).map_or(Refusal::Incomplete, Refusal::TooSlow))?;
-        if whole.len() + frame.len() > most {
-            return Err(Refusal::TooLong(most));
-        }
-        let before = whole.capacity();
-        whole.extend_from_slice(&frame);
-        receiving.grow(frame.len(), whole.capacity() - before)?;
+        let before = received.capacity();
+        received.extend_from_slice(&frame);
+        receiving.grow(frame.len(), received.capacity() - before)?;
     }
-    Ok(receiving.complete().holding(whole))
+    Ok((received, false))
+}
+
+/// Receives the beginning of a body that goes on to the site as it comes, or all of a
+/// short one; tells whether it is all.
+pub(super) async fn read_beginning(
+    proxy: &Inner,
+    peer: Option<Peer>,
+    frames: &mut BodyDataStream,
+    least: usize,
+) -> Result<(Bytes, bool), Refusal> {
+    let receiving = proxy.memory.receive(peer);
+    let received = tokio::time::timeout(BODY_TOTAL_TIMEOUT, receive_some(&receiving, frames, least)).await;
+    match received.unwrap_or(Err(Refusal::TricklesIn)) {
+        Ok((beginning, is_all)) => Ok((receiving.complete().holding(beginning), is_all)),
+        Err(refusal) => {
+            linger(frames).await;
+            Err(refusal)
+        }
+    }
 }
 
 type Parsed = (Result<Asked, Pass>, Reservation);
 
 /// Reads what a long request asks, away from the threads that serve the network; of a
 /// read by someone unknown only its envelope. `None` for a short request.
-async fn read_large(proxy: &Arc<Inner>, body: &Bytes) -> Result<Option<Parsed>, Refusal> {
+async fn read_large(proxy: &Arc<Inner>, peer: Option<Peer>, body: &Bytes) -> Result<Option<Parsed>, Refusal> {
     if body.len() <= LARGE_REQUEST_BYTES {
         return Ok(None);
     }
-    let turn = tokio::time::timeout(proxy.settings.max_reading_wait, proxy.reading.acquire()).await;
-    let _turn = turn.map_err(|_| Refusal::Busy)?.map_err(|_| Refusal::Busy)?;
+    let turn = proxy.reading.take(peer, proxy.settings.max_reading_wait).await.ok_or(Refusal::Busy)?;
     let (shared, body) = (Arc::clone(proxy), body.clone());
     let reading = tokio::task::spawn_blocking(move || {
+        // Until it is read, also when its caller has left.
+        let _turn = turn;
         let tree = api3::json::measure(&body).bytes.min(api3::json::MAX_TREE_BYTES);
-        let reservation = shared.memory.reserve(tree)?;
+        let reservation = shared.memory.reserve(peer, tree)?;
         let asked = Asked::parse_if(&body, |method, auth| {
             let is_unknown = matches!(shared.callers.identify(auth).scope, Scope::Nothing(_));
             !(is_unknown && decide::is_read(method))

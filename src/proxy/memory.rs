@@ -2,10 +2,10 @@
 //! bytes, bounded in total and for each peer.
 //!
 //! Nothing waits for memory while it holds some: what does not fit is refused at once,
-//! so callers cannot block each other. Before a body is refused, the one that hardly
-//! moves and holds most is cut off, so that a few callers who begin long bodies and
-//! stop sending, or send a byte now and then, do not keep the rest out. And whatever
-//! holds much leaves a part to what holds little: nearly every request is short.
+//! so callers cannot block each other. Before anything is refused, the body or the answer
+//! that hardly moves and holds most is cut off, so that a few callers who begin long bodies
+//! and stop sending, or take a long answer byte by byte, do not keep the rest out. And
+//! whatever holds much leaves a part to what holds little: nearly every request is short.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::sync::Notify;
 
-use crate::server::Peer;
+use crate::server::{Connection, Peer};
 
 /// A body that has not progressed for this long may be cut off when others need its memory.
 const MIN_STALL: Duration = Duration::from_secs(1);
@@ -51,6 +51,7 @@ struct Used {
     total: usize,
     by_peer: HashMap<Peer, usize>,
     receiving: HashMap<u64, Receiving>,
+    taking: HashMap<u64, Taking>,
     next_id: u64,
 }
 
@@ -62,6 +63,21 @@ struct Receiving {
     /// What has arrived since.
     arrived: usize,
     cut: Arc<Notify>,
+}
+
+/// An answer that its caller takes.
+struct Taking {
+    peer: Option<Peer>,
+    /// What is given back with it; nothing where others take the same answer.
+    counted: usize,
+    length: usize,
+    connection: Arc<Connection>,
+}
+
+/// What of it moves so slowly that others may have its memory.
+enum Stalled {
+    Body(u64),
+    Answer(u64),
 }
 
 impl MemoryBudget {
@@ -82,15 +98,21 @@ impl MemoryBudget {
         ReceivingBody { budget: self.clone(), id, cut }
     }
 
-    /// Takes memory for something that is not received from a caller.
+    /// Takes memory for something that is made here, for the request of a peer.
     ///
     /// # Errors
     ///
     /// [`OutOfMemory`], at once.
-    pub fn reserve(&self, bytes: usize) -> Result<Reservation, OutOfMemory> {
-        let mut reservation = Reservation { budget: self.clone(), peer: None, bytes: 0 };
+    pub fn reserve(&self, peer: Option<Peer>, bytes: usize) -> Result<Reservation, OutOfMemory> {
+        let peer = peer.filter(|peer| !peer.is_loopback());
+        let mut reservation = Reservation { budget: self.clone(), peer, bytes: 0 };
         reservation.grow(bytes)?;
         Ok(reservation)
+    }
+
+    /// Watches how an answer is taken that is counted already, and that others may share.
+    pub fn taking(&self, connection: Option<&Arc<Connection>>, bytes: Bytes) -> Bytes {
+        Reservation { budget: self.clone(), peer: None, bytes: 0 }.answering(connection, bytes)
     }
 
     /// Returns what is in use, in bytes.
@@ -144,15 +166,27 @@ impl Used {
         }
     }
 
-    /// Cuts off the largest body that hardly moves. Its memory counts as free at once;
-    /// it is a moment later, when its reader has seen it.
+    /// Cuts off the largest body or answer that hardly moves. Its memory counts as free at
+    /// once; it is a moment later, when its reader or its connection has seen it.
     fn cut_stalled(&mut self, now: Instant) -> Result<(), OutOfMemory> {
         let stalled = |one: &Receiving| one.bytes > 0 && now.saturating_duration_since(one.progress) >= MIN_STALL;
         let bodies = self.receiving.iter().filter(|(_, one)| stalled(one));
-        let id = *bodies.max_by_key(|(_, one)| one.bytes).ok_or(OutOfMemory::Total)?.0;
-        let body = self.receiving.remove(&id).ok_or(OutOfMemory::Total)?;
-        self.give_back(body.peer, body.bytes);
-        body.cut.notify_one();
+        let bodies = bodies.map(|(id, one)| (one.bytes, Stalled::Body(*id)));
+        let answers = self.taking.iter().filter(|(_, one)| one.connection.is_slow_taker(now));
+        let answers = answers.map(|(id, one)| (one.length, Stalled::Answer(*id)));
+        let (_, largest) = bodies.chain(answers).max_by_key(|(bytes, _)| *bytes).ok_or(OutOfMemory::Total)?;
+        match largest {
+            Stalled::Body(id) => {
+                let body = self.receiving.remove(&id).ok_or(OutOfMemory::Total)?;
+                self.give_back(body.peer, body.bytes);
+                body.cut.notify_one();
+            }
+            Stalled::Answer(id) => {
+                let answer = self.taking.remove(&id).ok_or(OutOfMemory::Total)?;
+                self.give_back(answer.peer, answer.counted);
+                answer.connection.evict();
+            }
+        }
         Ok(())
     }
 }
@@ -239,9 +273,27 @@ impl Reservation {
         Ok(())
     }
 
+    /// Ties an answer to the memory that was counted for it. While its caller takes it too
+    /// slowly, the connection may be closed for others who need the memory.
+    pub fn answering(
+        mut self,
+        connection: Option<&Arc<Connection>>,
+        bytes: impl AsRef<[u8]> + Send + 'static,
+    ) -> Bytes {
+        let Some(connection) = connection.map(Arc::clone) else { return self.holding(bytes) };
+        // From now on it is counted there.
+        let (budget, peer, counted) = (self.budget.clone(), self.peer, std::mem::take(&mut self.bytes));
+        let mut used = budget.0.lock();
+        let id = used.next_id;
+        used.next_id += 1;
+        used.taking.insert(id, Taking { peer, counted, length: bytes.as_ref().len(), connection });
+        drop(used);
+        Bytes::from_owner(Held { bytes, _counted: Answer { budget, id } })
+    }
+
     /// Ties bytes to the memory that was counted for them.
     pub fn holding(self, bytes: impl AsRef<[u8]> + Send + 'static) -> Bytes {
-        Bytes::from_owner(Held { bytes, _reservation: self })
+        Bytes::from_owner(Held { bytes, _counted: self })
     }
 }
 
@@ -251,13 +303,28 @@ impl Drop for Reservation {
     }
 }
 
-/// Bytes and their reservation, which end together.
-struct Held<T> {
-    bytes: T,
-    _reservation: Reservation,
+/// The memory of an answer that is being taken, until this is dropped.
+struct Answer {
+    budget: MemoryBudget,
+    id: u64,
 }
 
-impl<T: AsRef<[u8]>> AsRef<[u8]> for Held<T> {
+impl Drop for Answer {
+    fn drop(&mut self) {
+        let mut used = self.budget.0.lock();
+        if let Some(answer) = used.taking.remove(&self.id) {
+            used.give_back(answer.peer, answer.counted);
+        }
+    }
+}
+
+/// Bytes and what counts them, which end together.
+struct Held<T, C> {
+    bytes: T,
+    _counted: C,
+}
+
+impl<T: AsRef<[u8]>, C> AsRef<[u8]> for Held<T, C> {
     fn as_ref(&self) -> &[u8] {
         self.bytes.as_ref()
     }
@@ -312,8 +379,8 @@ mod tests {
         let long = budget.receive(None);
         long.grow(0, (PARTS - 1) << 20).expect("memory");
         assert_eq!(long.grow(0, 1), Err(OutOfMemory::Total));
-        assert!(budget.reserve(SMALL_BYTES + 1).is_err());
-        let mut answer = budget.reserve(SMALL_BYTES).expect("memory");
+        assert!(budget.reserve(None, SMALL_BYTES + 1).is_err());
+        let mut answer = budget.reserve(None, SMALL_BYTES).expect("memory");
         assert_eq!(answer.grow(1), Err(OutOfMemory::Total), "it has become long");
         budget.receive(None).grow(100, 100).expect("memory");
     }
@@ -328,7 +395,7 @@ mod tests {
         drop(one);
         let local = budget.receive(Some(Peer::of(([127, 0, 0, 1], 1).into())));
         local.grow(100, 100).expect("memory");
-        assert!(budget.reserve(1).is_err());
+        assert!(budget.reserve(None, 1).is_err());
         drop(local);
         assert_eq!(budget.used(), 0);
         assert!(budget.0.lock().by_peer.is_empty());

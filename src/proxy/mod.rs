@@ -62,6 +62,7 @@ mod schema_cache;
 mod session_bindings;
 mod session_owner;
 mod site_lag;
+mod slots;
 pub mod settings;
 pub mod shadow;
 pub mod summary;

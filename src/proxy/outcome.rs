@@ -11,9 +11,9 @@ use super::answer::Answered;
 use super::decide::Writes;
 use super::envelope::Asked;
 use super::ledger_feed;
-use super::listener::{FRESH, Inner, JSON, SAID, unavailable};
+use super::listener::{FRESH, Inner, JSON, SAID, refuse_for_memory, unavailable};
 use super::reason::Pass;
-use super::upstream::{BufferedResponse, Unreachable, forwarded};
+use super::upstream::{BufferedResponse, Outgoing, Unreachable, forwarded};
 use crate::state::SiteTime;
 
 /// What became of a call.
@@ -25,13 +25,22 @@ pub(super) struct Outcome {
     pub rows: Option<usize>,
 }
 
+/// Gives an answer of the cache, as long as there is memory for it.
 pub(super) fn served(
+    proxy: &Inner,
+    asked: &Outgoing,
     answered: Answered,
     fresh: Option<(SiteTime, &Writes)>,
-    proxy: &Inner,
     how: &'static str,
 ) -> Outcome {
-    let mut response = Response::new(Body::from(answered.body));
+    let memory = match proxy.memory.reserve(asked.peer(), answered.body.len()) {
+        Ok(memory) => memory,
+        Err(error) => {
+            return Outcome { response: refuse_for_memory(proxy, error), decision: "refused", pass: None, rows: None };
+        }
+    };
+    let body = memory.answering(asked.connection.as_ref(), answered.body);
+    let mut response = Response::new(Body::from(body));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, JSON);
     let said = match fresh {
@@ -50,8 +59,15 @@ pub(super) fn served(
 }
 
 /// Gives an answer of the site, byte for byte.
-pub(super) fn repeat(whole: &BufferedResponse, how: &'static str, pass: Option<&Pass>) -> Outcome {
-    let mut response = Response::new(Body::from(whole.body.clone()));
+pub(super) fn repeat(
+    proxy: &Inner,
+    asked: &Outgoing,
+    whole: &BufferedResponse,
+    how: &'static str,
+    pass: Option<&Pass>,
+) -> Outcome {
+    let body = proxy.memory.taking(asked.connection.as_ref(), whole.body.clone());
+    let mut response = Response::new(Body::from(body));
     *response.status_mut() = whole.status;
     *response.headers_mut() = forwarded(&whole.headers);
     let said = pass.map_or_else(|| how.to_owned(), |pass| format!("{how}; reason={}", pass.reason));

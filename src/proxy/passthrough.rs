@@ -3,41 +3,22 @@
 //! Streamed both ways, with the caller's own credentials. What may have changed
 //! something is taken note of before the caller learns that it worked.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
-use axum::body::{Body, HttpBody};
-use axum::http::{HeaderValue, Method, Request, Response};
-use futures::StreamExt;
+use axum::body::{Body, BodyDataStream, Bytes};
+use axum::http::{HeaderValue, Request, Response};
+use futures::{StreamExt, stream};
 
-use super::listener::{Inner, SAID, unavailable};
+use super::listener::{Inner, SAID, connection_of, read_beginning, refuse, unavailable};
 use super::pending_writes::PendingWrites;
 use super::reason::Reason;
 use super::rest_effects;
-use super::upstream::{Outgoing, forwarded};
-use super::write_effects::WriteEffects;
+use super::upstream::{Outgoing, Unreachable, forwarded};
 
-/// The beginning of a form that is looked at.
-const LOOKED_AT: usize = 64 << 10;
-
-/// The beginning of a body, kept while it goes by.
-#[derive(Clone, Default)]
-struct Beginning(Arc<Mutex<Vec<u8>>>);
-
-impl Beginning {
-    fn note(&self, bytes: &[u8]) {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let room = LOOKED_AT.saturating_sub(kept.len());
-        kept.extend_from_slice(&bytes[..bytes.len().min(room)]);
-    }
-
-    /// Returns what the request may have changed.
-    fn effects(&self, proxy: &Inner, method: &Method, path: &str, query: &str) -> WriteEffects {
-        let catalogue = proxy.freshness.catalogue(PendingWrites::default(), 0, false);
-        let body = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        rest_effects::effects(method, path, query, &body, &catalogue)
-    }
-}
+/// Of a longer body so much is waited for before it goes on to the site, and looked at.
+/// A shorter one is like a call: it takes no place of those who still send.
+const BEGINNING_BYTES: usize = 64 << 10;
 
 /// Streams a request to the site and its answer back.
 pub(super) async fn pass(proxy: &Arc<Inner>, request: Request<Body>) -> Response<Body> {
@@ -46,21 +27,26 @@ pub(super) async fn pass(proxy: &Arc<Inner>, request: Request<Body>) -> Response
     let path = parts.uri.path().to_owned();
     let target = parts.uri.path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string);
     let query = parts.uri.query().unwrap_or_default().to_owned();
-    let (method, changes) = (parts.method.clone(), !rest_effects::only_reads(&parts.method, &path));
-    let outgoing = Outgoing { method: parts.method, target, headers: parts.headers };
-    let beginning = Beginning::default();
-    let sent = if body.size_hint().exact() == Some(0) {
-        proxy.upstream.send_empty(&outgoing).await
-    } else {
-        let body = stream(body, changes.then(|| beginning.clone()));
-        proxy.upstream.send_upload(&outgoing, body).await
+    let changes = !rest_effects::only_reads(&parts.method, &path);
+    let connection = connection_of(&parts);
+    let outgoing = Outgoing { method: parts.method, target, headers: parts.headers, connection };
+    let mut frames = body.into_data_stream();
+    let (beginning, is_all) = match read_beginning(proxy, outgoing.peer(), &mut frames, BEGINNING_BYTES).await {
+        Ok(read) => read,
+        Err(refusal) => return refuse(proxy, refusal),
+    };
+    let sent = match is_all {
+        true => proxy.upstream.send_once(&outgoing, beginning.clone()).await,
+        false => upload(proxy, &outgoing, beginning.clone(), frames).await,
     };
     let unchanged = match &sent {
         Ok(response) => response.status().is_client_error(),
         Err(why) => why.never_sent,
     };
     if changes && !unchanged {
-        let effects = beginning.effects(proxy, &method, &path, &query);
+        let catalogue = proxy.freshness.catalogue(PendingWrites::default(), 0, false);
+        let looked_at = &beginning[..beginning.len().min(BEGINNING_BYTES)];
+        let effects = rest_effects::effects(&outgoing.method, &path, &query, looked_at, &catalogue);
         let number = proxy.freshness.site_lag().send(&effects);
         proxy.freshness.acknowledge(number, effects).await;
     }
@@ -76,14 +62,30 @@ pub(super) async fn pass(proxy: &Arc<Inner>, request: Request<Body>) -> Response
     response
 }
 
-fn stream(body: Body, beginning: Option<Beginning>) -> reqwest::Body {
-    let frames = body.into_data_stream().inspect(move |frame| {
-        if let (Some(beginning), Ok(bytes)) = (&beginning, frame) {
-            beginning.note(bytes);
-        }
+/// Sends a body as it comes; one that hardly moves may be cut off for others.
+async fn upload(
+    proxy: &Inner,
+    outgoing: &Outgoing,
+    beginning: Bytes,
+    frames: BodyDataStream,
+) -> Result<reqwest::Response, Unreachable> {
+    let slot = proxy.upstream.upload_slot(outgoing).await?;
+    let rest = stream::unfold((frames, Arc::clone(&slot)), |(mut frames, slot)| async {
+        let frame = tokio::select! {
+            frame = frames.next() => frame?,
+            () = slot.cut() => Err(axum::Error::new(CutOff)),
+        };
+        slot.arrived(frame.as_ref().map_or(0, Bytes::len));
+        Some((frame, (frames, slot)))
     });
-    reqwest::Body::wrap_stream(frames)
+    let body = stream::once(async { Ok(beginning) }).chain(rest);
+    proxy.upstream.send_upload(slot, outgoing, reqwest::Body::wrap_stream(body)).await
 }
+
+/// Why an upload ended early.
+#[derive(Debug, thiserror::Error)]
+#[error("the upload hardly moved while others needed its place (`api.max_uploads`)")]
+struct CutOff;
 
 /// Hands an answer of the site through as it arrives.
 pub(super) fn answer(response: reqwest::Response) -> Response<Body> {

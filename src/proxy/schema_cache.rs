@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use axum::http::{HeaderMap, Method};
 use bytes::Bytes;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
@@ -19,6 +18,8 @@ use crate::state::State;
 
 /// How long `info` is not asked for again.
 const INFO_FOR: Duration = Duration::from_secs(180);
+/// How long the site may take to answer.
+const MAX_WAIT: Duration = Duration::from_secs(60);
 /// How long a schema is not asked for again.
 const SCHEMA_FOR: Duration = Duration::from_secs(60);
 /// The memory that schema answers may take; what is used least gives way.
@@ -86,9 +87,8 @@ impl SchemaCache {
         {
             return Some(text);
         }
-        let headers = HeaderMap::from_iter([(axum::http::header::CONTENT_TYPE, super::listener::JSON)]);
-        let outgoing = Outgoing { method: Method::POST, target: api3::PATH.to_owned(), headers };
-        let answer = upstream.send_buffered(&outgoing, Bytes::from_static(INFO), false).await.ok();
+        let outgoing = Outgoing::own(api3::PATH, super::listener::JSON);
+        let answer = upstream.ask(&outgoing, Bytes::from_static(INFO), MAX_WAIT).await.ok();
         let text = answer.filter(|answer| answer.status.is_success()).and_then(|answer| info_text(&answer));
         match text {
             Some(text) => {
@@ -168,7 +168,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let cache = SchemaCache::new(State::open(directory.path()).await.expect("a state")).await;
         let body = format!(r#"{{"results":{{"Shot":{{"name":"{}"}}}}}}"#, "x".repeat(1 << 20));
-        let (body, headers, status) = (Bytes::from(body), HeaderMap::new(), StatusCode::OK);
+        let (body, headers, status) = (Bytes::from(body), Default::default(), StatusCode::OK);
         let answer = Arc::new(BufferedResponse { status, headers, body, asked_at: Instant::now() });
         let schema = Arc::new(Schema::default());
         for number in 0..100 {

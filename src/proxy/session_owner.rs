@@ -10,7 +10,9 @@
 //! A site that refuses the grant leaves the owner unknown; requests with the token go
 //! to the site.
 
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use std::time::Duration;
+
+use axum::http::{HeaderValue, StatusCode};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
@@ -41,14 +43,15 @@ struct User {
     id: i64,
 }
 
+/// How long the site may take to answer.
+const MAX_WAIT: Duration = Duration::from_secs(60);
+
 /// Returns the name of the login or script whose session a token is, if the site says it.
 pub(super) async fn ask(upstream: &Upstream, client: &Client, token: &str) -> Option<CallerName> {
     let form = [("grant_type", "session_token"), ("session_token", token)];
     // The address only serves to encode the form.
     let form = reqwest::Url::parse_with_params("http://form/", form).ok()?.query()?.to_owned();
-    let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, FORM)]);
-    let outgoing = Outgoing { method: Method::POST, target: TOKEN_PATH.to_owned(), headers };
-    let answer = upstream.send_buffered(&outgoing, form.into(), false).await.ok()?;
+    let answer = upstream.ask(&Outgoing::own(TOKEN_PATH, FORM), form.into(), MAX_WAIT).await.ok()?;
     let claims = claims(answer.status, &answer.body)?;
     match claims.sudo_as_login.filter(|login| !login.is_empty()) {
         Some(login) => Some(CallerName::Login(login)),

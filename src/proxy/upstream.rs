@@ -3,24 +3,28 @@
 //! The site's 503 and 429 are waited out, because the official client does not try
 //! again after them; nothing else is repeated. Identical reads in flight are sent
 //! once. The answer is never looked into here.
+//!
+//! Callers have slots for what is at the site at the same time, uploads and the questions
+//! of the proxy itself their own: no caller can keep the proxy from asking whether a
+//! credential is good.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use bytes::{Bytes, BytesMut};
 use reqwest::Url;
-use tokio::sync::Semaphore;
 
 use super::callers::Digest;
-use super::in_flight::InFlightRequests;
+use super::in_flight::{self, InFlight, InFlightRequests};
 use super::memory::{MemoryBudget, OutOfMemory};
 use super::settings::Settings;
+use super::slots::{Slot, Slots, UploadSlot};
 use crate::api3;
 use crate::entity::Timestamp;
 use crate::metrics::Metrics;
 use crate::retry::retry_after;
-use crate::server::Refusals;
+use crate::server::{Connection, Peer, Refusals};
 use crate::shotgun;
 use crate::shotgun::SiteHealth;
 use crate::sync::{Replica, SiteClock};
@@ -29,6 +33,8 @@ use crate::sync::{Replica, SiteClock};
 const WITHOUT_OLDER_ANSWER: u32 = 15;
 /// Asks nothing but whether the site answers.
 const PROBE: &str = r#"{"method_name": "info", "params": []}"#;
+/// Questions of the proxy itself that are at the site at the same time.
+const OWN_SLOTS: usize = 16;
 /// A probe waits at least this long, however short the patience of readers is.
 const MIN_PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -39,6 +45,21 @@ pub(super) struct Outgoing {
     /// Path and query.
     pub target: String,
     pub headers: HeaderMap,
+    /// Where it came from; `None` for a question of the proxy itself.
+    pub connection: Option<Arc<Connection>>,
+}
+
+impl Outgoing {
+    /// Makes a question of the proxy itself.
+    pub fn own(target: &str, content_type: HeaderValue) -> Self {
+        let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, content_type)]);
+        Self { method: Method::POST, target: target.to_owned(), headers, connection: None }
+    }
+
+    /// Returns who asks, as far as the network tells.
+    pub fn peer(&self) -> Option<Peer> {
+        self.connection.as_ref().map(|connection| connection.peer())
+    }
 }
 
 /// A whole answer of the site.
@@ -89,9 +110,11 @@ pub(super) struct Upstream(Arc<Inner>);
 struct Inner {
     http: reqwest::Client,
     site: Url,
-    /// Slots for calls, which are in memory, and for bodies that callers still send.
-    slots: Semaphore,
-    upload_slots: Semaphore,
+    /// Slots for calls, which are in memory, for bodies that callers still send, and for
+    /// questions of the proxy itself.
+    slots: Slots,
+    upload_slots: Slots,
+    own_slots: Slots,
     memory: MemoryBudget,
     settings: Arc<Settings>,
     clock: SiteClock,
@@ -117,8 +140,9 @@ impl Upstream {
         Ok(Self(Arc::new(Inner {
             http,
             site: shotgun::address(site)?,
-            slots: Semaphore::new(settings.max_upstream.max(1)),
-            upload_slots: Semaphore::new(settings.max_uploads.max(1)),
+            slots: Slots::new(settings.max_upstream),
+            upload_slots: Slots::new(settings.max_uploads),
+            own_slots: Slots::new(OWN_SLOTS),
             memory,
             settings,
             clock: replica.clock().clone(),
@@ -172,23 +196,64 @@ impl Upstream {
         }
     }
 
-    /// Sends a request once for everybody who asks the same at this moment.
-    pub async fn coalesce(
-        &self,
-        key: Digest,
-        outgoing: Outgoing,
-        body: Bytes,
-        patient: bool,
-    ) -> Result<Arc<BufferedResponse>, Unreachable> {
+    /// Sends a request once for everybody who asks the same at this moment; without a key
+    /// for its caller alone.
+    pub fn coalesce(&self, key: Option<Digest>, outgoing: Outgoing, body: Bytes, patient: bool) -> InFlight {
         let upstream = self.clone();
-        let (joined, answer) = self
-            .0
-            .in_flight
-            .join(key, || async move { upstream.send_buffered(&outgoing, body, patient).await.map(Arc::new) });
+        let request = async move { upstream.send_buffered(&outgoing, body, patient).await.map(Arc::new) };
+        let Some(key) = key else { return in_flight::alone(request) };
+        let (joined, answer) = self.0.in_flight.join(key, || request);
         if joined {
             self.0.metrics.proxy.coalesced.inc();
         }
-        answer.await
+        answer
+    }
+
+    /// Asks a question of the proxy itself, once.
+    ///
+    /// # Errors
+    ///
+    /// When the site has not answered for `timeout`; [`Unreachable::at_limit`] when it was
+    /// not asked, or there was no room for its answer.
+    pub async fn ask(
+        &self,
+        outgoing: &Outgoing,
+        body: Bytes,
+        timeout: Duration,
+    ) -> Result<BufferedResponse, Unreachable> {
+        let slot = self.0.own_slots.take(None, timeout).await.ok_or_else(|| self.busy(CALLS))?;
+        let asked_at = Instant::now();
+        let answer = async {
+            let response = self.send(outgoing, body.into(), Place::Call(slot)).await?;
+            self.buffer(outgoing, response, asked_at).await
+        };
+        let answer = tokio::time::timeout(timeout, answer).await;
+        answer.unwrap_or_else(|_| Err(Unreachable::unknown("no answer in time")))
+    }
+
+    /// Waits for a slot at the site.
+    ///
+    /// # Errors
+    ///
+    /// When there is none in time.
+    pub async fn slot(&self, outgoing: &Outgoing) -> Result<Slot, Unreachable> {
+        let slot = self.0.slots.take(outgoing.peer(), self.0.settings.max_slot_wait).await;
+        slot.ok_or_else(|| self.busy(CALLS))
+    }
+
+    /// Waits for the slot of a body that its caller still sends.
+    ///
+    /// # Errors
+    ///
+    /// When there is none in time.
+    pub async fn upload_slot(&self, outgoing: &Outgoing) -> Result<Arc<UploadSlot>, Unreachable> {
+        let slot = self.0.upload_slots.take_for_upload(outgoing.peer(), self.0.settings.max_slot_wait).await;
+        slot.map(Arc::new).ok_or_else(|| self.busy("uploads are in flight as there may be (`api.max_uploads`)"))
+    }
+
+    fn busy(&self, bound: &str) -> Unreachable {
+        let words = format!("as many {bound}; try again shortly");
+        Unreachable::at_limit(&self.0.metrics, "site_busy", true, words)
     }
 
     /// Sends a request and reads the whole answer. Patient ones wait out what the
@@ -199,27 +264,55 @@ impl Upstream {
         body: Bytes,
         patient: bool,
     ) -> Result<BufferedResponse, Unreachable> {
+        let slot = self.slot(outgoing).await?;
+        self.send_buffered_in(slot, outgoing, body, patient).await
+    }
+
+    /// Like [`Upstream::send_buffered`], in a slot that was waited for before.
+    pub async fn send_buffered_in(
+        &self,
+        slot: Slot,
+        outgoing: &Outgoing,
+        body: Bytes,
+        patient: bool,
+    ) -> Result<BufferedResponse, Unreachable> {
         let asked_at = Instant::now();
-        let response = self.send_with_retry(outgoing, body, patient).await?;
+        let response = self.send_with_retry(slot, outgoing, body, patient).await?;
+        self.buffer(outgoing, response, asked_at).await
+    }
+
+    async fn buffer(
+        &self,
+        outgoing: &Outgoing,
+        response: reqwest::Response,
+        asked_at: Instant,
+    ) -> Result<BufferedResponse, Unreachable> {
         let (status, headers) = (response.status(), response.headers().clone());
-        let body = self.read(response).await?;
+        let body = self.read(outgoing.peer(), response).await?;
         Ok(BufferedResponse { status, headers, body, asked_at })
     }
 
     /// Sends a request; the answer is read by whoever gets it.
     pub async fn send_with_retry(
         &self,
+        slot: Slot,
         outgoing: &Outgoing,
         body: Bytes,
         patient: bool,
     ) -> Result<reqwest::Response, Unreachable> {
         let begun = Instant::now();
         let mut pause = Duration::from_millis(500);
-        let mut answered = false;
+        let (mut slot, mut answered) = (Some(slot), false);
         loop {
-            let sent = self.send(outgoing, body.clone().into(), Body::Whole).await;
+            let sent = async {
+                let slot = match slot.take() {
+                    Some(slot) => slot,
+                    None => self.slot(outgoing).await?,
+                };
+                self.send(outgoing, body.clone().into(), Place::Call(slot)).await
+            };
             // An attempt before may have reached more than the gateway.
-            let response = sent.map_err(|why| Unreachable { never_sent: why.never_sent && !answered, ..why })?;
+            let response = sent.await.map_err(|why| Unreachable { never_sent: why.never_sent && !answered, ..why })?;
             answered = true;
             let busy = matches!(response.status().as_u16(), 429 | 503);
             let wait = retry_after(response.headers()).unwrap_or(pause);
@@ -235,15 +328,17 @@ impl Upstream {
     /// Sends a request whose body its caller still sends, once.
     pub async fn send_upload(
         &self,
+        slot: Arc<UploadSlot>,
         outgoing: &Outgoing,
         body: reqwest::Body,
     ) -> Result<reqwest::Response, Unreachable> {
-        self.send(outgoing, body, Body::Upload).await
+        self.send(outgoing, body, Place::Upload(slot)).await
     }
 
-    /// Sends a request without a body, once.
-    pub async fn send_empty(&self, outgoing: &Outgoing) -> Result<reqwest::Response, Unreachable> {
-        self.send(outgoing, reqwest::Body::default(), Body::Whole).await
+    /// Sends a request whose body is here, or that has none, once.
+    pub async fn send_once(&self, outgoing: &Outgoing, body: Bytes) -> Result<reqwest::Response, Unreachable> {
+        let slot = self.slot(outgoing).await?;
+        self.send(outgoing, body.into(), Place::Call(slot)).await
     }
 
     /// The slot is given back with the head of the answer: a caller who takes its rest
@@ -253,26 +348,17 @@ impl Upstream {
         &self,
         outgoing: &Outgoing,
         body: reqwest::Body,
-        kind: Body,
+        place: Place,
     ) -> Result<reqwest::Response, Unreachable> {
         let inner = &*self.0;
         let url = address(&inner.site, &outgoing.target)?;
-        let (slots, bound) = match kind {
-            Body::Whole => (&inner.slots, "requests to the site are in flight as there may be (`api.max_upstream`)"),
-            Body::Upload => (&inner.upload_slots, "uploads are in flight as there may be (`api.max_uploads`)"),
-        };
-        let slot = tokio::time::timeout(inner.settings.max_slot_wait, slots.acquire()).await;
-        let busy = |_| {
-            let words = format!("as many {bound}; try again shortly");
-            Unreachable::at_limit(&inner.metrics, "site_busy", true, words)
-        };
-        let _slot = slot.map_err(busy)?.map_err(|error| Unreachable::never_sent(error.to_string()))?;
         let request = inner.http.request(outgoing.method.clone(), url).headers(forwarded(&outgoing.headers)).body(body);
         let begun = Instant::now();
-        let sent = match kind {
-            Body::Whole => self.send_bounded(request).await,
-            Body::Upload => request.send().await.map_err(Failure::Http),
+        let sent = match &place {
+            Place::Call(_) => self.send_bounded(request).await,
+            Place::Upload(_) => request.send().await.map_err(Failure::Http),
         };
+        drop(place);
         let response = sent.map_err(|failure| self.failed(&failure))?;
         inner.clock.observe(date(response.headers()));
         if is_gateway_failure(response.status()) {
@@ -296,12 +382,12 @@ impl Upstream {
     }
 
     /// Reads an answer into memory, as long as there is room for it.
-    async fn read(&self, mut response: reqwest::Response) -> Result<Bytes, Unreachable> {
+    async fn read(&self, peer: Option<Peer>, mut response: reqwest::Response) -> Result<Bytes, Unreachable> {
         let out_of_memory = |error: OutOfMemory| {
             let words = format!("there is no room for the answer of the site: {error}");
             Unreachable::at_limit(&self.0.metrics, "memory", false, words)
         };
-        let mut reservation = self.0.memory.reserve(0).map_err(out_of_memory)?;
+        let mut reservation = self.0.memory.reserve(peer, 0).map_err(out_of_memory)?;
         let mut body = BytesMut::new();
         while let Some(chunk) = response.chunk().await.map_err(|error| self.failed(&Failure::Http(error)))? {
             if body.len() + chunk.len() > self.0.settings.max_answer_bytes {
@@ -346,14 +432,16 @@ fn upload_error(error: &reqwest::Error) -> Option<String> {
     causes.find(|error| error.is::<axum::Error>()).map(ToString::to_string)
 }
 
-/// Where the body of a request comes from.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Body {
-    /// It is in memory, or there is none.
-    Whole,
+/// What a request holds while it is at the site.
+enum Place {
+    /// Its body is in memory, or there is none.
+    Call(#[expect(dead_code, reason = "held, not looked at")] Slot),
     /// Its caller still sends it.
-    Upload,
+    Upload(#[expect(dead_code, reason = "held, not looked at")] Arc<UploadSlot>),
 }
+
+/// The bound of what calls take.
+const CALLS: &str = "requests to the site are in flight as there may be (`api.max_upstream`)";
 
 /// Why no answer came.
 enum Failure {

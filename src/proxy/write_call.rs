@@ -16,8 +16,12 @@ use super::write_effects::WriteEffects;
 use crate::api3;
 
 /// Sends what may change something. A task of its own: a caller who leaves does not
-/// leave a write unnoted.
+/// leave a write unnoted. One that leaves before it has a slot leaves nothing.
 pub(super) async fn send(proxy: &Arc<Inner>, call: &Call, pass: Pass) -> Outcome {
+    let slot = match proxy.upstream.slot(&call.outgoing).await {
+        Ok(slot) => slot,
+        Err(why) => return gone(&why, &pass),
+    };
     let (shared, call) = (Arc::clone(proxy), call.clone());
     let task = tokio::spawn(async move {
         let catalogue = shared.freshness.catalogue(PendingWrites::default(), 0, false);
@@ -28,7 +32,7 @@ pub(super) async fn send(proxy: &Arc<Inner>, call: &Call, pass: Pass) -> Outcome
         // What a link leaves behind only the rows of before the write show.
         shared.freshness.look_up(&mut effects).await;
         let number = shared.freshness.site_lag().send(&effects);
-        let sent = shared.upstream.send_buffered(&call.outgoing, call.body.clone(), true).await;
+        let sent = shared.upstream.send_buffered_in(slot, &call.outgoing, call.body.clone(), true).await;
         if let Some(effects) = made(effects, &sent) {
             if effects.schema {
                 shared.schemas.clear();

@@ -31,7 +31,8 @@ pub struct ConnectionBounds {
     /// From the first byte of a head (from the opening, for the first request) to
     /// its end, TLS handshake included.
     pub head_timeout: Duration,
-    /// Without a byte of a body that is being sent, or of an answer being taken.
+    /// Without a byte of a body that is being sent, or without 256 KiB of an answer that is
+    /// not taken as fast as it is written.
     pub body_timeout: Duration,
     /// Without a next request.
     pub idle_timeout: Duration,
@@ -52,6 +53,9 @@ impl Default for ConnectionBounds {
 /// The longest head of a request, and how much of a body is read ahead, in bytes:
 /// what a connection costs that sends and is not read.
 pub const MAX_HEAD_BYTES: usize = 32 << 10;
+/// A peer that cannot be written to and takes fewer bytes than this takes none: what it
+/// does not take stays in memory.
+const MIN_TAKEN_BYTES: usize = 256 << 10;
 /// A connection in the middle of a request yields only when it has been slow for so
 /// long.
 const MIN_SLOW_TIME: Duration = Duration::from_secs(1);
@@ -95,7 +99,7 @@ pub enum NoRoom {
 pub enum CloseReason {
     /// The head of a request was not complete in time.
     HeadTimeout,
-    /// No byte of a body came, or no byte of an answer was taken, in time.
+    /// No byte of a body came, or too little of an answer was taken, in time.
     BodyTimeout,
     /// No next request came in time.
     Idle,
@@ -124,8 +128,10 @@ struct Activity {
     progress: Instant,
     /// Bytes moved in this phase.
     moved: u64,
-    /// Since when the peer takes no bytes.
+    /// Since when the peer takes no bytes, or fewer than [`MIN_TAKEN_BYTES`].
     write_blocked: Option<Instant>,
+    /// What it has taken since.
+    taken: usize,
     closing: Option<CloseReason>,
 }
 
@@ -147,6 +153,7 @@ impl Connection {
             progress: now,
             moved: 0,
             write_blocked: None,
+            taken: 0,
             closing: None,
         };
         Self { id, peer, activity: Mutex::new(activity), closed: Notify::new(), body: AtomicWaker::new() }
@@ -174,14 +181,35 @@ impl Connection {
         let now = Instant::now();
         match bytes {
             Some(bytes) => {
-                activity.write_blocked = None;
+                activity.taken += bytes;
+                // A byte now and then is not taking an answer.
+                if activity.taken >= MIN_TAKEN_BYTES {
+                    activity.write_blocked = None;
+                }
                 activity.progress = now;
                 activity.moved += bytes as u64;
             }
-            None => {
-                activity.write_blocked.get_or_insert(now);
+            None if activity.write_blocked.is_none() => {
+                (activity.write_blocked, activity.taken) = (Some(now), 0);
             }
+            None => {}
         }
+    }
+
+    /// Notes that everything that was to be written is.
+    pub fn flushed(&self) {
+        self.activity().write_blocked = None;
+    }
+
+    /// Tells whether the peer takes an answer so slowly that it may lose it to others.
+    pub fn is_slow_taker(&self, now: Instant) -> bool {
+        let blocked = self.activity().write_blocked;
+        blocked.is_some_and(|blocked| now.saturating_duration_since(blocked) >= MIN_SLOW_TIME)
+    }
+
+    /// Closes it, because others need the room.
+    pub fn evict(&self) {
+        self.close(CloseReason::Evicted);
     }
 
     /// Notes that the head of a request is complete.
@@ -518,6 +546,25 @@ mod tests {
         assert_eq!(closing(5 * 3600 * SECOND)[2..], [None, Some(CloseReason::Idle)], "an answer takes its time");
         opened[2].connection().wrote(None);
         assert_eq!(closing(6 * 3600 * SECOND)[2], Some(CloseReason::BodyTimeout), "the peer takes nothing");
+    }
+
+    #[test]
+    fn a_byte_now_and_then_is_not_taking_an_answer() {
+        let (all, now) = (connections(10, 10), Instant::now());
+        let opened: Vec<_> = (0..3).map(|_| all.admit(address(1), now).expect("room")).collect();
+        for one in opened.iter().map(Admitted::connection) {
+            one.head_ended(false);
+            one.wrote(None);
+            one.wrote(Some(1));
+        }
+        opened[1].connection().wrote(Some(MIN_TAKEN_BYTES));
+        opened[2].connection().flushed();
+        let later = Instant::now() + 61 * SECOND;
+        let slow = opened.iter().map(|one| one.connection().is_slow_taker(later));
+        assert_eq!(slow.collect::<Vec<_>>(), [true, false, false]);
+        all.close_overdue(later);
+        let closing = opened.iter().map(|one| one.connection().closing());
+        assert_eq!(closing.collect::<Vec<_>>(), [Some(CloseReason::BodyTimeout), None, None]);
     }
 
     #[test]

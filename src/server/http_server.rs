@@ -238,12 +238,12 @@ async fn serve(
 
 type Answer = BoxFuture<'static, Result<Response<AnswerBody>, Infallible>>;
 
-/// Lets the router answer a request, whose peer it finds among the extensions.
+/// Lets the router answer a request, whose connection it finds among the extensions.
 fn answer(router: Router, request: Request<Incoming>, connection: &Arc<Connection>) -> Answer {
     connection.head_ended(!request.body().is_end_stream());
     let connection = Arc::clone(connection);
     let mut request = request.map(|body| Body::new(RequestBody { body, connection: Arc::clone(&connection) }));
-    request.extensions_mut().insert(connection.peer());
+    request.extensions_mut().insert(Arc::clone(&connection));
     Box::pin(async move {
         let response = TowerToHyperService::new(router).call(request).await?;
         Ok(response.map(|body| AnswerBody { body, connection }))

@@ -36,7 +36,7 @@ mod stream;
 mod tls;
 
 pub use access::{OpsAccess, OpsToken};
-pub use connections::{CloseReason, ConnectionBounds, Peer};
+pub use connections::{CloseReason, Connection, ConnectionBounds, Peer};
 pub use control::Control;
 pub use health::{Answer, Health, Level, Span};
 pub use http_server::{HttpServer, Refusals};

@@ -82,10 +82,14 @@ impl AsyncWrite for Stream {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().transport {
+        let stream = self.get_mut();
+        // Reached only when all that was to be written is: `hyper` writes its buffer first.
+        ready!(match &mut stream.transport {
             Transport::Plain(plain) => Pin::new(plain).poll_flush(cx),
             Transport::Tls(tls) => Pin::new(tls).poll_flush(cx),
-        }
+        })?;
+        stream.connection.flushed();
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

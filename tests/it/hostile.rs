@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use sgcache::proxy::{ConnectionBounds, Settings};
-use sgcache::sim::Site;
+use sgcache::sim::{Site, Trouble};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::proxy_credentials::order;
 use crate::proxy_rig::{Rig, find, said, written};
 use crate::waiting::until;
 
@@ -273,6 +274,60 @@ async fn uploads_that_stop_do_not_stop_calls_that_go_to_the_site() {
     assert_eq!(page.status(), 404, "the site has answered");
 }
 
+/// Uploads that take every place and then send a byte now and then.
+#[tokio::test(flavor = "multi_thread")]
+async fn uploads_that_trickle_in_stop_neither_uploads_nor_writes() {
+    let settings = Settings { max_uploads: 4, ..Settings::default() };
+    let rig = Rig::start(filled(), written(CONFIGS), settings).await;
+    for begun in [100, 100_000].repeat(4) {
+        let mut upload = Raw::open(&rig.url).await;
+        upload.send(b"POST /upload/publish_file HTTP/1.1\r\nhost: x\r\ncontent-length: 9000000\r\n\r\n").await;
+        upload.send(&vec![b' '; begun]).await;
+        tokio::spawn(async move {
+            while upload.0.write_all(b" ").await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        });
+    }
+    until(async || rig.counted("sgcache_proxy_in_flight", &[]) >= 8.0).await;
+    let http = reqwest::Client::new();
+    for (path, length) in [("/api/v1/entity/shots", 100), ("/upload/publish_file", 1 << 20)] {
+        let sent = http.post(format!("{}{path}", rig.url)).body(vec![b' '; length]).send().await.expect("an answer");
+        assert_ne!(sent.status(), 503, "{path}");
+    }
+}
+
+/// Callers who ask what the site answers slowly, and leave.
+#[tokio::test(flavor = "multi_thread")]
+async fn callers_who_leave_give_their_slots_back() {
+    let rig = Rig::start(filled(), written(CONFIGS), Settings { max_upstream: 2, ..Settings::default() }).await;
+    order(&rig, "left-key", Trouble::Slow(Duration::from_secs(600).into()), None);
+    let auth = json!({"script_name": "left", "script_key": "left-key"});
+    let mut attackers = Vec::new();
+    for number in 0..12 {
+        let argument = match number % 3 {
+            // Of those that may change something, only what was sent is followed to its end.
+            0 => json!({"method_name": "create", "params": [auth, {"type": "Note", "fields": [], "n": number}]}),
+            _ => json!({"method_name": "read", "params": [auth, find("Task", json!([["id", "is", number]]), &["id"])]}),
+        };
+        let mut attacker = Raw::open(&rig.url).await;
+        let body = argument.to_string();
+        if number % 3 > 0 {
+            attacker.send(format!("{}{body}", head(body.len())).as_bytes()).await;
+        }
+        attackers.push((attacker, body));
+    }
+    until(async || rig.site().requests.of("read Task") >= 2).await;
+    for (attacker, body) in attackers.iter_mut().step_by(3) {
+        attacker.send(format!("{}{body}", head(body.len())).as_bytes()).await;
+    }
+    until(async || rig.counted("sgcache_proxy_in_flight", &[]) >= 12.0).await;
+    drop(attackers);
+    assert_eq!(rig.find("Task", json!([]), &["id"]).await.0, "uncached_type");
+    until(async || rig.counted("sgcache_proxy_in_flight", &[]) == 0.0).await;
+    assert_eq!(rig.site().requests.of("create Note"), 0, "what was not sent is not sent any more");
+}
+
 /// Any peer could have the site taken for one that is down.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upload_that_stops_is_no_failure_of_the_site() {
@@ -358,4 +413,31 @@ async fn peers_that_take_no_answer_are_closed_and_hold_up_no_one() {
         honest.send(&request()).await;
         assert!(is_answered(honest.answer().await));
     }
+}
+
+/// Peers that take long answers byte by byte: each would stay in memory for days.
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_are_hardly_taken_hold_no_memory_that_others_need() {
+    let site = filled();
+    for id in 1..=5 {
+        site.update("Shot", id, json!({"code": "x".repeat(2 << 20)})).expect("an update");
+    }
+    let rig = Rig::start(site, written(CONFIGS), Settings { max_memory_bytes: 32 << 20, ..Settings::default() }).await;
+    for _ in 0..4 {
+        let mut attacker = Raw::open(&rig.url).await;
+        attacker.send(&request()).await;
+        tokio::spawn(async move {
+            while attacker.0.read_exact(&mut [0]).await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        });
+    }
+    // Three of them fit.
+    let labels = [("listener", "api"), ("reason", "memory")];
+    until(async || rig.counted("sgcache_listener_refusals_total", &labels) > 0.0).await;
+    let http = reqwest::Client::new();
+    let send = || http.post(format!("{}/api3/json", rig.url)).body(body()).send();
+    until(async || send().await.expect("an answer").status() == 200).await;
+    let labels = [("listener", "api"), ("reason", "evicted")];
+    until(async || rig.counted("sgcache_listener_refusals_total", &labels) > 0.0).await;
 }

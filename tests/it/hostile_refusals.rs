@@ -215,10 +215,13 @@ async fn a_request_that_finds_no_slot_to_the_site_is_refused_and_says_so() {
 async fn an_upload_that_finds_no_slot_to_the_site_is_refused_and_says_so() {
     let settings = Settings { max_uploads: 1, max_slot_wait: Duration::from_millis(20), ..Settings::default() };
     let rig = rig(settings).await;
-    let begun = b"POST /upload/publish_file HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n\r\nabc";
+    let begun = b"POST /upload/publish_file HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n\r\n";
     let (mut one, mut other) = (Raw::open(&rig.url).await, Raw::open(&rig.url).await);
-    one.send(begun).await;
-    other.send(begun).await;
+    for upload in [&mut one, &mut other] {
+        upload.send(begun).await;
+        // Only what is longer than a call takes the place of an upload.
+        upload.send(&[b' '; 100_000]).await;
+    }
     // Whichever came first has the slot for as long as it does not end.
     let refused = tokio::select! {
         refused = one.answer() => refused,
