@@ -48,6 +48,7 @@ impl Replica {
         let mut size = whole;
         loop {
             match self.entries(&request(poll, high_water_mark, size, &ENTRY_FIELDS)).await {
+                Ok(answer) if answer.rows.is_empty() && !self.is_at_the_end(poll).await? => return Err(first.into()),
                 Ok(answer) => return page(answer),
                 Err(error) if error.kind() == ErrorKind::Malformed && size > 1 => size = size.div_ceil(2),
                 Err(error) if error.kind() == ErrorKind::Malformed => break,
@@ -56,6 +57,18 @@ impl Replica {
         }
         let Some(id) = ids.last_id() else { return Err(first.into()) };
         self.read_alone(poll, id, &first).await
+    }
+
+    /// Tells whether the entry at the high-water mark is the newest one, as one answer shows
+    /// it. Answers without entries prove nothing: a site in trouble gives them, too.
+    async fn is_at_the_end(&self, poll: &PollStart) -> Result<bool> {
+        if poll.fingerprint.as_ref().is_none_or(|known| known.id != poll.high_water_mark) {
+            return Ok(true);
+        }
+        let without_gaps = PollStart { gaps: Vec::new(), ..poll.clone() };
+        let newest = self.entries(&request(&without_gaps, poll.high_water_mark.0 - 1, 2, &["id"])).await?;
+        let ids: Vec<_> = newest.rows.iter().filter_map(Answer::id).collect();
+        Ok(ids == [poll.high_water_mark.0])
     }
 
     /// Reads the first entry of a poll, which cannot be read whole, without `meta`.

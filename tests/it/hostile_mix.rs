@@ -17,6 +17,9 @@ use tokio::net::TcpStream;
 use crate::program::Place;
 use crate::proxy_rig::{find, said};
 
+/// Kinds of hostile connections, and the one of those that end at once.
+const KINDS: usize = 7;
+const LEAVES: usize = 5;
 /// Hostile connections in an everyday run.
 const CONNECTIONS: usize = 300;
 /// How many of them arrive in a second.
@@ -38,7 +41,7 @@ fn hostile(number: usize) -> Vec<u8> {
             "POST /api3/json HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n"
         )
     };
-    match number % 5 {
+    match number % KINDS {
         // Half a head; a long body that stops; a request whose answer is never read.
         0 => b"POST /api3/json HTTP/1.1\r\nhost: loc".to_vec(),
         1 => format!("{}{}", head(8 << 20), " ".repeat(STOPPED_BODY_BYTES)).into_bytes(),
@@ -47,6 +50,16 @@ fn hostile(number: usize) -> Vec<u8> {
         3 => {
             let bomb = format!("[{}0]", "{\"\":0},".repeat(100_000));
             format!("{}{bomb}", head(bomb.len())).into_bytes()
+        }
+        // An upload that stops; a read that only the site can answer, whose caller leaves.
+        4 => {
+            let head = "POST /upload/publish_file HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9000000\r\n\r\n";
+            format!("{head}{}", " ".repeat(100_000)).into_bytes()
+        }
+        LEAVES => {
+            let argument = find("Task", json!([["id", "is", number]]), &["content"]);
+            let body = json!({"method_name": "read", "params": [{"script_name": "x", "script_key": "y"}, argument]});
+            format!("{}{body}", head(body.to_string().len())).into_bytes()
         }
         _ => {
             let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
@@ -59,7 +72,7 @@ async fn attack(address: String, number: usize) -> Option<TcpStream> {
     let mut stream = TcpStream::connect(address).await.ok()?;
     // The other side may cut it off in the middle.
     let _ = stream.write_all(&hostile(number)).await;
-    Some(stream)
+    (number % KINDS != LEAVES).then_some(stream)
 }
 
 /// Reads the same list again and again, `calls` times; returns how long each read took.

@@ -557,6 +557,15 @@ async fn mixtures_that_once_diverged_do_not() {
     let behind =
         vec![at(vec![Lag { of: "rows", millis: 6_000 }], 5_000), at(vec![Edit(3)], 1_300), at(vec![LoseStore], 2_000)];
     assert_eq!(divergence(45, behind).await, None);
+    // Every answer of the site is empty or no rows at all: the event log seemed to be quiet.
+    let empty = vec![
+        at(vec![Trouble { number: 8, chance: 0.25 }, Trouble { number: 7, chance: 1.0 }], 30_000),
+        at(vec![], 300_000),
+        at(vec![], 300_000),
+        at(vec![], 5_000),
+        at(vec![Edit(2)], 300_000),
+    ];
+    assert_eq!(divergence(40, empty).await, None);
 }
 
 #[tokio::test(flavor = "multi_thread")]
