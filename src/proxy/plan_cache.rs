@@ -8,10 +8,12 @@
 //! rows are fresh enough is not part of a plan: both are decided for every request.
 //!
 //! Bounded by bytes. What is used least gives way, so a caller who never repeats a
-//! request cannot push out the plans of those who do.
+//! request cannot push out the plans of those who do. When the schema or the cached types
+//! change, all plans are forgotten: none of them keeps an old schema in memory.
 
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
@@ -43,6 +45,7 @@ pub(super) struct CachedPlan {
 }
 
 /// What the meaning of a request depends on.
+#[derive(Clone)]
 struct Basis {
     schema: Arc<Schema>,
     stored: Arc<store::Catalogue>,
@@ -52,11 +55,20 @@ struct Basis {
 impl CachedPlan {
     /// Returns what the request asks, if it still means the same.
     pub fn planned(&self, catalogue: &Catalogue) -> Option<Planned> {
-        let Basis { schema, stored, max_page } = &self.basis;
-        let same = Arc::ptr_eq(schema, &catalogue.schema)
-            && Arc::ptr_eq(stored, &catalogue.stored)
-            && *max_page == catalogue.max_page;
-        same.then(|| self.planned.clone())
+        self.basis.holds(catalogue).then(|| self.planned.clone())
+    }
+}
+
+impl Basis {
+    fn of(catalogue: &Catalogue) -> Self {
+        let Catalogue { schema, stored, max_page, .. } = catalogue;
+        Self { schema: Arc::clone(schema), stored: Arc::clone(stored), max_page: *max_page }
+    }
+
+    fn holds(&self, catalogue: &Catalogue) -> bool {
+        Arc::ptr_eq(&self.schema, &catalogue.schema)
+            && Arc::ptr_eq(&self.stored, &catalogue.stored)
+            && self.max_page == catalogue.max_page
     }
 }
 
@@ -71,18 +83,23 @@ impl Weighter<Digest, Arc<CachedPlan>> for Weight {
 }
 
 /// The requests that were parsed before.
-pub(super) struct PlanCache(Cache<Digest, Arc<CachedPlan>, Weight>);
+pub(super) struct PlanCache {
+    plans: Cache<Digest, Arc<CachedPlan>, Weight>,
+    /// What the newest plan depends on.
+    basis: Mutex<Option<Basis>>,
+}
 
 impl Default for PlanCache {
     fn default() -> Self {
-        Self(Cache::with_weighter(EXPECTED_PLANS, MAX_CACHED_PLAN_BYTES, Weight))
+        let plans = Cache::with_weighter(EXPECTED_PLANS, MAX_CACHED_PLAN_BYTES, Weight);
+        Self { plans, basis: Mutex::default() }
     }
 }
 
 impl PlanCache {
     /// Returns what these bytes were parsed as.
     pub fn get(&self, digest: &Digest) -> Option<Arc<CachedPlan>> {
-        self.0.get(digest)
+        self.plans.get(digest)
     }
 
     /// Remembers what a request asks. A request about the present moment asks something
@@ -92,14 +109,26 @@ impl PlanCache {
             Planned::Read(question, _) | Planned::Summarize(question, _) if !question.of_now => {}
             _ => return,
         }
-        let basis = Basis { schema: Arc::clone(&by.schema), stored: Arc::clone(&by.stored), max_page: by.max_page };
+        let basis = self.begin(by);
         let mut asked = asked.clone();
         asked.request.auth = None;
         let argument = asked.request.argument.to_string().len() as u64;
         let bytes = BYTES_PER_PLAN + BYTES_PER_REQUEST_BYTE * argument;
         let (asked, caller) = (Arc::new(asked), Arc::clone(caller));
         let plan = CachedPlan { asked, caller, planned: planned.clone(), basis, bytes };
-        self.0.insert(digest, Arc::new(plan));
+        self.plans.insert(digest, Arc::new(plan));
+    }
+
+    /// Forgets the plans that depend on something else.
+    fn begin(&self, catalogue: &Catalogue) -> Basis {
+        let mut newest = self.basis.lock();
+        match &*newest {
+            Some(basis) if basis.holds(catalogue) => basis.clone(),
+            _ => {
+                self.plans.clear();
+                newest.insert(Basis::of(catalogue)).clone()
+            }
+        }
     }
 }
 
@@ -122,8 +151,26 @@ mod tests {
             let mut digest = Digest::default();
             digest[..8].copy_from_slice(&number.to_le_bytes());
             plans.insert(digest, &long, &caller, &planned, &known);
-            assert!(plans.0.weight() <= MAX_CACHED_PLAN_BYTES, "{}", plans.0.weight());
+            assert!(plans.plans.weight() <= MAX_CACHED_PLAN_BYTES, "{}", plans.plans.weight());
         }
-        assert!(plans.0.len() > 100 && plans.0.len() < 2_000, "{}", plans.0.len());
+        assert!(plans.plans.len() > 100 && plans.plans.len() < 2_000, "{}", plans.plans.len());
+    }
+
+    #[test]
+    fn no_plan_keeps_an_old_schema_in_memory() {
+        let (mut known, plans) = (catalogue(), PlanCache::default());
+        let caller = Caller { digest: [0; 32], name: "s".into(), scope: Scope::Full, owner: None, is_session: false };
+        let caller = Arc::new(caller);
+        let read = asked("read", find("Shot", json!([]), json!(["code"])));
+        for number in 0..10 {
+            let planned = decide::plan(&read, &Scope::Full, &known).expect("a plan");
+            plans.insert([number; 32], &read, &caller, &planned, &known);
+            let before = std::mem::replace(&mut known, catalogue());
+            drop(planned);
+            let planned = decide::plan(&read, &Scope::Full, &known).expect("a plan");
+            plans.insert([number + 100; 32], &read, &caller, &planned, &known);
+            assert_eq!(Arc::strong_count(&before.schema), 1);
+            assert!(plans.get(&[number; 32]).is_none() && plans.get(&[number + 100; 32]).is_some());
+        }
     }
 }

@@ -189,8 +189,11 @@ impl Upstream {
                 attempt.answered();
                 true
             }
-            _ => {
+            failed => {
                 attempt.failed();
+                if let Some(pause) = failed.ok().and_then(|response| retry_after(response.headers())) {
+                    inner.health.probe_after(pause);
+                }
                 false
             }
         }
@@ -363,6 +366,9 @@ impl Upstream {
         inner.clock.observe(date(response.headers()));
         if is_gateway_failure(response.status()) {
             inner.health.begin().failed();
+            if let Some(pause) = retry_after(response.headers()) {
+                inner.health.probe_after(pause);
+            }
             inner.metrics.source.failed("proxy", "http_5xx", begun.elapsed());
         } else {
             inner.health.begin().answered();

@@ -157,7 +157,9 @@ async fn store(directory: &Path, world: &World, known: &Catalogue) -> EmbeddedSt
     }
     let fetched = |(key, fields): (EntityRef, Map<String, Value>)| {
         let layout = layout(&key.entity_type, known);
-        let row = FetchedRow::from_site(&layout, key, ReadVersion(1), RowState::Active, fields, Timestamp(0), None);
+        // The same in both stores: of what is seen the state is, too.
+        let state = if key.id % 5 == 2 { RowState::Retired } else { RowState::Active };
+        let row = FetchedRow::from_site(&layout, key, ReadVersion(1), state, fields, Timestamp(0), None);
         row.expect("a whole row")
     };
     let rows: Vec<_> = named(world).into_iter().map(fetched).collect();
@@ -216,15 +218,32 @@ fn condition(rng: &mut StdRng) -> Value {
         json!(["cut_in", "greater_than", 2]),
         json!(["done", "is", true]),
         json!(["name", "contains", word]),
+        json!(["id", "in", [10, 21, 101, 105]]),
+        json!(["id", "not_in", [1, 102]]),
+        json!(["cut_in", "between", 1, 3]),
+        json!(["code", "is_not", word]),
+        json!(["sg_sequence", "is_not", {"type": "Sequence", "id": 11}]),
+        json!(["project", "in", {"type": "Project", "id": 1}, {"type": "Project", "id": 2}]),
+        json!(["created_at", "greater_than", "2024-01-04T00:00:00Z"]),
     ];
     choices.choose(rng).expect("conditions").clone()
+}
+
+/// Draws a condition, or a group of them.
+fn filter(rng: &mut StdRng, depth: usize) -> Value {
+    if depth == 0 || rng.random_bool(0.7) {
+        return condition(rng);
+    }
+    let operator = *["any", "all"].choose(rng).expect("operators");
+    let parts: Vec<Value> = (0..2).map(|_| filter(rng, depth - 1)).collect();
+    json!({"filter_operator": operator, "filters": parts})
 }
 
 fn request(rng: &mut StdRng) -> Asked {
     // Mostly about shots: they have the links.
     let ty =
         *["Shot", "Shot", "Shot", "Sequence", "Asset", "Project", "HumanUser", "Nothing"].choose(rng).expect("types");
-    let filters: Vec<Value> = (0..rng.random_range(0..2)).map(|_| condition(rng)).collect();
+    let filters: Vec<Value> = (0..rng.random_range(0..2)).map(|_| filter(rng, 2)).collect();
     let paths = |rng: &mut StdRng, up_to: usize| {
         (0..rng.random_range(0..=up_to)).map(|_| *PATHS.choose(rng).expect("paths")).collect::<Vec<_>>()
     };
@@ -239,6 +258,8 @@ fn request(rng: &mut StdRng) -> Asked {
         let sorts = paths(rng, 1).into_iter().map(|path| json!({"field_name": path, "direction": "asc"}));
         argument["sorts"] = sorts.collect();
         argument["paging"]["entities_per_page"] = rng.random_range(1..6).into();
+        argument["paging"]["current_page"] = rng.random_range(1..3).into();
+        argument["return_only"] = (*["active", "active", "retired"].choose(rng).expect("lists")).into();
         argument["return_paging_info"] = rng.random::<bool>().into();
         argument["return_paging_info_without_counts"] = (argument["return_paging_info"] == false).into();
         argument["include_archived_projects"] = rng.random_bool(0.9).into();

@@ -22,6 +22,8 @@ use std::time::Duration;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
+use crate::retry::LONGEST_ASKED;
+
 /// How often a site that does not answer is probed.
 pub const PROBE_INTERVAL: Duration = Duration::from_secs(2);
 
@@ -38,6 +40,8 @@ struct Inner {
     /// Since when every attempt that ended has failed.
     failing_since: Option<Instant>,
     last_probe: Option<Instant>,
+    /// The site asked not to be probed before this moment (`Retry-After`).
+    probe_after: Option<Instant>,
 }
 
 /// A request on its way. Dropped without an end, it says nothing about the site.
@@ -81,11 +85,17 @@ impl SiteHealth {
             return false;
         }
         let mut inner = self.lock();
-        let due = inner.last_probe.is_none_or(|last| last.elapsed() >= PROBE_INTERVAL);
+        let due = inner.last_probe.is_none_or(|last| last.elapsed() >= PROBE_INTERVAL)
+            && inner.probe_after.is_none_or(|moment| Instant::now() >= moment);
         if due {
             inner.last_probe = Some(Instant::now());
         }
         due
+    }
+
+    /// Puts the next probe off: the site said when to come back.
+    pub fn probe_after(&self, pause: Duration) {
+        self.lock().probe_after = Instant::now().checked_add(pause.min(LONGEST_ASKED));
     }
 
     /// Waits until an attempt is hopeless: it has waited for `patience`, and for as long
@@ -121,6 +131,7 @@ impl Attempt {
         let mut inner = self.health.lock();
         inner.last_answer = Some(Instant::now());
         inner.failing_since = None;
+        inner.probe_after = None;
     }
 
     /// The site could not be reached, did not answer in time, or its gateway said that
@@ -178,6 +189,13 @@ mod tests {
         assert!(health.take_probe(PATIENCE));
         health.begin().answered();
         assert!(!health.is_open(PATIENCE) && !health.take_probe(PATIENCE));
+        health.begin().failed();
+        health.probe_after(Duration::from_secs(120));
+        after(119).await;
+        assert!(!health.take_probe(PATIENCE), "the site asked for a longer pause");
+        after(1).await;
+        assert!(health.take_probe(PATIENCE));
+        health.begin().answered();
         // What nobody waits for any more says nothing.
         drop(health.begin());
         after(60).await;
