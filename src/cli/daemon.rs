@@ -32,7 +32,7 @@ use crate::report::{RunReport, history};
 use crate::server::{Bound, Control, Ops, RunsQuery};
 use crate::sim::command::interrupted;
 use crate::state::{State, StateError};
-use crate::supervisor::{Loop, beat};
+use crate::supervisor::{Loop, beat, ending};
 use crate::sync;
 
 /// How long a daemon that ends goes on delivering reports; what is left waits for the next one.
@@ -252,7 +252,7 @@ async fn measure((engine, snapshots): (Arc<Engine>, Arc<StatusReporter>), stop: 
         }
         if health.is_lost {
             // A loop that ends again and again is given up, and with it the process.
-            return tracing::error!(reason = health.message, "the store is lost to this process");
+            return ending(health.message);
         }
         if round.is_multiple_of(ROUNDS_PER_MINUTE) {
             minute_reports::put(&engine, &snapshots.take().await).await;

@@ -149,7 +149,8 @@ pub const PASS_REASONS: &[&str] = &[
     "mode",
 ];
 const PASS_REASON: Axis = Axis::Fixed("reason", PASS_REASONS);
-/// The loops of a process; `supervisor::Loop` has the same names.
+/// The loops of a process, `supervisor::Loop` has the same names, and the thread of the
+/// access log.
 const LOOP: Axis = Axis::Fixed(
     "loop",
     &[
@@ -167,6 +168,7 @@ const LOOP: Axis = Axis::Fixed(
         "cluster_publisher",
         "api_listener",
         "ops_listener",
+        "access_log",
     ],
 );
 const LOOP_FAILURE: Axis = Axis::Fixed("reason", &["panic", "ended", "stuck"]);

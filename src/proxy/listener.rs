@@ -31,13 +31,14 @@ use super::shadow::{OnDifference, Shadow};
 use super::slots::Slots;
 use super::upstream::{Outgoing, Unreachable, Upstream};
 use super::verification::Verifications;
-use super::{call, decide, ledger_feed, passthrough};
+use super::{access_log, call, decide, ledger_feed, passthrough};
 use crate::api3;
 use crate::report::ledger::Recorder;
 use crate::schema::Schema;
 use crate::server::{BodyCut, Connection, Peer, Refusals};
 use crate::shotgun;
 use crate::state::{ReplicationStatus, StateError};
+use crate::supervisor::ending;
 use crate::sync::Replica;
 
 /// The content type of answers.
@@ -124,7 +125,7 @@ impl Proxy {
     /// See [`ProxyError`].
     pub async fn new(parts: Parts<'_>) -> Result<Self, ProxyError> {
         let Parts { replica, schema, site, settings, leader, access_log, ledger, differences } = parts;
-        let settings = Arc::new(settings);
+        let (settings, metrics) = (Arc::new(settings), replica.metrics().clone());
         let memory = MemoryBudget::new(settings.max_memory_bytes);
         let upstream = Upstream::new(site, Arc::clone(&settings), memory.clone(), &replica)?;
         let schemas = SchemaCache::new(replica.state().clone()).await;
@@ -134,7 +135,7 @@ impl Proxy {
         let freshness =
             Arc::new(FreshnessTracker::new(replica, schema, Arc::clone(&settings), leader, Arc::clone(&ledger)).await?);
         freshness.restore().await?;
-        let access_log = access_log.map(|directory| AccessLog::open(directory, ledger)).transpose()?;
+        let access_log = access_log.map(|directory| AccessLog::open(directory, ledger, &metrics)).transpose()?;
         let plans = PlanCache::default();
         let reading = Slots::new(MAX_READING);
         Ok(Self(Arc::new(Inner {
@@ -170,7 +171,19 @@ impl Proxy {
         let ask = stop.run_until_cancelled(self.0.schemas.info(&self.0.upstream));
         let (freshness, state) = (&self.0.freshness, self.0.freshness.replica().state());
         let counted = ledger_feed::keep(freshness.ledger(), state, &stop);
-        tokio::join!(ask, freshness.run(stop.clone()), self.probe(&stop), counted);
+        let kept = async { tokio::join!(ask, freshness.run(stop.clone()), self.probe(&stop), counted) };
+        tokio::select! {
+            _ = kept => {}
+            // A loop that ends again and again is given up, and with it the process.
+            () = self.access_log_ended() => ending(access_log::ENDED),
+        }
+    }
+
+    async fn access_log_ended(&self) {
+        match &self.0.access_log {
+            Some(access_log) => access_log.ended().await,
+            None => std::future::pending().await,
+        }
     }
 
     /// Probes a site that is down, so that no reader has to; when it is back, following

@@ -1,8 +1,8 @@
 //! Fault points of loops, for tests that watch a real process lose one.
 //!
-//! Every beat is one, and so is each round of a thread that calls [`meet_on_thread`]. In a
+//! Every beat is one, and so is each round of a thread or task that calls [`meet_on_thread`]. In a
 //! debug build, `SGCACHE_LOOP_FAULTS` may name a directory; a file there that is named
-//! like a loop or thread holds the word of what it meets next, and is taken away by that.
+//! like a loop, thread or task holds the word of what it meets next, and is taken away by that.
 //! A release build has none of this.
 
 use std::path::PathBuf;
@@ -23,7 +23,7 @@ enum Fault {
     Block,
 }
 
-/// Lets a thread that is no loop meet what was ordered for its name.
+/// Lets a thread or task that is no loop meet what was ordered for its name.
 pub fn meet_on_thread(name: &'static str) {
     static FAULTS: OnceLock<Faults> = OnceLock::new();
     match FAULTS.get_or_init(Faults::from_environment).take(name) {

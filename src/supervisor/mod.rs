@@ -30,7 +30,7 @@ use fault::Faults;
 use watched::Watched;
 
 pub use fault::meet_on_thread;
-pub use watched::{LoopState, LoopStatus, beat, inherit, working};
+pub use watched::{LoopState, LoopStatus, beat, ending, inherit, working};
 
 use crate::metrics::Metrics;
 
@@ -148,7 +148,8 @@ struct Inner {
 /// Why a loop is not running any more.
 enum End {
     Panicked(String),
-    Ended,
+    /// By itself, for the reason that it gave.
+    Ended(Option<String>),
     Stuck(Duration),
 }
 
@@ -157,7 +158,7 @@ impl End {
     fn label(&self) -> &'static str {
         match self {
             End::Panicked(_) => "panic",
-            End::Ended => "ended",
+            End::Ended(_) => "ended",
             End::Stuck(_) => "stuck",
         }
     }
@@ -165,7 +166,8 @@ impl End {
     fn words(&self) -> String {
         match self {
             End::Panicked(text) => format!("it panicked: {text}"),
-            End::Ended => "it ended by itself".to_owned(),
+            End::Ended(None) => "it ended by itself".to_owned(),
+            End::Ended(Some(reason)) => reason.clone(),
             End::Stuck(silence) => format!("it gave no sign of life for {} s", silence.as_secs()),
         }
     }
@@ -296,8 +298,10 @@ impl Supervisor {
             AbortOnDropHandle::new(tokio::spawn(watched::scope(Arc::clone(watched), body).in_current_span()));
         let silence = tokio::select! {
             ended = &mut task => return Ok(match ended {
-                Ok(()) => End::Ended,
-                Err(error) => error.try_into_panic().map_or(End::Ended, |panic| End::Panicked(panic_text(&*panic))),
+                Ok(()) => End::Ended(watched.ending()),
+                Err(error) => {
+                    error.try_into_panic().map_or(End::Ended(None), |panic| End::Panicked(panic_text(&*panic)))
+                }
             }),
             silence = watched.overdue() => silence,
         };

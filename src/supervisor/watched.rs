@@ -43,6 +43,13 @@ pub fn working(bound: Duration) {
     let _ = CURRENT.try_with(|watched| watched.extend(bound));
 }
 
+/// Says why the loop of this task is about to end by itself: its supervisor shows that as
+/// the failure. Outside of a loop nothing happens.
+pub fn ending(reason: impl Into<String>) {
+    // Not in a loop: there is no supervisor.
+    let _ = CURRENT.try_with(|watched| watched.known.lock().ending = Some(reason.into()));
+}
+
 /// Makes the beats of a task that a loop spawns those of the loop, and its log lines those
 /// of the same run.
 pub fn inherit<F: Future>(work: F) -> impl Future<Output = F::Output> {
@@ -104,19 +111,28 @@ struct Known {
     is_restarting: bool,
     restarts: u32,
     last_failure: Option<String>,
+    /// Why it is about to end by itself, where it said so.
+    ending: Option<String>,
 }
 
 impl Watched {
     pub fn new(name: &'static str, faults: Faults) -> Self {
-        let known =
-            Known { beaten: Instant::now(), deadline: None, is_restarting: false, restarts: 0, last_failure: None };
+        let (deadline, last_failure, ending) = (None, None, None);
+        let known = Known { beaten: Instant::now(), deadline, is_restarting: false, restarts: 0, last_failure, ending };
         Self { name, faults, known: Mutex::new(known) }
     }
 
     /// Takes note of a start.
     pub fn begin(&self) {
-        self.known.lock().is_restarting = false;
+        let mut known = self.known.lock();
+        (known.is_restarting, known.ending) = (false, None);
+        drop(known);
         self.beat(FIRST_BEAT);
+    }
+
+    /// Returns why it has ended by itself, where it said so.
+    pub fn ending(&self) -> Option<String> {
+        self.known.lock().ending.clone()
     }
 
     /// Takes note of a failure after which it is started again.

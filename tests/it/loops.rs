@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use sgcache::sim::{Sim, SimHandle, SimSettings, Site};
 
 use crate::program::{Place, Running, get};
-use crate::servers::{TestIndices, elasticsearch};
+use crate::servers::{TestIndices, blocking, elasticsearch};
 
 /// The loops that can be started again.
 const RESTARTED: &[&str] = &[
@@ -47,28 +47,16 @@ impl Rig {
         let site = Site::generated(1, 600);
         let settings = SimSettings { listen: place.site.parse().expect("an address"), ..SimSettings::default() };
         let sim = Sim::serve(Arc::clone(&site), &settings).await.expect("the port is free");
-        std::fs::create_dir(place.path("faults")).expect("a directory");
-        let daemon = place.daemon_with(&[("SGCACHE_LOOP_FAULTS", "faults")]);
+        let daemon = place.daemon_with(&FAULTS);
         Self { place, site, _sim: sim, daemon }
     }
 
-    /// Orders what a loop meets at its next beat.
     fn order(&self, name: &str, fault: &str) {
-        // Written whole before the loop can see it.
-        let (written, path) = (self.place.path("order"), self.place.path("faults").join(name));
-        std::fs::write(&written, fault).expect("a file");
-        std::fs::rename(written, path).expect("a file");
-    }
-
-    fn restarts(&self, name: &str, reason: &str) -> u64 {
-        let (_, text) = get(&format!("http://{}/metrics", self.place.ops)).expect("metrics");
-        let series = format!("sgcache_loop_restarts_total{{loop=\"{name}\",reason=\"{reason}\"}} ");
-        let line = text.lines().find_map(|line| line.strip_prefix(&series)).expect("the series");
-        line.parse().expect("a number")
+        self.place.order(name, fault);
     }
 
     fn until_restarted(&self, name: &str, reason: &str) {
-        self.place.until("/livez", |_, _| self.restarts(name, reason) > 0);
+        self.place.until_restarted(name, reason);
     }
 
     /// Changes a shot on the site and waits until the cache shows it.
@@ -77,6 +65,32 @@ impl Rig {
         self.site.update("Shot", 1, json!({"code": code})).expect("an update");
         let find = ["find", "Shot", "--filters", r#"[["id","is",1]]"#, "--fields", "code", "-o", "json"];
         self.place.until("/livez", |_, _| self.place.run(&find).expect_code(0).json()[0]["code"] == code);
+    }
+}
+
+/// The environment in which a process finds the faults that a [`Place`] orders.
+pub const FAULTS: [(&str, &str); 1] = [("SGCACHE_LOOP_FAULTS", "faults")];
+
+impl Place {
+    /// Orders what a loop meets at its next beat, or a thread or task at its next round.
+    pub fn order(&self, name: &str, fault: &str) {
+        // Written whole before the loop can see it.
+        let (written, faults) = (self.path("order"), self.path("faults"));
+        std::fs::create_dir_all(&faults).expect("a directory");
+        std::fs::write(&written, fault).expect("a file");
+        std::fs::rename(written, faults.join(name)).expect("a file");
+    }
+
+    /// Tells how often a loop was started again.
+    pub fn restarts(&self, name: &str, reason: &str) -> u64 {
+        let (_, text) = get(&format!("http://{}/metrics", self.ops)).expect("metrics");
+        let series = format!("sgcache_loop_restarts_total{{loop=\"{name}\",reason=\"{reason}\"}} ");
+        let line = text.lines().find_map(|line| line.strip_prefix(&series)).expect("the series");
+        line.parse().expect("a number")
+    }
+
+    pub fn until_restarted(&self, name: &str, reason: &str) {
+        self.until("/livez", |_, _| self.restarts(name, reason) > 0);
     }
 }
 
@@ -136,6 +150,43 @@ async fn a_daemon_whose_store_cannot_be_written_any_more_is_not_ready_and_ends()
     let (code, said) = rig.daemon.wait();
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("the store_health loop was given up"), "{said}");
+}
+
+/// Asks the proxy for something; tells what the access log has of such calls.
+fn call_and_count(place: &Place) -> usize {
+    let body = json!({"method_name": "info", "params": [{}]});
+    let sent = reqwest::Client::new().post(format!("http://{}/api3/json", place.api)).json(&body).send();
+    // No answer when the process ends meanwhile.
+    let _ = blocking(sent);
+    let log = std::fs::read_to_string(place.path("data/audit.ndjson")).expect("the access log");
+    log.lines().count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_thread_of_the_access_log_begins_anew_after_a_panic() {
+    let rig = Rig::start().await;
+    rig.order("access_log", "panic");
+    rig.place.until("/livez", |_, _| call_and_count(&rig.place) >= 3);
+    assert_eq!(rig.place.restarts("access_log", "panic"), 1);
+    let (_, text) = get(&format!("http://{}/metrics", rig.place.ops)).expect("metrics");
+    assert!(text.contains("\nsgcache_proxy_audit_dropped_total 1\n"), "the line in hand is counted: {text}");
+    let (code, said) = rig.daemon.terminate();
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("fault point of the access_log thread") && said.contains("it begins anew"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_cannot_log_calls_any_more_is_not_ready_and_ends() {
+    let rig = Rig::start().await;
+    rig.order("access_log", "panic always");
+    let words = "the thread that writes the access log and counts for the ledger has ended";
+    rig.place.until("/readyz", |status, answer| {
+        call_and_count(&rig.place);
+        status == 503 && answer.contains(words)
+    });
+    let (code, said) = rig.daemon.wait();
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("the freshness loop was given up") && said.contains(words), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
