@@ -30,10 +30,12 @@
 //! state, and with it the order of versions. Each of them renews the lease while it writes.
 
 use std::fmt;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use chrono::Utc;
+use futures::FutureExt;
 use parking_lot::{Mutex, MutexGuard};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -44,6 +46,7 @@ use super::{Replica, Result, SyncError};
 use crate::elastic::WriteGuard;
 use crate::state::State;
 use crate::store::{ReadVersion, Store};
+use crate::supervisor::{meet_on_thread, panic_text};
 
 /// How many parts the length of a lease has: after one it is renewed, after two it no
 /// longer holds for its holder, after three it is free for others.
@@ -383,8 +386,8 @@ impl ClusterLease {
 
     /// Begins to renew the lease.
     ///
-    /// The task needs no supervisor: without it the lease is over soon, and nothing is
-    /// written any more.
+    /// The task needs no supervisor: however it ends, the lease counts as lost, and is
+    /// taken again by the loop that follows the site.
     fn hold(&self) -> LeaseGuard {
         let number = {
             let mut view = self.view();
@@ -394,10 +397,11 @@ impl ClusterLease {
         let lost = CancellationToken::new();
         let (lease, ended) = (self.clone(), lost.clone());
         let renewal = tokio::spawn(async move {
-            let reason = lease.keep_renewed().await;
+            let _ended = ended.drop_guard();
+            let renewed = AssertUnwindSafe(lease.keep_renewed()).catch_unwind().await;
+            let reason = renewed.unwrap_or_else(|panic| format!("its renewal panicked: {}", panic_text(&*panic)));
             tracing::error!(reason, "the lease is lost: this process writes nothing until it leads again");
             lease.give_up(number, Some(reason));
-            ended.cancel();
         });
         let _renewal = AbortOnDropHandle::new(renewal);
         let held = Arc::new(LeaseRenewal { lease: self.clone(), number, lost, _renewal });
@@ -409,6 +413,7 @@ impl ClusterLease {
     async fn keep_renewed(&self) -> String {
         loop {
             tokio::time::sleep(self.0.length / PARTS).await;
+            meet_on_thread("lease_renewal");
             let Some(until) = self.view().valid_until else { return "it was given up".to_owned() };
             match tokio::time::timeout_at(until.into(), self.renew()).await {
                 Ok(Ok(())) => {}

@@ -8,6 +8,7 @@ use sgcache::sim::{Sim, SimHandle, SimSettings};
 use tokio::sync::watch;
 
 use crate::elastic_proxy::{Fault, Proxy};
+use crate::loops::FAULTS;
 use crate::program::{Ended, Place, Running};
 use crate::proxy_rig::{call, find, said};
 use crate::servers::{TestIndices, blocking, elasticsearch};
@@ -227,6 +228,26 @@ async fn what_a_stopped_leader_still_writes_after_a_take_over_loses() {
         assert_eq!(leader.terminate().0, Some(0));
     });
     assert_eq!(codes_of_cluster(url, &indices), codes_of_site(&site));
+    site.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_whose_renewal_panics_takes_the_lease_again() {
+    let Some(url) = elasticsearch(SUITE) else { return };
+    let (indices, site) = (TestIndices::new(url), site().await);
+    let one = host(url, &indices, &site, SHORT);
+    tokio::task::block_in_place(|| {
+        let leader = one.daemon_with(&FAULTS);
+        becomes_equal(url, &indices, &site);
+        one.order("lease_renewal", "panic");
+        block_until(|| !one.path("faults/lease_renewal").exists());
+        rename(&site, ids(&site)[0], "written under the lease that came after");
+        becomes_equal(url, &indices, &site);
+        let (code, log) = leader.terminate();
+        assert_eq!(code, Some(0), "{log}");
+        let words = "its renewal panicked: fault point of the lease_renewal thread";
+        assert!(log.contains("the lease is lost") && log.contains(words), "{log}");
+    });
     site.shutdown().await;
 }
 
