@@ -1,6 +1,7 @@
 //! More than one host: `sgcache serve` beside the daemon, over one Elasticsearch.
 
 use std::collections::BTreeMap;
+use std::process::Stdio;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -10,6 +11,7 @@ use sgcache::state::{ReplicationStatus, SiteTime, TypeReplicationStatus, TypeSta
 use sgcache::sync::{ClusterChannel, ClusterError, LeaderStatus};
 
 use crate::elastic_store::settings;
+use crate::loops::FAULTS;
 use crate::program::{Place, Running};
 use crate::proxy_rig::{call, find, said};
 use crate::servers::{TestIndices, elasticsearch};
@@ -119,10 +121,39 @@ async fn hosts_show_their_own_writes_at_once_and_those_of_others_soon() {
     sim.shutdown().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn each_loop_of_a_host_that_panics_is_started_again_or_ends_the_process() {
+    let Some(url) = elasticsearch(SUITE) else { return };
+    let (indices, sim) = (TestIndices::new(url), site().await);
+    let address = sim.url().replace("http://", "");
+    let [leader, one] = [(); 2].map(|()| host(url, indices.prefix(), &address));
+    let (id, first) = some_shot(&sim.url()).await;
+    let (daemon, running) = (leader.daemon(), one.serving());
+    until(&one, id, ("hit", &first), &[]).await;
+    let loops = ["freshness", "api_listener", "ops_listener"];
+    for name in loops {
+        one.order(name, "panic");
+    }
+    for name in loops {
+        one.until_restarted(name, "panic");
+    }
+    // Written and followed through the loops that came after.
+    rename(&one, own(), id, "after every panic").await;
+    until(&one, id, ("hit", "after every panic"), &[]).await;
+    one.until("/readyz", |status, _| status == 200);
+
+    one.order("freshness", "panic always");
+    let (code, said) = running.wait();
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("the freshness loop was given up"), "{said}");
+    assert_eq!(daemon.terminate().0, Some(0));
+    sim.shutdown().await;
+}
+
 impl Place {
     /// Starts `sgcache serve` and waits until it listens.
     fn serving(&self) -> Running {
-        let running = self.start(&["serve"]);
+        let running = Running::spawn(self.command(&["serve"]).envs(FAULTS).stdout(Stdio::piped()));
         self.until("/livez", |status, _| status == 200);
         running
     }
