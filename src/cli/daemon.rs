@@ -110,7 +110,7 @@ impl Daemon {
         control.write(state.directory()).map_err(|error| Failure::internal(error.to_string()))?;
         let stored = stored_plan(&state).await?;
         restore(&engine, &pipelines).await?;
-        let snapshots = Arc::new(StatusReporter::new(Arc::clone(&engine), &pipelines, &stored).await);
+        let snapshots = Arc::new(StatusReporter::new(Arc::clone(&engine), &pipelines, &stored).await?);
         let (observer, recorder) = Recorder::new(&engine, &pipelines, &stored, &snapshots).await?;
         let (commands, command_receiver) = mpsc::channel(16);
         let (beat_sender, beats) = mpsc::channel(1);

@@ -15,7 +15,7 @@ use super::repairs;
 use crate::entity_config::TypeLayout;
 use crate::pipeline::{Event, Pipeline, PlanState};
 use crate::report::ledger::{self, Window};
-use crate::report::{RunReport, Status};
+use crate::report::{RunReport, Status, history};
 use crate::server::details::{
     self, DriftCard, HeldDeletions, MAX_CARDS, MAX_DEAD, MAX_OUTCOMES, Outcome, Quarantine, SetApart,
 };
@@ -58,7 +58,11 @@ struct Recorded {
 
 impl StatusReporter {
     /// Begins to collect.
-    pub async fn new(engine: Arc<Engine>, pipelines: &[Arc<Pipeline>], plan: &PlanState) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// When the state cannot be read; a single run that cannot be is left out, and counted.
+    pub async fn new(engine: Arc<Engine>, pipelines: &[Arc<Pipeline>], plan: &PlanState) -> Result<Self, StateError> {
         let named = pipelines.iter().map(|pipeline| (pipeline.name.clone(), first_status(pipeline)));
         let mut noted = Recorded {
             pipelines: named.collect(),
@@ -68,32 +72,29 @@ impl StatusReporter {
             cards: VecDeque::new(),
             config_problem: None,
         };
-        let history = engine.online.state.runs(RUNS, None).await.unwrap_or_default();
-        for row in history.into_iter().rev() {
-            if let Ok(report) = serde_json::from_value::<RunReport>(row.report) {
-                noted.ended(&report);
-            }
+        let state = &engine.online.state;
+        for report in history::runs(state, RUNS, None).await?.iter().rev() {
+            noted.ended(report);
         }
         for pipeline in pipelines {
-            let runs = engine.online.state.runs(MAX_OUTCOMES, Some(&pipeline.name)).await.unwrap_or_default();
-            let reports = runs.into_iter().rev().filter_map(|row| serde_json::from_value::<RunReport>(row.report).ok());
-            let ended = reports.filter(|report| report.finished_at.is_some());
+            let runs = history::runs(state, MAX_OUTCOMES, Some(&pipeline.name)).await?;
+            let ended = runs.iter().rev().filter(|report| report.finished_at.is_some());
             if let Some(status) = noted.pipelines.get_mut(&pipeline.name) {
-                status.outcomes = ended.map(|report| Outcome::from(&report)).collect();
+                status.outcomes = ended.map(Outcome::from).collect();
             }
         }
         noted.planned(plan);
-        let freshness = engine.online.state.cursor(FRESHNESS).await.ok().flatten().unwrap_or_default();
+        let freshness = state.cursor(FRESHNESS).await?.unwrap_or_default();
         let mut enabled = pipelines.iter().filter(|pipeline| pipeline.enabled);
         let continuous = enabled.find_map(|pipeline| pipeline.continuous().cloned()).unwrap_or_default();
-        Self {
+        Ok(Self {
             engine,
             started_at: Utc::now(),
             stall_after: continuous.stall_after,
             noted: Mutex::new(noted),
             freshness: Mutex::new(freshness),
             events: RunEvents::default(),
-        }
+        })
     }
 
     /// Takes note of what happened in the loop.

@@ -55,15 +55,14 @@ impl EffectLookup<'_> {
                 effects.push(ty.clone(), ids, fields.clone(), false);
             }
         }
-        let known = if self.may_lag { None } else { self.referrers(key).await };
-        let Some(mut others) = known else {
+        let known = if self.may_lag { None } else { self.neighbours(key).await };
+        let Some(others) = known else {
             for ty in types {
                 effects.unlisted = true;
                 effects.push(ty.clone(), Ids::All, other_side(ty, &key.entity_type, self.catalogue), false);
             }
             return;
         };
-        others.extend(self.linked(key).await);
         for (ty, ids) in ids_by_type(others.into_iter().filter(|other| types.contains(&other.entity_type))) {
             let fields = other_side(&ty, &key.entity_type, self.catalogue);
             effects.push(ty, Ids::Only(ids), fields, false);
@@ -74,8 +73,7 @@ impl EffectLookup<'_> {
     async fn targets(&self, key: &EntityRef, effects: &mut WriteEffects) {
         let ty = &key.entity_type;
         if self.catalogue.stored.types.contains_key(ty) {
-            let mut others = self.linked(key).await;
-            others.extend(self.referrers(key).await.unwrap_or_default());
+            let Some(others) = self.neighbours(key).await else { return self.any_neighbour(ty, effects) };
             for (other, ids) in ids_by_type(others) {
                 let fields = other_side(&other, ty, self.catalogue);
                 effects.push(other, Ids::Only(ids), fields, false);
@@ -87,6 +85,18 @@ impl EffectLookup<'_> {
         for other in linked.into_iter().filter(|other| self.catalogue.stored.types.contains_key(*other)) {
             effects.unlisted = true;
             effects.push(other.clone(), Ids::All, other_side(other, ty, self.catalogue), false);
+        }
+    }
+
+    /// Any row of a type that may show a link to or from one of type `ty`.
+    fn any_neighbour(&self, ty: &EntityType, effects: &mut WriteEffects) {
+        effects.unlisted = true;
+        for other in self.catalogue.stored.types.keys() {
+            let fields = other_side(other, ty, self.catalogue);
+            let links = [link_fields(other, ty, self.catalogue), link_fields(ty, other, self.catalogue)];
+            if links.iter().any(|fields| !fields.is_empty()) {
+                effects.push(other.clone(), Ids::All, fields, false);
+            }
         }
     }
 
@@ -163,13 +173,22 @@ impl EffectLookup<'_> {
         (!found.more).then_some(found.keys)
     }
 
+    /// Returns the rows that link to an entity and those that it links to; `None` when the
+    /// store cannot list them.
+    async fn neighbours(&self, key: &EntityRef) -> Option<Vec<EntityRef>> {
+        let mut others = self.referrers(key).await?;
+        others.extend(self.linked(key).await?);
+        Some(others)
+    }
+
     /// Returns what the cached row of an entity links to, through any field that may
-    /// show it back.
-    async fn linked(&self, key: &EntityRef) -> Vec<EntityRef> {
-        let Some(cached) = self.catalogue.stored.types.get(&key.entity_type) else { return Vec::new() };
+    /// show it back; `None` when the store cannot tell.
+    async fn linked(&self, key: &EntityRef) -> Option<Vec<EntityRef>> {
+        let Some(cached) = self.catalogue.stored.types.get(&key.entity_type) else { return Some(Vec::new()) };
         let links = cached.fields.iter().filter(|(_, ty)| matches!(ty.shape(), Shape::Link | Shape::Links));
         let names: Vec<&str> = links.map(|(name, _)| name.as_str()).collect();
-        let Some(row) = self.row(key, &names).await else { return Vec::new() };
+        let rows = self.rows(std::slice::from_ref(key), &names).await?;
+        let Some(row) = rows.first() else { return Some(Vec::new()) };
         let values = names.iter().filter_map(|name| row.get(name));
         let mut linked = Vec::new();
         for value in values {
@@ -177,11 +196,7 @@ impl EffectLookup<'_> {
             linked.extend(value.as_array().map_or(one, Vec::as_slice).iter().filter_map(EntityRef::from_json));
         }
         linked.retain(|other| !link_fields(&other.entity_type, &key.entity_type, self.catalogue).is_empty());
-        linked
-    }
-
-    async fn row(&self, key: &EntityRef, fields: &[&str]) -> Option<store::Row> {
-        self.rows(std::slice::from_ref(key), fields).await?.into_iter().next()
+        Some(linked)
     }
 
     /// Returns the active rows among keys of one type, with the cached ones of the fields.

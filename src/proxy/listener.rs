@@ -131,7 +131,7 @@ impl Proxy {
         let schemas = SchemaCache::new(replica.state().clone()).await;
         let (state, clock) = (replica.state().clone(), replica.clock().clone());
         let callers = Callers::new(&site.auth, &settings, state, clock).await;
-        let shadow = Arc::new(Shadow::new(replica.state(), differences).await);
+        let shadow = Arc::new(Shadow::new(replica.state(), differences).await?);
         let freshness =
             Arc::new(FreshnessTracker::new(replica, schema, Arc::clone(&settings), leader, Arc::clone(&ledger)).await?);
         freshness.restore().await?;

@@ -88,9 +88,14 @@ pub(super) struct Comparison {
 
 impl Shadow {
     /// Goes on with the record in the state; `on_difference` hears of each one.
-    pub async fn new(state: &State, on_difference: Option<OnDifference>) -> Self {
-        let record = Mutex::new(kept(state).await.unwrap_or_default());
-        Self { record, slots: Arc::new(Semaphore::new(4)), on_difference }
+    ///
+    /// # Errors
+    ///
+    /// When the state cannot be read. A record that makes no sense begins anew, and is
+    /// counted: an empty one recommends nothing.
+    pub async fn new(state: &State, on_difference: Option<OnDifference>) -> Result<Self, StateError> {
+        let record = Mutex::new(state.cursor(KEPT).await?.unwrap_or_default());
+        Ok(Self { record, slots: Arc::new(Semaphore::new(4)), on_difference })
     }
 
     /// Compares in the background, unless too much is compared already.

@@ -237,12 +237,17 @@ impl State {
     }
 }
 
+/// Where values that cannot be read are kept, so that what was written over them is not lost.
+const SET_APART: &str = "unreadable/";
+/// So many of them at most: the last ones by name.
+const MAX_SET_APART: usize = 100;
+
 /// The kept values, within a transaction.
 pub struct KeptValues<'t>(&'t Transaction<'t>);
 
 impl KeptValues<'_> {
-    /// Changes the value under a name; one that is missing, or that cannot be read, begins
-    /// with its default.
+    /// Changes the value under a name; one that is missing begins with its default. So
+    /// does one that cannot be read, which is counted and set apart as it is.
     ///
     /// # Errors
     ///
@@ -254,11 +259,25 @@ impl KeptValues<'_> {
     ) -> Result<()> {
         let sql = "SELECT value FROM kept WHERE name = ?1";
         let text: Option<String> = self.0.prepare_cached(sql)?.query_row([name], |row| row.get(0)).optional()?;
-        let mut value: T = text.and_then(|text| parse_kept(name, &text)).unwrap_or_default();
+        let mut value = match text {
+            None => T::default(),
+            Some(text) => match parse_kept(name, &text) {
+                Some(value) => value,
+                None => {
+                    self.set(&format!("{SET_APART}{name}"), &text)?;
+                    self.keep_newest(SET_APART, MAX_SET_APART)?;
+                    T::default()
+                }
+            },
+        };
         change(&mut value);
         let text = serde_json::to_string(&value).map_err(|error| StateError::malformed("value", error))?;
+        self.set(name, &text)
+    }
+
+    fn set(&self, name: &str, text: &str) -> Result<()> {
         let sql = "INSERT OR REPLACE INTO kept (name, value) VALUES (?1, ?2)";
-        self.0.prepare_cached(sql)?.execute([name, &text])?;
+        self.0.prepare_cached(sql)?.execute([name, text])?;
         Ok(())
     }
 

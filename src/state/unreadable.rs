@@ -59,7 +59,7 @@ mod tests {
     use std::time::Duration;
 
     use super::super::tests::{Fixture, fixture};
-    use super::super::{DirtyReasons, NewDirtyKey, Result, SiteTime, StateError, TypeState};
+    use super::super::{DirtyReasons, KeptValues, NewDirtyKey, Result, SiteTime, StateError, TypeState};
     use super::Unreadable;
     use crate::entity::{EntityRef, EntityType};
 
@@ -103,6 +103,21 @@ mod tests {
         assert!(Unreadable::Type.count() >= before + 2);
         let task = test.state.type_record(&EntityType::new("Task")).await.expect("a type").expect("a record");
         assert_eq!((task.state, task.import), (TypeState::Absent, None));
+    }
+
+    #[tokio::test]
+    async fn a_value_that_is_unreadable_when_it_is_changed_is_set_apart_as_it_is() {
+        let test = fixture().await;
+        test.state.keep("ledger", &5_i64).await.expect("a value");
+        test.damage("UPDATE kept SET value = 'five' WHERE name = 'ledger'").await;
+        let before = Unreadable::Cursor.count();
+        let add = |kept: &KeptValues<'_>| kept.update("ledger", |value: &mut i64| *value += 2);
+        test.state.update_kept(add).await.expect("a change");
+        assert!(Unreadable::Cursor.count() > before);
+        assert_eq!(test.state.kept::<i64>("ledger").await.expect("a value"), Some(2));
+        let sql = "SELECT value FROM kept WHERE name = 'unreadable/ledger'";
+        let apart: Result<String> = test.state.write(|rows| Ok(rows.query_row(sql, [], |row| row.get(0))?)).await;
+        assert_eq!(apart.expect("a row"), "five");
     }
 
     #[tokio::test]

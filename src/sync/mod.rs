@@ -32,6 +32,7 @@ mod integrity;
 mod lease;
 mod lease_document;
 mod loops;
+mod name_hash;
 mod names;
 mod pages;
 mod periods;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::write::hash_of_name;
+use super::name_hash::hash_of_name;
 use super::{Replica, Result};
 use crate::api3::Read;
 use crate::entity::{EntityRef, EntityType, RowState, Timestamp};

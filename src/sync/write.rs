@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::absence::{Evidence, Findings, Verdict, is_doubtful, is_retired_by_event, judge};
 use super::key_change::{KeyChange, changes};
+use super::name_hash::hash_of_name;
 use super::reads_in_flight::ReadInFlight;
 use super::recheck::{Proof, Shown, expected_targets};
 use super::{Replica, Result, SyncError};
@@ -175,8 +176,7 @@ impl Replica {
         Ok(sorted)
     }
 
-    /// Compares the rows with what was announced, and takes out those that may be
-    /// older than what the store has.
+    /// Compares the rows with what was announced, and takes out those that may be older.
     async fn compare_expected(
         &self,
         read: &Written<'_>,
@@ -189,16 +189,23 @@ impl Replica {
         let gone = self.gone_targets(targets).await?;
         let types = |name: &str| read.layout.field(name).map(|field| field.data_type);
         let now = self.now();
-        let (mut proofs, mut older) = (BTreeMap::new(), BTreeSet::new());
+        let (mut proofs, mut older, mut unreadable) = (BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
         for row in &sorted.rows {
             let id = row.key().id;
-            let (state, filtered) = match said.get(&id) {
-                Some(Said::Filtered(state, text)) => (*state, serde_json::from_str(text).unwrap_or_default()),
-                _ => (row.state(), serde_json::Map::new()),
+            let filtered = match said.get(&id) {
+                Some(Said::Filtered(state, text)) => match serde_json::from_str(text) {
+                    Ok(row) => Some((*state, row)),
+                    // Nothing could be compared with it.
+                    Err(error) => {
+                        unreadable.insert(id, (DeadKind::Row, format!("{}: {error}", row.key())));
+                        continue;
+                    }
+                },
+                _ => None,
             };
-            let doc = match said.get(&id) {
-                Some(Said::Filtered(..)) => Some(&filtered),
-                _ => Some(row.doc()).filter(|_| row.state().has_document()),
+            let (state, doc) = match &filtered {
+                Some((state, row)) => (*state, Some(row)),
+                None => (row.state(), Some(row.doc()).filter(|_| row.state().has_document())),
             };
             let stamp =
                 |row: &serde_json::Map<_, _>| row.get("updated_at").and_then(Value::as_str).and_then(Timestamp::parse);
@@ -218,7 +225,8 @@ impl Replica {
             }
             proofs.insert(id, proof);
         }
-        sorted.rows.retain(|row| !older.contains(&row.key().id));
+        sorted.rows.retain(|row| !older.contains(&row.key().id) && !unreadable.contains_key(&row.key().id));
+        sorted.refused.append(&mut unreadable);
         (sorted.proofs, sorted.older) = (proofs, older);
         Ok(())
     }
@@ -589,10 +597,4 @@ fn payload(said: &Said) -> String {
 
 fn name_hash(row: &FetchedRow) -> u32 {
     hash_of_name(row.display_name())
-}
-
-/// FNV-1a over a display name; zero without one.
-pub(super) fn hash_of_name(name: Option<&str>) -> u32 {
-    let step = |hash: u32, byte: u8| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
-    name.map_or(0, |name| name.bytes().fold(0x811c_9dc5, step))
 }

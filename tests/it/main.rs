@@ -28,6 +28,7 @@ mod control_api;
 mod crash;
 mod credential_reach;
 mod data_files;
+mod defaults;
 mod documented_bounds;
 mod documented_commands;
 mod edits;

@@ -41,6 +41,9 @@ fn damage(cached: &CachedType, hit: &Hit) -> Option<String> {
     if !state.has_document() {
         return None;
     }
+    if let Err(error) = document::retired_links(document) {
+        return Some(error.to_string());
+    }
     let missing = cached.fields.keys().find(|field| !document.contains_key(*field));
     missing.map(|field| format!("`{field}` is missing")).or_else(|| unreadable(cached, document))
 }

@@ -138,10 +138,18 @@ pub(super) fn state(document: &Document) -> Option<RowState> {
     document.get("_sg")?.get("state")?.as_str().and_then(RowState::parse)
 }
 
-/// Returns the version that a document says.
-pub(super) fn rv(document: &Document) -> i64 {
-    document.get("_sg").and_then(|sg| sg.get("rv")).and_then(Value::as_i64).unwrap_or_default()
+/// Returns the version that a document says, `None` where it cannot be read.
+pub(super) fn rv(document: &Document) -> Option<i64> {
+    document.get("_sg")?.get("rv")?.as_i64()
 }
+
+/// The links that were moved out of the fields of a document cannot be read: were the
+/// document written anew, they would be lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("`_sg.retired_links` cannot be read")]
+pub(super) struct UnreadableLinks;
+
+type Changed = std::result::Result<bool, UnreadableLinks>;
 
 /// What is to be done to the links to one entity.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -154,22 +162,26 @@ pub(super) struct LinkChange {
 }
 
 /// Applies a change to every link in a document and tells whether anything changed.
-pub(super) fn relink(document: &mut Document, change: &LinkChange) -> bool {
+///
+/// # Errors
+///
+/// Nothing has changed then.
+pub(super) fn relink(document: &mut Document, change: &LinkChange) -> Changed {
     if change.dead { retire(document, &change.target) } else { revive(document, change) }
 }
 
 /// Moves the links to a dead entity out of their fields.
-fn retire(document: &mut Document, target: &EntityRef) -> bool {
+fn retire(document: &mut Document, target: &EntityRef) -> Changed {
     move_links(document, target, true)
 }
 
 /// Puts links to a living entity back where they were, and its name into all of them.
-fn revive(document: &mut Document, change: &LinkChange) -> bool {
-    let mut changed = move_links(document, &change.target, false);
+fn revive(document: &mut Document, change: &LinkChange) -> Changed {
+    let mut changed = move_links(document, &change.target, false)?;
     if let Some(name) = &change.name {
         changed |= rename(document, &change.target.to_string(), name);
     }
-    changed
+    Ok(changed)
 }
 
 /// A link of a field as the site gave it: in the field, or out of it.
@@ -182,11 +194,10 @@ struct Place {
 ///
 /// `at` in `retired_links` is the position among all links of the field, the removed
 /// ones included, so that any order of retirements and revivals ends as it began.
-fn move_links(document: &mut Document, target: &EntityRef, retire: bool) -> bool {
+fn move_links(document: &mut Document, target: &EntityRef, retire: bool) -> Changed {
     let reference = target.to_string();
     let mut retired: BTreeMap<String, Vec<Value>> = BTreeMap::new();
-    for entry in retired_links(document) {
-        let field = entry["field"].as_str().unwrap_or_default().to_owned();
+    for (field, entry) in retired_links(document)? {
         retired.entry(field).or_default().push(entry);
     }
     let (mut kept, mut changed) = (Vec::new(), false);
@@ -210,10 +221,12 @@ fn move_links(document: &mut Document, target: &EntityRef, retire: bool) -> bool
             }
         }
     }
+    // Of fields that the document has no more.
+    kept.extend(retired.into_values().flatten());
     if changed {
         set_retired_links(document, kept);
     }
-    changed
+    Ok(changed)
 }
 
 fn is_link_to(link: &Value, reference: &str) -> bool {
@@ -254,9 +267,16 @@ fn rename(document: &mut Document, reference: &str, name: &str) -> bool {
     changed
 }
 
-fn retired_links(document: &Document) -> Vec<Value> {
-    let retired_links = document.get("_sg").and_then(|sg| sg.get("retired_links"));
-    retired_links.and_then(Value::as_array).cloned().unwrap_or_default()
+/// Returns the links that were moved out of the fields of a document, with their fields.
+pub(super) fn retired_links(document: &Document) -> std::result::Result<Vec<(String, Value)>, UnreadableLinks> {
+    let Some(entries) = document.get("_sg").and_then(|sg| sg.get("retired_links")) else { return Ok(Vec::new()) };
+    let with_field = |entry: &Value| {
+        let field = entry.get("field")?.as_str()?;
+        EntityRef::from_json(entry.get("link")?)?;
+        Some((field.to_owned(), entry.clone()))
+    };
+    let entries = entries.as_array().ok_or(UnreadableLinks)?;
+    entries.iter().map(|entry| with_field(entry).ok_or(UnreadableLinks)).collect()
 }
 
 fn set_retired_links(document: &mut Document, retired_links: Vec<Value>) {
@@ -292,13 +312,13 @@ mod tests {
     fn links_to_a_retired_entity_vanish_and_come_back_in_their_place() {
         let mut shot = shot();
         let before = shot.clone();
-        assert!(relink(&mut shot, &change(true, None)));
+        assert_eq!(relink(&mut shot, &change(true, None)), Ok(true));
         assert_eq!(shot["parent"], Value::Null);
         assert_eq!(shot["assets"].as_array().map(Vec::len), Some(2));
         assert_eq!(shot["_sg"]["retired_refs"], json!(["Asset:2", "Asset:2"]));
-        assert!(!relink(&mut shot, &change(true, None)));
+        assert_eq!(relink(&mut shot, &change(true, None)), Ok(false));
 
-        assert!(relink(&mut shot, &change(false, None)));
+        assert_eq!(relink(&mut shot, &change(false, None)), Ok(true));
         assert_eq!((&shot["parent"], &shot["assets"]), (&before["parent"], &before["assets"]));
         assert_eq!(shot["_sg"]["retired_refs"], json!([]));
     }
@@ -309,18 +329,35 @@ mod tests {
         let before = shot["assets"].clone();
         let of = |id, dead| LinkChange { target: EntityRef::new("Asset", id), name: None, dead };
         for change in [of(2, true), of(1, true), of(2, false), of(3, true), of(1, false), of(3, false)] {
-            assert!(relink(&mut shot, &change), "{change:?}");
+            assert_eq!(relink(&mut shot, &change), Ok(true), "{change:?}");
         }
         assert_eq!(shot["assets"], before);
     }
 
     #[test]
+    fn hidden_links_that_cannot_be_read_are_never_written_over() {
+        let unreadable = [
+            json!({}),
+            json!([{"at": 0}]),
+            json!([{"field": 3, "at": 0, "link": {"type": "Asset", "id": 9}}]),
+            json!([{"field": "assets", "at": 0}]),
+        ];
+        for links in unreadable {
+            let mut shot = shot();
+            shot["_sg"]["retired_links"] = links;
+            let before = shot.clone();
+            assert_eq!(relink(&mut shot, &change(true, None)), Err(UnreadableLinks));
+            assert_eq!(shot, before);
+        }
+    }
+
+    #[test]
     fn a_rename_reaches_every_link_and_nothing_else() {
         let mut shot = shot();
-        assert!(relink(&mut shot, &change(false, Some("new"))));
+        assert_eq!(relink(&mut shot, &change(false, Some("new"))), Ok(true));
         assert_eq!((&shot["parent"]["name"], &shot["assets"][1]["name"]), (&json!("new"), &json!("new")));
         assert_eq!(shot["assets"][0]["name"], "a1");
-        assert!(!relink(&mut shot, &change(false, Some("new"))));
+        assert_eq!(relink(&mut shot, &change(false, Some("new"))), Ok(false));
     }
 
     #[test]

@@ -15,10 +15,10 @@ use serde_json::{Value, json};
 use super::super::{CachedType, LinkTarget, Referrers, Relinked, Result, StoreError, StoreErrorKind};
 use super::document::{self, LinkChange, relink};
 use super::search::{count, scan_step, search};
-use super::targets::{Entry, Target};
+use super::targets::Entry;
 use super::{Inner, dsl, fault, version};
 use crate::elastic::{BulkOp, ItemOutcome};
-use crate::entity::{EntityRef, Shape};
+use crate::entity::{EntityRef, EntityType, Shape};
 
 /// How many documents one step rewrites.
 const STEP: usize = 1000;
@@ -70,9 +70,7 @@ impl Inner {
     }
 
     pub(super) async fn relink(&self, target: &LinkTarget) -> Result<Relinked> {
-        if let Some(known) = self.newest_truth(&target.key).await?
-            && known.rv > target.rv.0
-        {
+        if self.newest_truth(&target.key).await?.is_some_and(|newest| newest > target.rv.0) {
             return Ok(Relinked { stale: true, ..Relinked::default() });
         }
         self.write_names(std::slice::from_ref(target), Entry::Relinked).await?;
@@ -80,8 +78,8 @@ impl Inner {
         self.bring_in_line(&BTreeSet::from([target.key.clone()]), true).await
     }
 
-    /// Returns what the own row or an earlier `relink` says; what links showed does not count.
-    async fn newest_truth(&self, key: &EntityRef) -> Result<Option<Target>> {
+    /// Returns the version of what the own row or an earlier `relink` says; what links showed does not count.
+    async fn newest_truth(&self, key: &EntityRef) -> Result<Option<i64>> {
         let relinked = super::search::Wanted {
             index: self.names.display_names(),
             id: Entry::Relinked.id(key),
@@ -94,12 +92,11 @@ impl Inner {
         });
         let wanted: Vec<_> = [relinked].into_iter().chain(own).collect();
         let found = super::search::get_many(&self.client, &wanted).await?;
-        let rv = |doc: document::Document| match doc.get("rv").and_then(Value::as_i64) {
-            Some(rv) => rv,
-            None => document::rv(&doc),
-        };
-        let newest = found.into_iter().flatten().map(rv).max();
-        Ok(newest.map(|rv| Target { rv, ..Target::default() }))
+        // One that cannot be read says nothing; its document has the version all the same, so
+        // that nothing older is written over it.
+        let rv = |doc: document::Document| doc.get("rv").and_then(Value::as_i64).or_else(|| document::rv(&doc));
+        let newest = found.into_iter().flatten().filter_map(rv).max();
+        Ok(newest)
     }
 
     /// Brings every link to these entities in line with what is known of them: their state, and their name if asked.
@@ -148,11 +145,12 @@ impl Inner {
             }
             let index = self.names.write(entity_type);
             let states = dsl::any(vec![live_links(&open.cached, &dead), retired_links(&alive)]);
-            undisturbed &= self.rewrite_type(&index, &states, changes, u64::MAX, relinked).await?;
+            undisturbed &= self.rewrite_type((entity_type, &index), &states, changes, u64::MAX, relinked).await?;
             if !named.is_empty() {
                 let names = live_links(&open.cached, &named);
                 let all = count(&self.client, &index, &names).await?;
-                undisturbed &= self.rewrite_type(&index, &names, changes, MOST_RENAMED, relinked).await?;
+                undisturbed &=
+                    self.rewrite_type((entity_type, &index), &names, changes, MOST_RENAMED, relinked).await?;
                 relinked.pending += all.saturating_sub(MOST_RENAMED);
             }
         }
@@ -162,7 +160,7 @@ impl Inner {
     /// Rewrites the rows of one index that the query finds, at most `limit` of them.
     async fn rewrite_type(
         &self,
-        index: &str,
+        (entity_type, index): (&EntityType, &str),
         query: &Value,
         changes: &[LinkChange],
         limit: u64,
@@ -176,9 +174,9 @@ impl Inner {
             seen += hits.len() as u64;
             let mut writes = Vec::new();
             for mut hit in hits {
-                let mut changed = false;
+                let (key, mut changed) = (hit.key(entity_type)?, false);
                 for change in changes {
-                    changed |= relink(&mut hit.source, change);
+                    changed |= relink(&mut hit.source, change).map_err(|error| StoreError::damaged(&key, error))?;
                 }
                 if changed {
                     let source = Value::Object(hit.source).to_string();

@@ -31,7 +31,8 @@ pub(super) struct Target {
     /// Whether the entity's own row gives the name, or that it has none.
     pub(super) by_own_row: bool,
     pub(super) state: Option<RowState>,
-    pub(super) rv: i64,
+    /// `None` where it cannot be read: everything else that is known is newer then.
+    pub(super) rv: Option<i64>,
 }
 
 impl Target {
@@ -51,7 +52,7 @@ impl Target {
             name: text("name").map(str::to_owned),
             by_own_row: false,
             state: text("state").and_then(RowState::parse),
-            rv: entry.get("rv").and_then(Value::as_i64).unwrap_or_default(),
+            rv: entry.get("rv").and_then(Value::as_i64),
         }
     }
 
@@ -152,9 +153,9 @@ impl Inner {
         for key in keys {
             let Some((name, rv)) = self.shown.name_of(key) else { continue };
             let sources = found.entry(key.clone()).or_default();
-            if sources.shown.as_ref().is_none_or(|shown| shown.rv < rv.0) {
+            if sources.shown.as_ref().is_none_or(|shown| shown.rv < Some(rv.0)) {
                 let state = Some(RowState::Active);
-                sources.shown = Some(Target { name: Some(name), by_own_row: false, state, rv: rv.0 });
+                sources.shown = Some(Target { name: Some(name), by_own_row: false, state, rv: Some(rv.0) });
             }
         }
         let known = found.into_iter();
@@ -215,8 +216,9 @@ impl Inner {
             let mut names = Vec::with_capacity(hits.len());
             for hit in &hits {
                 let row = Target::of_row(entity_type, &hit.source);
-                let Some(name) = row.name else { continue };
-                let (key, rv) = (hit.key(entity_type)?, ReadVersion(row.rv));
+                // A row that cannot be read is found by the scrub, and read again.
+                let (Some(name), Some(rv)) = (row.name, row.rv) else { continue };
+                let (key, rv) = (hit.key(entity_type)?, ReadVersion(rv));
                 names.push(LinkTarget { key, name: Some(name), state: RowState::Active, rv });
             }
             self.write_names(&names, Entry::Shown).await?;
@@ -275,7 +277,7 @@ mod tests {
     use super::*;
 
     fn source(name: &str, state: RowState, rv: i64) -> Option<Target> {
-        Some(Target { name: Some(name.to_owned()), by_own_row: name == "row", state: Some(state), rv })
+        Some(Target { name: Some(name.to_owned()), by_own_row: name == "row", state: Some(state), rv: Some(rv) })
     }
 
     #[track_caller]
@@ -296,7 +298,7 @@ mod tests {
 
     #[test]
     fn an_own_row_without_a_name_says_that_there_is_none() {
-        let row = Some(Target { name: None, by_own_row: true, state: Some(RowState::Active), rv: 1 });
+        let row = Some(Target { name: None, by_own_row: true, state: Some(RowState::Active), rv: Some(1) });
         let merged = Target::merged(row, source("shown", RowState::Active, 9), None).expect("something is known");
         assert_eq!(merged.name, None);
     }
