@@ -21,7 +21,7 @@ use super::ledger_feed;
 use super::pending_writes::{PendingWrite, PendingWrites};
 use super::settings::Settings;
 use super::site_lag::{SiteLag, WriteNumber};
-use super::write_confirmation::{Refetcher, Touched};
+use super::write_confirmation::{Refetcher, Touched, again_after_panics};
 use super::write_effects::{Effect, Fields, Ids, WriteEffects};
 use super::written_values::WrittenValues;
 use crate::entity::{EntityRef, EntityType};
@@ -189,16 +189,18 @@ impl FreshnessTracker {
             let write = Arc::new(PendingWrite::new(vec![effect], false));
             self.insert(&write);
             let tracker = Arc::clone(self);
-            tokio::spawn(async move {
-                let Leader::Elsewhere(channel) = &tracker.leader else { return };
-                let first = tracker.published(channel).await;
-                let mut second = first;
-                tracker.until(|seen, _| seen > first).await;
-                second = second.max(tracker.status.borrow().0);
-                tracker.until(|seen, status| seen > second && !status.unread.contains_key(&ty)).await;
-                tracker.end(&write);
-            });
+            let end = move || Arc::clone(&tracker).end_elsewhere(Arc::clone(&write), ty.clone());
+            tokio::spawn(again_after_panics(end));
         }
+    }
+
+    async fn end_elsewhere(self: Arc<Self>, write: Arc<PendingWrite>, ty: EntityType) {
+        let Leader::Elsewhere(channel) = &self.leader else { return };
+        let first = self.published(channel).await;
+        self.until(|seen, _| seen > first).await;
+        let second = first.max(self.status.borrow().0);
+        self.until(|seen, status| seen > second && !status.unread.contains_key(&ty)).await;
+        self.end(&write);
     }
 
     /// Returns the site, the store and the state.
@@ -314,7 +316,6 @@ impl FreshnessTracker {
         let write = PendingWrite::new(std::mem::take(&mut effects.effects), effects.everything);
         let write = Arc::new(write);
         self.insert(&write);
-        self.writes.fetch_add(1, Ordering::SeqCst);
         let after = self.make_dirty(&keys, effects.unlisted).await;
         let keys = if room.is_some() { keys } else { Vec::new() };
         let touched = Touched { keys, types, after, is_unlisted: effects.unlisted, number };
@@ -363,9 +364,12 @@ impl FreshnessTracker {
         tokio::spawn(async move { tracker.confirm_surely(&write, touched).await });
     }
 
-    fn insert(&self, write: &Arc<PendingWrite>) {
+    /// Makes a write pending: from now on no read is answered from rows that may lack it.
+    pub(super) fn insert(&self, write: &Arc<PendingWrite>) {
         let mut pending = lock(&self.pending);
         *pending = pending.with(Arc::clone(write));
+        drop(pending);
+        self.writes.fetch_add(1, Ordering::SeqCst);
     }
 
     /// Ends a write: whoever waits for it looks again.
@@ -377,7 +381,7 @@ impl FreshnessTracker {
         self.visible.send_modify(|count| *count += 1);
     }
 
-    fn every_type(&self) -> BTreeSet<EntityType> {
+    pub(super) fn every_type(&self) -> BTreeSet<EntityType> {
         self.replica.tracked().layouts().map(|layout| layout.entity_type.clone()).collect()
     }
 
@@ -402,7 +406,7 @@ impl FreshnessTracker {
 
     /// Makes keys dirty, so that also a restart reads them again; returns the number of
     /// the last poll that may have been sent before.
-    async fn make_dirty(&self, keys: &[EntityRef], unlisted: bool) -> i64 {
+    pub(super) async fn make_dirty(&self, keys: &[EntityRef], unlisted: bool) -> i64 {
         if let LeaderPlace::Elsewhere(_) = self.leader_place() {
             return 0;
         }

@@ -66,6 +66,7 @@ mod slots;
 pub mod settings;
 pub mod shadow;
 pub mod summary;
+mod unnoted_write;
 mod upstream;
 mod verification;
 mod visibility;

@@ -14,6 +14,8 @@ use super::listener::{Inner, SAID, connection_of, read_beginning, refuse, unavai
 use super::pending_writes::PendingWrites;
 use super::reason::Reason;
 use super::rest_effects;
+use super::slots::{Slot, UploadSlot};
+use super::unnoted_write::UnnotedWrite;
 use super::upstream::{Outgoing, Unreachable, forwarded};
 
 /// Of a longer body so much is waited for before it goes on to the site, and looked at.
@@ -35,21 +37,16 @@ pub(super) async fn pass(proxy: &Arc<Inner>, request: Request<Body>) -> Response
         Ok(read) => read,
         Err(refusal) => return refuse(proxy, refusal),
     };
-    let sent = match is_all {
-        true => proxy.upstream.send_once(&outgoing, beginning.clone()).await,
-        false => upload(proxy, &outgoing, beginning.clone(), frames).await,
+    // Before the write has a task of its own: a caller who leaves until then leaves nothing.
+    let sending = match is_all {
+        true => proxy.upstream.slot(&outgoing).await.map(|slot| Sending::Whole(slot, beginning)),
+        false => proxy.upstream.upload_slot(&outgoing).await.map(|slot| Sending::Upload(slot, beginning, frames)),
     };
-    let unchanged = match &sent {
-        Ok(response) => response.status().is_client_error(),
-        Err(why) => why.never_sent,
+    let sent = match sending {
+        Ok(sending) if changes => send_and_note(proxy, outgoing, sending, path.clone(), query).await,
+        Ok(sending) => send(proxy, &outgoing, sending).await,
+        Err(why) => Err(why),
     };
-    if changes && !unchanged {
-        let catalogue = proxy.freshness.catalogue(PendingWrites::default(), 0, false);
-        let looked_at = &beginning[..beginning.len().min(BEGINNING_BYTES)];
-        let effects = rest_effects::effects(&outgoing.method, &path, &query, looked_at, &catalogue);
-        let number = proxy.freshness.site_lag().send(&effects);
-        proxy.freshness.acknowledge(number, effects).await;
-    }
     let response = match sent {
         Ok(response) => answer(response),
         Err(gone) => unavailable(&gone),
@@ -62,14 +59,60 @@ pub(super) async fn pass(proxy: &Arc<Inner>, request: Request<Body>) -> Response
     response
 }
 
-/// Sends a body as it comes; one that hardly moves may be cut off for others.
-async fn upload(
-    proxy: &Inner,
-    outgoing: &Outgoing,
-    beginning: Bytes,
-    frames: BodyDataStream,
+/// A request that has its slot.
+enum Sending {
+    /// With all of its body.
+    Whole(Slot, Bytes),
+    /// With the beginning of its body, and the rest as it comes.
+    Upload(Arc<UploadSlot>, Bytes, BodyDataStream),
+}
+
+impl Sending {
+    fn beginning(&self) -> Bytes {
+        let (Self::Whole(_, beginning) | Self::Upload(_, beginning, _)) = self;
+        beginning.clone()
+    }
+}
+
+/// Sends what may change something, in a task of its own: a caller who leaves does not
+/// leave a write unnoted. What is still being sent ends with its caller.
+async fn send_and_note(
+    proxy: &Arc<Inner>,
+    outgoing: Outgoing,
+    sending: Sending,
+    path: String,
+    query: String,
 ) -> Result<reqwest::Response, Unreachable> {
-    let slot = proxy.upstream.upload_slot(outgoing).await?;
+    let shared = Arc::clone(proxy);
+    let task = tokio::spawn(async move {
+        let (unnoted, beginning) = (UnnotedWrite::new(&shared.freshness), sending.beginning());
+        let sent = send(&shared, &outgoing, sending).await;
+        let unchanged = match &sent {
+            Ok(response) => response.status().is_client_error(),
+            Err(why) => why.never_sent,
+        };
+        if !unchanged {
+            let catalogue = shared.freshness.catalogue(PendingWrites::default(), 0, false);
+            let looked_at = &beginning[..beginning.len().min(BEGINNING_BYTES)];
+            let effects = rest_effects::effects(&outgoing.method, &path, &query, looked_at, &catalogue);
+            let number = shared.freshness.site_lag().send(&effects);
+            shared.freshness.acknowledge(number, effects).await;
+        }
+        unnoted.noted();
+        sent
+    });
+    task.await.unwrap_or_else(|error| {
+        tracing::error!(%error, "proxy request task panicked");
+        Err(Unreachable::unknown("the request failed inside of sgcache"))
+    })
+}
+
+/// Sends a request; an upload that hardly moves may be cut off for others.
+async fn send(proxy: &Inner, outgoing: &Outgoing, sending: Sending) -> Result<reqwest::Response, Unreachable> {
+    let (slot, beginning, frames) = match sending {
+        Sending::Whole(slot, body) => return proxy.upstream.send_once(slot, outgoing, body).await,
+        Sending::Upload(slot, beginning, frames) => (slot, beginning, frames),
+    };
     let rest = stream::unfold((frames, Arc::clone(&slot)), |(mut frames, slot)| async {
         let frame = tokio::select! {
             frame = frames.next() => frame?,

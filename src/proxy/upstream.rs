@@ -339,8 +339,12 @@ impl Upstream {
     }
 
     /// Sends a request whose body is here, or that has none, once.
-    pub async fn send_once(&self, outgoing: &Outgoing, body: Bytes) -> Result<reqwest::Response, Unreachable> {
-        let slot = self.slot(outgoing).await?;
+    pub async fn send_once(
+        &self,
+        slot: Slot,
+        outgoing: &Outgoing,
+        body: Bytes,
+    ) -> Result<reqwest::Response, Unreachable> {
         self.send(outgoing, body.into(), Place::Call(slot)).await
     }
 

@@ -11,9 +11,11 @@ use super::listener::Inner;
 use super::outcome::{Outcome, gone};
 use super::pending_writes::PendingWrites;
 use super::reason::{Pass, Reason};
+use super::unnoted_write::UnnotedWrite;
 use super::upstream::{BufferedResponse, Unreachable};
 use super::write_effects::WriteEffects;
 use crate::api3;
+use crate::supervisor::meet_on_thread;
 
 /// Sends what may change something. A task of its own: a caller who leaves does not
 /// leave a write unnoted. One that leaves before it has a slot leaves nothing.
@@ -29,10 +31,12 @@ pub(super) async fn send(proxy: &Arc<Inner>, call: &Call, pass: Pass) -> Outcome
             Ok(asked) => WriteEffects::of_request(&asked.request.method, &asked.request.argument, &catalogue),
             Err(_) => WriteEffects::anything(),
         };
+        let unnoted = UnnotedWrite::new(&shared.freshness);
         // What a link leaves behind only the rows of before the write show.
         shared.freshness.look_up(&mut effects).await;
         let number = shared.freshness.site_lag().send(&effects);
         let sent = shared.upstream.send_buffered_in(slot, &call.outgoing, call.body.clone(), true).await;
+        meet_on_thread("write_note");
         if let Some(effects) = made(effects, &sent) {
             if effects.schema {
                 shared.schemas.clear();
@@ -42,6 +46,7 @@ pub(super) async fn send(proxy: &Arc<Inner>, call: &Call, pass: Pass) -> Outcome
             shared.freshness.site_lag().end(number);
             shared.freshness.ledger().write_failed(ledger_feed::now());
         }
+        unnoted.noted();
         hand_on(&shared, &call, sent, &pass).await
     });
     task.await.unwrap_or_else(|error| {

@@ -199,7 +199,7 @@ impl FreshnessTracker {
     }
 
     /// Ends a write as soon as everything that it changed was read.
-    async fn confirm(self: Arc<Self>, write: Arc<PendingWrite>, touched: Touched) {
+    pub(super) async fn confirm(self: Arc<Self>, write: Arc<PendingWrite>, touched: Touched) {
         if let LeaderPlace::Here(wake) = self.leader_place() {
             if touched.is_unlisted {
                 wake();
@@ -293,7 +293,7 @@ impl FreshnessTracker {
 }
 
 /// Begins a task until it ends without a panic.
-async fn again_after_panics<F>(task: impl Fn() -> F)
+pub(super) async fn again_after_panics<F>(task: impl Fn() -> F)
 where
     F: Future<Output = ()> + Send + 'static,
 {

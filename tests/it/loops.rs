@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use sgcache::sim::{Sim, SimHandle, SimSettings, Site};
 
 use crate::program::{Place, Running, get};
+use crate::proxy_rig::{call_with_status, find, said};
 use crate::servers::{TestIndices, blocking, elasticsearch};
 
 /// The loops that can be started again.
@@ -187,6 +188,32 @@ async fn a_daemon_that_cannot_log_calls_any_more_is_not_ready_and_ends() {
     let (code, said) = rig.daemon.wait();
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("the freshness loop was given up") && said.contains(words), "{said}");
+}
+
+/// Calls the proxy; returns the status, what it did, and the answer.
+fn call(place: &Place, method: &str, argument: Value) -> (u16, String, Value) {
+    let own = json!({"script_name": "sgcache", "script_key": "sgcache-sim"});
+    let url = format!("http://{}", place.api);
+    let (status, headers, answer) = blocking(async move { call_with_status(&url, own, method, argument).await });
+    (status, said(&headers), answer)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_whose_task_panics_before_it_is_noted_is_not_hidden_by_the_cache() {
+    let rig = Rig::start().await;
+    let shot = || call(&rig.place, "read", find("Shot", json!([["id", "is", 1]]), &["code"]));
+    rig.place.until("/readyz", |_, _| shot().1 == "hit");
+    rig.order("write_note", "panic");
+    let fields = json!([{"field_name": "code", "value": "made all the same"}]);
+    let (status, ..) = call(&rig.place, "update", json!({"type": "Shot", "id": 1, "fields": fields}));
+    assert_eq!(status, 503);
+    let (_, how, answer) = shot();
+    assert_eq!(answer["results"]["entities"][0]["code"], "made all the same", "{how}");
+    rig.place.until("/readyz", |_, _| shot().1 == "hit");
+    assert_eq!(shot().2["results"]["entities"][0]["code"], "made all the same");
+    let (code, said) = rig.daemon.terminate();
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("anything may have changed"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

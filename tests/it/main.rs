@@ -76,6 +76,7 @@ mod proxy_ledger;
 mod proxy_listener;
 mod proxy_outage;
 mod proxy_python;
+mod proxy_rest_writes;
 mod proxy_revival;
 mod proxy_read_your_writes;
 mod proxy_rig;

@@ -77,11 +77,22 @@ impl Rig {
 
     /// Starts everything, for a proxy that never answers from the cache.
     pub async fn begin(site: Arc<Site>, configs: Vec<EntityConfigFile>, settings: Settings) -> Self {
-        let directory = tempfile::tempdir().expect("a directory");
         let sim = Sim::serve(site, &SimSettings::default()).await.expect("a site");
+        let address = sim.url();
+        Self::begin_before(sim, address, configs, settings).await
+    }
+
+    /// Does the same before a site that is reached through another address.
+    pub async fn begin_before(
+        sim: SimHandle,
+        address: String,
+        configs: Vec<EntityConfigFile>,
+        settings: Settings,
+    ) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
         let metrics = Metrics::new(&Labels::new(configs.iter().map(|file| &file.entity_type)));
         let auth = Auth::script("sgcache", "sgcache-sim");
-        let upstream = shotgun::Settings::new(sim.url(), auth);
+        let upstream = shotgun::Settings::new(address, auth);
         let client = Client::new(upstream.clone(), metrics.clone()).expect("a client");
         let schema = client.schema().await.expect("a schema");
         let check = |file| TypeLayout::check(file, &schema).expect("a config that fits the site");
@@ -162,7 +173,7 @@ impl Rig {
     }
 
     /// Waits until every type is live and the proxy has seen it.
-    async fn live(&self) {
+    pub async fn live(&self) {
         self.followed().await;
         // The proxy may have seen some of them live before the others.
         for layout in self.replica.tracked().layouts() {
