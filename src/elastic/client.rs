@@ -29,6 +29,10 @@ use crate::supervisor;
 
 /// What everything around one wait may take before a loop counts as stuck.
 const SLACK: Duration = Duration::from_secs(60);
+/// An answer that says it is longer is not read: the largest page that is asked for has a
+/// few ten MiB. One that does not say its length is bounded by time alone, because the
+/// transport gives a body in no other way than whole.
+const MAX_ANSWER_BYTES: u64 = 1 << 30;
 
 /// Tells whether this process may write to the cluster now; the error says why not.
 pub type WriteGuard = Arc<dyn Fn() -> std::result::Result<(), String> + Send + Sync>;
@@ -217,6 +221,10 @@ impl Client {
         let status = response.status_code().as_u16();
         let asked_pause = retry_after(response.headers());
         let is_elasticsearch = response.headers().contains_key("x-elastic-product");
+        if response.content_length().is_some_and(|length| length > MAX_ANSWER_BYTES) {
+            let words = format!("the answer is longer than {} MiB", MAX_ANSWER_BYTES >> 20);
+            return Err(Failure::fatal(Error::new(ErrorKind::Malformed, words).with_call(name.to_owned())));
+        }
         let body = response.bytes().await.map_err(|error| broken(&error, name))?;
         let redaction = self.inner.redaction.clone();
         let answer = Answer { status, body, call: name.to_owned(), is_elasticsearch, redaction };

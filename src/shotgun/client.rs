@@ -20,6 +20,9 @@ use crate::supervisor;
 
 /// How long a request may wait for the budget before its loop counts as stuck.
 const BUDGET_WAIT: Duration = Duration::from_secs(600);
+/// An answer that is longer is not read on: a page of 500 rows has a few MiB, and an answer
+/// that never ends would take all the memory there is.
+const MAX_ANSWER_BYTES: usize = 256 << 20;
 /// What everything around one wait may take.
 const SLACK: Duration = Duration::from_secs(60);
 
@@ -253,7 +256,7 @@ impl Client {
         let status = response.status();
         let server_time = date_header(&response);
         let retry_after = retry_after(response.headers());
-        let bytes = response.bytes().await.map_err(|error| Error::from_reqwest(&error))?;
+        let bytes = read_body(response, MAX_ANSWER_BYTES).await?;
         if !status.is_success() {
             let mut error = status_error(status, &self.0.redaction.apply(&bytes));
             error.retry_after = retry_after;
@@ -272,6 +275,18 @@ impl Client {
                 .unwrap_or_else(|| Error::new(ErrorKind::Malformed, "the answer quotes the credentials")),
         }
     }
+}
+
+/// Reads an answer, as it is once unpacked, up to a length.
+pub(super) async fn read_body(mut response: reqwest::Response, most: usize) -> Result<Vec<u8>, Error> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(|error| Error::from_reqwest(&error))? {
+        if body.len() + chunk.len() > most {
+            return Err(Error::new(ErrorKind::Malformed, format!("the answer is longer than {} MiB", most >> 20)));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
 }
 
 /// Returns the results of an answer.

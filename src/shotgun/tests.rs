@@ -122,3 +122,23 @@ fn an_unreadable_authority_is_named() {
     let error = Client::new(settings, Metrics::default()).err().expect("no such file");
     assert!(error.to_string().contains("cannot read /nowhere/ca.pem"), "{error}");
 }
+
+#[tokio::test]
+async fn an_answer_without_an_end_is_not_read_on() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    let endless = tokio::spawn(async move {
+        let (mut socket, _) = listener.accept().await.expect("a connection");
+        let _ = socket.read(&mut [0; 4096]).await;
+        let head = "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n";
+        let mut sent = socket.write_all(head.as_bytes()).await;
+        while sent.is_ok() {
+            sent = socket.write_all(&[b' '; 65536]).await;
+        }
+    });
+    let response = reqwest::get(url).await.expect("an answer");
+    let error = client::read_body(response, 2 << 20).await.expect_err("too long");
+    assert_eq!(error.kind(), ErrorKind::Malformed);
+    assert!(error.to_string().contains("longer than 2 MiB"), "{error}");
+    endless.await.expect("the connection was closed");
+}

@@ -80,6 +80,8 @@ const CONSTANTS: &[(&str, &str, &str)] = &[
         "BYTES_PER_PENDING_WRITE: usize = 64 << 10",
         "| 1,000; one that remembers more than 64 KiB",
     ),
+    ("src/shotgun/client.rs", "MAX_ANSWER_BYTES: usize = 256 << 20", "own requests | 256 MiB of the site"),
+    ("src/elastic/client.rs", "MAX_ANSWER_BYTES: u64 = 1 << 30", "1 GiB of Elasticsearch, where it says its length"),
     (
         "src/store/embedded/mod.rs",
         "ResultCache::new(settings.memory / 8)",
