@@ -77,7 +77,7 @@ async fn a_script_without_rights_to_a_type_is_told_which_and_nothing_is_taken_fo
 
 /// Runs a shell in a name space of its own, where a disk of a few megabytes lies
 /// under `data`: nothing outside can be filled up.
-fn on_a_small_disk(place: &Place, script: &str) -> Option<Ended> {
+pub fn on_a_small_disk(place: &Place, script: &str) -> Option<Ended> {
     let mounted = |script: &str| {
         let script = format!("mount -t tmpfs -o size=24m none data && {script}");
         let mut command = Command::new("unshare");

@@ -21,6 +21,7 @@ use sgcache::sim::{Sim, SimHandle, SimSettings, Site, SiteSettings};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
+use crate::cli_faults::on_a_small_disk;
 use crate::program::{Place, Running, get};
 use crate::servers::{TestIndices, elasticsearch};
 use crate::waiting::{Wait, until};
@@ -344,6 +345,30 @@ fn check(outputs: &Outputs) {
     assert!(leaks.is_empty(), "{} leaks:\n{}", leaks.len(), leaks.join("\n"));
 }
 
+/// Returns what the daemon has drawn itself: the token of `control.json`, and the key of
+/// `credentials.key` in every form in which it may be written.
+fn drawn(place: &Place) -> Vec<Vec<u8>> {
+    let control: Value =
+        serde_json::from_slice(&fs::read(place.path("data/control.json")).expect("a file")).expect("JSON");
+    let token = control["token"].as_str().expect("a token").to_owned();
+    let key = fs::read(place.path("data/credentials.key")).expect("a file");
+    assert!(token.len() >= 16 && key.len() >= 16, "too short to be looked for");
+    let base64 = base64::engine::general_purpose::STANDARD.encode(&key);
+    let hex: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
+    // As a list of numbers, which is how bytes are debugged.
+    let numbers = format!("{key:?}").trim_matches(['[', ']']).to_owned();
+    vec![token.into_bytes(), key, base64.into_bytes(), hex.into_bytes(), numbers.into_bytes()]
+}
+
+/// Fails where what the daemon has drawn is in another file than its own.
+#[track_caller]
+fn check_drawn(outputs: &Outputs, drawn: &[Vec<u8>]) {
+    let is_own = |name: &str| name.ends_with("control.json") || name.ends_with("credentials.key");
+    for (name, bytes) in outputs.iter().filter(|(name, _)| !is_own(name)) {
+        assert!(drawn.iter().all(|one| memchr::memmem::find(bytes, one).is_none()), "{name} holds a drawn secret");
+    }
+}
+
 fn start_daemon(place: &Place) -> Running {
     Running::spawn(with_environment(place.command(&["pipelines", "run"])).stdout(Stdio::piped()))
 }
@@ -357,6 +382,7 @@ async fn no_secret_reaches_an_output() {
     let daemon = start_daemon(&place);
     until_answered(&place, "/readyz", |status, _| status == 200).await;
 
+    let drawn = drawn(&place);
     let shown = ["status", "pipelines history -o json", "deadLetters list -o json"];
     let pictures = "find Shot --fields code,image --limit 100 -o json";
     let compare = "job validateData Shot --limit 50 -o json";
@@ -399,6 +425,46 @@ async fn no_secret_reaches_an_output() {
         assert!(is_in(part, text), "`{text}` is not in {part}");
     }
     check(&outputs);
+    check_drawn(&outputs, &drawn);
+}
+
+/// Runs `sgcache serve` on another host, calls it in every way, and returns what it writes.
+async fn serve_beside(leader: &Place, store: &str) -> Outputs {
+    let host = place("127.0.0.1:9", "127.0.0.1:9");
+    host.edit("config.yaml", "  kind: embedded", store);
+    host.edit("config.yaml", &host.site, &leader.site);
+    let serving = Running::spawn(with_environment(host.command(&["serve"])).stdout(Stdio::piped()));
+    until_answered(&host, "/readyz", |status, _| status == 200).await;
+    let mut outputs = call_everything(&host).await;
+    outputs.extend(pages(&host).await);
+    let ended = serving.signalled("TERM");
+    outputs.push(("output of `serve`".to_owned(), (ended.stdout + &ended.stderr).into_bytes()));
+    files(&host.path("data"), &mut outputs);
+    outputs
+}
+
+/// What commands write that find the disk full.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_secret_reaches_an_output_on_a_full_disk() {
+    let place = place("127.0.0.1:9", "127.0.0.1:9");
+    let sim = serve(&place, 1500, KEY).await;
+    let script = format!(
+        r#"export {KEY_VARIABLE}={KEY} SGCACHE_LOG=trace
+        "$SGCACHE" job import Shot > import.txt 2>&1 || exit 90
+        dd if=/dev/zero of=data/filler bs=4096 2>/dev/null
+        truncate -s -196608 data/filler
+        "$SGCACHE" job rebuild Shot > full.txt 2>&1 && exit 91
+        exit 0"#
+    );
+    let Some(ended) = on_a_small_disk(&place, &script) else { return };
+    let ended = ended.expect_code(0);
+    let mut outputs = vec![("the script".to_owned(), (ended.stdout + &ended.stderr).into_bytes())];
+    for name in ["import.txt", "full.txt"] {
+        outputs.push((name.to_owned(), fs::read(place.path(name)).expect("a file")));
+    }
+    assert!(holds(&outputs[2].1, "no room left"), "the disk was not full");
+    check(&outputs);
+    sim.shutdown().await;
 }
 
 /// The documents of rows, runs, mismatches and of the leader.
@@ -421,6 +487,15 @@ async fn no_secret_reaches_elasticsearch() {
     let daemon = start_daemon(&place);
     until_answered(&place, "/readyz", |status, _| status == 200).await;
     let mut outputs = run(&place, &words(&["pipelines trigger plain"]));
+    outputs.extend(serve_beside(&place, &store).await);
+    // The cluster takes no rows for a while.
+    let client = reqwest::Client::new();
+    for blocked in [true, false] {
+        let settings = client.put(format!("{url}/{prefix}-entity-*/_settings"));
+        let settings = settings.json(&json!({"index.blocks.write": blocked})).send().await.expect("an answer");
+        assert_eq!(settings.status(), 200);
+        outputs.extend(run(&place, &words(&["job rebuild Shot"])));
+    }
     // Rows that differ are quoted in the documents of mismatches.
     outputs.extend(run(&place, &words(&["job corrupt --rows 5"])));
     outputs.extend(run(&place, &words(&["job validateData"])));
@@ -431,7 +506,6 @@ async fn no_secret_reaches_elasticsearch() {
     until_answered(&place, "/metrics", |_, body| body.contains("sgcache_report_outbox_documents 0")).await;
     outputs.push(("stderr of the daemon".to_owned(), daemon.signalled("TERM").stderr.into_bytes()));
 
-    let client = reqwest::Client::new();
     for path in ["_mapping", "_search?size=10000&expand_wildcards=all"] {
         client.post(format!("{url}/{prefix}-*/_refresh")).send().await.expect("a refresh");
         let answer = client.get(format!("{url}/{prefix}-*/{path}")).send().await.expect("an answer");
