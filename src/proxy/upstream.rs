@@ -78,7 +78,8 @@ pub(super) struct BufferedResponse {
 pub(super) struct Unreachable {
     /// Why.
     pub words: String,
-    /// Whether the site cannot have seen the request: no connection came about.
+    /// Whether the site cannot have acted on the request: no connection came about, or it
+    /// never had all of it.
     pub never_sent: bool,
     /// Whether the reason lies on this side, whatever the site does: a bound of this process,
     /// or a caller who did not send the rest of an upload.
@@ -415,7 +416,9 @@ impl Upstream {
         if let Failure::Http(error) = failure
             && let Some(words) = upload_error(error)
         {
-            return Unreachable { words, never_sent: false, at_limit: true };
+            // Of a request that is not whole the site makes nothing: otherwise anyone could
+            // have every read wait for what an upload that broke off might have changed.
+            return Unreachable { words, never_sent: true, at_limit: true };
         }
         self.0.health.begin().failed();
         let Failure::Http(error) = failure else {

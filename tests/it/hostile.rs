@@ -334,13 +334,16 @@ async fn an_upload_that_stops_is_no_failure_of_the_site() {
     let body_timeout = Duration::from_millis(200);
     let rig = rig(ConnectionBounds { body_timeout, ..ConnectionBounds::default() }).await;
     let mut upload = Raw::open(&rig.url).await;
-    upload.send(b"POST /upload/publish_file HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n\r\nabc").await;
+    upload.send(b"POST /upload/publish_file HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n\r\n").await;
+    // So much that it has begun to go to the site.
+    upload.send(&[b' '; 100_000]).await;
     let (_, words) = upload.answer().await.expect("an answer");
     assert!(words.contains("no byte of the request arrived") && !words.contains("cannot be reached"), "{words}");
     for reason in ["connect", "timeout"] {
         let labels = [("method", "proxy"), ("reason", reason)];
         assert_eq!(rig.counted("sgcache_source_request_errors_total", &labels), 0.0, "{reason}");
     }
+    assert_eq!(rig.find("Shot", json!([]), &["code"]).await.0, "hit", "nothing can have changed");
 }
 
 #[tokio::test(flavor = "multi_thread")]
