@@ -417,7 +417,7 @@ impl Upstream {
             && let Some(words) = upload_error(error)
         {
             // Of a request that is not whole the site makes nothing: otherwise anyone could
-            // have every read wait for what an upload that broke off might have changed.
+            // have every read wait for what an upload that ended early might have changed.
             return Unreachable { words, never_sent: true, at_limit: true };
         }
         self.0.health.begin().failed();

@@ -8,7 +8,7 @@ use sgcache::proxy::Settings;
 /// Bounds that are constants: the file, the constant as it stands there, and the words of
 /// `SECURITY.md`. Who changes one has to change the other.
 const CONSTANTS: &[(&str, &str, &str)] = &[
-    ("src/proxy/memory.rs", "MIN_PROGRESS_BYTES: usize = 64 << 10", "a body of which fewer than 64 KiB came"),
+    ("src/proxy/memory.rs", "MIN_PROGRESS_BYTES: usize = 64 << 10", "the largest body of which fewer than 64 KiB came"),
     ("src/proxy/memory.rs", "SMALL_BYTES: usize = 64 << 10", "what takes more than 64 KiB leaves an eighth"),
     ("src/proxy/memory.rs", "PARTS: usize = 8", "leaves an eighth to what takes less"),
     ("src/proxy/credential_cache.rs", "REFUSAL_REPEATED_FOR: Duration = Duration::from_secs(10)", "for 10 s; then"),
@@ -62,8 +62,34 @@ const CONSTANTS: &[(&str, &str, &str)] = &[
     ("src/server/listen.rs", "MAX_PEER_CONNECTIONS: usize = 64", "ops listener 64 |"),
     ("src/proxy/listener.rs", "BODY_TOTAL_TIMEOUT: Duration = Duration::from_secs(600)", "| 600 s: 408 |"),
     ("src/proxy/listener.rs", "LARGE_REQUEST_BYTES: usize = 64 << 10", "| long requests (above 64 KiB) being read |"),
-    ("src/proxy/listener.rs", "MAX_READING: usize = 2", "| 2 at a time, on threads of their own"),
-    ("src/proxy/memory.rs", "MIN_STALL: Duration = Duration::from_secs(1)", "came in 1 s is cut off first"),
+    (
+        "src/proxy/listener.rs",
+        "MAX_READING: usize = 2",
+        "| 2 at a time, one for each address beyond loopback, on threads of their own",
+    ),
+    (
+        "src/proxy/memory.rs",
+        "MIN_STALL: Duration = Duration::from_secs(1)",
+        "came in 1 s, or answer that is taken as slowly, is cut off first",
+    ),
+    ("src/proxy/slots.rs", "of_peer: count.div_ceil(2)", "| 64, one address beyond loopback has half;"),
+    ("src/proxy/slots.rs", "MIN_PROGRESS_BYTES: usize = 64 << 10", "one of which fewer than 64 KiB came in 1 s yields"),
+    (
+        "src/proxy/slots.rs",
+        "MIN_STALL: Duration = Duration::from_secs(1)",
+        "64 KiB came in 1 s yields to one that waits",
+    ),
+    ("src/proxy/upstream.rs", "OWN_SLOTS: usize = 16", "| questions of the proxy itself, beside those | 16 |"),
+    (
+        "src/proxy/passthrough.rs",
+        "BEGINNING_BYTES: usize = 64 << 10",
+        "| bodies above 64 KiB that go through as they come",
+    ),
+    (
+        "src/server/connections.rs",
+        "MIN_TAKEN_BYTES: usize = 256 << 10",
+        "an answer of which fewer than 256 KiB are taken",
+    ),
     ("src/proxy/memory.rs", "max_peer: max_total / 2", "one address beyond loopback has half: 429"),
     (
         "src/proxy/freshness.rs",
@@ -118,13 +144,13 @@ fn defaults_are_documented_as_they_are() {
         format!("`api.max_connections` ({})", bounds.max_connections),
         format!("`api.max_peer_connections` ({})", bounds.max_peer_connections),
         format!("TLS handshake included | {} s,", bounds.head_timeout.as_secs()),
-        format!("of an answer that is not taken | {} s:", bounds.body_timeout.as_secs()),
+        format!("are taken while more waits | {} s:", bounds.body_timeout.as_secs()),
         format!("on one connection | {} h |", bounds.idle_timeout.as_secs() / 3600),
         format!("| a JSON request | {} MiB: 413 | `api.max_request_mib`", mib(usual.max_request_bytes)),
         format!("in memory together | {} MiB: 503", mib(usual.max_memory_bytes)),
-        format!("| requests to the site in flight | {};", usual.max_upstream),
+        format!("| requests to the site in flight | {}, one address", usual.max_upstream),
         format!("a request waits {} s for its slot", usual.max_slot_wait.as_secs()),
-        format!("| uploads in flight, beside those | {} |", usual.max_uploads),
+        format!("(uploads), beside those | {}, one address", usual.max_uploads),
         format!("| one answer of the site in memory | {} MiB: 503 |", mib(usual.max_answer_bytes)),
         format!("in the middle of an answer | {} s:", usual.max_answer_silence.as_secs()),
         format!("after {} s of waiting 503", usual.max_reading_wait.as_secs()),

@@ -33,8 +33,12 @@ impl Inner {
                 "histogram": {"field": "id", "interval": BUCKET_SIZE, "min_doc_count": 1},
                 "aggs": {"sum": {"sum": {"field": "_sg.hash32"}}}}}});
             let found = aggregate(&self.client, &index, &body).await?;
-            let found = found.get("buckets").and_then(|found| found["buckets"].as_array()).cloned();
-            buckets.extend(found.unwrap_or_default().iter().map(bucket));
+            // Without them every row would seem to be missing.
+            let found = found.get("buckets").and_then(|found| found["buckets"].as_array()).ok_or_else(|| {
+                let message = format!("elasticsearch: the answer about {index} has no buckets");
+                StoreError::new(StoreErrorKind::Fault, message)
+            })?;
+            buckets.extend(found.iter().map(bucket));
             first = end;
         }
         Ok(buckets)
