@@ -23,7 +23,7 @@ use crate::supervisor::{Loop, LoopFailed, Supervisor, beat};
 const DENIED_AFTER: u32 = 3;
 const DENIED_PAUSE: Duration = Duration::from_secs(300);
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(1);
-const STATUS_EVERY: u32 = 5;
+const STATUS_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How long a round of each loop may take, besides the waits for the site, which the
 /// client announces.
@@ -264,17 +264,37 @@ impl Follower {
     }
 
     async fn maintenance_loop(&self, stop: &CancellationToken) {
-        let (mut schedule, mut failures, mut round) = (MaintenanceSchedule::default(), 0, 0);
+        tokio::join!(self.keep_maintaining(stop), self.keep_measuring(stop));
+    }
+
+    /// Shows the state in the metrics. Beside the maintenance, which waits for a site that is
+    /// away: what is shown does not.
+    async fn keep_measuring(&self, stop: &CancellationToken) {
+        let mut failures = 0;
+        while !stop.is_cancelled() {
+            match self.replica.measure_status().await {
+                Ok(_) => failures = 0,
+                Err(error) => {
+                    failures += 1;
+                    warn("the state could not be shown in the metrics", &error, failures);
+                }
+            }
+            tokio::select! {
+                () = tokio::time::sleep(STATUS_INTERVAL) => {}
+                () = stop.cancelled() => {}
+            }
+        }
+    }
+
+    async fn keep_maintaining(&self, stop: &CancellationToken) {
+        let (mut schedule, mut failures) = (MaintenanceSchedule::default(), 0);
         while !stop.is_cancelled() {
             beat(MAINTENANCE_BOUND).await;
             let done = tokio::select! {
                 done = self.replica.maintain(&mut schedule) => done,
                 () = stop.cancelled() => return,
             };
-            round += 1;
-            let shown =
-                if round % STATUS_EVERY == 1 { self.replica.measure_status().await.map(|_| ()) } else { Ok(()) };
-            match done.and(shown) {
+            match done {
                 Ok(()) => {
                     failures = 0;
                     self.note_written(Loop::Maintenance);
