@@ -30,18 +30,36 @@ pub(super) struct Answered {
 /// between them.
 const ATTEMPTS: u32 = 5;
 
-/// Makes an answer of several reads of the store, all of them of one moment. Where the
-/// store does not count its moments, as on a cluster, the parts may differ by what was
-/// written between them, as they may on a site.
+/// Makes an answer of several reads of the store, all of them of one moment.
+///
+/// A store that counts its moments is asked for the moment before and after. One that does
+/// not, as a cluster, is read twice: where both answers are the same, each part was the same
+/// from its first read to its second, and all of these spans share the moment between the
+/// two rounds (the double collect of Afek and others, Atomic Snapshots of Shared Memory).
 async fn at_one_moment<F>(store: &dyn Store, answer: impl Fn() -> F) -> Result<Answered, Pass>
 where
     F: Future<Output = Result<Answered, Pass>>,
 {
+    let moment = async || store.moment().await.map_err(|error| passed(&error));
+    let mut before = moment().await?;
+    let mut last = answer().await?;
     for _ in 0..ATTEMPTS {
-        let before = store.moment().await.map_err(|error| passed(&error))?;
-        let answered = answer().await?;
-        if before.is_none() || before == store.moment().await.map_err(|error| passed(&error))? {
-            return Ok(answered);
+        match before {
+            Some(_) => {
+                let after = moment().await?;
+                if before == after {
+                    return Ok(last);
+                }
+                before = after;
+                last = answer().await?;
+            }
+            None => {
+                let again = answer().await?;
+                if last == again {
+                    return Ok(again);
+                }
+                last = again;
+            }
         }
     }
     Err(Pass::new(Reason::Store, format!("rows were written between the parts of the answer, {ATTEMPTS} times")))

@@ -33,6 +33,7 @@ mod documented_bounds;
 mod documented_commands;
 mod edits;
 mod elastic_agreement;
+mod elastic_answers;
 mod elastic_cluster;
 mod elastic_conformance;
 mod elastic_damage;

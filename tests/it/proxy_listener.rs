@@ -15,7 +15,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use crate::proxy_rig::{Rig, call, call_with_status, find, said, shipped, written};
 use crate::waiting::until;
 
-const CONFIGS: &[(&str, &str)] = &[
+pub const CONFIGS: &[(&str, &str)] = &[
     ("Project", r#"{"fields": {"name": {}, "archived": {}}}"#),
     ("Sequence", r#"{"fields": {"code": {}, "project": {}, "shots": {}}}"#),
     (
@@ -30,7 +30,7 @@ async fn rig(settings: Settings) -> Rig {
     Rig::start(filled(), written(CONFIGS), settings).await
 }
 
-fn filled() -> Arc<Site> {
+pub fn filled() -> Arc<Site> {
     let site = Site::empty();
     site.clock.run(0);
     site.create("Project", json!({"name": "Demo"})).expect("a project");
@@ -99,7 +99,7 @@ async fn info_and_any_prefix_are_answered_as_by_the_site() {
 
 /// A row comes and goes while its type is read: what an answer says of it in several
 /// places is of one moment all the same.
-async fn while_a_row_comes_and_goes(rig: &Rig, look: impl AsyncFn()) {
+pub async fn while_a_row_comes_and_goes(rig: &Rig, look: impl AsyncFn()) {
     let (replica, stop) = (rig.replica.clone(), Arc::new(AtomicBool::new(false)));
     let stopped = Arc::clone(&stop);
     let writer = tokio::spawn(async move {
@@ -121,43 +121,47 @@ async fn while_a_row_comes_and_goes(rig: &Rig, look: impl AsyncFn()) {
     writer.await.expect("a writer");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_page_and_its_count_are_of_one_moment() {
-    let rig = rig(Settings::default()).await;
+/// Reads counted pages; returns how many the cache has answered.
+pub async fn read_counted_pages(rig: &Rig, times: usize) -> usize {
     let mut asked = find("Shot", json!([]), &["code"]);
     asked["return_paging_info"] = true.into();
     asked["return_paging_info_without_counts"] = false.into();
-    while_a_row_comes_and_goes(&rig, async || {
-        let mut hits = 0;
-        for _ in 0..400 {
-            let (headers, answer) = rig.call("read", asked.clone()).await;
-            hits += usize::from(said(&headers) == "hit");
-            let results = &answer["results"];
-            let rows = results["entities"].as_array().expect("rows").len();
-            assert_eq!(results["paging_info"]["entity_count"], rows, "{}", said(&headers));
-        }
-        assert!(hits > 0);
-    })
-    .await;
+    let mut hits = 0;
+    for _ in 0..times {
+        let (headers, answer) = rig.call("read", asked.clone()).await;
+        hits += usize::from(said(&headers) == "hit");
+        let results = &answer["results"];
+        let rows = results["entities"].as_array().expect("rows").len();
+        assert_eq!(results["paging_info"]["entity_count"], rows, "{}", said(&headers));
+    }
+    hits
+}
+
+/// Asks for summaries of several values; returns how many the cache has answered.
+pub async fn summarize_in_parts(rig: &Rig, times: usize) -> usize {
+    let filters = json!({"logical_operator": "and", "conditions": []});
+    let summaries = json!([{"field": "id", "type": "count"}, {"field": "code", "type": "record_count"}]);
+    let asked = json!({"type": "Shot", "filters": filters, "summaries": summaries});
+    let mut hits = 0;
+    for _ in 0..times {
+        let (headers, answer) = rig.call("summarize", asked.clone()).await;
+        hits += usize::from(said(&headers) == "hit");
+        let values = &answer["results"]["summaries"];
+        assert!(values["id"].is_number() && values["id"] == values["code"], "{}: {values}", said(&headers));
+    }
+    hits
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_and_its_count_are_of_one_moment() {
+    let rig = rig(Settings::default()).await;
+    while_a_row_comes_and_goes(&rig, async || assert!(read_counted_pages(&rig, 400).await > 0)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_values_of_a_summary_are_of_one_moment() {
     let rig = rig(Settings::default()).await;
-    let filters = json!({"logical_operator": "and", "conditions": []});
-    let summaries = json!([{"field": "id", "type": "count"}, {"field": "code", "type": "record_count"}]);
-    let asked = json!({"type": "Shot", "filters": filters, "summaries": summaries});
-    while_a_row_comes_and_goes(&rig, async || {
-        let mut hits = 0;
-        for _ in 0..400 {
-            let (headers, answer) = rig.call("summarize", asked.clone()).await;
-            hits += usize::from(said(&headers) == "hit");
-            let values = &answer["results"]["summaries"];
-            assert!(values["id"].is_number() && values["id"] == values["code"], "{}: {values}", said(&headers));
-        }
-        assert!(hits > 0);
-    })
-    .await;
+    while_a_row_comes_and_goes(&rig, async || assert!(summarize_in_parts(&rig, 400).await > 0)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -90,6 +90,18 @@ impl Rig {
         settings: Settings,
     ) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
+        let store = EmbeddedStore::open(EmbeddedSettings::new(directory.path().join("store.sqlite"))).expect("a store");
+        Self::begin_over(sim, address, configs, settings, (directory, Arc::new(store))).await
+    }
+
+    /// Does the same over a store that is there already, with a data directory.
+    pub async fn begin_over(
+        sim: SimHandle,
+        address: String,
+        configs: Vec<EntityConfigFile>,
+        settings: Settings,
+        (directory, store): (tempfile::TempDir, Arc<dyn Store>),
+    ) -> Self {
         let metrics = Metrics::new(&Labels::new(configs.iter().map(|file| &file.entity_type)));
         let auth = Auth::script("sgcache", "sgcache-sim");
         let upstream = shotgun::Settings::new(address, auth);
@@ -97,8 +109,6 @@ impl Rig {
         let schema = client.schema().await.expect("a schema");
         let check = |file| TypeLayout::check(file, &schema).expect("a config that fits the site");
         let layouts: Vec<_> = configs.iter().map(check).collect();
-        let store = EmbeddedStore::open(EmbeddedSettings::new(directory.path().join("store.sqlite"))).expect("a store");
-        let store: Arc<dyn Store> = Arc::new(store);
         let state = State::open(directory.path()).await.expect("a state");
         let (poll_min, poll_max) = (Duration::from_millis(20), Duration::from_millis(40));
         let following = sync::Settings { poll_min, poll_max, ..sync::Settings::default() };
