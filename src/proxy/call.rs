@@ -164,9 +164,7 @@ fn verify(proxy: &Arc<Inner>, call: &Call) {
     tokio::spawn(async move {
         // One question of each credential at a time.
         let Some(first) = proxy.verifications.begin(caller.digest, Duration::ZERO).await else { return };
-        if let Some((auth, ty)) = credential_question(&body) {
-            proxy.callers.renew(&proxy.upstream, &caller, &auth, &ty).await;
-        }
+        renew(&proxy, &caller, &body).await;
         first.answered();
     });
 }
@@ -335,13 +333,16 @@ fn check_credential(proxy: &Arc<Inner>, call: &Call, catalogue: &Catalogue) -> R
     }
     if !catalogue.site_is_down && proxy.callers.claim_renewal(&call.caller) {
         let (proxy, caller, body) = (Arc::clone(proxy), Arc::clone(&call.caller), call.body.clone());
-        tokio::spawn(async move {
-            if let Some((auth, ty)) = credential_question(&body) {
-                proxy.callers.renew(&proxy.upstream, &caller, &auth, &ty).await;
-            }
-        });
+        tokio::spawn(async move { renew(&proxy, &caller, &body).await });
     }
     Ok(())
+}
+
+/// Asks the site about the credential of a request.
+async fn renew(proxy: &Inner, caller: &Caller, body: &[u8]) {
+    if let Some((auth, ty)) = credential_question(body) {
+        proxy.callers.renew(&proxy.upstream, caller, &auth, &ty).await;
+    }
 }
 
 /// Has the site asked, beside the caller, whose session its token is, where that is not

@@ -242,11 +242,6 @@ pub(super) fn refuse(proxy: &Inner, refusal: Refusal) -> Response<Body> {
     refusal.answer()
 }
 
-/// Answers that there is no memory.
-pub(super) fn refuse_for_memory(proxy: &Inner, error: OutOfMemory) -> Response<Body> {
-    refuse(proxy, error.into())
-}
-
 /// Ends a request in flight, also when its caller has left.
 struct Done(prometheus::Gauge);
 
@@ -344,7 +339,7 @@ async fn receive(receiving: ReceivingBody, frames: &mut BodyDataStream, most: us
     Ok(receiving.complete().holding(whole))
 }
 
-/// Receives at least so many bytes, or all there are; tells whether that is all.
+/// Receives at least `least` bytes, or the whole body; tells whether that is all.
 async fn receive_some(
     receiving: &ReceivingBody,
     frames: &mut BodyDataStream,

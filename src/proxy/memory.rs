@@ -9,17 +9,14 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use tokio::sync::Notify;
 
+use super::progress::Progress;
 use crate::server::{Connection, Peer};
 
-/// A body that has not progressed for this long may be cut off when others need its memory.
-const MIN_STALL: Duration = Duration::from_secs(1);
-/// Fewer new bytes than this are no progress.
-const MIN_PROGRESS_BYTES: usize = 64 << 10;
 /// What holds more than this leaves the part below to what holds less.
 const SMALL_BYTES: usize = 64 << 10;
 /// One `PARTS`th of all memory is reserved for what holds little.
@@ -59,9 +56,7 @@ struct Used {
 struct Receiving {
     peer: Option<Peer>,
     bytes: usize,
-    progress: Instant,
-    /// What has arrived since.
-    arrived: usize,
+    progress: Progress,
     cut: Arc<Notify>,
 }
 
@@ -94,7 +89,7 @@ impl MemoryBudget {
         let id = used.next_id;
         used.next_id += 1;
         used.receiving
-            .insert(id, Receiving { peer, bytes: 0, progress: Instant::now(), arrived: 0, cut: Arc::clone(&cut) });
+            .insert(id, Receiving { peer, bytes: 0, progress: Progress::begin(Instant::now()), cut: Arc::clone(&cut) });
         ReceivingBody { budget: self.clone(), id, cut }
     }
 
@@ -169,7 +164,7 @@ impl Used {
     /// Cuts off the largest body or answer that hardly moves. Its memory counts as free at
     /// once; it is a moment later, when its reader or its connection has seen it.
     fn cut_stalled(&mut self, now: Instant) -> Result<(), OutOfMemory> {
-        let stalled = |one: &Receiving| one.bytes > 0 && now.saturating_duration_since(one.progress) >= MIN_STALL;
+        let stalled = |one: &Receiving| one.bytes > 0 && one.progress.has_stalled(now);
         let bodies = self.receiving.iter().filter(|(_, one)| stalled(one));
         let bodies = bodies.map(|(id, one)| (one.bytes, Stalled::Body(*id)));
         let answers = self.taking.iter().filter(|(_, one)| one.connection.is_slow_taker(now));
@@ -213,10 +208,7 @@ impl ReceivingBody {
         let (peer, held) = {
             let mut used = inner.lock();
             let body = used.receiving.get_mut(&self.id).ok_or(OutOfMemory::Total)?;
-            body.arrived += arrived;
-            if body.arrived >= MIN_PROGRESS_BYTES {
-                (body.arrived, body.progress) = (0, now);
-            }
+            body.progress.arrived(arrived, now);
             (body.peer, body.bytes)
         };
         inner.take(peer, held, bytes, now)?;
@@ -332,6 +324,7 @@ impl<T: AsRef<[u8]>, C> AsRef<[u8]> for Held<T, C> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::progress::tests::{MOVES, STALLED};
     use super::*;
 
     fn peer(last: u8) -> Option<Peer> {
@@ -362,10 +355,10 @@ mod tests {
         let [still, moving] = [budget.receive(None), budget.receive(None)];
         still.grow(60, 60).expect("memory");
         moving.grow(30, 30).expect("memory");
-        let later = Instant::now() + 2 * MIN_STALL;
+        let later = Instant::now() + STALLED;
         // One byte is no progress, however recent.
         still.grow_at(1, 0, later).expect("memory");
-        moving.grow_at(MIN_PROGRESS_BYTES, 0, later).expect("memory");
+        moving.grow_at(MOVES, 0, later).expect("memory");
         budget.0.take(None, 0, 50, later).expect("the memory of the one that hardly moves");
         assert_eq!(still.grow(1, 1), Err(OutOfMemory::Total));
         assert_eq!(still.complete().bytes, 0, "what was taken from it is not given back twice");

@@ -53,6 +53,7 @@ mod memory;
 mod outcome;
 mod pending_writes;
 mod plan_cache;
+mod progress;
 pub mod supported_filters;
 mod question;
 mod passthrough;

@@ -11,7 +11,7 @@ use super::answer::Answered;
 use super::decide::Writes;
 use super::envelope::Asked;
 use super::ledger_feed;
-use super::listener::{FRESH, Inner, JSON, SAID, refuse_for_memory, unavailable};
+use super::listener::{FRESH, Inner, JSON, SAID, refuse, unavailable};
 use super::reason::Pass;
 use super::upstream::{BufferedResponse, Outgoing, Unreachable, forwarded};
 use crate::state::SiteTime;
@@ -36,7 +36,7 @@ pub(super) fn served(
     let memory = match proxy.memory.reserve(asked.peer(), answered.body.len()) {
         Ok(memory) => memory,
         Err(error) => {
-            return Outcome { response: refuse_for_memory(proxy, error), decision: "refused", pass: None, rows: None };
+            return Outcome { response: refuse(proxy, error.into()), decision: "refused", pass: None, rows: None };
         }
     };
     let body = memory.answering(asked.connection.as_ref(), answered.body);

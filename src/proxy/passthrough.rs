@@ -18,7 +18,7 @@ use super::slots::{Slot, UploadSlot};
 use super::unnoted_write::UnnotedWrite;
 use super::upstream::{Outgoing, Unreachable, forwarded};
 
-/// Of a longer body so much is waited for before it goes on to the site, and looked at.
+/// The beginning of a longer body: it is read, and looked at, before the rest goes to the site.
 /// A shorter one is like a call: it takes no place of those who still send.
 const BEGINNING_BYTES: usize = 64 << 10;
 

@@ -12,12 +12,11 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
+use super::progress::Progress;
 use crate::server::Peer;
 
-/// An upload that has not progressed for this long may lose its place to another.
-const MIN_STALL: Duration = Duration::from_secs(1);
-/// Fewer new bytes than this are no progress.
-const MIN_PROGRESS_BYTES: usize = 64 << 10;
+/// How often one that waits looks for an upload that hardly moves.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The places of one kind; clones share them.
 #[derive(Clone)]
@@ -34,9 +33,7 @@ struct Inner {
 /// How an upload moves.
 struct Moving {
     peer: Option<Peer>,
-    progress: Instant,
-    /// What has arrived since.
-    arrived: usize,
+    progress: Progress,
     cut: Arc<Notify>,
 }
 
@@ -54,7 +51,7 @@ struct Share {
 }
 
 impl Slots {
-    /// Makes so many places.
+    /// Makes `count` of them, at least one.
     pub fn new(count: usize) -> Self {
         let count = count.max(1);
         Self(Arc::new(Inner {
@@ -77,7 +74,7 @@ impl Slots {
             let next = self.next(peer);
             tokio::pin!(next);
             loop {
-                match tokio::time::timeout(MIN_STALL, &mut next).await {
+                match tokio::time::timeout(LOOK_INTERVAL, &mut next).await {
                     Ok(slot) => return slot,
                     Err(_) => self.cut_stalled(peer, Instant::now()),
                 }
@@ -86,7 +83,7 @@ impl Slots {
         let slot = tokio::time::timeout(wait, taken).await.ok()??;
         let number = self.0.next_upload.fetch_add(1, Ordering::Relaxed);
         let cut = Arc::new(Notify::new());
-        let moving = Moving { peer, progress: Instant::now(), arrived: 0, cut: Arc::clone(&cut) };
+        let moving = Moving { peer, progress: Progress::begin(Instant::now()), cut: Arc::clone(&cut) };
         self.0.uploads.lock().insert(number, moving);
         Some(UploadSlot { slots: self.clone(), number, cut, _slot: slot })
     }
@@ -114,9 +111,9 @@ impl Slots {
     fn cut_stalled(&self, peer: Option<Peer>, now: Instant) {
         let is_full = self.0.all.available_permits() == 0;
         let mut uploads = self.0.uploads.lock();
-        let stalled = |one: &Moving| now.saturating_duration_since(one.progress) >= MIN_STALL;
         let helps = |one: &Moving| is_full || one.peer == peer;
-        let longest = uploads.iter().filter(|(_, one)| stalled(one) && helps(one)).min_by_key(|(_, one)| one.progress);
+        let longest = uploads.iter().filter(|(_, one)| one.progress.has_stalled(now) && helps(one));
+        let longest = longest.min_by_key(|(_, one)| one.progress.since);
         let Some(number) = longest.map(|(number, _)| *number) else { return };
         if let Some(upload) = uploads.remove(&number) {
             upload.cut.notify_one();
@@ -151,10 +148,9 @@ impl UploadSlot {
 
     fn arrived_at(&self, bytes: usize, now: Instant) {
         let mut uploads = self.slots.0.uploads.lock();
-        let Some(moving) = uploads.get_mut(&self.number) else { return };
-        moving.arrived += bytes;
-        if moving.arrived >= MIN_PROGRESS_BYTES {
-            (moving.arrived, moving.progress) = (0, now);
+        // One that was cut off is not there any more.
+        if let Some(moving) = uploads.get_mut(&self.number) {
+            moving.progress.arrived(bytes, now);
         }
     }
 
@@ -174,6 +170,7 @@ impl Drop for UploadSlot {
 mod tests {
     use futures::FutureExt;
 
+    use super::super::progress::tests::{MOVES, STALLED};
     use super::*;
 
     const LONG: Duration = Duration::from_secs(30);
@@ -224,10 +221,10 @@ mod tests {
         let slots = Slots::new(2);
         let still = slots.take_for_upload(None, LONG).await.expect("a place");
         let moving = slots.take_for_upload(None, LONG).await.expect("a place");
-        let later = Instant::now() + 2 * MIN_STALL;
+        let later = Instant::now() + STALLED;
         // A byte now and then is no progress.
         still.arrived_at(1, later);
-        moving.arrived_at(MIN_PROGRESS_BYTES, later);
+        moving.arrived_at(MOVES, later);
         slots.cut_stalled(None, later);
         assert!(still.cut().now_or_never().is_some());
         assert!(moving.cut().now_or_never().is_none());
@@ -240,7 +237,7 @@ mod tests {
         let slots = Slots::new(4);
         let other = slots.take_for_upload(peer(2), LONG).await.expect("a place");
         let own = [slots.take_for_upload(peer(1), LONG).await, slots.take_for_upload(peer(1), LONG).await];
-        let later = Instant::now() + 2 * MIN_STALL;
+        let later = Instant::now() + STALLED;
         slots.cut_stalled(peer(1), later);
         slots.cut_stalled(peer(1), later);
         slots.cut_stalled(peer(1), later);

@@ -8,7 +8,11 @@ use sgcache::proxy::Settings;
 /// Bounds that are constants: the file, the constant as it stands there, and the words of
 /// `SECURITY.md`. Who changes one has to change the other.
 const CONSTANTS: &[(&str, &str, &str)] = &[
-    ("src/proxy/memory.rs", "MIN_PROGRESS_BYTES: usize = 64 << 10", "the largest body of which fewer than 64 KiB came"),
+    (
+        "src/proxy/progress.rs",
+        "MIN_PROGRESS_BYTES: usize = 64 << 10",
+        "the largest body of which fewer than 64 KiB came",
+    ),
     ("src/proxy/memory.rs", "SMALL_BYTES: usize = 64 << 10", "what takes more than 64 KiB leaves an eighth"),
     ("src/proxy/memory.rs", "PARTS: usize = 8", "leaves an eighth to what takes less"),
     ("src/proxy/credential_cache.rs", "REFUSAL_REPEATED_FOR: Duration = Duration::from_secs(10)", "for 10 s; then"),
@@ -68,14 +72,18 @@ const CONSTANTS: &[(&str, &str, &str)] = &[
         "| 2 at a time, one for each address beyond loopback, on threads of their own",
     ),
     (
-        "src/proxy/memory.rs",
+        "src/proxy/progress.rs",
         "MIN_STALL: Duration = Duration::from_secs(1)",
         "came in 1 s, or answer that is taken as slowly, is cut off first",
     ),
     ("src/proxy/slots.rs", "of_peer: count.div_ceil(2)", "| 64, one address beyond loopback has half;"),
-    ("src/proxy/slots.rs", "MIN_PROGRESS_BYTES: usize = 64 << 10", "one of which fewer than 64 KiB came in 1 s yields"),
     (
-        "src/proxy/slots.rs",
+        "src/proxy/progress.rs",
+        "MIN_PROGRESS_BYTES: usize = 64 << 10",
+        "one of which fewer than 64 KiB came in 1 s yields",
+    ),
+    (
+        "src/proxy/progress.rs",
         "MIN_STALL: Duration = Duration::from_secs(1)",
         "64 KiB came in 1 s yields to one that waits",
     ),
