@@ -523,21 +523,18 @@ async fn forward(proxy: &Arc<Inner>, call: &Call, pass: Pass, older: Option<Box<
     }
 }
 
-/// Returns what requests must have in common to share one answer of the site: the body,
-/// every header that goes there, and the writes that were acknowledged before. `None` for
-/// one in whose headers the site may read another credential, which its answer would show
-/// to the others.
-fn shared_key(proxy: &Inner, call: &Call, outgoing: &Outgoing) -> Option<Digest> {
-    if !callers::is_plain(&outgoing.headers) {
-        return None;
-    }
+/// Returns what requests must have in common to share one answer of the site: all that goes
+/// there, where it may find another credential than in the body, and the writes that were
+/// acknowledged before.
+fn shared_key(proxy: &Inner, call: &Call, outgoing: &Outgoing) -> Digest {
     let headers = forwarded(&outgoing.headers);
     let mut lines: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
-    lines.sort_unstable();
+    // Several of one name stay in their order: a site may go by the first.
+    lines.sort_by_key(|(name, _)| *name);
     let writes = call.writes.to_le_bytes();
-    let parts = [call.body.as_ref(), &writes].into_iter();
+    let parts = [outgoing.target.as_bytes(), call.body.as_ref(), &writes].into_iter();
     let parts = parts.chain(lines.iter().flat_map(|(name, value)| [name.as_bytes(), value]));
-    Some(proxy.callers.request_digest(&parts.collect::<Vec<_>>()))
+    proxy.callers.request_digest(&parts.collect::<Vec<_>>())
 }
 
 /// Waits for an answer as long as an older one may be kept back; of a credential that is to

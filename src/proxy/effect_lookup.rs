@@ -207,3 +207,130 @@ impl EffectLookup<'_> {
         self.store.get(keys, &fields).await.ok()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Map, Value, json};
+
+    use super::super::tests::catalogue;
+    use super::super::visibility_tests::layout;
+    use super::*;
+    use crate::entity::Timestamp;
+    use crate::store::embedded::{EmbeddedSettings, EmbeddedStore};
+    use crate::store::{FetchedRow, ReadVersion, RowState};
+
+    /// A cache with one Shot in one Sequence.
+    struct Cache {
+        directory: tempfile::TempDir,
+        store: EmbeddedStore,
+        state: State,
+        catalogue: Catalogue,
+    }
+
+    impl Cache {
+        async fn new() -> Self {
+            let (directory, catalogue) = (tempfile::tempdir().expect("a directory"), catalogue());
+            let state = State::open(directory.path()).await.expect("a state");
+            let settings = EmbeddedSettings::new(directory.path().join("store.sqlite"));
+            let store = EmbeddedStore::open(settings).expect("a store");
+            for ty in catalogue.stored.types.keys() {
+                store.ensure_type(&layout(ty, &catalogue)).await.expect("a type");
+            }
+            let cache = Self { directory, store, state, catalogue };
+            cache.put("Sequence", 10, "code", json!("a")).await;
+            cache.put("Shot", 100, "sg_sequence", json!({"type": "Sequence", "id": 10, "name": "a"})).await;
+            cache
+        }
+
+        async fn put(&self, ty: &str, id: i64, field: &str, value: Value) {
+            let layout = layout(&EntityType::new(ty), &self.catalogue);
+            let mut fields: Map<_, _> = layout.fields.iter().map(|field| (field.name.clone(), Value::Null)).collect();
+            fields.insert(field.to_owned(), value);
+            let (key, state) = (EntityRef::new(ty, id), RowState::Active);
+            let row = FetchedRow::from_site(&layout, key, ReadVersion(1), state, fields, Timestamp(0), None);
+            self.store.put(&[row.expect("a row")]).await.expect("it is stored");
+        }
+
+        /// Takes tables away from a file that is in use.
+        fn lose(&self, file: &str, tables: &str) {
+            let connection = rusqlite::Connection::open(self.directory.path().join(file)).expect("a file");
+            let sql = "SELECT name FROM sqlite_master WHERE type = 'table' AND name GLOB ?1";
+            let mut found = connection.prepare(sql).expect("a query");
+            let names = found.query_map([tables], |row| row.get::<_, String>(0)).expect("tables");
+            let names: Vec<_> = names.collect::<Result<_, _>>().expect("names");
+            assert!(!names.is_empty(), "{file} has no {tables}");
+            for name in names {
+                connection.execute_batch(&format!("DROP TABLE {name}")).expect("it is lost");
+            }
+        }
+
+        async fn resolve(&self, lookup: Lookup) -> WriteEffects {
+            let (store, state, pending) = (&self.store, &self.state, PendingWrites::default());
+            let lookup_of = EffectLookup { store, state, catalogue: &self.catalogue, pending, may_lag: false };
+            let mut effects = WriteEffects { lookups: vec![lookup], ..WriteEffects::default() };
+            lookup_of.resolve(&mut effects).await;
+            effects
+        }
+    }
+
+    fn ids(effects: &WriteEffects, ty: &str) -> Vec<Ids> {
+        effects.effects.iter().filter(|effect| effect.entity_type == *ty).map(|effect| effect.ids.clone()).collect()
+    }
+
+    fn sequence() -> EntityRef {
+        EntityRef::new("Sequence", 10)
+    }
+
+    /// What is asked of the rows that link to one, and the types of which it finds rows.
+    fn of_rows() -> [(Lookup, &'static [&'static str]); 3] {
+        let (key, types) = (sequence(), [EntityType::new("Shot")].into());
+        [
+            (Lookup::LeftBehind { key: key.clone(), types }, &["Shot"]),
+            (Lookup::Targets { key: key.clone() }, &["Shot"]),
+            (Lookup::Cascade { key }, &["Task", "TaskDependency"]),
+        ]
+    }
+
+    #[tokio::test]
+    async fn rows_that_the_store_cannot_list_may_be_any() {
+        let cache = Cache::new().await;
+        for (lookup, types) in of_rows() {
+            let effects = cache.resolve(lookup.clone()).await;
+            assert!(!effects.unlisted, "{lookup:?}: {effects:?}");
+            let listed = if types == ["Shot"] { vec![Ids::Only([100].into())] } else { Vec::new() };
+            assert_eq!(ids(&effects, types[0]), listed, "{lookup:?}");
+        }
+        cache.lose("store.sqlite", "link*");
+        for (lookup, types) in of_rows() {
+            let effects = cache.resolve(lookup.clone()).await;
+            assert!(effects.unlisted, "{lookup:?}: {effects:?}");
+            for ty in types {
+                assert_eq!(ids(&effects, ty), [Ids::All], "{lookup:?}, {ty}");
+            }
+        }
+    }
+
+    /// The links of its own row say what it leaves behind, too.
+    #[tokio::test]
+    async fn what_a_row_that_cannot_be_read_links_to_may_be_any() {
+        let cache = Cache::new().await;
+        let types = [EntityType::new("Sequence")].into();
+        let lookup = Lookup::Targets { key: EntityRef::new("Shot", 100) };
+        assert!(!cache.resolve(lookup.clone()).await.unlisted);
+        let left = Lookup::LeftBehind { key: EntityRef::new("Shot", 100), types };
+        assert!(!cache.resolve(left.clone()).await.unlisted);
+        cache.lose("store.sqlite", "doc*");
+        for lookup in [lookup, left] {
+            assert!(cache.resolve(lookup.clone()).await.unlisted, "{lookup:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn new_entities_may_have_any_id_where_the_state_cannot_tell_the_highest() {
+        let cache = Cache::new().await;
+        let lookup = Lookup::NewIds { entity_type: EntityType::new("Shot"), values: WrittenValues::default() };
+        assert_eq!(ids(&cache.resolve(lookup.clone()).await, "Shot"), [Ids::From(1)]);
+        cache.lose("state.sqlite", "rowmeta");
+        assert_eq!(ids(&cache.resolve(lookup).await, "Shot"), [Ids::All]);
+    }
+}

@@ -50,7 +50,7 @@ impl InFlightRequests {
 }
 
 /// Makes a request that many can wait for; one that panics fails for all of them.
-fn guarded(request: impl Future<Output = Answer> + Send + 'static, landed: impl Send + 'static) -> InFlight {
+fn guarded(request: impl Future<Output = Answer> + Send + 'static, landed: Landed) -> InFlight {
     let request = async move {
         let _landed = landed;
         AssertUnwindSafe(request).catch_unwind().await.unwrap_or_else(|_| {
@@ -59,11 +59,6 @@ fn guarded(request: impl Future<Output = Answer> + Send + 'static, landed: impl 
         })
     };
     request.boxed().shared()
-}
-
-/// Returns a request that no other one joins.
-pub(super) fn alone(request: impl Future<Output = Answer> + Send + 'static) -> InFlight {
-    guarded(request, ())
 }
 
 /// Takes a request out of those that others may join.

@@ -387,11 +387,8 @@ async fn read_large(proxy: &Arc<Inner>, peer: Option<Peer>, body: &Bytes) -> Res
     if body.len() <= LARGE_REQUEST_BYTES {
         return Ok(None);
     }
-    let turn = proxy.reading.take(peer, proxy.settings.max_reading_wait).await.ok_or(Refusal::Busy)?;
     let (shared, body) = (Arc::clone(proxy), body.clone());
-    let reading = tokio::task::spawn_blocking(move || {
-        // Until it is read, also when its caller has left.
-        let _turn = turn;
+    let read = move || {
         let tree = api3::json::measure(&body).bytes.min(api3::json::MAX_TREE_BYTES);
         let reservation = shared.memory.reserve(peer, tree)?;
         let asked = Asked::parse_if(&body, |method, auth| {
@@ -399,8 +396,9 @@ async fn read_large(proxy: &Arc<Inner>, peer: Option<Peer>, body: &Bytes) -> Res
             !(is_unknown && decide::is_read(method))
         });
         Ok((asked, reservation))
-    });
-    reading.await.map_err(|_| Refusal::Busy)?.map(Some)
+    };
+    let read = proxy.reading.run_blocking(peer, proxy.settings.max_reading_wait, read).await;
+    read.ok_or(Refusal::Busy)?.map(Some)
 }
 
 /// An answer of our own that is no JSON: the official client shows its status.

@@ -68,6 +68,23 @@ impl Slots {
         tokio::time::timeout(wait, self.next(peer)).await.ok()?
     }
 
+    /// Does work that keeps its thread, in a place of its own; `None` when there was none for
+    /// so long, or when the work panicked.
+    pub async fn run_blocking<T: Send + 'static>(
+        &self,
+        peer: Option<Peer>,
+        wait: Duration,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        let place = self.take(peer, wait).await?;
+        let working = tokio::task::spawn_blocking(move || {
+            // Until it is done, also when its caller has left.
+            let _place = place;
+            work()
+        });
+        working.await.ok()
+    }
+
     /// Waits for the place of an upload; those that hardly move yield meanwhile.
     pub async fn take_for_upload(&self, peer: Option<Peer>, wait: Duration) -> Option<UploadSlot> {
         let taken = async {
@@ -214,6 +231,21 @@ mod tests {
         drop(waiting);
         drop(held);
         assert!(slots.take(None, LONG).now_or_never().flatten().is_some());
+    }
+
+    #[tokio::test]
+    async fn work_keeps_its_place_until_it_is_done_also_when_its_caller_has_left() {
+        let slots = Slots::new(1);
+        let (finish, finished) = std::sync::mpsc::channel::<()>();
+        let work = slots.run_blocking(None, LONG, move || finished.recv());
+        assert!(work.now_or_never().is_none(), "its caller leaves before it is done");
+        assert!(slots.take(None, LONG).now_or_never().flatten().is_none(), "it is still at work");
+        finish.send(()).expect("it waits for this");
+        assert!(slots.take(None, LONG).await.is_some());
+        assert_eq!(slots.run_blocking(None, LONG, || 7).await, Some(7));
+        let panics = || -> u8 { panic!("of this test") };
+        assert_eq!(slots.run_blocking(None, LONG, panics).await, None);
+        assert!(slots.take(None, LONG).await.is_some(), "a panic gives the place back");
     }
 
     #[tokio::test]

@@ -16,7 +16,7 @@ use bytes::{Bytes, BytesMut};
 use reqwest::Url;
 
 use super::callers::Digest;
-use super::in_flight::{self, InFlight, InFlightRequests};
+use super::in_flight::{InFlight, InFlightRequests};
 use super::memory::{MemoryBudget, OutOfMemory};
 use super::settings::Settings;
 use super::slots::{Slot, Slots, UploadSlot};
@@ -200,12 +200,10 @@ impl Upstream {
         }
     }
 
-    /// Sends a request once for everybody who asks the same at this moment; without a key
-    /// for its caller alone.
-    pub fn coalesce(&self, key: Option<Digest>, outgoing: Outgoing, body: Bytes, patient: bool) -> InFlight {
+    /// Sends a request once for all who ask the same at this moment.
+    pub fn coalesce(&self, key: Digest, outgoing: Outgoing, body: Bytes, patient: bool) -> InFlight {
         let upstream = self.clone();
         let request = async move { upstream.send_buffered(&outgoing, body, patient).await.map(Arc::new) };
-        let Some(key) = key else { return in_flight::alone(request) };
         let (joined, answer) = self.0.in_flight.join(key, || request);
         if joined {
             self.0.metrics.proxy.coalesced.inc();

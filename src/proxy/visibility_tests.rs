@@ -56,7 +56,7 @@ const PATHS: &[&str] = &[
     "created_at",
 ];
 
-fn layout(entity_type: &EntityType, known: &Catalogue) -> TypeLayout {
+pub(super) fn layout(entity_type: &EntityType, known: &Catalogue) -> TypeLayout {
     let cached = &known.stored.types[entity_type];
     let field = |(name, data_type): (&String, &DataType)| LayoutField {
         name: name.clone(),
