@@ -184,13 +184,17 @@ impl StatusReporter {
         let poll = self.poll();
         let site_now = self.engine.replica.now();
         let age = |at: state::SiteTime| TimeDelta::from_std(site_now.since(at)).unwrap_or_default();
+        let write_problem = match self.engine.following.follower().and_then(|follower| follower.write_problem()) {
+            Some(problem) => Some(problem),
+            None => state.lost_file().await,
+        };
         snapshot.sync = SyncStatus {
             following: self.engine.following.follower().is_some(),
             last_poll_at: poll.last_success.map(|at| snapshot.now - age(at)),
             poll_failures: poll.failures,
             failing_since: poll.failing_since.map(|at| snapshot.now - age(at)),
             denied: poll.denied,
-            write_problem: self.engine.following.follower().and_then(|follower| follower.write_problem()),
+            write_problem,
             lag_seconds: self.lag(&poll).await,
             last_error: poll.error,
             lag_history: Vec::new(),

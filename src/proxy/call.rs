@@ -438,12 +438,13 @@ async fn carry_out(proxy: &Arc<Inner>, call: &Call, serve: &Serve, how: &'static
         },
         Serve::Read(plan) => {
             check_writes(proxy, &plan.question.query, &plan.writes).await?;
-            let answered = answer::read(store.as_ref(), plan, call.wants_urls().then_some(&proxy.addresses)).await?;
+            let urls = call.wants_urls().then_some(&proxy.addresses);
+            let answered = proxy.costly.read(call.outgoing.peer(), store, plan, urls).await?;
             Ok(served(proxy, &call.outgoing, answered, Some((plan.fresh_as_of, &plan.writes)), how))
         }
         Serve::Summarize(plan) => {
             check_writes(proxy, &plan.question.query, &plan.writes).await?;
-            let answered = answer::summarize(store.as_ref(), plan).await?;
+            let answered = proxy.costly.summarize(call.outgoing.peer(), store, plan).await?;
             Ok(served(proxy, &call.outgoing, answered, Some((plan.fresh_as_of, &plan.writes)), how))
         }
         Serve::Schema => {

@@ -57,7 +57,8 @@ struct Written {
 impl Proof {
     /// Reads what the answer to a request of this method proves.
     pub fn of(method: &str, status: StatusCode, body: &[u8]) -> Self {
-        if !status.is_success() {
+        // A site answers calls with 200; another success is that of something before it.
+        if status != StatusCode::OK || speaks_of_failure(body) {
             return Self::Absent;
         }
         let Ok(envelope) = serde_json::from_slice::<Envelope<'_>>(body) else { return Self::Absent };
@@ -73,6 +74,22 @@ impl Proof {
             _ => Self::Absent,
         }
     }
+}
+
+/// Tells whether an answer names a failure in another form than that of a site, beside or
+/// within its results.
+fn speaks_of_failure(body: &[u8]) -> bool {
+    type Keys<'a> = std::collections::HashMap<std::borrow::Cow<'a, str>, &'a RawValue>;
+    let Ok(keys) = serde_json::from_slice::<Keys<'_>>(body) else { return true };
+    // A fault proper has its own form.
+    if keys.contains_key("exception") && !keys.contains_key("results") {
+        return false;
+    }
+    let within = keys.get("results").and_then(|results| serde_json::from_str::<Keys<'_>>(results.get()).ok());
+    let signs = |key: &str| ["error", "exception", "message", "fault"].iter().any(|sign| key.contains(sign));
+    keys.keys().any(|key| signs(&key.to_ascii_lowercase()))
+        // A created row may have a field that is called like a failure.
+        || within.is_some_and(|keys| keys.contains_key("error_code") || keys.contains_key("exception"))
 }
 
 /// Tells whether `results` have the form that the method gives to those who are logged in.
@@ -129,6 +146,10 @@ mod tests {
     #[test]
     fn odd_answers_prove_nothing() {
         let odd = [
+            r#"{"errors":[{"status":401}],"results":{"entities":[]}}"#,
+            r#"{"Exception":true,"ERROR_CODE":102,"results":{"entities":[]}}"#,
+            r#"{"message":"no","results":{"entities":[]}}"#,
+            r#"{"results":{"entities":[],"exception":true,"error_code":110}}"#,
             "",
             "{}",
             "[]",

@@ -31,7 +31,7 @@ use super::shadow::{OnDifference, Shadow};
 use super::slots::Slots;
 use super::upstream::{Outgoing, Unreachable, Upstream};
 use super::verification::Verifications;
-use super::{access_log, call, decide, ledger_feed, passthrough};
+use super::{access_log, call, costly, decide, ledger_feed, passthrough};
 use crate::api3;
 use crate::report::ledger::Recorder;
 use crate::schema::Schema;
@@ -110,11 +110,12 @@ pub(super) struct Inner {
     pub upstream: Upstream,
     pub schemas: SchemaCache,
     pub plans: PlanCache,
-    pub addresses: AddressCache,
+    pub addresses: Arc<AddressCache>,
     pub verifications: Verifications,
     pub access_log: Option<AccessLog>,
     pub memory: MemoryBudget,
     reading: Slots,
+    pub costly: costly::Turns,
 }
 
 impl Proxy {
@@ -138,6 +139,7 @@ impl Proxy {
         let access_log = access_log.map(|directory| AccessLog::open(directory, ledger, &metrics)).transpose()?;
         let plans = PlanCache::default();
         let reading = Slots::new(MAX_READING);
+        let costly = costly::Turns::new(settings.max_reading_wait);
         Ok(Self(Arc::new(Inner {
             settings,
             freshness,
@@ -146,11 +148,12 @@ impl Proxy {
             upstream,
             schemas,
             plans,
-            addresses: AddressCache::default(),
+            addresses: Arc::default(),
             verifications: Verifications::default(),
             access_log,
             memory,
             reading,
+            costly,
         })))
     }
 

@@ -16,7 +16,7 @@
 //!   `pending_writes` which answers depend on it, `write_confirmation` when no more,
 //!   and `site_lag` whether the site itself still hides it (`answered_values`).
 //! - `tls_listener`, `listener`: requests come in, `memory` bounds what they take; `call` answers one of the JSON API,
-//!   `answer` from the store, `upstream` from the site; `passthrough` streams all the rest;
+//!   `answer` from the store (in `costly` in turns), `upstream` from the site; `passthrough` streams all the rest;
 //!   `shadow` compares the two; `schema_cache` keeps `info` and schemas; `access_log` writes one line per call,
 //!   and `ledger_feed` counts it.
 //!
@@ -31,6 +31,7 @@ pub mod advice;
 mod call;
 mod callers;
 pub mod catalogue;
+mod costly;
 mod credential;
 mod credential_cache;
 mod credential_key;

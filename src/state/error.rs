@@ -110,6 +110,10 @@ fn words(error: &rusqlite::Error) -> String {
         Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::CannotOpen) => {
             "this user may not write to `data_dir`"
         }
+        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
+            "the file is damaged; stop sgcache, move state.sqlite, state.sqlite-wal and state.sqlite-shm out of \
+             `data_dir`, and start it: every type is imported anew"
+        }
         _ => return error.to_string(),
     };
     format!("{meaning} ({error})")

@@ -66,7 +66,7 @@ pub use types::{ImportState, Segment, SegmentStep, TypeRecord, TypeState};
 pub use unreadable::Unreadable;
 
 use crate::entity::Timestamp;
-use crate::private_files;
+use crate::private_files::{self, FileIdentity};
 
 /// A moment of the site's clock, in milliseconds since 1970.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
@@ -107,6 +107,8 @@ pub struct State(Arc<Inner>);
 
 struct Inner {
     directory: PathBuf,
+    /// The file that the connections have open.
+    opened: Option<FileIdentity>,
     writer: Arc<Mutex<Connection>>,
     reader: Arc<Mutex<Connection>>,
 }
@@ -116,6 +118,9 @@ impl std::fmt::Debug for State {
         write!(out, "State({})", self.0.directory.display())
     }
 }
+
+/// The name of the file in the data directory.
+const FILE: &str = "state.sqlite";
 
 impl State {
     /// Opens `state.sqlite` in `directory` and creates both if need be.
@@ -132,7 +137,7 @@ impl State {
     fn open_files(directory: &Path) -> Result<Self> {
         private_files::create_directory(directory)
             .map_err(|source| StateError::Directory { path: directory.to_owned(), source })?;
-        let path = directory.join("state.sqlite");
+        let path = directory.join(FILE);
         if path.exists() {
             tables::refuse_newer(&path)?;
         }
@@ -142,7 +147,19 @@ impl State {
         reader.pragma_update(None, "query_only", true)?;
         let shared = |connection| Arc::new(Mutex::new(connection));
         let (writer, reader) = (shared(writer), shared(reader));
-        Ok(Self(Arc::new(Inner { directory: directory.to_owned(), writer, reader })))
+        let opened = private_files::identity(&path);
+        Ok(Self(Arc::new(Inner { directory: directory.to_owned(), opened, writer, reader })))
+    }
+
+    /// Returns what is wrong when the file that is written is no longer the one of that name:
+    /// nothing fails then, and all that is written is lost with this process.
+    pub async fn lost_file(&self) -> Option<String> {
+        let (path, opened) = (self.0.directory.join(FILE), self.0.opened);
+        let looked = on_blocking_thread(move || Ok((private_files::identity(&path), path))).await;
+        // Only a process that ends cannot look.
+        let (found, path) = looked.ok()?;
+        let words = "was removed or replaced while it was in use: put it back, or restart sgcache to import anew";
+        (found != opened).then(|| format!("{} {words}", path.display()))
     }
 
     /// Returns the data directory.

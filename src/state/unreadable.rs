@@ -144,4 +144,25 @@ mod tests {
         assert!(error.contains("`odd` is not the kind of a dead letter"), "{error}");
         assert!(test.state.rows(&EntityType::new("Shot"), &[7]).await.is_err());
     }
+
+    #[tokio::test]
+    async fn a_file_that_is_gone_or_another_one_is_missed() {
+        let test = fixture().await;
+        assert_eq!(test.state.lost_file().await, None);
+        let (path, aside) = (test.state.directory().join("state.sqlite"), test.state.directory().join("aside"));
+        std::fs::rename(&path, &aside).expect("it is moved");
+        assert!(test.state.lost_file().await.expect("it is gone").contains("restart sgcache"));
+        std::fs::write(&path, "").expect("another file");
+        assert!(test.state.lost_file().await.is_some());
+        std::fs::rename(&aside, &path).expect("it is back");
+        assert_eq!(test.state.lost_file().await, None);
+    }
+
+    #[tokio::test]
+    async fn a_damaged_file_is_refused_with_the_remedy() {
+        let directory = tempfile::tempdir().expect("a directory");
+        std::fs::write(directory.path().join("state.sqlite"), "no database".repeat(1000)).expect("a file");
+        let error = super::super::State::open(directory.path()).await.expect_err("it is damaged").to_string();
+        assert!(error.contains("state.sqlite") && error.contains("imported anew"), "{error}");
+    }
 }

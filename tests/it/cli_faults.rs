@@ -118,6 +118,17 @@ async fn a_full_disk_is_named_and_what_is_stored_stays_readable() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_whose_data_directory_is_gone_is_not_ready() {
+    let place = Place::new();
+    let _site = place.site_here(300).await;
+    let _daemon = place.daemon();
+    place.until("/readyz", |status, _| status == 200);
+    std::fs::rename(place.path("data"), place.path("elsewhere")).expect("it is moved");
+    let words = place.until("/readyz", |status, _| status == 503);
+    assert!(words.contains("state.sqlite was removed or replaced while it was in use"), "{words}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_on_a_full_disk_says_that_it_cannot_write_until_it_can() {
     let place = Place::new();
     let site = place.site_here(1500).await;

@@ -71,6 +71,8 @@ const CONSTANTS: &[(&str, &str, &str)] = &[
         "MAX_READING: usize = 2",
         "| 2 at a time, one for each address beyond loopback, on threads of their own",
     ),
+    ("src/proxy/costly.rs", "COSTLY_CONDITIONS: usize = 50", "| reads of more than 50 conditions answered"),
+    ("src/proxy/costly.rs", "MAX_COSTLY: usize = 1", "| 1 at a time; after 10 s of waiting the site is asked |"),
     (
         "src/proxy/progress.rs",
         "MIN_STALL: Duration = Duration::from_secs(1)",

@@ -1,11 +1,10 @@
 //! Opening the file: pragmas, the format version, refusals that say why.
 
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use rusqlite::{Connection, OpenFlags};
 
-use crate::private_files;
+use crate::private_files::{self, FileIdentity, identity};
 
 use super::super::{Result, StoreError, StoreErrorKind};
 use super::EmbeddedSettings;
@@ -48,14 +47,6 @@ pub(super) fn open_writer(settings: &EmbeddedSettings) -> Result<Connection> {
     let connection = Connection::open(&settings.path).map_err(|error| located(settings, wrap("open")(error)))?;
     prepare(&connection, settings).map_err(|error| located(settings, error))?;
     Ok(connection)
-}
-
-/// What tells one file from another under the same name: device and number.
-pub(super) type FileIdentity = (u64, u64);
-
-/// Returns the file that a path leads to.
-pub(super) fn identity(path: &Path) -> Option<FileIdentity> {
-    std::fs::metadata(path).ok().map(|found| (found.dev(), found.ino()))
 }
 
 /// Renames the files, over those that were renamed before, and makes an empty

@@ -53,7 +53,7 @@ use super::{
 use crate::entity::{EntityRef, EntityType};
 use crate::entity_config::TypeLayout;
 use crate::filter::Query;
-use connection::FileIdentity;
+use crate::private_files::{self, FileIdentity};
 use error::wrap;
 use layouts::{Layouts, Shared};
 use memory::{Memory, Needs, NewNames, Snapshot};
@@ -135,7 +135,7 @@ impl EmbeddedStore {
             permits: Arc::new(Semaphore::new(settings.readers.max(1))),
             memory: Arc::new(Memory::new(settings.memory)),
             results: Arc::new(ResultCache::new(settings.memory / 8)),
-            opened: Mutex::new(connection::identity(&settings.path)),
+            opened: Mutex::new(private_files::identity(&settings.path)),
             shared,
             settings,
         })
@@ -366,7 +366,7 @@ impl Store for EmbeddedStore {
     async fn check(&self, whole: bool) -> Result<()> {
         let opened = *self.opened();
         let path = self.settings.path.clone();
-        let found = tokio::task::spawn_blocking(move || connection::identity(&path)).await.ok().flatten();
+        let found = tokio::task::spawn_blocking(move || private_files::identity(&path)).await.ok().flatten();
         if found.is_none() || found != opened {
             let path = self.settings.path.display();
             let words = format!("{path} is not the file that was opened: it was removed or replaced");
