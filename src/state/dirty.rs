@@ -198,6 +198,19 @@ pub struct DirtyKey {
     pub due_at: SiteTime,
 }
 
+impl DirtyKey {
+    /// Tells whether an event reported a revival, with or without an entry of its own.
+    pub fn was_revived(&self) -> bool {
+        let silent = !self.kinds.any(DirtyReasons::NEW) && self.expected.active() == Some(true);
+        self.kinds.any(DirtyReasons::REVIVE) || silent
+    }
+
+    /// Tells whether an event reported a retirement, with or without an entry of its own.
+    pub fn was_retired(&self) -> bool {
+        self.kinds.any(DirtyReasons::RETIRE) || self.expected.active() == Some(false)
+    }
+}
+
 /// A mark that is put off.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Postponed {

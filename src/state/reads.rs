@@ -12,7 +12,7 @@ use rusqlite::{OptionalExtension, Transaction, params};
 
 use super::absences::{end_suspicions, suspect_absences};
 use super::as_of::AsOf;
-use super::dead_letters::{NewDead, forget_dead, put_dead};
+use super::dead_letters::{Dead, DeadKind, NewDead, forget_dead, put_dead};
 use super::dirty::{
     DirtyCommit, DirtyReasons, NewDirtyKey, Postponed, next_gen, put_marks, put_off, since_of_new_marks,
 };
@@ -105,6 +105,15 @@ impl Finish {
             sweeps: Vec::new(),
             now,
         }
+    }
+
+    /// Adds a key that cannot be read or written to the dead letters; it is tried again from
+    /// time to time, and nothing waits for it.
+    pub fn quarantine(&mut self, key: EntityRef, kind: DeadKind, payload: String, error: String, attempts: u32) {
+        let delay = Dead::retry_after(attempts + 1);
+        self.marks.push(NewDirtyKey { delay, ..NewDirtyKey::new(key.clone(), DirtyReasons::QUARANTINED) });
+        self.postponed.push(Postponed { key: key.clone(), delay, add: DirtyReasons::QUARANTINED });
+        self.dead.push(NewDead { kind, key, payload, error });
     }
 }
 

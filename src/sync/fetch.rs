@@ -9,15 +9,15 @@ use std::time::{Duration, Instant};
 
 use futures::stream::{self, StreamExt};
 
-use super::write::{Said, Written, quarantine, was_revived};
+use super::write::{Said, Written};
 use super::{KeyChange, KeyOutcome, Replica, Result, SyncError};
 use crate::api3::RowText;
 use crate::entity::{EntityRef, EntityType, ids_by_type};
 use crate::entity_config::TypeLayout;
 use crate::filter::{Only, RawFilter};
 use crate::shotgun::{self, Answer, ErrorKind, Purpose};
-use crate::state::{DeadKind, DirtyKey, DirtyReasons, Finish, Postponed, TypeState};
-use crate::store::{LinkTarget, ReadVersion, RowState};
+use crate::state::{DirtyKey, DirtyReasons, Postponed, TypeState};
+use crate::store::RowState;
 
 /// What one round of fetching did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,7 +36,7 @@ enum Blame {
 }
 
 /// How long the next read of a key waits that the site refused or that broke its answer.
-const REFUSED_FOR: Duration = Duration::from_secs(2);
+pub(super) const REFUSED_FOR: Duration = Duration::from_secs(2);
 
 impl Replica {
     /// Reads the marked keys that are due, most urgent first, and writes what the
@@ -107,7 +107,7 @@ impl Replica {
                 // One refusal may be that of a site in trouble: what the event announced would
                 // stay undone in the rows that link to the key.
                 Blame::Key if part[0].attempts == 0 => self.put_off(part, REFUSED_FOR).await?,
-                Blame::Key => self.bury(&part[0], &error).await?,
+                Blame::Key => self.quarantine_key(&part[0], &error).await?,
                 Blame::Type(message) => {
                     self.state().request_schema().await?;
                     self.put_off(part, Duration::from_secs(30)).await?;
@@ -218,36 +218,7 @@ impl Replica {
         })
     }
 
-    /// Puts a key aside that makes every read of it fail.
-    async fn bury(&self, mark: &DirtyKey, error: &shotgun::Error) -> Result<()> {
-        tracing::warn!(key = %mark.key, %error, "a key cannot be read and is put aside");
-        let token = self.begin_read(&mark.key.entity_type).await?;
-        let mut finish = Finish::new((*token).clone(), self.now());
-        let reason = error.detail().to_owned();
-        quarantine(&mut finish, mark.key.clone(), DeadKind::Read, String::new(), reason, mark.attempts);
-        if let Err(error) = self.follow_quarantined(mark, &mut finish).await {
-            self.state().abandon(&finish.token).await?;
-            return Err(error);
-        }
-        self.finish(finish).await?;
-        self.step("fetch: buried")
-    }
-
-    /// Follows what the events of a key say of links to it: the rows that show them can be
-    /// read.
-    async fn follow_quarantined(&self, mark: &DirtyKey, finish: &mut Finish) -> Result<()> {
-        if was_revived(mark) {
-            let (key, rv) = (mark.key.clone(), ReadVersion(finish.token.rv));
-            self.store().relink(&LinkTarget { key, name: None, state: RowState::Active, rv }).await?;
-            self.mark_revived_links(&[(mark.key.clone(), Some(mark.since))], Purpose::Fetch, finish).await?;
-        }
-        if mark.kinds.any(DirtyReasons::RETIRE) {
-            self.mark_referrers(&mark.key, Some(mark.since), finish).await?;
-        }
-        Ok(())
-    }
-
-    async fn put_off(&self, marks: &[DirtyKey], delay: Duration) -> Result<()> {
+    pub(super) async fn put_off(&self, marks: &[DirtyKey], delay: Duration) -> Result<()> {
         let off = |mark: &DirtyKey| Postponed { key: mark.key.clone(), delay, add: DirtyReasons::default() };
         let postponed: Vec<_> = marks.iter().map(off).collect();
         Ok(self.state().postpone(&postponed, self.now()).await?)
@@ -274,7 +245,7 @@ impl Replica {
                 _ if marks.is_empty() => true,
                 Some(layout) if self.must_wait(layout).await?.is_some() => false,
                 Some(layout) => self.fetch_part(layout, &marks, Purpose::Proxy).await?,
-                None => self.fetch_names(entity_type, &marks).await.map(|_| true)?,
+                None => self.fetch_names(entity_type, &marks).await? > 0,
             };
             if !are_read {
                 let open = self.state().marks_of(entity_type, chunk).await?.into_iter();

@@ -37,6 +37,7 @@ mod names;
 mod pages;
 mod periods;
 mod poll;
+mod quarantine;
 mod recheck;
 mod replica;
 mod scan;

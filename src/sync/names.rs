@@ -5,8 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::fetch::REFUSED_FOR;
 use super::recheck::Shown;
-use super::write::was_revived;
 use super::{Replica, Result, SyncError};
 use crate::api3::Read;
 use crate::entity::{DataType, EntityRef, EntityType};
@@ -18,7 +18,7 @@ use crate::state::{AsOf, DirtyKey, DirtyReasons, Finish, NewDirtyKey, ReadToken}
 use crate::store::{LinkTarget, ReadVersion, RowState, display_name};
 
 impl Replica {
-    /// Reads the names of marked keys of a type that is not cached.
+    /// Reads the names of marked keys of a type that is not cached; returns how many were read.
     pub(super) async fn fetch_names(&self, entity_type: &EntityType, marks: &[DirtyKey]) -> Result<usize> {
         let token = self.begin_read(entity_type).await?;
         let ids: Vec<i64> = marks.iter().map(|mark| mark.key.id).collect();
@@ -26,6 +26,12 @@ impl Replica {
         let targets = match self.read_names(entity_type, &ids, ReadVersion(token.rv)).await {
             Ok(targets) => targets,
             Err(SyncError::Site(error)) if matches!(error.kind(), ErrorKind::Fault | ErrorKind::Rejected) => {
+                // One refusal may be that of a site in trouble: the names would stay old.
+                if marks.iter().any(|mark| mark.attempts == 0) || self.refuses_every_read().await {
+                    self.state().abandon(&token).await?;
+                    self.put_off(marks, REFUSED_FOR).await?;
+                    return Ok(0);
+                }
                 // A type that cannot be read: links keep the names they came with.
                 tracing::debug!(%entity_type, %error, "names cannot be read");
                 self.finish(finish).await?;
@@ -40,10 +46,10 @@ impl Replica {
         let mut revived_targets = Vec::new();
         for target in &targets {
             self.store().relink(target).await?;
-            let revived = |mark: &&DirtyKey| mark.key == target.key && was_revived(mark);
+            let revived = |mark: &&DirtyKey| mark.key == target.key && mark.was_revived();
             if target.state.is_dead() {
                 let since = marks.iter().find(|mark| mark.key == target.key).map(|mark| mark.since);
-                self.mark_referrers(&target.key, since, &mut finish).await?;
+                self.mark_referrers(&target.key, since, DirtyReasons::INVERSE, &mut finish).await?;
             } else if marks.iter().any(|mark| revived(&mark)) {
                 let since = marks.iter().find(|mark| mark.key == target.key).map(|mark| mark.since);
                 revived_targets.push((target.key.clone(), since));
@@ -54,6 +60,17 @@ impl Replica {
         self.step("names: linked")?;
         self.finish(finish).await?;
         Ok(ids.len())
+    }
+
+    /// Tells whether the site refuses also a read of a followed type that can return nothing.
+    async fn refuses_every_read(&self) -> bool {
+        let Some(followed) = self.tracked().layouts().next().map(|layout| layout.entity_type.clone()) else {
+            return false;
+        };
+        let (everything, client) = (RawFilter::everything(), self.client());
+        let control: Result<Answer, _> =
+            client.read_ids(&followed, &[0], &everything, Vec::new(), Only::Active, Purpose::Fetch).await;
+        control.is_err()
     }
 
     /// Compares names with what the entries about them announced; those that may be

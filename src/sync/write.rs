@@ -19,8 +19,8 @@ use crate::entity::{EntityRef, EntityType, EventId, Timestamp};
 use crate::entity_config::TypeLayout;
 use crate::shotgun::Purpose;
 use crate::state::{
-    Announcement, AsOf, Dead, DeadKind, DirtyKey, DirtyReasons, Expected, ExpectedField, Finish, NewDead, NewDirtyKey,
-    Postponed, RowDone,
+    Announcement, AsOf, DeadKind, DirtyKey, DirtyReasons, Expected, ExpectedField, Finish, NewDirtyKey, Postponed,
+    RowDone,
 };
 use crate::state::{RowMeta, RowOutcome, SegmentStep};
 use crate::store::{FetchedRow, LinkTarget, PutOutcome, ReadVersion, RowError, RowState, StoreErrorKind};
@@ -134,6 +134,9 @@ impl Replica {
         let mut finish = Finish { segment: read.segment, ..Finish::new((*read.token).clone(), self.now()) };
         self.follow_links(&read, &sorted, &known, &stale, &mut finish).await?;
         self.follow_dependencies(&read, &sorted, &known, &mut finish).await?;
+        for mark in read.marks.iter().filter(|mark| sorted.refused.contains_key(&mark.key.id)) {
+            self.follow_quarantined(mark, &mut finish).await?;
+        }
         self.step("write: links follow")?;
         self.conclude(&read, &mut sorted, (&stale, &superseded), &mut finish);
         let rechecked = finish.marks.iter().filter(|mark| mark.kinds.any(DirtyReasons::UNPROVEN));
@@ -314,7 +317,7 @@ impl Replica {
         // A revived row may be the same as before its retirement, which no read has to have
         // seen, while rows that link to it were read meanwhile and lost the link.
         let revived: BTreeSet<i64> =
-            read.marks.iter().filter(|mark| was_revived(mark)).map(|mark| mark.key.id).collect();
+            read.marks.iter().filter(|mark| mark.was_revived()).map(|mark| mark.key.id).collect();
         for (index, row) in sorted.rows.iter().enumerate() {
             let id = row.key().id;
             let same =
@@ -369,7 +372,7 @@ impl Replica {
             }
             let since = mark.map(|mark| mark.since);
             if turned && row.state().is_dead() {
-                self.mark_referrers(row.key(), since, finish).await?;
+                self.mark_referrers(row.key(), since, DirtyReasons::INVERSE, finish).await?;
             } else if has_come_back(before, row, read.marks) {
                 revived.push((row.key().clone(), since));
             }
@@ -404,12 +407,13 @@ impl Replica {
         Ok(())
     }
 
-    /// Marks the rows that link to an entity which was retired; `since` is that of the
-    /// mark of the entity.
+    /// Marks the rows that link to an entity which was retired, for these reasons; `since`
+    /// is that of the mark of the entity.
     pub(super) async fn mark_referrers(
         &self,
         target: &EntityRef,
         since: Option<AsOf>,
+        kinds: DirtyReasons,
         finish: &mut Finish,
     ) -> Result<()> {
         let tracked = self.tracked();
@@ -428,8 +432,7 @@ impl Replica {
         let mut expected = Expected::default();
         let no_link = ExpectedField::new((0, EventId(0)), Announcement::NoLinkTo(target.clone()));
         expected.announce(&target.to_string(), ExpectedField { own: false, ..no_link });
-        let mark =
-            |key| NewDirtyKey { expected: expected.clone(), since, ..NewDirtyKey::new(key, DirtyReasons::INVERSE) };
+        let mark = |key| NewDirtyKey { expected: expected.clone(), since, ..NewDirtyKey::new(key, kinds) };
         finish.marks.extend(followed.map(mark));
         Ok(())
     }
@@ -505,7 +508,7 @@ impl Replica {
             let payload =
                 read.said.iter().find(|(said, _)| said == id).map(|(_, said)| payload(said)).unwrap_or_default();
             let attempts = marks.get(id).map_or(0, |mark| mark.attempts);
-            quarantine(finish, key, *kind, payload, reason.clone(), attempts);
+            finish.quarantine(key, *kind, payload, reason.clone(), attempts);
         }
     }
 
@@ -537,14 +540,9 @@ fn has_come_back(before: Option<&RowMeta>, row: &FetchedRow, marks: &[DirtyKey])
     }
     let mark = marks.iter().find(|mark| mark.key == *row.key());
     match before {
-        Some(meta) => meta.state == RowState::Retired || mark.is_some_and(was_revived),
-        None => mark.is_some_and(|mark| !mark.kinds.any(DirtyReasons::NEW) || was_revived(mark)),
+        Some(meta) => meta.state == RowState::Retired || mark.is_some_and(DirtyKey::was_revived),
+        None => mark.is_some_and(|mark| !mark.kinds.any(DirtyReasons::NEW) || mark.was_revived()),
     }
-}
-
-/// Tells whether an event told of a revival, with or without an entry of its own.
-pub(super) fn was_revived(mark: &DirtyKey) -> bool {
-    mark.kinds.any(DirtyReasons::REVIVE) || !mark.kinds.any(DirtyReasons::NEW) && mark.expected.active() == Some(true)
 }
 
 fn is_written(mark: &DirtyKey) -> bool {
@@ -570,22 +568,6 @@ fn look_for_again(entity_type: &EntityType, id: i64, delay: Duration, mark: Opti
         since: mark.map(|mark| mark.since),
         ..NewDirtyKey::new(EntityRef::new(entity_type.clone(), id), kinds)
     }
-}
-
-/// Adds a key that cannot be read or written to the dead letters; it is tried
-/// again from time to time, and nothing waits for it.
-pub(super) fn quarantine(
-    finish: &mut Finish,
-    key: EntityRef,
-    kind: DeadKind,
-    payload: String,
-    error: String,
-    attempts: u32,
-) {
-    let delay = Dead::retry_after(attempts + 1);
-    finish.marks.push(NewDirtyKey { delay, ..NewDirtyKey::new(key.clone(), DirtyReasons::QUARANTINED) });
-    finish.postponed.push(Postponed { key: key.clone(), delay, add: DirtyReasons::QUARANTINED });
-    finish.dead.push(NewDead { kind, key, payload, error });
 }
 
 fn payload(said: &Said) -> String {

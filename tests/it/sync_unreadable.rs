@@ -1,6 +1,8 @@
 //! Entries and rows of the site that are no JSON, or none that can be kept: each
 //! stands alone, and what is beside it is followed.
 
+use std::time::Duration;
+
 use serde_json::json;
 use sgcache::entity::{EntityRef, EntityType};
 use sgcache::sim::{Rule, Trouble};
@@ -101,7 +103,7 @@ async fn a_row_that_cannot_be_kept_is_quarantined_and_never_stored_without_its_f
         assert_eq!(rows[1].get("description"), Some(json!("clean")), "{spoiled:?}");
         assert_eq!(cache.state().quarantined(&shot()).await.expect("ids"), [ids[1]], "{spoiled:?}");
         cache.site().troubles.clear();
-        cache.tick(std::time::Duration::from_secs(24 * 3600));
+        cache.tick(Duration::from_secs(24 * 3600));
         cache.quiesce().await;
         cache.assert_equal_to_site().await;
     }
@@ -158,4 +160,55 @@ async fn links_follow_the_retirement_and_the_revival_of_an_entity_that_cannot_be
         let rows = cache.cached(&layout).await;
         assert_eq!(rows[&linked]["sg_sequence"]["id"] == json!(sequence), is_active, "{:?}", rows[&linked]);
     }
+}
+
+#[tokio::test]
+async fn a_row_is_not_fresh_while_it_shows_a_link_to_a_retired_entity_that_cannot_be_read() {
+    // The site refuses the read, or the row cannot be kept.
+    let spoiled = Trouble::Replaced { from: "MARKED".to_owned(), to: UNREADABLE[0].to_vec() };
+    for trouble in [busy(), spoiled] {
+        let site = empty_site();
+        let sequence = create(&site, "Sequence", json!({"code": "MARKED"}));
+        let link = json!({"type": "Sequence", "id": sequence});
+        let linked = create(&site, "Shot", json!({"code": "linked", "sg_sequence": link}));
+        let cache = Cache::live(site).await;
+        let layout = cache.replica().tracked().layout(&shot()).expect("shots").clone();
+        let rule = Rule { answers: Some(EntityRef::new("Sequence", sequence)), ..Rule::always(trouble.clone()) };
+        cache.site().troubles.order(rule, cache.site().clock.now());
+        cache.site().retire("Sequence", sequence).expect("a retirement");
+        let retired = cache.tick(Duration::ZERO);
+        let mut shows_link = true;
+        for _ in 0..10 {
+            drop(cache.step().await);
+            shows_link = !cache.cached(&layout).await[&linked]["sg_sequence"].is_null();
+            let status = cache.state().replication_status().await.expect("a status");
+            let fresh = status.fresh_as_of(&shot()).expect("freshness");
+            assert!(!shows_link || fresh <= retired, "{trouble:?}: fresh {} ms after it", fresh.0 - retired.0);
+        }
+        assert!(!shows_link, "{trouble:?}");
+        let quarantined = cache.state().quarantined(&EntityType::new("Sequence")).await.expect("ids");
+        assert_eq!(quarantined, [sequence], "{trouble:?}");
+    }
+}
+
+#[tokio::test]
+async fn one_refusal_loses_no_name_of_an_entity_whose_type_is_not_cached() {
+    let site = empty_site();
+    let person = site.create("HumanUser", json!({"name": "Ann", "login": "ann"})).expect("a person");
+    let link = json!([{"type": "HumanUser", "id": person}]);
+    let task = create(&site, "Task", json!({"content": "anim", "task_assignees": link}));
+    let cache = Cache::live(site).await;
+    let refused = Rule { method: Some("read HumanUser".into()), times: Some(1), ..Rule::always(busy()) };
+    cache.site().troubles.order(refused, cache.site().clock.now());
+    cache.site().update("HumanUser", person, json!({"name": "Anna"})).expect("a rename");
+    for _ in 0..4 {
+        drop(cache.step().await);
+    }
+    let rows = cache.store().get(&[EntityRef::new("Task", task)], &Fields::All).await.expect("a row");
+    assert_eq!(rows[0].get("task_assignees").expect("links")[0]["name"], "Anna");
+}
+
+/// What a site in trouble refuses requests with.
+fn busy() -> Trouble {
+    Trouble::Fault(104, "the site is busy".to_owned())
 }
