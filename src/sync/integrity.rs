@@ -210,9 +210,13 @@ impl Replica {
         let stored: BTreeMap<i64, RowVersion> =
             stored.into_iter().filter(|row| row.id <= last).map(|row| (row.id, row)).collect();
         let ids: BTreeSet<i64> = known.keys().chain(stored.keys()).copied().collect();
+        // An older store has rows as active that are known as filtered, retired or absent now.
+        let inactive: Vec<i64> = stored.keys().filter(|id| !known.contains_key(id)).copied().collect();
+        let inactive = self.state().rows(entity_type, &inactive).await?;
         let differs = |id: i64| {
             let reason = difference(known.get(&id), stored.get(&id))?;
-            let (known, stored) = (known.get(&id).map(|row| row.rv), stored.get(&id).map(|row| row.rv.0));
+            let known = known.get(&id).or_else(|| inactive.get(&id)).map(|row| row.rv);
+            let stored = stored.get(&id).map(|row| row.rv.0);
             Some((id, Differing { known, stored, reason: reason.to_owned() }))
         };
         Ok(ids.into_iter().filter_map(differs).collect())

@@ -157,3 +157,22 @@ async fn a_new_row_is_not_filtered_by_one_empty_answer() {
     follow_failing(&observed, 10).await;
     assert_right(&observed).await;
 }
+
+/// A dirty row that the state knows as filtered is not served from an older store.
+#[tokio::test]
+async fn a_dirty_row_that_its_filter_hides_is_not_served_from_an_older_store() {
+    let site = empty_site();
+    let asset = create(&site, "Asset", json!({"code": "hero"}));
+    let mut observed = Observed::of(Cache::live(site).await);
+    let older = copied_store(&mut observed.cache).await;
+    observed.edit(|site| drop(site.update("Asset", asset, json!({"sg_status_list": "omt"})))).await;
+    observed.cache.quiesce().await;
+    observed.edit(|site| drop(site.update("Asset", asset, json!({"description": "not cached"})))).await;
+    observed.cache.replica().poll().await.expect("a poll");
+    put_back_store(&mut observed.cache, older).await;
+    happen(observed.cache.site(), json!({"trouble": {"trouble": {"status": 503}, "method": "read Asset"}}));
+    follow_failing(&observed, 5).await;
+    happen(observed.cache.site(), json!("end_trouble"));
+    follow_failing(&observed, 5).await;
+    assert_right(&observed).await;
+}
