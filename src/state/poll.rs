@@ -36,6 +36,8 @@ pub struct PollStart {
     pub event_created: Option<SiteTime>,
     /// The entry at the high-water mark, by which the history of the site is recognised.
     pub fingerprint: Option<Fingerprint>,
+    /// An entry below the high-water mark that became visible after the one there, or with it.
+    pub late_entry: Option<Fingerprint>,
 }
 
 /// What a poll brought.
@@ -50,6 +52,8 @@ pub struct PollCommit {
     pub full: bool,
     /// The newest entry.
     pub newest: Option<Fingerprint>,
+    /// The newest of the entries that fill gaps.
+    pub late_entry: Option<Fingerprint>,
     /// When the newest entry was created.
     pub event_created: Option<SiteTime>,
     /// The keys to read again.
@@ -97,20 +101,22 @@ impl State {
     pub async fn begin_poll(&self, now: SiteTime, max_gaps: usize) -> Result<Option<PollStart>> {
         self.write(move |transaction| {
             let sql = "UPDATE stream SET polls_started = polls_started + 1 WHERE frontier IS NOT NULL
-                RETURNING polls_started, frontier, event_created, fingerprint";
+                RETURNING polls_started, frontier, event_created, fingerprint, late_entry";
             let read = |row: &rusqlite::Row<'_>| {
-                let known: (Option<i64>, Option<String>) = (row.get(2)?, row.get(3)?);
+                let known: (Option<i64>, Option<String>, Option<String>) = (row.get(2)?, row.get(3)?, row.get(4)?);
                 Ok((row.get(0)?, row.get(1)?, known))
             };
-            let Some((number, high_water_mark, (created, known))) = transaction.query_row(sql, [], read).optional()?
+            let Some((number, high_water_mark, (created, known, late))) =
+                transaction.query_row(sql, [], read).optional()?
             else {
                 return Ok(None);
             };
             let gaps = Gaps::load(transaction)?.turn(max_gaps).iter().map(|gap| (gap.lo, gap.hi)).collect();
             let event_created = created.map(SiteTime);
             let fingerprint = known.as_deref().map(parse_fingerprint).transpose()?;
+            let late_entry = late.as_deref().map(parse_fingerprint).transpose()?;
             let high_water_mark = EventId(high_water_mark);
-            Ok(Some(PollStart { number, high_water_mark, gaps, started: now, event_created, fingerprint }))
+            Ok(Some(PollStart { number, high_water_mark, gaps, started: now, event_created, fingerprint, late_entry }))
         })
         .await
     }
@@ -230,11 +236,21 @@ fn store_position(
 ) -> Result<()> {
     let newest = commit.newest.as_ref().filter(|newest| newest.id == high_water_mark);
     let fingerprint = newest.map(render_fingerprint).transpose()?;
-    let sql = "UPDATE stream SET frontier = ?1, fingerprint = coalesce(?2, fingerprint),
+    let late = commit.late_entry.as_ref().map(render_fingerprint).transpose()?;
+    // An entry that is seen in a later poll than a late one is of a later moment.
+    let sql = "UPDATE stream SET late_entry = iif(?6, ?5, coalesce(?5, late_entry)), frontier = ?1,
+        fingerprint = coalesce(?2, fingerprint),
         event_created = max(coalesce(event_created, ?3), coalesce(?3, event_created)),
         schema_due = max(schema_due, ?4), schema_changes = schema_changes + ?4";
     let created = commit.event_created.map(|moment| moment.0);
-    transaction.prepare_cached(sql)?.execute(params![high_water_mark.0, fingerprint, created, commit.schema_due])?;
+    transaction.prepare_cached(sql)?.execute(params![
+        high_water_mark.0,
+        fingerprint,
+        created,
+        commit.schema_due,
+        late,
+        high_water_mark > commit.poll.high_water_mark,
+    ])?;
     if !commit.full {
         let sql = "UPDATE stream SET poll_done = max(poll_done, ?1)";
         transaction.prepare_cached(sql)?.execute([commit.poll.number])?;

@@ -43,6 +43,8 @@ pub struct Stream {
     pub high_water_mark: Option<EventId>,
     /// The entry at the high-water mark.
     pub fingerprint: Option<Fingerprint>,
+    /// An entry below it that became visible later, or at the same time.
+    pub late_entry: Option<Fingerprint>,
     /// The epoch of read versions.
     pub epoch: i64,
     /// The newest generation of marks.
@@ -68,13 +70,14 @@ impl State {
     pub async fn stream(&self) -> Result<Stream> {
         self.read(move |connection| {
             let sql = "SELECT site, incarnation, frontier, fingerprint, epoch, gen, polls_started, poll_done,
-                complete_as_of, event_created, schema_due, event_view, complete_poll FROM stream";
-            let (mut stream, fingerprint) = connection.query_row(sql, [], |row| {
+                complete_as_of, event_created, schema_due, event_view, complete_poll, late_entry FROM stream";
+            let (mut stream, fingerprint, late_entry) = connection.query_row(sql, [], |row| {
                 let stream = Stream {
                     site: row.get(0)?,
                     incarnation: row.get(1)?,
                     high_water_mark: row.get::<_, Option<i64>>(2)?.map(EventId),
                     fingerprint: None,
+                    late_entry: None,
                     epoch: row.get(4)?,
                     gen_now: row.get(5)?,
                     polls_started: row.get(6)?,
@@ -85,11 +88,10 @@ impl State {
                     schema_due: row.get(10)?,
                     event_view: row.get(11)?,
                 };
-                Ok((stream, row.get::<_, Option<String>>(3)?))
+                Ok((stream, row.get::<_, Option<String>>(3)?, row.get::<_, Option<String>>(13)?))
             })?;
-            if let Some(text) = fingerprint {
-                stream.fingerprint = Some(parse_fingerprint(&text)?);
-            }
+            stream.fingerprint = fingerprint.as_deref().map(parse_fingerprint).transpose()?;
+            stream.late_entry = late_entry.as_deref().map(parse_fingerprint).transpose()?;
             Ok(stream)
         })
         .await
@@ -114,7 +116,8 @@ impl State {
         let fingerprint = fingerprint.map(render_fingerprint).transpose()?;
         self.write(move |transaction| {
             gaps.store(&Gaps::load(transaction)?, transaction)?;
-            let sql = "UPDATE stream SET site = ?1, frontier = ?2, fingerprint = ?3, event_view = ?4";
+            let sql =
+                "UPDATE stream SET site = ?1, frontier = ?2, fingerprint = ?3, event_view = ?4, late_entry = NULL";
             transaction.execute(sql, params![site, high_water_mark.0, fingerprint, event_view])?;
             Ok(())
         })
@@ -129,7 +132,7 @@ impl State {
             // What was announced belongs to another history.
             transaction.execute("UPDATE marks SET expected = NULL", [])?;
             transaction.execute("UPDATE types SET state = 'absent', import = NULL WHERE state <> 'untracked'", [])?;
-            let sql = "UPDATE stream SET incarnation = incarnation + 1, frontier = NULL, fingerprint = NULL,
+            let sql = "UPDATE stream SET incarnation = incarnation + 1, frontier = NULL, fingerprint = NULL, late_entry = NULL,
                 complete_as_of = NULL, event_created = NULL, poll_done = 0, complete_poll = 0 RETURNING incarnation";
             Ok(transaction.query_row(sql, [], |row| row.get(0))?)
         })

@@ -11,7 +11,7 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use super::{Result, StateError};
 
 /// The statements that lead from one format to the next.
-const FORMATS: [&str; 6] = [FIRST, SUSPECTED_ABSENCES, POLL_NUMBERS, OUTBOX, SCHEMA_CHANGES, SWEEPS];
+const FORMATS: [&str; 7] = [FIRST, SUSPECTED_ABSENCES, POLL_NUMBERS, OUTBOX, SCHEMA_CHANGES, SWEEPS, LATE_ENTRY];
 
 const FIRST: &str = "
 CREATE TABLE stream (
@@ -103,6 +103,9 @@ INSERT INTO sweeps (type, gen, since, due_at, since_poll) SELECT type, gen, sinc
     FROM sweeps_by_type;
 DROP TABLE sweeps_by_type;
 ";
+
+/// A late entry below the high-water mark is of a moment that the one there does not tell.
+const LATE_ENTRY: &str = "ALTER TABLE stream ADD COLUMN late_entry TEXT;";
 
 /// Refuses a file of a newer format before anything is written to it, even the
 /// journal mode.

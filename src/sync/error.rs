@@ -56,9 +56,9 @@ pub enum SyncError {
         /// The rows that the site counts there.
         count: u64,
     },
-    /// Rows are not among those that the filter of their entity config shows, and the answer
-    /// that says so shows no row at all.
-    #[error("the site showed no {0} that fits the filter of its entity config: the answer is not believed")]
+    /// An answer shows no row at all, and nothing else says that there is none: neither a count
+    /// nor, of rows that the filter of their entity config hides, another row.
+    #[error("the site showed no {0}, and nothing else says that there is none: the answer is not believed")]
     Unconfirmed(EntityType),
     /// The event log of the site is not the one that was followed.
     #[error(

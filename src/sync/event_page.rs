@@ -8,7 +8,7 @@
 
 use serde_json::{Map, Value};
 
-use super::poll::{ENTRY_FIELDS, in_order, request};
+use super::poll::{ENTRY_FIELDS, FINGERPRINT_FIELDS, in_order, request};
 use super::{Replica, Result};
 use crate::api3::Read;
 use crate::entity::EntityRef;
@@ -23,9 +23,6 @@ pub(super) struct EventPage {
     pub(super) full: bool,
     /// The entry that could not be read; nothing but its id is known.
     pub(super) unreadable: Option<NewDead>,
-    /// Whether the entry at the high-water mark was asked for as well. A page around an
-    /// unreadable entry leaves it out: it may be that entry itself.
-    pub(super) from_frontier: bool,
 }
 
 impl Replica {
@@ -36,12 +33,44 @@ impl Replica {
     /// When the site fails, or answers nothing that can be read, ids included.
     pub(super) async fn read_event_page(&self, poll: &PollStart) -> Result<EventPage> {
         let (whole, high_water_mark) = (self.client().page_size(), poll.high_water_mark.0);
-        // Not above the high-water mark, but from it on.
-        let first = match self.entries(&request(poll, high_water_mark - 1, whole, &ENTRY_FIELDS)).await {
-            Ok(answer) => return Ok(EventPage { from_frontier: true, ..page(answer)? }),
+        // Not above the high-water mark, but from it on, and the known late entry.
+        let mut asked = poll.clone();
+        asked.gaps.extend(poll.late_entry.as_ref().map(|late| (late.id.0, late.id.0)));
+        let first = match self.entries(&request(&asked, high_water_mark - 1, whole, &ENTRY_FIELDS)).await {
+            Ok(answer) => return page(answer),
             Err(error) if error.kind() == ErrorKind::Malformed => error,
             Err(error) => return Err(error.into()),
         };
+        let mut page = self.page_around_unreadable(poll, first).await?;
+        self.add_known_entries(poll, &mut page).await?;
+        Ok(page)
+    }
+
+    /// Adds the entries by which the history is recognised to a page that was asked for
+    /// without them, because one of them may be the unreadable one. Of them nothing is asked
+    /// that a user has typed.
+    async fn add_known_entries(&self, poll: &PollStart, page: &mut EventPage) -> Result<()> {
+        let at_high_water_mark = poll.fingerprint.iter().filter(|known| known.id == poll.high_water_mark);
+        let known: Vec<i64> = at_high_water_mark.chain(&poll.late_entry).map(|known| known.id.0).collect();
+        if known.is_empty() {
+            return Ok(());
+        }
+        let asked = PollStart { gaps: known.iter().map(|id| (*id, *id)).collect(), ..poll.clone() };
+        let size = u32::try_from(known.len()).unwrap_or(u32::MAX);
+        let read = request(&asked, poll.high_water_mark.0, size, &FINGERPRINT_FIELDS);
+        let is_unread = |id: &i64| poll.gaps.iter().any(|(lo, hi)| (*lo..=*hi).contains(id));
+        let rows = self.entries(&read).await?.rows;
+        page.entries.extend(
+            rows.into_iter().filter(|row| Answer::id(row).is_some_and(|id| known.contains(&id) && !is_unread(&id))),
+        );
+        page.entries.sort_by_key(Answer::id);
+        Ok(())
+    }
+
+    /// Reads a smaller page up to an entry that cannot be read, or that entry alone; `first` is
+    /// the error of the whole page.
+    async fn page_around_unreadable(&self, poll: &PollStart, first: Error) -> Result<EventPage> {
+        let (whole, high_water_mark) = (self.client().page_size(), poll.high_water_mark.0);
         // The same question without anything that a user has typed: does it fail, too, it
         // is not an entry that is to blame.
         let Ok(ids) = self.entries(&request(poll, high_water_mark, 1, &["id"])).await else { return Err(first.into()) };
@@ -89,7 +118,7 @@ impl Replica {
                     payload: String::new(),
                     error: format!("the entry cannot be read: {}", again.detail()),
                 };
-                Ok(EventPage { entries: Vec::new(), full: true, unreadable: Some(unreadable), from_frontier: false })
+                Ok(EventPage { entries: Vec::new(), full: true, unreadable: Some(unreadable) })
             }
             Err(error) => Err(error.into()),
         }
@@ -102,5 +131,5 @@ impl Replica {
 
 fn page(answer: Answer) -> Result<EventPage> {
     let full = answer.has_next_page;
-    Ok(EventPage { entries: in_order(answer, full)?, full, unreadable: None, from_frontier: false })
+    Ok(EventPage { entries: in_order(answer, full)?, full, unreadable: None })
 }

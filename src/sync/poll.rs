@@ -6,7 +6,9 @@
 //!
 //! The entry at the high-water mark is asked for as well. A site that was restored from a
 //! backup does not have it, or has another one under its id: then nothing is committed,
-//! so that freshness stops, and after a few such answers the history is checked.
+//! so that freshness stops, and after a few such answers the history is checked. The same goes
+//! for an entry of a long transaction that became visible later: a backup in between has the
+//! one at the high-water mark, and not what the transaction wrote.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -25,6 +27,10 @@ use crate::state::{Fingerprint, NewDirtyKey, PollCommit, PollCommitted, PollStar
 /// The fields of an entry that mean something to us.
 pub(super) const ENTRY_FIELDS: [&str; 7] =
     ["id", "event_type", "attribute_name", "meta", "entity", "user", "created_at"];
+
+/// The fields of an entry by which it is recognised. Users have typed none of them, so they can
+/// always be read.
+pub(super) const FINGERPRINT_FIELDS: [&str; 3] = ["id", "event_type", "created_at"];
 
 /// An entry that appears so long after others were written was in a long transaction.
 const LATE_AFTER: Duration = Duration::from_secs(5);
@@ -74,7 +80,7 @@ impl Replica {
         };
         self.step("poll: begun")?;
         let mut page = self.read_event_page(&poll).await?;
-        if page.from_frontier && !self.is_same_history(&poll, &mut page.entries, page.full) {
+        if !self.is_same_history(&poll, &mut page.entries, page.full) {
             return self.check_history(poll.high_water_mark).await;
         }
         self.step("poll: read")?;
@@ -87,6 +93,7 @@ impl Replica {
     /// known one. A full page that ends before it says nothing.
     fn is_same_history(&self, poll: &PollStart, entries: &mut Vec<Map<String, Value>>, full: bool) -> bool {
         let reached = !full || entries.last().and_then(Answer::id) >= Some(poll.high_water_mark.0);
+        let shows_late = shows_late_entry(poll, entries, full);
         let at = entries.iter().position(|entry| Answer::id(entry) == Some(poll.high_water_mark.0));
         // Where the stream began, the entry at the high-water mark is to be read like others.
         let unread = poll.gaps.iter().any(|(lo, hi)| (*lo..=*hi).contains(&poll.high_water_mark.0));
@@ -94,9 +101,9 @@ impl Replica {
         // Of an entry that could not be read there is no fingerprint.
         let of_high_water_mark = |known: &&Fingerprint| reached && known.id == poll.high_water_mark;
         let Some(known) = poll.fingerprint.as_ref().filter(of_high_water_mark) else {
-            return true;
+            return shows_late;
         };
-        let same = found.as_ref().and_then(fingerprint).is_some_and(|found| found == *known);
+        let same = shows_late && found.as_ref().and_then(fingerprint).is_some_and(|found| found == *known);
         if same {
             self.lost_marks().store(0, Ordering::Relaxed);
         }
@@ -125,11 +132,18 @@ impl Replica {
         let unread = unreadable.iter().map(|dead| dead.key.id);
         let ids: Vec<i64> = entries.iter().filter_map(Answer::id).chain(unread).collect();
         let (number, newest) = (poll.number, entries.last());
+        let fills_gap = |entry: &&Map<String, Value>| {
+            let id = Answer::id(entry);
+            let in_gap = poll.gaps.iter().any(|(lo, hi)| id >= Some(*lo) && id <= Some(*hi));
+            in_gap && id < Some(poll.high_water_mark.0)
+        };
+        let late = entries.iter().rev().find(fills_gap);
         let mut commit = PollCommit {
             poll,
             ids,
             full,
             newest: newest.and_then(fingerprint),
+            late_entry: late.and_then(fingerprint),
             event_created: entries.iter().filter_map(created_at).max(),
             marks: Vec::new(),
             dead: unreadable.into_iter().collect(),
@@ -191,6 +205,16 @@ impl Replica {
         sync.gap_oldest_age.set(age.as_secs_f64());
         self.metrics().source.event_id.set(committed.high_water_mark.0 as f64);
     }
+}
+
+/// Takes the late entry that was asked for out of an answer and tells whether it is the known
+/// one. A full page that ends before it says nothing.
+fn shows_late_entry(poll: &PollStart, entries: &mut Vec<Map<String, Value>>, full: bool) -> bool {
+    let Some(late) = &poll.late_entry else { return true };
+    let reached = !full || entries.last().and_then(Answer::id) >= Some(late.id.0);
+    let at = entries.iter().position(|entry| Answer::id(entry) == Some(late.id.0));
+    let found = at.map(|at| entries.remove(at));
+    !reached || found.as_ref().and_then(fingerprint).is_some_and(|found| found == *late)
 }
 
 /// Asks for everything above an id and for the missing ids.

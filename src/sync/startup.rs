@@ -3,7 +3,7 @@
 use futures::stream::{self, StreamExt, TryStreamExt};
 use serde_json::{Map, Value};
 
-use super::poll::{ENTRY_FIELDS, created_at, fingerprint};
+use super::poll::{FINGERPRINT_FIELDS, created_at, fingerprint};
 use super::{Replica, Result, SyncError};
 use crate::api3::Read;
 use crate::entity::{EntityType, EventId, Timestamp};
@@ -62,7 +62,7 @@ impl Replica {
                     }
                     tracing::warn!(%high_water_mark, reason, "the event log looks like another one: looking again");
                 }
-                Err(error @ (SyncError::History(_) | SyncError::EmptyPage { .. })) => {
+                Err(error @ (SyncError::History(_) | SyncError::EmptyPage { .. } | SyncError::Unconfirmed(_))) => {
                     unproven += 1;
                     if unproven == LOOKS {
                         return Err(error);
@@ -95,7 +95,13 @@ impl Replica {
         };
         let at = self.entry_after(known.id.0 - 1).await?.ok_or_else(unproven)?;
         let same = fingerprint(&at).is_some_and(|found| found == *known);
-        Ok((!same).then_some("the entry at the high-water mark is another one"))
+        if !same {
+            return Ok(Some("the entry at the high-water mark is another one"));
+        }
+        let Some(late) = &stream.late_entry else { return Ok(None) };
+        let at = self.entry_after(late.id.0 - 1).await?.ok_or_else(unproven)?;
+        let same = fingerprint(&at).is_some_and(|found| found == *late);
+        Ok((!same).then_some("an entry that became visible late is gone, or another one"))
     }
 
     /// Takes the newest entry as the high-water mark and registers every missing id below
@@ -152,8 +158,10 @@ impl Replica {
         }
         let entity_type = EntityType::new("EventLogEntry");
         match self.count_rows(&entity_type, RawFilter::everything(), Purpose::EventPoll).await? {
-            Some(count @ 1..) => Err(SyncError::EmptyPage { entity_type, after: 0, count }),
-            _ => Ok(None),
+            Some(0) => Ok(None),
+            Some(count) => Err(SyncError::EmptyPage { entity_type, after: 0, count }),
+            // A site in trouble refuses counts, too.
+            None => Err(SyncError::Unconfirmed(entity_type)),
         }
     }
 
@@ -175,7 +183,7 @@ impl Replica {
 }
 
 fn entries() -> Read {
-    Read::new("EventLogEntry", RawFilter::everything(), 1).fields(ENTRY_FIELDS.map(str::to_owned).to_vec())
+    Read::new("EventLogEntry", RawFilter::everything(), 1).fields(FINGERPRINT_FIELDS.map(str::to_owned).to_vec())
 }
 
 fn by_id(descending: bool) -> Vec<RawSort> {

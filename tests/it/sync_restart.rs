@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
-use sgcache::sim::Site;
+use sgcache::sim::{Rule, Site, Trouble};
 use sgcache::sync::Steps;
 
 use crate::observed::Observed;
@@ -174,5 +174,44 @@ async fn a_dirty_row_that_its_filter_hides_is_not_served_from_an_older_store() {
     follow_failing(&observed, 5).await;
     happen(observed.cache.site(), json!("end_trouble"));
     follow_failing(&observed, 5).await;
+    assert_right(&observed).await;
+}
+
+/// What a transaction wrote that ended after the backup is gone, and the newest entry is not.
+#[tokio::test]
+async fn a_restored_backup_from_before_the_end_of_a_transaction_is_another_history() {
+    let site = empty_site();
+    let shots: Vec<i64> = (0..2).map(|n| create(&site, "Shot", json!({"code": format!("{n}")}))).collect();
+    let mut observed = Observed::of(Cache::live(site).await);
+    happen(observed.cache.site(), json!({"begin": {"name": "long", "ids": 3}}));
+    let writes = json!([{"update": {"type": "Shot", "id": shots[0], "fields": {"description": "written"}}}]);
+    happen(observed.cache.site(), json!({"write": {"writes": writes, "transaction": "long"}}));
+    observed.edit(|site| drop(site.update("Shot", shots[1], json!({"description": "newest"})))).await;
+    follow(&observed, 3).await;
+    happen(observed.cache.site(), json!({"backup": "latest"}));
+    observed.edit(|site| drop(happen(site, json!({"commit": "long"})))).await;
+    follow(&observed, 10).await;
+    observed.edit(|site| drop(happen(site, json!({"restore": "latest"})))).await;
+    follow_failing(&observed, 60).await;
+    assert_right(&observed).await;
+}
+
+/// The ids of the lost entries are used again, and one entry cannot be read.
+#[tokio::test]
+async fn a_restored_backup_is_another_history_also_around_an_entry_that_cannot_be_read() {
+    let site = empty_site();
+    let shots: Vec<i64> = (0..2).map(|n| create(&site, "Shot", json!({"code": format!("{n}")}))).collect();
+    let mut observed = Observed::of(Cache::live(site).await);
+    happen(observed.cache.site(), json!({"backup": "latest"}));
+    observed.edit(|site| drop(site.update("Shot", shots[0], json!({"description": "lost"})))).await;
+    follow(&observed, 10).await;
+    observed.edit(|site| drop(happen(site, json!({"restore": "latest"})))).await;
+    let spoiled = Trouble::Replaced { from: "MARKED".to_owned(), to: b"\xff".to_vec() };
+    let rule = Rule { method: Some("read EventLogEntry".into()), ..Rule::always(spoiled) };
+    observed.cache.site().troubles.order(rule, observed.cache.site().clock.now());
+    for description in ["a", "b", "MARKED", "c"] {
+        observed.edit(|site| drop(site.update("Shot", shots[1], json!({"description": description})))).await;
+    }
+    follow_failing(&observed, 60).await;
     assert_right(&observed).await;
 }

@@ -253,6 +253,26 @@ async fn a_log_that_is_answered_without_entries_is_no_other_history() {
     cache.assert_equal_to_site().await;
 }
 
+/// Nor does a refused count say that there are none.
+#[tokio::test]
+async fn a_log_without_entries_whose_count_is_refused_is_no_other_history() {
+    let site = empty_site();
+    let id = create(&site, "Shot", json!({"code": "a"}));
+    let mut cache = Cache::live(site).await;
+    happen(cache.site(), json!({"trouble": {"trouble": "no_rows", "method": "read EventLogEntry"}}));
+    happen(cache.site(), json!({"trouble": {"trouble": {"fault": [104, "the site is busy"]}, "method": "summarize"}}));
+    for _ in 0..10 {
+        cache.step().await.expect_err("an empty answer");
+    }
+    cache.start(Steps::default()).await.expect_err("an empty answer");
+    happen(cache.site(), json!("end_trouble"));
+    cache.site().update("Shot", id, json!({"code": "b"})).expect("an update");
+    cache.start(Steps::default()).await.expect("a start");
+    cache.quiesce().await;
+    assert_eq!(cache.state().stream().await.expect("a stream").incarnation, 1);
+    cache.assert_equal_to_site().await;
+}
+
 /// One answer without the entry at the high-water mark is not believed.
 #[tokio::test]
 async fn an_incomplete_answer_is_no_other_history() {
