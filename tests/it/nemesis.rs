@@ -573,7 +573,7 @@ async fn mixtures_that_once_diverged_do_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "one of sixty mixtures still diverges: docs/RELIABILITY.md"]
+#[ignore = "a few mixtures still diverge: docs/RELIABILITY.md"]
 async fn no_mixture_of_faults_leaves_a_wrong_row_or_serves_one_as_fresh() {
     let asked = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
     let only = asked("SGCACHE_TEST_NEMESIS_SEED");
