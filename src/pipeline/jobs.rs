@@ -479,6 +479,8 @@ impl From<SyncError> for JobError {
             SyncError::Store(error) => store_class(error.kind()),
             SyncError::State(error) => state_class(error),
             SyncError::NotLeader(_) | SyncError::Cluster(_) => ErrorClass::Unavailable,
+            SyncError::EmptyPage { .. } | SyncError::Unconfirmed(_) | SyncError::History(_) => ErrorClass::Unavailable,
+            SyncError::TimedOut(_) => ErrorClass::Timeout,
             _ => ErrorClass::Internal,
         };
         Self::new(class, error.to_string())

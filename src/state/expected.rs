@@ -6,9 +6,11 @@
 //! announcements are only kept and merged; `sync::recheck` compares them with rows.
 //!
 //! Entries are ordered by `created_at` and then by id: ids are reserved early and used
-//! late, so that their order alone says nothing. `created_at` has whole seconds; two
-//! entries of one second that contradict each other are therefore both kept open
-//! ([`ExpectedField::ambiguous`]).
+//! late, so that their order alone says nothing. `created_at` has whole seconds, and the
+//! stamp of an entry may lie a second after that of the edit; entries so close to each
+//! other that contradict each other are therefore both kept open
+//! ([`ExpectedField::ambiguous`]): elements of lists in one second, and values and elements
+//! whose ids are in the other order.
 //!
 //! A value that the field had before one of the merged entries is in older rows, too:
 //! every such value is kept, so that only a value that no older row can have is a proof.
@@ -142,6 +144,7 @@ impl ExpectedField {
                     true => (next, Some(value)),
                     false => (value, Some(next).filter(|_| other.at != self.at)),
                 };
+                self.ambiguous |= is_order_open(self.at, other.at);
                 let before = merge_values(before, prior.into_iter().chain(replaced));
                 Announcement::Value { value, before }
             }
@@ -164,6 +167,13 @@ impl ExpectedField {
     }
 }
 
+/// Tells whether the entry that was written first by its stamp may have been the last: by its
+/// id it was, and the stamps differ by no more than those of one edit may.
+fn is_order_open(one: EntryTime, other: EntryTime) -> bool {
+    let (earlier, later) = if one < other { (one, other) } else { (other, one) };
+    later.0 - earlier.0 == 1 && earlier.1 > later.1
+}
+
 /// Adds values that a field had before; the first beyond [`MAX_VALUES`] stands for all.
 fn merge_values(mut known: Vec<Value>, more: impl Iterator<Item = Value>) -> Vec<Value> {
     for before in more {
@@ -183,7 +193,8 @@ fn merge_links(mut known: Vec<ExpectedLink>, links: Vec<ExpectedLink>) -> (Annou
             known.push(link);
             continue;
         };
-        ambiguous |= same.at.0 == link.at.0 && same.present != link.present;
+        let is_open = same.at.0 == link.at.0 || is_order_open(same.at, link.at);
+        ambiguous |= is_open && same.present != link.present;
         let returned = same.returned || link.returned || same.present != link.present;
         if link.at > same.at {
             *same = link;
@@ -288,6 +299,20 @@ mod tests {
         assert_eq!(field.at, (20, EventId(5)));
     }
 
+    /// The stamp of the first entry is a second late: the row shows the value of the other,
+    /// and never a newer stamp.
+    #[test]
+    fn entries_whose_stamps_and_ids_tell_different_orders_are_ambiguous() {
+        let first = value(11, 5, json!("wtg"), json!("fin"));
+        for (at, is_open) in [(9, false), (10, true), (11, false), (12, false)] {
+            let last = value(at, 9, json!("fin"), json!("rev"));
+            assert_eq!(merged(&[first.clone(), last.clone()]).ambiguous, is_open, "{at}");
+            assert_eq!(merged(&[last, first.clone()]).ambiguous, is_open, "{at}");
+        }
+        assert!(merged(&[link(11, 5, true), link(10, 9, false)]).ambiguous);
+        assert!(!merged(&[link(11, 9, true), link(10, 5, false)]).ambiguous);
+    }
+
     #[test]
     fn every_value_that_older_rows_may_show_is_kept() {
         let steps = [value(10, 1, json!("a"), json!("b")), value(11, 2, json!("b"), json!("c"))];
@@ -314,7 +339,7 @@ mod tests {
     #[test]
     fn elements_of_one_second_that_contradict_each_other_are_ambiguous() {
         assert!(merged(&[link(10, 5, true), link(10, 6, false)]).ambiguous);
-        let field = merged(&[link(10, 5, true), link(11, 3, false)]);
+        let field = merged(&[link(10, 5, true), link(12, 3, false)]);
         assert!(!field.ambiguous);
         assert!(matches!(&field.announced, Announcement::Links(links) if !links[0].present && links[0].returned));
     }
