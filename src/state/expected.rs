@@ -7,10 +7,10 @@
 //!
 //! Entries are ordered by `created_at` and then by id: ids are reserved early and used
 //! late, so that their order alone says nothing. `created_at` has whole seconds, and the
-//! stamp of an entry may lie a second after that of the edit; entries so close to each
-//! other that contradict each other are therefore both kept open
-//! ([`ExpectedField::ambiguous`]): elements of lists in one second, and values and elements
-//! whose ids are in the other order.
+//! stamp of an entry may lie a second after that of the edit: of entries so close to each
+//! other, the one that begins with the value that another ends with is the later one. Those
+//! that contradict each other, and of which nothing tells that, are both kept open
+//! ([`ExpectedField::ambiguous`]).
 //!
 //! A value that the field had before one of the merged entries is in older rows, too:
 //! every such value is kept, so that only a value that no older row can have is a proof.
@@ -127,7 +127,8 @@ impl ExpectedField {
     /// reads go on being counted, because a field that changes all the time has an end,
     /// too.
     fn merge(&mut self, other: &Self) {
-        let newer = other.at > self.at;
+        let (newer, is_open) = self.order(other);
+        self.ambiguous |= is_open;
         if newer {
             self.unproven_since = other.unproven_since;
         } else if other.at == self.at {
@@ -144,7 +145,6 @@ impl ExpectedField {
                     true => (next, Some(value)),
                     false => (value, Some(next).filter(|_| other.at != self.at)),
                 };
-                self.ambiguous |= is_order_open(self.at, other.at);
                 let before = merge_values(before, prior.into_iter().chain(replaced));
                 Announcement::Value { value, before }
             }
@@ -163,7 +163,27 @@ impl ExpectedField {
                 false => known,
             },
         };
-        self.at = self.at.max(other.at);
+        if newer {
+            self.at = other.at;
+        }
+    }
+
+    /// Tells whether the other entry is the newer one, and whether that is open.
+    fn order(&self, other: &Self) -> (bool, bool) {
+        let newer = other.at > self.at;
+        let (Announcement::Value { value, before }, Announcement::Value { value: next, before: prior }) =
+            (&self.announced, &other.announced)
+        else {
+            return (newer, false);
+        };
+        if value == next || self.at.0.abs_diff(other.at.0) > 1 {
+            return (newer, false);
+        }
+        match (prior.contains(value), before.contains(next)) {
+            (true, false) => (true, false),
+            (false, true) => (false, false),
+            _ => (newer, is_order_open(self.at, other.at)),
+        }
     }
 }
 
@@ -299,16 +319,32 @@ mod tests {
         assert_eq!(field.at, (20, EventId(5)));
     }
 
-    /// The stamp of the first entry is a second late: the row shows the value of the other,
-    /// and never a newer stamp.
     #[test]
-    fn entries_whose_stamps_and_ids_tell_different_orders_are_ambiguous() {
-        let first = value(11, 5, json!("wtg"), json!("fin"));
-        for (at, is_open) in [(9, false), (10, true), (11, false), (12, false)] {
-            let last = value(at, 9, json!("fin"), json!("rev"));
-            assert_eq!(merged(&[first.clone(), last.clone()]).ambiguous, is_open, "{at}");
-            assert_eq!(merged(&[last, first.clone()]).ambiguous, is_open, "{at}");
+    fn of_entries_close_to_each_other_the_one_that_begins_where_another_ends_is_the_last() {
+        // The stamp of the first one is a second late; the id of the second one is older.
+        for (first, last) in [((11, 5), (10, 9)), ((10, 9), (10, 5)), ((10, 5), (10, 9)), ((10, 5), (11, 9))] {
+            let first = value(first.0, first.1, json!({}), json!("wtg"));
+            let last = value(last.0, last.1, json!("wtg"), json!("ip"));
+            for steps in [[first.clone(), last.clone()], [last.clone(), first.clone()]] {
+                let field = merged(&steps);
+                let Announcement::Value { value, before } = &field.announced else { panic!("no value") };
+                assert_eq!((value, field.at, field.ambiguous), (&json!("ip"), last.at, false), "{steps:?}");
+                assert!(!before.contains(&json!("ip")), "{before:?}: an older row may show it");
+                // An entry that is read once more changes nothing.
+                assert_eq!(merged(&[field.clone(), first.clone()]).at, last.at);
+            }
         }
+    }
+
+    #[test]
+    fn close_entries_of_which_nothing_tells_the_order_are_ambiguous() {
+        let first = value(11, 5, json!("a"), json!("b"));
+        for (at, is_open) in [(9, false), (10, true), (11, false), (12, false)] {
+            assert_eq!(merged(&[first.clone(), value(at, 9, json!("x"), json!("y"))]).ambiguous, is_open, "{at}");
+        }
+        // There and back.
+        assert!(merged(&[first.clone(), value(10, 9, json!("b"), json!("a"))]).ambiguous);
+        assert!(!merged(&[first, value(12, 9, json!("b"), json!("a"))]).ambiguous);
         assert!(merged(&[link(11, 5, true), link(10, 9, false)]).ambiguous);
         assert!(!merged(&[link(11, 9, true), link(10, 5, false)]).ambiguous);
     }
