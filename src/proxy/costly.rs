@@ -86,26 +86,39 @@ fn is_costly(query: &Query) -> bool {
 #[cfg(test)]
 mod tests {
     use futures::FutureExt;
+    use futures::future::BoxFuture;
 
     use super::*;
     use crate::entity::EntityType;
     use crate::filter::Filter;
 
+    async fn let_others_run() {
+        for _ in 0..20 {
+            tokio::task::yield_now().await;
+        }
+    }
+
     #[tokio::test]
     async fn a_read_of_many_conditions_waits_until_the_one_before_has_ended() {
         let turns = Turns::new(Duration::from_secs(30));
         let (finish, finished) = tokio::sync::oneshot::channel();
-        let answered = || Ok(Answered { body: Vec::new(), rows: 0 });
-        let first = async move {
-            finished.await.expect("it is told to end");
-            answered()
+        let begin = |answer: BoxFuture<'static, Result<Answered, Pass>>| {
+            let turns = turns.clone();
+            tokio::spawn(async move { turns.in_turn(None, answer).await })
         };
-        assert!(turns.in_turn(None, first).now_or_never().is_none(), "its caller leaves");
-        let second = turns.in_turn(None, async move { answered() });
-        tokio::pin!(second);
-        assert!(second.as_mut().now_or_never().is_none(), "the first is at work");
+        let answered = || Ok(Answered { body: Vec::new(), rows: 0 });
+        let first = begin(Box::pin(async move {
+            finished.await.expect("it may end");
+            answered()
+        }));
+        let_others_run().await;
+        // Its caller leaves.
+        first.abort();
+        let second = begin(Box::pin(async move { answered() }));
+        let_others_run().await;
+        assert!(!second.is_finished(), "the first is at work");
         finish.send(()).expect("it waits");
-        assert!(second.await.is_ok());
+        assert!(second.await.expect("no panic").is_ok());
     }
 
     #[tokio::test(start_paused = true)]
@@ -113,7 +126,8 @@ mod tests {
         let turns = Turns::new(Duration::from_secs(30));
         let endless = turns.in_turn(None, std::future::pending());
         assert!(endless.now_or_never().is_none());
-        let passed = turns.in_turn(None, std::future::pending()).await.expect_err("no turn");
+        let second = tokio::time::timeout(Duration::from_secs(60), turns.in_turn(None, std::future::pending()));
+        let passed = second.await.expect("it ends").expect_err("no turn");
         assert_eq!(passed.reason, Reason::Store);
     }
 
