@@ -1,5 +1,6 @@
-//! Turns of reads that keep a reader of the store for long: so many conditions at once that
-//! a few such reads would keep all readers from everyone else.
+//! Limits how many costly queries the store evaluates at the same time. A filter of thousands
+//! of conditions occupies a connection of the store for seconds; without a limit a few such
+//! requests would occupy all of them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,16 +14,16 @@ use crate::filter::Query;
 use crate::server::Peer;
 use crate::store::Store;
 
-/// A read of more conditions takes a turn.
+/// A query with more conditions is costly.
 const COSTLY_CONDITIONS: usize = 50;
-/// So many of them at once; the other readers are for the rest.
+/// So many of them at the same time; the other connections of the store are for the rest.
 const MAX_COSTLY: usize = 1;
 
-/// The turns; clones share them.
+/// The limit; clones share it.
 #[derive(Clone)]
 pub(super) struct Turns {
     slots: Slots,
-    /// How long a read waits for one, before the site is asked.
+    /// How long a costly query waits, before the site is asked instead.
     wait: Duration,
 }
 
@@ -70,7 +71,7 @@ impl Turns {
             Pass::new(Reason::Store, words)
         };
         let turn = self.slots.take(peer, self.wait).await.ok_or_else(busy)?;
-        // The reader is busy until the end, also when the caller has left.
+        // The connection is in use until the end, also when the caller has left.
         let answering = tokio::spawn(async move {
             let _turn = turn;
             answer.await

@@ -58,13 +58,14 @@ impl Proof {
     /// Reads what the answer to a request of this method proves.
     pub fn of(method: &str, status: StatusCode, body: &[u8]) -> Self {
         // A site answers calls with 200; another success is that of something before it.
-        if status != StatusCode::OK || speaks_of_failure(body) {
+        if status != StatusCode::OK {
             return Self::Absent;
         }
         let Ok(envelope) = serde_json::from_slice::<Envelope<'_>>(body) else { return Self::Absent };
         match envelope {
             Envelope { results: Some(results), exception: None, error_code: None } => {
-                if is_success(method, results.get()) { Self::Accepted } else { Self::Absent }
+                let accepted = is_success(method, results.get()) && !reports_failure(body, results.get());
+                if accepted { Self::Accepted } else { Self::Absent }
             }
             Envelope { results: None, exception: Some(_), error_code: Some(code) } => {
                 // Clients recognise integers only, as a site sends them.
@@ -76,20 +77,16 @@ impl Proof {
     }
 }
 
-/// Tells whether an answer names a failure in another form than that of a site, beside or
-/// within its results.
-fn speaks_of_failure(body: &[u8]) -> bool {
-    type Keys<'a> = std::collections::HashMap<std::borrow::Cow<'a, str>, &'a RawValue>;
-    let Ok(keys) = serde_json::from_slice::<Keys<'_>>(body) else { return true };
-    // A fault proper has its own form.
-    if keys.contains_key("exception") && !keys.contains_key("results") {
-        return false;
-    }
-    let within = keys.get("results").and_then(|results| serde_json::from_str::<Keys<'_>>(results.get()).ok());
+/// Tells whether an answer with results reports a failure in another form than that of a site,
+/// beside or within them.
+fn reports_failure(body: &[u8], results: &str) -> bool {
+    type Keys<'a> = std::collections::HashMap<std::borrow::Cow<'a, str>, IgnoredAny>;
     let signs = |key: &str| ["error", "exception", "message", "fault"].iter().any(|sign| key.contains(sign));
-    keys.keys().any(|key| signs(&key.to_ascii_lowercase()))
+    let beside = serde_json::from_slice::<Keys<'_>>(body);
+    beside.map_or(true, |keys| keys.keys().any(|key| signs(&key.to_ascii_lowercase())))
         // A created row may have a field that is called like a failure.
-        || within.is_some_and(|keys| keys.contains_key("error_code") || keys.contains_key("exception"))
+        || serde_json::from_str::<Keys<'_>>(results)
+            .is_ok_and(|keys| keys.contains_key("error_code") || keys.contains_key("exception"))
 }
 
 /// Tells whether `results` have the form that the method gives to those who are logged in.
