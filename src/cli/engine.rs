@@ -135,7 +135,7 @@ impl Engine {
         let notifiers = Notifiers::new(config.notifiers.clone(), Templates::new(&super::context::environment()));
         let runner = Runner::new(jobs.execute(), &resolve_context(config), instance(), shutdown.clone());
         let runner = runner
-            .with_delivery(hook_delivery::deliver(&notifiers, &online.state, &config.directory))
+            .with_delivery(hook_delivery::deliver(&notifiers, &online.state, &online.metrics, &config.directory))
             .with_previous(previous(&online.state));
         let delivery = delivery(&online)?;
         let sinks = sinks(&online, delivery.as_deref());

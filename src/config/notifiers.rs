@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::file::NotifierFile;
 use super::load::Resolver;
-use crate::pipeline::sample_hook_context;
+use crate::pipeline::{check_blocks, sample_hook_context};
 use crate::report::{Mail, Notifier, NotifierKind, Webhook};
 use crate::yaml::{Problems, Templates, join};
 
@@ -81,6 +81,7 @@ impl Resolver<'_> {
     /// Renders the body once, so that a typo is found now and not at night.
     fn check_body(&self, at: &str, body: Option<&str>, problems: &mut Problems) {
         let Some(body) = body else { return };
+        check_blocks(self.document, &join(at, "body"), body, problems);
         let templates = Templates::new(self.environment);
         if let Err(error) = templates.render_text(body, &sample_hook_context()) {
             self.document.report(problems, error.at(self.document, &join(at, "body")));

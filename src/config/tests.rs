@@ -271,3 +271,19 @@ fn a_listener_beyond_this_machine_needs_encryption_or_a_word_of_consent() {
         assert_eq!(with(&allowed), [""; 0], "{allowed}");
     }
 }
+
+#[test]
+fn the_body_of_a_webhook_is_checked_when_it_is_loaded() {
+    let with = |body: &str| {
+        let notifier = format!("board: {{ type: webhook, url: {{ value: 'https://b.example' }}, body: '{body}' }}");
+        problems(&format!("{MINIMAL}notifiers:\n  {notifier}\n"))
+    };
+    let good = "${{ message|tojson }} ${{ run.status }} ${{ pipeline.name }} ${{ site.name }} ${{ steps|tojson }}";
+    assert_eq!(with(good), [""; 0]);
+    let found = with("${{ messag }}");
+    assert!(found.len() == 1 && found[0].contains("SG0301") && found[0].contains("message"), "{found:?}");
+    let found = with("{% if message %}");
+    assert!(found.len() == 1 && found[0].contains("SG0306"), "{found:?}");
+    let found = with("${{ message | tojsn }}");
+    assert!(found.len() == 1 && found[0].contains("SG0302"), "{found:?}");
+}

@@ -173,6 +173,7 @@ const LOOP: Axis = Axis::Fixed(
 );
 const LOOP_FAILURE: Axis = Axis::Fixed("reason", &["panic", "ended", "stuck"]);
 const SERVED_BY: Axis = Axis::Fixed("served_by", &["cache", "source"]);
+const NOTIFICATION_RESULT: Axis = Axis::Fixed("result", &["sent", "failed", "duplicate"]);
 const SHADOW: Axis = Axis::Fixed("result", &["equal", "different", "skipped"]);
 const LEVEL: Axis = Axis::Fixed("level", &["error", "warn", "info"]);
 
@@ -471,7 +472,7 @@ metrics! {
 }
 
 metrics! {
-    /// Documents about runs on their way to Elasticsearch.
+    /// Documents about runs on their way to Elasticsearch, and what notifiers are sent.
     struct Reports {
         /// Documents delivered.
         documents: IntCounter = counter("sgcache_report_documents_total");
@@ -479,6 +480,8 @@ metrics! {
         dropped: Counters = counters("sgcache_report_dropped_total", &[DROP_REASON]);
         /// Documents waiting to be delivered.
         outbox: Gauge = gauge("sgcache_report_outbox_documents", First::Zero);
+        /// Messages to notifiers, by what became of them; `duplicate` was left out by `dedupe`.
+        notifications: Counters = counters("sgcache_report_notifications_total", &[NOTIFICATION_RESULT]);
     }
 }
 

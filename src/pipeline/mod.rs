@@ -70,6 +70,7 @@ pub use load::{
 pub use params::{Param, ParamError, ParamType, Params};
 pub use pause::{Pause, Pauses};
 pub use planner::{Decision, PlanEntry, PlanState, Planner, SkipReason};
+pub use reactions::check_blocks;
 pub use rehearsal::{Rehearsal, rehearse};
 pub use runner::{Clock, Execute, JobContext, JobError, PreviousSource, RunOrder, Runner, exit_code, worst_exit_code};
 pub use schedule::Schedule;

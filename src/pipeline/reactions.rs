@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::file::ReactionFile;
 use super::resolver::{Resolver, known_job, object};
 use super::{Arguments, Blackout, Hook, HookTarget, Hooks, JobSpec, Start, Step};
-use crate::yaml::{Problems, did_you_mean};
+use crate::yaml::{Document, Problems, did_you_mean};
 
 /// The keys under which hooks of runs stand.
 pub(super) const HOOK_KEYS: &[&str] = &["on_drift", "on_error", "on_success", "always"];
@@ -132,7 +132,7 @@ impl Resolver<'_> {
                 for part in ["message", "ping"] {
                     let Some(written) = entry.get(part) else { continue };
                     let pointer = format!("/{key}/{at}/{part}");
-                    self.check_blocks(&pointer, written, problems);
+                    check_blocks(self.document, &pointer, written.as_str().unwrap_or_default(), problems);
                     let rendered = self.context.templates.render(&pointer, written, context);
                     for (place, error) in rendered.err().into_iter().flatten() {
                         self.document.report(problems, error.at(self.document, &place));
@@ -167,16 +167,15 @@ impl Resolver<'_> {
             self.document.report(problems, diagnostic);
         }
     }
+}
 
-    /// Blocks would be sent as they are written.
-    fn check_blocks(&self, pointer: &str, written: &Value, problems: &mut Problems) {
-        let text = written.as_str().unwrap_or_default();
-        let block = ["{%", "{#"].into_iter().find_map(|open| Some((open, text.find(open)?)));
-        if let Some((open, at)) = block {
-            let message = format!("`{open}` is not rendered");
-            let diagnostic = self.document.within(pointer, at..at + open.len(), "SG0306", message);
-            let help = "a text holds expressions, ${{ .. }}, and no blocks or comments";
-            self.document.report(problems, diagnostic.label("a block").help(help.to_owned()));
-        }
+/// Reports a block in a text: it would be sent as it is written.
+pub fn check_blocks(document: &Document, pointer: &str, text: &str, problems: &mut Problems) {
+    let block = ["{%", "{#"].into_iter().find_map(|open| Some((open, text.find(open)?)));
+    if let Some((open, at)) = block {
+        let message = format!("`{open}` is not rendered");
+        let diagnostic = document.within(pointer, at..at + open.len(), "SG0306", message);
+        let help = "a text holds expressions, ${{ .. }}, and no blocks or comments";
+        document.report(problems, diagnostic.label("a block").help(help.to_owned()));
     }
 }

@@ -46,7 +46,7 @@ pub struct Webhook {
 pub struct Notifier {
     /// What it is sent, and where to.
     pub kind: NotifierKind,
-    /// Within this time one message per pipeline and status is enough.
+    /// Within this time the same message about a pipeline is sent once.
     pub dedupe: Option<Duration>,
 }
 
@@ -95,8 +95,7 @@ impl Notifiers {
         *self.named.write() = named;
     }
 
-    /// Returns within which time one message per pipeline and status is enough for a
-    /// notifier.
+    /// Returns within which time a notifier is sent the same message about a pipeline once.
     pub fn dedupe(&self, name: &str) -> Option<Duration> {
         self.named.read().get(name)?.dedupe
     }

@@ -47,7 +47,7 @@ async fn a_notifier_is_not_told_the_same_again_and_the_report_is_a_file() {
     let _site = start_site(&place).await;
     let text = "name: mine\nparams: { end: { type: string, default: ok } }\n\
                 steps: [{ id: a, job: deadLetters, fail_when: \"params.end == 'drift'\" }]\n\
-                always: [{ notify: board, message: 'run ${{ run.id }}' }]\n\
+                always: [{ notify: board, message: 'run ${{ run.id }}' }, { notify: board, message: \"${{ params.end }}\" }]\n\
                 outputs: { file: { path: 'reports/${{ pipeline.name }}-${{ run.status }}.json' } }\n";
     std::fs::write(place.path("pipelines/mine.yaml"), text).expect("a file");
     let run = |end: &str, code| {
@@ -59,12 +59,13 @@ async fn a_notifier_is_not_told_the_same_again_and_the_report_is_a_file() {
         (report["run_id"].as_str().expect("an id").to_owned(), targets)
     };
     let (first, targets) = run("ok", 0);
-    assert_eq!(targets, ["notify:board", "file"]);
+    assert_eq!(targets, ["notify:board", "notify:board", "file"], "two messages");
     let (second, targets) = run("ok", 0);
-    assert_eq!(targets, ["file"], "the same pipeline and status within an hour, in another process");
+    assert_eq!(targets, ["file"], "the same messages within an hour, in another process");
     let (third, targets) = run("drift", 10);
-    assert_eq!(targets, ["notify:board", "file"], "that is news");
-    assert_eq!(*received.lock(), [first, third].map(|run_id| format!("run {run_id}")));
+    assert_eq!(targets, ["notify:board", "notify:board", "file"], "that is news");
+    let (first, third) = (format!("run {first}"), format!("run {third}"));
+    assert_eq!(*received.lock(), [first.as_str(), "ok", third.as_str(), "drift"]);
     let file = std::fs::read_to_string(place.path("reports/mine-ok.json")).expect("the report");
     let report: Value = serde_json::from_str(&file).expect("JSON");
     assert_eq!((&report["run_id"], &report["status"]), (&second.into(), &"ok".into()));

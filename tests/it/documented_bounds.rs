@@ -55,6 +55,11 @@ const CONSTANTS: &[(&str, &str, &str)] = &[
         "MAX_ADDRESS_BYTES: u64 = 32 << 20",
         "| signed addresses, in memory only | 32 MiB; half of their validity |",
     ),
+    (
+        "src/cli/hook_delivery.rs",
+        "MAX_KEPT_MESSAGES: usize = 200",
+        "about one pipeline of which is kept that they were sent | 200;",
+    ),
     ("src/proxy/schema_cache.rs", "MAX_SCHEMA_BYTES: u64 = 64 << 20", "| schema answers | 64 MiB |"),
     (
         "src/config/api.rs",
