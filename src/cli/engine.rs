@@ -118,6 +118,7 @@ impl Engine {
         let following = Following::default();
         let supervisor = Supervisor::new(online.metrics.clone(), shutdown.clone());
         let config = &online.config;
+        let delivery = delivery(&online)?;
         let jobs = Arc::new(Jobs {
             validator: Validator::new(replica.clone()),
             replica: replica.clone(),
@@ -130,6 +131,7 @@ impl Engine {
             keep_runs: config.pipelines.history.keep_runs as usize,
             keep_runs_for: days(config.pipelines.history.keep_days),
             keep_failed_runs_for: days(config.pipelines.history.keep_failed_days),
+            reports: delivery.clone(),
             progress,
         });
         let notifiers = Notifiers::new(config.notifiers.clone(), Templates::new(&super::context::environment()));
@@ -137,7 +139,6 @@ impl Engine {
         let runner = runner
             .with_delivery(hook_delivery::deliver(&notifiers, &online.state, &online.metrics, &config.directory))
             .with_previous(previous(&online.state));
-        let delivery = delivery(&online)?;
         let sinks = sinks(&online, delivery.as_deref());
         let owned = Mutex::default();
         Ok(Self {
@@ -175,7 +176,7 @@ impl Engine {
         };
         self.begin(&report).await?;
         let report = self.runner.run(pipeline, order).await;
-        self.keep(&report, pipeline.outputs).await?;
+        self.keep(&report, &pipeline.outputs).await?;
         Ok(report)
     }
 
@@ -218,12 +219,14 @@ impl Engine {
     /// # Errors
     ///
     /// When the state cannot be written; the sinks have it all the same.
-    pub async fn keep(&self, report: &RunReport, outputs: Outputs) -> Result<(), Failure> {
+    pub async fn keep(&self, report: &RunReport, outputs: &Outputs) -> Result<(), Failure> {
         for sink in &self.sinks {
             match sink {
                 Sink::Prometheus(_) if !outputs.prometheus => {}
-                Sink::Elasticsearch(..) => sink.deliver(&shortened(report, outputs.elasticsearch)).await,
-                _ => sink.deliver(report).await,
+                Sink::Elasticsearch(..) => {
+                    sink.deliver(&shortened(report, outputs.elasticsearch), outputs.index.as_deref()).await;
+                }
+                _ => sink.deliver(report, None).await,
             }
         }
         let remembered = history::remember(&self.online.state, report).await;

@@ -55,7 +55,7 @@ pub(super) enum Job {
         #[arg(long, value_name = "DURATION", default_value = "7d", value_parser = yaml::parse_duration)]
         older_than: Duration,
     },
-    /// Remove old run reports and logs of runs
+    /// Remove old run reports, also from Elasticsearch, and logs of runs
     #[command(alias = "prune-reports", alias = "resetStats")]
     PruneReports {
         /// Days that runs are kept [default: `pipelines.history.keep_days`]

@@ -137,8 +137,8 @@ impl Recorder {
             Event::Started(report) => self.engine.begin(report).await,
             Event::Ended(report) => {
                 self.counted.lock().insert(report.run_id.clone());
-                let outputs = self.outputs.lock().get(&report.pipeline).copied().unwrap_or_default();
-                self.engine.keep(report, outputs).await
+                let outputs = self.outputs.lock().get(&report.pipeline).cloned().unwrap_or_default();
+                self.engine.keep(report, &outputs).await
             }
             Event::Planned(plan) => {
                 let plan = serde_json::to_value(plan).map_err(|error| Failure::internal(error.to_string()))?;
@@ -156,5 +156,5 @@ impl Recorder {
 }
 
 fn outputs_of(pipelines: &[Arc<Pipeline>]) -> BTreeMap<String, Outputs> {
-    pipelines.iter().map(|pipeline| (pipeline.name.clone(), pipeline.outputs)).collect()
+    pipelines.iter().map(|pipeline| (pipeline.name.clone(), pipeline.outputs.clone())).collect()
 }

@@ -135,17 +135,20 @@ pub struct RunBudget {
 }
 
 /// Where results go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outputs {
     /// Into `/metrics`.
     pub prometheus: bool,
     /// What of them goes to the reports cluster, when there is one.
     pub elasticsearch: Detail,
+    /// What its documents are called there, below `{prefix}-{stream}-`; `None` for those
+    /// that all pipelines share.
+    pub index: Option<String>,
 }
 
 impl Default for Outputs {
     fn default() -> Outputs {
-        Outputs { prometheus: true, elasticsearch: Detail::Drift }
+        Outputs { prometheus: true, elasticsearch: Detail::Drift, index: None }
     }
 }
 

@@ -168,6 +168,7 @@ pub struct FileOutputFile {
 #[expect(missing_docs, reason = "the shipped pipelines explain each key")]
 pub struct ElasticsearchOutputFile {
     pub detail: Option<super::Detail>,
+    pub index: Option<String>,
 }
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -233,7 +234,13 @@ pub const SHAPE: Shape = Shape::Object(&[
         "outputs",
         Shape::Object(&[
             optional("prometheus", Shape::Bool),
-            optional("elasticsearch", Shape::Object(&[optional("detail", Shape::Choice(&["drift", "summary"]))])),
+            optional(
+                "elasticsearch",
+                Shape::Object(&[
+                    optional("detail", Shape::Choice(&["drift", "summary"])),
+                    optional("index", Shape::Text),
+                ]),
+            ),
             optional("file", Shape::Object(&[required("path", Shape::Text)])),
         ]),
     ),

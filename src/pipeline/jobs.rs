@@ -19,7 +19,7 @@ use crate::entity::{EntityType, Timestamp};
 use crate::entity_config::{Exclusions, TypeLayout, derived_fields};
 use crate::entity_config_files::refresh;
 use crate::filter::{Page, RawFilter, RawSort};
-use crate::report::{Mismatch, StepResult, history, run_log};
+use crate::report::{Delivery, Mismatch, StepResult, history, run_log};
 use crate::schema::Schema;
 use crate::shotgun::{self, Purpose};
 use crate::state::{StateError, TypeState};
@@ -59,6 +59,8 @@ pub struct Jobs {
     pub keep_runs_for: Duration,
     /// How long runs that ended badly are kept.
     pub keep_failed_runs_for: Duration,
+    /// The way of reports to a cluster, where one is configured.
+    pub reports: Option<Arc<Delivery>>,
     /// Receives the progress of a rebuild.
     pub progress: Option<Progress>,
 }
@@ -397,6 +399,15 @@ impl Jobs {
         result.outputs.insert("pruned".into(), pruned.into());
         let logs = run_log::prune(self.replica.state(), before(keep)).await?;
         result.outputs.insert("pruned_logs".into(), logs.into());
+        if let Some(reports) = &self.reports {
+            // Whole indices hold runs of all kinds, so what is kept longest decides.
+            let cutoff = chrono::DateTime::from_timestamp(failed.0, 0).unwrap_or_default();
+            // A cluster that is away is an alert of its own, and the next run finds these again.
+            let removed = reports.prune(cutoff).await.inspect_err(|error| {
+                tracing::warn!(%error, "old reports stay in the cluster until the next run");
+            });
+            result.outputs.insert("removed_indices".into(), removed.ok().map(|removed| removed.len()).into());
+        }
         Ok(result)
     }
 }

@@ -12,6 +12,7 @@ use super::{
     Arguments, Blackout, Continuous, Every, Hook, HookTarget, Hooks, JobSpec, Outputs, Params, Pipeline,
     ResolveContext, RunBudget, Schedule, Start, Step, fingerprint,
 };
+use crate::report::is_index_name;
 use crate::yaml::{Document, Problems, nearest};
 
 pub(super) fn known_job(
@@ -69,6 +70,7 @@ impl Resolver<'_> {
         let mut output_files = file.outputs.unwrap_or_default();
         // A report is written when everything else has been said.
         hooks.always.extend(output_files.file.take().map(report_file));
+        let outputs = self.outputs(output_files, problems);
         let blackouts = self.blackouts(&file.blackout, problems);
         let name = (file.name.as_str(), &file.labels);
         self.check_expressions(name, &params, &steps.parsed, (&on_drift, &ids), problems);
@@ -100,7 +102,7 @@ impl Resolver<'_> {
             hooks,
             blackouts,
             budget: file.budget,
-            outputs: outputs(output_files),
+            outputs,
             hash: format!("{:016x}", fingerprint(&definition)),
             schedule_hash: format!("{:016x}", fingerprint(&due)),
             name: file.name,
@@ -263,6 +265,23 @@ impl Resolver<'_> {
         })
     }
 
+    fn outputs(&self, file: OutputsFile, problems: &mut Problems) -> Outputs {
+        let built_in = Outputs::default();
+        let elasticsearch = file.elasticsearch.unwrap_or_default();
+        if let Some(index) = elasticsearch.index.as_deref().filter(|index| !is_index_name(index)) {
+            let message = format!("`{index}` is not the name of an index");
+            let help =
+                "begin with a letter, then lower-case letters, digits and `_`; no name of a stream, such as `runs`";
+            let diagnostic = self.document.at("/outputs/elasticsearch/index", "SG0202", message).help(help.to_owned());
+            self.document.report(problems, diagnostic);
+        }
+        Outputs {
+            prometheus: file.prometheus.unwrap_or(built_in.prometheus),
+            elasticsearch: elasticsearch.detail.unwrap_or_default(),
+            index: elasticsearch.index,
+        }
+    }
+
     fn in_order(&self, mut waiting: Vec<(usize, Step)>, problems: &mut Problems) -> Option<Vec<(usize, Step)>> {
         let mut ordered: Vec<(usize, Step)> = Vec::new();
         while !waiting.is_empty() {
@@ -314,12 +333,4 @@ fn continuous_of(file: ContinuousFile) -> Continuous {
 
 fn report_file(file: FileOutputFile) -> Hook {
     Hook { target: HookTarget::File(file.path), message: None, every: Every::Run }
-}
-
-fn outputs(file: OutputsFile) -> Outputs {
-    let built_in = Outputs::default();
-    Outputs {
-        prometheus: file.prometheus.unwrap_or(built_in.prometheus),
-        elasticsearch: file.elasticsearch.unwrap_or_default().detail.unwrap_or_default(),
-    }
 }

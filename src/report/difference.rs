@@ -42,7 +42,7 @@ impl ShadowDifference<'_> {
             },
         });
         wrap(&mut body, wording, at, env!("CARGO_PKG_VERSION"), self.instance);
-        Document { stream: Stream::Mismatch, id: Ulid::new().to_string(), at, body }
+        Document { stream: Stream::Mismatch, index: None, id: Ulid::new().to_string(), at, body }
     }
 }
 

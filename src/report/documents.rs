@@ -55,6 +55,8 @@ impl Stream {
 pub struct Document {
     /// Where it goes.
     pub stream: Stream,
+    /// The pipeline's own index of that stream; `None` is the one that all share.
+    pub index: Option<String>,
     /// Its id: the same report makes the same ids, so that sending it twice changes nothing.
     pub id: String,
     /// When it is about.
@@ -62,6 +64,23 @@ pub struct Document {
     /// The document.
     pub body: Value,
 }
+
+/// Tells whether a text can name the index of a pipeline, below `{prefix}-{stream}-`.
+///
+/// The names of streams and indices are built from it. So it has no `-`, which would make
+/// the patterns of two indices overlap (the server refuses such templates); it does not
+/// begin like a day, which is what daily indices end in; and it is no stream itself, which
+/// would be the name of another installation whose prefix is longer.
+pub fn is_index_name(text: &str) -> bool {
+    let is_allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    text.len() <= MAX_INDEX_NAME
+        && text.starts_with(|c: char| c.is_ascii_lowercase())
+        && text.chars().all(is_allowed)
+        && Stream::parse(text).is_none()
+}
+
+/// Letters of the name of an index; the server allows 255 bytes for all of it.
+const MAX_INDEX_NAME: usize = 60;
 
 /// What documents say besides the report.
 #[derive(Debug, Clone)]
@@ -79,14 +98,15 @@ impl Wording {
     }
 }
 
-/// Returns the documents of a finished run.
-pub fn documents(report: &RunReport, wording: &Wording) -> Vec<Document> {
+/// Returns the documents of a finished run, for the index that its pipeline names.
+pub fn documents(report: &RunReport, wording: &Wording, index: Option<&str>) -> Vec<Document> {
     let at = report.finished_at.unwrap_or(report.started_at);
     let document = |stream, seq: usize, mut body: Value| {
         wrap(&mut body, wording, at, &report.version, &report.instance);
         body["sgcache"]["pipeline"] = report.pipeline.as_str().into();
         body["sgcache"]["run"]["id"] = report.run_id.as_str().into();
-        Document { stream, id: format!("{}-{seq}", report.run_id), at, body }
+        let index = index.map(str::to_owned);
+        Document { stream, index, id: format!("{}-{seq}", report.run_id), at, body }
     };
     let mut all = vec![document(Stream::Runs, 0, run_body(report, wording))];
     for (seq, (step, kind, ty, result)) in validations(report).enumerate() {
@@ -291,11 +311,11 @@ mod tests {
     #[test]
     fn a_run_makes_one_document_for_itself_each_type_and_each_mismatch() {
         let report = report(Status::Drift, None);
-        let made = documents(&report, &Wording::new("studio"));
+        let made = documents(&report, &Wording::new("studio"), None);
         let names: Vec<_> = made.iter().map(|one| (one.stream.as_str(), one.id.as_str())).collect();
         let expected = [("runs", "RUN-0"), ("validation", "RUN-0"), ("validation", "RUN-1"), ("mismatch", "RUN-0")];
         assert_eq!(names, expected);
-        assert_eq!(made, documents(&report, &Wording::new("studio")));
+        assert_eq!(made, documents(&report, &Wording::new("studio"), None));
         for one in &made {
             assert_eq!(one.body["@timestamp"], "2026-11-23T02:00:08.000Z");
             assert_eq!(one.body["sgcache"]["run"]["id"], "RUN");
@@ -303,8 +323,19 @@ mod tests {
     }
 
     #[test]
+    fn the_name_of_an_index_never_meets_that_of_another_one() {
+        for good in ["nightly", "n", "td_2"] {
+            assert!(is_index_name(good), "{good}");
+        }
+        let long = "a".repeat(MAX_INDEX_NAME + 1);
+        for bad in ["", "2026", "_a", "a-b", "Nightly", "a.b", "a/b", "*", "runs", "heartbeat", long.as_str()] {
+            assert!(!is_index_name(bad), "{bad}");
+        }
+    }
+
+    #[test]
     fn drift_is_a_success_and_an_error_is_not() {
-        let body = |report: &RunReport| documents(report, &Wording::new("studio")).remove(0).body;
+        let body = |report: &RunReport| documents(report, &Wording::new("studio"), None).remove(0).body;
         let drifted = body(&report(Status::Drift, None));
         assert_eq!(drifted["event"]["outcome"], "success");
         assert_eq!(drifted["sgcache"]["run"]["status"], "drift");
@@ -321,7 +352,7 @@ mod tests {
     fn values_stay_at_home_when_they_are_told_to() {
         let report = report(Status::Drift, None);
         let written = |values| {
-            let made = documents(&report, &Wording { site: "studio".into(), values });
+            let made = documents(&report, &Wording { site: "studio".into(), values }, None);
             made.iter().map(|one| one.body.to_string()).collect::<String>()
         };
         assert!(written(true).contains("the old secret"));

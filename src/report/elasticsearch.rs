@@ -8,10 +8,10 @@
 //! would silently make an ordinary index of that name, and the name would be
 //! taken for good.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
 use rand::Rng;
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
@@ -64,12 +64,15 @@ pub struct Delivery {
     pub(super) prefix: String,
     outbox: Arc<Outbox>,
     layout: Mutex<Option<Layout>>,
+    /// Indices of pipelines whose templates the server has.
+    ready: Mutex<BTreeSet<(&'static str, String)>>,
 }
 
 impl Delivery {
-    /// Returns a delivery into the streams `{prefix}-runs`, `{prefix}-validation`, `{prefix}-mismatch`.
+    /// Returns a delivery into the streams `{prefix}-runs`, `{prefix}-validation`, `{prefix}-mismatch`,
+    /// and into their indices `{prefix}-runs-{index}` and so on of pipelines that name one.
     pub fn new(client: Client, prefix: impl Into<String>, outbox: Arc<Outbox>) -> Self {
-        Self { client, prefix: prefix.into(), outbox, layout: Mutex::new(None) }
+        Self { client, prefix: prefix.into(), outbox, layout: Mutex::default(), ready: Mutex::default() }
     }
 
     /// Returns what waits to be delivered.
@@ -164,8 +167,13 @@ impl Delivery {
     }
 
     async fn deliver(&self, batch: &[Waiting], layout: Layout) -> Result<(), DeliveryError> {
+        for one in batch {
+            if let Some(index) = &one.index {
+                self.prepare_index(one.stream, index, layout).await?;
+            }
+        }
         let write = |one: &Waiting| {
-            let index = self.index_of(one.stream, one.at, layout);
+            let index = self.index_of(one, layout);
             BulkOp::create(&index, &one.id, one.source.clone())
         };
         let operations: Vec<_> = batch.iter().map(write).collect();
@@ -188,18 +196,35 @@ impl Delivery {
             Some(reason) => {
                 // An operator may have removed streams and templates together.
                 *self.layout.lock().await = None;
+                self.ready.lock().await.clear();
                 Err(DeliveryError::Store(reason))
             }
         }
     }
 
     /// The day is that of the document, so that a repeated delivery meets the first one.
-    fn index_of(&self, stream: Stream, at: DateTime<Utc>, layout: Layout) -> String {
-        let name = format!("{}-{}", self.prefix, stream.as_str());
+    fn index_of(&self, one: &Waiting, layout: Layout) -> String {
+        let name = templates::stream_name(&self.prefix, one.stream, one.index.as_deref());
         match layout {
             Layout::DataStream => name,
-            Layout::Daily => format!("{name}-{}", at.format("%Y.%m.%d")),
+            Layout::Daily => format!("{name}-{}", one.at.format("%Y.%m.%d")),
         }
+    }
+
+    /// Puts the template of a pipeline's own index, once: nothing may be written before.
+    async fn prepare_index(&self, stream: Stream, index: &str, layout: Layout) -> Result<(), Error> {
+        let mut ready = self.ready.lock().await;
+        let key = (stream.as_str(), index.to_owned());
+        if ready.contains(&key) {
+            return Ok(());
+        }
+        let (name, body) = match layout {
+            Layout::DataStream => templates::data_stream(&self.prefix, stream, Some(index)),
+            Layout::Daily => templates::daily(&self.prefix, stream, Some(index)),
+        };
+        self.client.send(&Call::put(template_path(&name)).json(&body)).await?;
+        ready.insert(key);
+        Ok(())
     }
 
     async fn prepare(&self) -> Result<Layout, Error> {
@@ -214,7 +239,7 @@ impl Delivery {
         };
         if layout == Layout::Daily {
             for stream in Stream::ALL {
-                let (name, body) = templates::daily(&self.prefix, stream);
+                let (name, body) = templates::daily(&self.prefix, stream, None);
                 self.client.send(&Call::put(template_path(&name)).json(&body)).await?;
             }
         }
@@ -231,7 +256,7 @@ impl Delivery {
     /// Any refusal but one of rights means that the server has no data streams.
     async fn takes_data_streams(&self) -> Result<bool, Error> {
         for stream in Stream::ALL {
-            let (name, body) = templates::data_stream(&self.prefix, stream);
+            let (name, body) = templates::data_stream(&self.prefix, stream, None);
             match self.client.send(&Call::put(template_path(&name)).json(&body)).await {
                 Ok(_) => {}
                 Err(error) if matches!(error.kind(), ErrorKind::Refused | ErrorKind::NotFound) => {

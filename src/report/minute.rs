@@ -79,5 +79,5 @@ pub fn heartbeat_document(beat: &Heartbeat, at: DateTime<Utc>, instance: &str, w
 
 fn document(stream: Stream, mut body: Value, at: DateTime<Utc>, instance: &str, wording: &Wording) -> Document {
     wrap(&mut body, wording, at, env!("CARGO_PKG_VERSION"), instance);
-    Document { stream, id: Ulid::new().to_string(), at, body }
+    Document { stream, index: None, id: Ulid::new().to_string(), at, body }
 }

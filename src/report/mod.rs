@@ -27,7 +27,7 @@ mod sink;
 mod templates;
 
 pub use difference::ShadowDifference;
-pub use documents::{Document, Stream, Wording, documents};
+pub use documents::{Document, Stream, Wording, documents, is_index_name};
 pub use elasticsearch::{Delivery, DeliveryError, Layout};
 pub use mail::Mail;
 pub use minute::{Heartbeat, heartbeat_document, proxy_document};

@@ -29,6 +29,8 @@ pub struct Waiting {
     pub seq: i64,
     /// Where it goes.
     pub stream: Stream,
+    /// The pipeline's own index of that stream.
+    pub index: Option<String>,
     /// Its id.
     pub id: String,
     /// When it is about.
@@ -155,7 +157,11 @@ fn row(document: &Document) -> OutboxDocument {
         Stream::Mismatch | Stream::Proxy | Stream::Heartbeat => 0,
     };
     OutboxDocument {
-        stream: document.stream.as_str(),
+        stream: match &document.index {
+            // A program of before leaves it alone, as it does streams that it does not know.
+            Some(index) => format!("{}/{index}", document.stream.as_str()),
+            None => document.stream.as_str().to_owned(),
+        },
         id: document.id.clone(),
         at_millis: document.at.timestamp_millis(),
         source: Value::to_string(&document.body),
@@ -165,9 +171,13 @@ fn row(document: &Document) -> OutboxDocument {
 
 fn understand(found: WaitingDocument) -> std::result::Result<Waiting, String> {
     let WaitingDocument { seq, stream, id, at_millis, source } = found;
-    let stream = Stream::parse(&stream).ok_or_else(|| format!("there is no stream `{stream}`"))?;
+    let (stream, index) = match stream.split_once('/') {
+        Some((stream, index)) => (stream, Some(index.to_owned())),
+        None => (stream.as_str(), None),
+    };
+    let stream = Stream::parse(stream).ok_or_else(|| format!("there is no stream `{stream}`"))?;
     let at = DateTime::from_timestamp_millis(at_millis).ok_or_else(|| format!("{at_millis} is not a time"))?;
-    Ok(Waiting { seq, stream, id, at, source })
+    Ok(Waiting { seq, stream, index, id, at, source })
 }
 
 #[cfg(test)]
@@ -192,7 +202,7 @@ mod tests {
 
     fn document(stream: Stream, id: &str) -> Document {
         let at = Utc.with_ymd_and_hms(2026, 11, 23, 2, 0, 0).unwrap();
-        Document { stream, id: id.into(), at, body: json!({"id": id}) }
+        Document { stream, index: None, id: id.into(), at, body: json!({"id": id}) }
     }
 
     async fn ids(outbox: &Outbox) -> Vec<String> {

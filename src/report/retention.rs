@@ -8,9 +8,11 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Days, NaiveDate, NaiveTime, Utc};
 use serde::Deserialize;
+use serde_json::Value;
 
-use super::documents::Stream;
+use super::documents::{Stream, is_index_name};
 use super::elasticsearch::{Delivery, Layout};
+use super::templates::stream_name;
 use crate::elastic::{Call, Error};
 
 /// One index behind a stream.
@@ -44,8 +46,7 @@ impl Delivery {
     pub async fn prune(&self, cutoff: DateTime<Utc>) -> Result<Vec<String>, Error> {
         let layout = self.layout().await?;
         let mut removed = Vec::new();
-        for stream in Stream::ALL {
-            let name = format!("{}-{}", self.prefix, stream.as_str());
+        for name in self.stream_names().await? {
             let mut indices = self.indices_behind(&name).await?;
             if layout == Layout::DataStream && begins_anew(&indices, cutoff) {
                 self.client.send(&Call::post(format!("/{name}/_rollover"))).await?;
@@ -62,6 +63,26 @@ impl Delivery {
             }
         }
         Ok(removed)
+    }
+
+    /// Returns the names of all streams, and of all indices that pipelines name or once named.
+    async fn stream_names(&self) -> Result<Vec<String>, Error> {
+        let mut names: Vec<_> = Stream::ALL.into_iter().map(|stream| stream_name(&self.prefix, stream, None)).collect();
+        let call = Call::get(format!("/_index_template/{}-*", self.prefix)).accept(&[404]);
+        let answer = self.client.send(&call).await?;
+        if !answer.is_success() {
+            return Ok(names);
+        }
+        let found: Value = answer.json()?;
+        for one in found["index_templates"].as_array().into_iter().flatten() {
+            let of = &one["index_template"]["_meta"]["sgcache"]["of"];
+            let stream = of["stream"].as_str().and_then(Stream::parse);
+            let index = of["index"].as_str().filter(|index| is_index_name(index));
+            if let (Some(stream), Some(index), true) = (stream, index, of["prefix"] == self.prefix.as_str()) {
+                names.push(stream_name(&self.prefix, stream, Some(index)));
+            }
+        }
+        Ok(names)
     }
 
     /// Returns the indices behind a name, oldest first; none if nothing was written yet.

@@ -24,13 +24,14 @@ pub enum Sink {
 }
 
 impl Sink {
-    /// Hands a finished report over.
-    pub async fn deliver(&self, report: &RunReport) {
+    /// Hands a finished report over. `index` is what its pipeline calls its documents in
+    /// Elasticsearch.
+    pub async fn deliver(&self, report: &RunReport, index: Option<&str>) {
         match self {
             Sink::Log => log(report),
             Sink::Prometheus(metrics) => prometheus::record(metrics, report),
             Sink::Elasticsearch(outbox, wording) => {
-                if let Err(error) = outbox.put(&documents(report, wording)).await {
+                if let Err(error) = outbox.put(&documents(report, wording, index)).await {
                     error!(%error, run_id = %report.run_id, "a report is lost to Elasticsearch");
                 }
             }

@@ -113,29 +113,43 @@ fn proxy_fields() -> Value {
     json!({"proxy": proxy})
 }
 
+/// Returns the name of a stream, or of a pipeline's own index of it.
+pub(super) fn stream_name(prefix: &str, stream: Stream, index: Option<&str>) -> String {
+    match index {
+        Some(index) => format!("{prefix}-{}-{index}", stream.as_str()),
+        None => format!("{prefix}-{}", stream.as_str()),
+    }
+}
+
 /// Returns name and body of the index template that makes a data stream.
-pub(super) fn data_stream(prefix: &str, stream: Stream) -> (String, Value) {
-    let name = format!("{prefix}-{}", stream.as_str());
-    let mut body = index_template(prefix, stream, json!({}));
+pub(super) fn data_stream(prefix: &str, stream: Stream, index: Option<&str>) -> (String, Value) {
+    let name = stream_name(prefix, stream, index);
+    let mut body = index_template(prefix, stream, index, json!({}));
     body["index_patterns"] = json!([name]);
     body["data_stream"] = json!({});
     (name, body)
 }
 
 /// Returns name and body of the index template that makes daily indices behind an alias.
-pub(super) fn daily(prefix: &str, stream: Stream) -> (String, Value) {
-    let name = format!("{prefix}-{}", stream.as_str());
-    let mut body = index_template(prefix, stream, json!({"aliases": {&name: {}}}));
+pub(super) fn daily(prefix: &str, stream: Stream, index: Option<&str>) -> (String, Value) {
+    let name = stream_name(prefix, stream, index);
+    let mut body = index_template(prefix, stream, index, json!({"aliases": {&name: {}}}));
     body["index_patterns"] = json!([format!("{name}-2*")]);
     (name, body)
 }
 
-fn index_template(prefix: &str, stream: Stream, template: Value) -> Value {
+fn index_template(prefix: &str, stream: Stream, index: Option<&str>, template: Value) -> Value {
+    let mut meta = meta();
+    if let Some(index) = index {
+        // By this the index is found again when no pipeline names it any more. The name of
+        // the template alone could be that of an installation with a longer prefix.
+        meta["sgcache"]["of"] = json!({"prefix": prefix, "stream": stream.as_str(), "index": index});
+    }
     json!({
         "priority": PRIORITY,
         "composed_of": [base(prefix).0, fields(prefix, stream).0],
         "template": template,
-        "_meta": meta(),
+        "_meta": meta,
     })
 }
 

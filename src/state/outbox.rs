@@ -11,8 +11,8 @@ use super::{Result, State};
 /// A document to put in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutboxDocument {
-    /// The name of its stream.
-    pub stream: &'static str,
+    /// The name of its stream, and behind a `/` that of an index of it.
+    pub stream: String,
     /// Its id, unique in its stream.
     pub id: String,
     /// What it is about, in milliseconds since 1970.
@@ -28,7 +28,7 @@ pub struct OutboxDocument {
 pub struct WaitingDocument {
     /// Its place in the queue.
     pub seq: i64,
-    /// The name of its stream.
+    /// The name of its stream, and behind a `/` that of an index of it.
     pub stream: String,
     /// Its id.
     pub id: String,
@@ -72,7 +72,8 @@ impl State {
         let streams = serde_json::json!(streams).to_string();
         self.read(move |connection| {
             let sql = "SELECT seq, stream, id, at, document FROM outbox
-                WHERE refused IS NULL AND stream IN (SELECT value FROM json_each(?1)) ORDER BY seq LIMIT ?2";
+                WHERE refused IS NULL AND substr(stream, 1, instr(stream || '/', '/') - 1)
+                IN (SELECT value FROM json_each(?1)) ORDER BY seq LIMIT ?2";
             let mut statement = connection.prepare_cached(sql)?;
             let rows = statement.query_map(params![streams, number as i64], |row| {
                 let (seq, stream, id) = (row.get(0)?, row.get(1)?, row.get(2)?);

@@ -49,8 +49,12 @@ impl Case {
     }
 
     pub async fn report(&self, report: &RunReport) {
+        self.report_to(report, None).await;
+    }
+
+    async fn report_to(&self, report: &RunReport, index: Option<&str>) {
         let sink = Sink::Elasticsearch(self.outbox.clone(), Wording::new("studio"));
-        sink.deliver(report).await;
+        sink.deliver(report, index).await;
     }
 
     /// Returns what a search of a stream finds.
@@ -225,12 +229,7 @@ async fn a_lost_answer_makes_no_second_document() {
 async fn a_server_without_data_streams_gets_daily_indices_behind_the_same_name() {
     let Some(case) = Case::start().await else { return };
     let proxy = Proxy::before(case.url).await;
-    let refusal = Fault::Answer {
-        status: 400,
-        headers: vec![("content-type", "application/json")],
-        body: r#"{"error":{"type":"x_content_parse_exception","reason":"unknown field [data_stream]"},"status":400}"#,
-    };
-    proxy.plan("_index_template", 1, refusal);
+    proxy.plan("_index_template", 1, without_data_streams());
     case.report(&report("RUN1")).await;
     let delivery = case.delivery(&proxy.url);
     delivery.drain().await.unwrap();
@@ -253,7 +252,7 @@ async fn a_refused_document_does_not_hold_up_the_others() {
     let Some(case) = Case::start().await else { return };
     let at = Utc.with_ymd_and_hms(2026, 11, 23, 2, 0, 0).unwrap();
     let body = json!({"@timestamp": "never"});
-    let bad = Document { stream: Stream::Runs, id: "BAD-0".into(), at, body };
+    let bad = Document { stream: Stream::Runs, index: None, id: "BAD-0".into(), at, body };
     case.outbox.put(&[bad]).await.unwrap();
     case.report(&report("RUN1")).await;
     case.delivery(case.url).drain().await.unwrap();
@@ -303,4 +302,66 @@ async fn old_reports_are_removed_and_new_ones_still_arrive() {
     case.report(&report("RUN2")).await;
     delivery.drain().await.unwrap();
     assert_eq!(case.count("runs").await, 1);
+}
+
+/// Refuses the first index template, as a server without data streams does.
+fn without_data_streams() -> Fault {
+    Fault::Answer {
+        status: 400,
+        headers: vec![("content-type", "application/json")],
+        body: r#"{"error":{"type":"x_content_parse_exception","reason":"unknown field [data_stream]"},"status":400}"#,
+    }
+}
+
+#[tokio::test]
+async fn a_pipeline_has_its_documents_in_indices_of_its_own_that_are_pruned_too() {
+    for layout in [Layout::DataStream, Layout::Daily] {
+        let Some(case) = Case::start().await else { return };
+        let proxy = Proxy::before(case.url).await;
+        if layout == Layout::Daily {
+            proxy.plan("_index_template", 1, without_data_streams());
+        }
+        let delivery = case.delivery(&proxy.url);
+        case.report(&report("RUN1")).await;
+        case.report_to(&report("RUN2"), Some("nightly")).await;
+        case.report_to(&report("RUN3"), Some("td_2")).await;
+        delivery.drain().await.unwrap();
+        let has_streams = !std::env::var("SGCACHE_TEST_ELASTICSEARCH").unwrap().contains("search-7.");
+        assert!(delivery.layout().await.unwrap() == layout || !has_streams);
+        assert!(case.outbox.is_empty().await.unwrap());
+        let fields = case.mappings("runs").await;
+        for stream in ["runs", "validation", "mismatch"] {
+            for name in [stream.to_owned(), format!("{stream}-nightly"), format!("{stream}-td_2")] {
+                assert_eq!(case.count(&name).await, 1, "{name}");
+            }
+        }
+        assert_eq!(case.mappings("runs-nightly").await, fields, "the mapping is the same");
+
+        // Another delivery, of a process that does not know these indices.
+        let other = case.delivery(case.url);
+        let long_ago = Utc.with_ymd_and_hms(2020, 1, 1, 0, 0, 0).unwrap();
+        assert!(other.prune(long_ago).await.unwrap().is_empty());
+        let years_ahead = Utc.with_ymd_and_hms(2040, 1, 1, 0, 0, 0).unwrap();
+        let removed = other.prune(years_ahead).await.unwrap();
+        assert_eq!(removed.len(), 9, "{removed:?}");
+        case.report_to(&report("RUN4"), Some("nightly")).await;
+        other.drain().await.unwrap();
+        assert_eq!(case.count("runs-nightly").await, 1);
+    }
+}
+
+#[tokio::test]
+async fn indices_of_an_installation_with_a_longer_prefix_are_left_alone() {
+    let Some(case) = Case::start().await else { return };
+    case.report(&report("RUN1")).await;
+    case.delivery(case.url).drain().await.unwrap();
+    // Its streams look like indices `theirs` of ours.
+    let prefix = format!("{}-theirs", case.indices.name("runs"));
+    let theirs = Delivery::new(Client::new(&Settings::new([case.url])).unwrap(), prefix, case.outbox.clone());
+    case.report_to(&report("RUN2"), Some("nightly")).await;
+    theirs.drain().await.unwrap();
+    let years_ahead = Utc.with_ymd_and_hms(2040, 1, 1, 0, 0, 0).unwrap();
+    let removed = case.delivery(case.url).prune(years_ahead).await.unwrap();
+    assert_eq!(removed.len(), 3, "{removed:?}");
+    assert_eq!(case.count("runs-theirs-runs-nightly").await, 1);
 }
