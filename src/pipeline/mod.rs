@@ -7,6 +7,7 @@
 //! not known here: it is handed in as an [`Execute`] function. No HTTP, no terminal.
 
 mod alarm;
+mod before_run;
 mod blackout;
 mod care_jobs;
 mod context;

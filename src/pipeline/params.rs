@@ -213,7 +213,7 @@ impl Param {
         }
     }
 
-    fn example(&self) -> Value {
+    pub(super) fn example(&self) -> Value {
         match self.kind {
             ParamType::Integer => Value::from(self.min.unwrap_or(1.0) as i64),
             ParamType::Number => Value::from(self.min.unwrap_or(1.0)),

@@ -17,6 +17,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::cron::first_instant;
+use super::load::resolve;
 use super::test_file::{Answer, ExpectFile, TestFile};
 use super::{
     Alarms, Deliver, Delivered, Execute, HookTarget, JobError, Outlook, Pauses, Pipeline, PlanState, Previous,
@@ -24,7 +25,7 @@ use super::{
 };
 use crate::budget;
 use crate::report::{RunReport, StepResult, Trigger};
-use crate::yaml::{Diagnostic, Document, Moment, Problems, Templates, join};
+use crate::yaml::{Diagnostic, Document, Moment, Problems, Templates, has_template, join};
 
 /// The present of a test that names none: a Monday.
 const DEFAULT_NOW: &str = "2026-01-05 00:00";
@@ -62,6 +63,17 @@ pub fn rehearse(
     for (at, test) in tests_of(document).into_iter().enumerate() {
         let Some(test) = test.filter(|test| test.name.contains(filter)) else { continue };
         let mut differences = Problems::new();
+        let context = &ResolveContext { templates: Templates::new(&test.env), ..context.clone() };
+        let pipeline = match in_environment(document, pipeline, context) {
+            Ok(pipeline) => pipeline,
+            Err(message) => {
+                let diagnostic = document.at(&format!("/tests/{at}"), "SG0902", message);
+                document.report(&mut differences, diagnostic);
+                rehearsals.push(Rehearsal { pipeline: pipeline.name.clone(), test: test.name, differences });
+                continue;
+            }
+        };
+        let pipeline = &pipeline;
         let zone = zone_of(pipeline, context);
         let checker = Checker { document, test: &test, zone, pointer: format!("/tests/{at}/expect") };
         checker.check_schedule(pipeline, &mut differences);
@@ -77,6 +89,26 @@ pub fn rehearse(
         rehearsals.push(Rehearsal { pipeline: pipeline.name.clone(), test: test.name, differences });
     }
     rehearsals
+}
+
+/// Returns the pipeline as it is in the environment of a test, which decides what is
+/// rendered when the file is loaded.
+fn in_environment(
+    document: &Document,
+    pipeline: &Arc<Pipeline>,
+    context: &ResolveContext,
+) -> Result<Arc<Pipeline>, String> {
+    let written = document.value();
+    let mut rendered =
+        ["/labels", "/params", "/outputs/elasticsearch"].into_iter().filter_map(|at| written.pointer(at));
+    if !rendered.any(|part| has_template(&part.to_string())) {
+        return Ok(Arc::clone(pipeline));
+    }
+    let mut problems = Problems::new();
+    resolve(document, context, &mut problems).map(Arc::new).ok_or_else(|| {
+        let first = problems.sorted().first().map(|one| one.message.clone()).unwrap_or_default();
+        format!("the file cannot be read in the environment of the test: {first}")
+    })
 }
 
 /// Returns the tests of a file, `None` for those that cannot be read: the check of the
@@ -122,12 +154,11 @@ async fn rehearsed(
     test: &TestFile,
     params: BTreeMap<String, Value>,
 ) -> Result<Observed, String> {
-    let context = ResolveContext { templates: Templates::new(&test.env), ..context.clone() };
-    let zone = zone_of(pipeline, &context);
+    let zone = zone_of(pipeline, context);
     let (now, began) = (test.now(zone), tokio::time::Instant::now());
     let clock = move || now + TimeDelta::from_std(began.elapsed()).unwrap_or_default();
     let messages = Arc::new(Mutex::new(Vec::new()));
-    let runner = Runner::new(answers(pipeline, test)?, &context, "rehearsal", CancellationToken::new())
+    let runner = Runner::new(answers(pipeline, test)?, context, "rehearsal", CancellationToken::new())
         .with_clock(Arc::new(clock))
         .with_delivery(collect_messages(&messages))
         .with_previous(previous(test, now));

@@ -13,7 +13,7 @@ use super::{
     ResolveContext, RunBudget, Schedule, Start, Step, fingerprint,
 };
 use crate::report::is_index_name;
-use crate::yaml::{Document, Problems, nearest};
+use crate::yaml::{Document, Problems, has_template, nearest};
 
 pub(super) fn known_job(
     document: &Document,
@@ -48,10 +48,13 @@ struct Steps {
 
 impl Resolver<'_> {
     /// Resolves what is written; without a value there is an error in `problems`.
-    pub(super) fn pipeline(&self, file: PipelineFile, problems: &mut Problems) -> Option<Pipeline> {
+    pub(super) fn pipeline(&self, mut file: PipelineFile, problems: &mut Problems) -> Option<Pipeline> {
         if self.fits {
             self.check_name("/name", &file.name, problems);
         }
+        self.render_labels(&file.name, &mut file.labels, problems);
+        let known = self.known_before_run(&file.name, Some(&file.labels));
+        self.render_defaults(&known, &mut file.params, problems);
         let defaults = &self.context.defaults;
         let start = self.start(&file.name, file.continuous, file.schedule, problems);
         let runs_by_itself = !matches!(start, Some(Start::Manual));
@@ -70,7 +73,7 @@ impl Resolver<'_> {
         let mut output_files = file.outputs.unwrap_or_default();
         // A report is written when everything else has been said.
         hooks.always.extend(output_files.file.take().map(report_file));
-        let outputs = self.outputs(output_files, problems);
+        let outputs = self.outputs(output_files, &known, problems);
         let blackouts = self.blackouts(&file.blackout, problems);
         let name = (file.name.as_str(), &file.labels);
         self.check_expressions(name, &params, &steps.parsed, (&on_drift, &ids), problems);
@@ -85,7 +88,12 @@ impl Resolver<'_> {
         let retry = file.retry.unwrap_or_default().over(&defaults.retry);
         let due = due_when(&start, &blackouts);
         let written = self.without_tests();
-        let definition = format!("{written} {timeout:?} {retry:?} {due}");
+        let mut definition = format!("{written} {timeout:?} {retry:?} {due}");
+        let rendered = format!("{:?} {params:?} {:?}", file.labels, outputs.index);
+        if has_template(&written.to_string()) {
+            // What the environment and config.yaml put into it, too.
+            definition.push_str(&rendered);
+        }
         Some(Pipeline {
             file: self.document.name().to_owned(),
             written: Arc::new(written),
@@ -265,10 +273,16 @@ impl Resolver<'_> {
         })
     }
 
-    fn outputs(&self, file: OutputsFile, problems: &mut Problems) -> Outputs {
+    fn outputs(&self, file: OutputsFile, known: &Value, problems: &mut Problems) -> Outputs {
         let built_in = Outputs::default();
-        let elasticsearch = file.elasticsearch.unwrap_or_default();
-        if let Some(index) = elasticsearch.index.as_deref().filter(|index| !is_index_name(index)) {
+        let mut elasticsearch = file.elasticsearch.unwrap_or_default();
+        let before = problems.errors();
+        if let Some(index) = &mut elasticsearch.index {
+            self.render_known("/outputs/elasticsearch/index", index, known, problems);
+        }
+        if problems.errors() == before
+            && let Some(index) = elasticsearch.index.as_deref().filter(|index| !is_index_name(index))
+        {
             let message = format!("`{index}` is not the name of an index");
             let help =
                 "begin with a letter, then lower-case letters, digits and `_`; no name of a stream, such as `runs`";

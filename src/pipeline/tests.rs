@@ -5,6 +5,7 @@ mod forecasting;
 mod loading;
 mod planning;
 mod rehearsing;
+mod rendering;
 mod running;
 mod serving;
 

@@ -16,14 +16,17 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use chrono::{DateTime, SecondsFormat, TimeDelta};
 use minijinja::value::Serde;
-use minijinja::{Environment, ErrorKind, UndefinedBehavior};
+use minijinja::{Environment, ErrorKind, State, UndefinedBehavior};
 use serde_json::Value;
 
 use super::{Diagnostic, Document, join, nearest};
 
 /// Steps that one expression may take.
 const FUEL: u64 = 20_000;
+/// The largest number of days that `days_ago` goes back.
+const MAX_DAYS: f64 = 36_500.0;
 /// Environment variables that expressions may read start with this.
 const PUBLIC_PREFIX: &str = "SGCACHE_";
 
@@ -86,6 +89,8 @@ impl Templates {
         engine.set_undefined_behavior(UndefinedBehavior::Strict);
         engine.set_fuel(Some(FUEL));
         engine.set_debug(false);
+        engine.add_filter("isoformat", isoformat);
+        engine.add_filter("days_ago", days_ago);
         engine.add_function("env", move |name: String, default: Option<String>| read_public(&public, &name, default));
         Templates { environment: engine }
     }
@@ -217,6 +222,43 @@ impl Templates {
     fn is_global(&self, name: &str) -> bool {
         self.environment.globals().any(|(global, _)| global == name)
     }
+}
+
+/// A moment in UTC and whole seconds, as `2026-11-24T02:00:00Z`. Takes
+/// RFC 3339, and seconds since 1970.
+fn isoformat(moment: minijinja::Value) -> Result<String, minijinja::Error> {
+    let read = match moment.as_str() {
+        Some(text) => DateTime::parse_from_rfc3339(text).ok().map(|at| at.to_utc()),
+        None => f64::try_from(moment.clone()).ok().and_then(|seconds| DateTime::from_timestamp(seconds as i64, 0)),
+    };
+    let at = read.ok_or_else(|| unfit(format!("`isoformat` needs a moment, not {}", quoted(&moment))))?;
+    Ok(at.to_rfc3339_opts(SecondsFormat::Secs, true))
+}
+
+/// The moment so many days before the run started. Not before now: an attempt of a step
+/// asks the same as the one before, and a rehearsal has a time of its own.
+fn days_ago(state: &State, days: minijinja::Value) -> Result<String, minijinja::Error> {
+    let start = state.lookup("run").and_then(|run| run.get_attr("started_at").ok());
+    let start = start.filter(|start| !start.is_undefined());
+    let start = start.ok_or_else(|| unfit("`days_ago` counts from the start of a run, and here is none".to_owned()))?;
+    let start = start.as_str().and_then(|text| DateTime::parse_from_rfc3339(text).ok());
+    let number = f64::try_from(days.clone()).ok().filter(|days| (0.0..=MAX_DAYS).contains(days));
+    let number = number.filter(|_| days.as_str().is_none());
+    let Some(number) = number else {
+        return Err(unfit(format!("`days_ago` needs a number of days, 0 to {MAX_DAYS}, not {}", quoted(&days))));
+    };
+    let at = start.and_then(|start| start.checked_sub_signed(TimeDelta::seconds((number * 86_400.0) as i64)));
+    let at = at.ok_or_else(|| unfit("the start of the run is not a moment".to_owned()))?;
+    Ok(at.to_utc().to_rfc3339_opts(SecondsFormat::Secs, true))
+}
+
+fn unfit(reason: String) -> minijinja::Error {
+    minijinja::Error::new(ErrorKind::InvalidOperation, reason)
+}
+
+/// The kind of a value: its text could be a secret of the environment.
+fn quoted(value: &minijinja::Value) -> String {
+    format!("a {}", value.kind())
 }
 
 fn read_public(

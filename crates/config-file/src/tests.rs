@@ -75,6 +75,22 @@ fn broken_and_endless_expressions_are_refused() {
 }
 
 #[test]
+fn moments_are_written_as_the_site_wants_them() {
+    let context = serde_json::json!({"run": {"started_at": "2026-11-24T03:00:00.5+01:00"}, "n": 2, "text": "soon"});
+    let render = |text: &str| templates().render_text(text, &context).map_err(|error| error.to_string());
+    assert_eq!(render("${{ run.started_at | isoformat }}"), Ok("2026-11-24T02:00:00Z".into()));
+    assert_eq!(render("${{ 0 | isoformat }}"), Ok("1970-01-01T00:00:00Z".into()));
+    assert_eq!(render("${{ n | days_ago }}"), Ok("2026-11-22T02:00:00Z".into()));
+    assert_eq!(render("${{ (0.5 | days_ago)[:10] }}"), Ok("2026-11-23".into()));
+    for wrong in ["text | isoformat", "(-1) | days_ago", "36501 | days_ago", "'2' | days_ago"] {
+        let error = render(&format!("${{{{ {wrong} }}}}")).expect_err(wrong);
+        assert!(error.contains("needs a") && !error.contains("soon"), "{wrong}: {error}");
+    }
+    let error = templates().render_text("${{ 7 | days_ago }}", &serde_json::json!({})).expect_err("no run");
+    assert!(error.to_string().contains("counts from the start of a run"), "{error}");
+}
+
+#[test]
 fn only_public_environment_variables_can_be_read() {
     assert_eq!(rendered("${{ env('SGCACHE_SHOW') }}"), Ok(json!("SPIDER")));
     assert_eq!(rendered("${{ env('SGCACHE_NONE', '') }}"), Ok(json!("")));
