@@ -30,6 +30,7 @@ mod job;
 mod job_args;
 mod job_report;
 mod leadership;
+mod man;
 mod minute_reports;
 mod operations;
 mod output;
@@ -126,6 +127,8 @@ enum Command {
     Status(status::Args),
     /// Run a simulated Shotgun site
     Sim(sim::Args),
+    /// Print the manual page, or write one per command
+    Man(man::Args),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -185,6 +188,7 @@ async fn run(cli: Cli) -> Result<u8, Failure> {
         Command::ExplainError(args) => explain_error::run(&args),
         Command::Status(args) => status::run(args, config).await,
         Command::Sim(args) => sim::run(args).await,
+        Command::Man(args) => man::run(&args, <Cli as clap::CommandFactory>::command()),
         Command::Completions { shell } => completion::print_script(shell),
     }
 }

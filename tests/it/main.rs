@@ -16,6 +16,7 @@ mod cli_flow;
 mod cli_hooks;
 mod cli_jobs;
 mod cli_logs;
+mod cli_man;
 mod cli_ops_tls;
 mod cli_pipelines;
 mod cli_reload;
