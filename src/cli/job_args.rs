@@ -47,7 +47,7 @@ pub(super) enum Job {
         #[arg(long)]
         retry: bool,
     },
-    /// Write cached rows to NDJSON or CSV files
+    /// Write cached rows to NDJSON, CSV or Parquet files
     Export(Box<Export>),
     /// Remove rows that were deleted on the site a while ago
     Purge {
@@ -209,6 +209,8 @@ pub(super) enum Format {
     Ndjson,
     /// A table; links and lists are JSON
     Csv,
+    /// A table with typed columns; links and lists are JSON
+    Parquet,
 }
 
 impl Job {
@@ -306,6 +308,7 @@ impl Export {
             format: match self.format {
                 Format::Ndjson => ExportFormat::Ndjson,
                 Format::Csv => ExportFormat::Csv,
+                Format::Parquet => ExportFormat::Parquet,
             },
             file: self.file.map_or(Ok(ExportTarget::Stdout), absolute)?,
             fields: fields.unwrap_or_default(),

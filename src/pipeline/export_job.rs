@@ -1,7 +1,7 @@
 //! What the job `export` does: it writes stored rows to files, type by type, by id.
 //!
 //! A file appears whole or not at all: it is written beside its place and renamed. Rows
-//! are as `shotgun_api3.find` returns them. Parquet is not among the formats.
+//! are as `shotgun_api3.find` returns them.
 
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -12,6 +12,7 @@ use tokio::io::{AsyncWriteExt, BufWriter};
 
 use super::job_arguments::{ExportArgs, ExportFormat, ExportTarget};
 use super::jobs::{Jobs, invalid};
+use super::parquet_table::{ParquetTable, TableError};
 use super::runner::JobError;
 use super::{ErrorClass, FilterOperator};
 use crate::api3::decoded_value;
@@ -25,6 +26,14 @@ use crate::validate::SoFar;
 const PAGE_ROWS: u32 = 1000;
 /// What messages call it.
 const STDOUT: &str = "the standard output";
+
+/// How the rows of a type are written.
+enum Form {
+    /// One after the other.
+    Lines(fn(&Row, &[String]) -> String),
+    /// Column by column.
+    Table(Box<ParquetTable>),
+}
 
 /// A file, or the standard output, that rows are written to.
 struct Output {
@@ -75,6 +84,11 @@ impl Jobs {
             let header = ["id", "type"].into_iter().chain(names.iter().map(String::as_str));
             output.write(&csv_line(header.map(str::to_owned))).await?;
         }
+        let mut form = match args.format {
+            ExportFormat::Ndjson => Form::Lines(json_row),
+            ExportFormat::Csv => Form::Lines(csv_row),
+            ExportFormat::Parquet => Form::Table(Box::new(output.table(layout, &names).await?)),
+        };
         let (mut after, mut written) = (0, 0);
         loop {
             let query = Query::all(layout.entity_type.clone())
@@ -83,15 +97,25 @@ impl Jobs {
                 .order(order.clone())
                 .page(Page::first(PAGE_ROWS));
             let found = self.replica.store().find(&query).await?;
-            for row in &found.rows {
-                output.write(&line(row, &names, args.format)).await?;
-            }
             written += found.rows.len() as u64;
-            match found.rows.last() {
-                Some(last) if found.has_next_page => after = last.key.id,
-                _ => return Ok(written),
+            let last = found.rows.last().filter(|_| found.has_next_page).map(|last| last.key.id);
+            match &mut form {
+                Form::Table(table) => table.write(found.rows).await.map_err(|error| output.table_failed(error))?,
+                Form::Lines(line) => {
+                    for row in &found.rows {
+                        output.write(&line(row, &names)).await?;
+                    }
+                }
+            }
+            match last {
+                Some(last) => after = last,
+                None => break,
             }
         }
+        if let Form::Table(table) = form {
+            table.finish().await.map_err(|error| output.table_failed(error))?;
+        }
+        Ok(written)
     }
 
     fn export_filter(&self, layout: &TypeLayout, args: &ExportArgs) -> Result<Filter, JobError> {
@@ -115,32 +139,37 @@ fn export_fields(layout: &TypeLayout, args: &ExportArgs) -> Result<Vec<String>, 
         return Ok(cached);
     }
     let unknown = args.fields.iter().find(|name| !is_key(name) && !cached.contains(name));
-    match unknown {
-        Some(name) => Err(invalid(format!("{}.{name} is not cached", layout.entity_type))),
-        None => Ok(args.fields.iter().filter(|name| !is_key(name)).cloned().collect()),
+    if let Some(name) = unknown {
+        return Err(invalid(format!("{}.{name} is not cached", layout.entity_type)));
     }
+    let mut names: Vec<String> = Vec::new();
+    for name in args.fields.iter().filter(|name| !is_key(name)) {
+        // A table has each column once.
+        if !names.contains(name) {
+            names.push(name.clone());
+        }
+    }
+    Ok(names)
 }
 
 fn is_key(name: &str) -> bool {
     matches!(name, "id" | "type")
 }
 
-fn line(row: &Row, names: &[String], format: ExportFormat) -> String {
+fn json_row(row: &Row, names: &[String]) -> String {
     let mut fields = row.fields();
     let mut value = |name: &String| decoded_value(fields.remove(name).unwrap_or_default());
-    let (id, ty) = (row.key.id, row.key.entity_type.as_str());
-    match format {
-        ExportFormat::Ndjson => {
-            let mut record: Map<String, Value> = names.iter().map(|name| (name.clone(), value(name))).collect();
-            record.insert("id".into(), id.into());
-            record.insert("type".into(), ty.into());
-            format!("{}\n", Value::Object(record))
-        }
-        ExportFormat::Csv => {
-            let key = [id.to_string(), ty.to_owned()];
-            csv_line(key.into_iter().chain(names.iter().map(|name| cell(value(name)))))
-        }
-    }
+    let mut record: Map<String, Value> = names.iter().map(|name| (name.clone(), value(name))).collect();
+    record.insert("id".into(), row.key.id.into());
+    record.insert("type".into(), row.key.entity_type.as_str().into());
+    format!("{}\n", Value::Object(record))
+}
+
+fn csv_row(row: &Row, names: &[String]) -> String {
+    let mut fields = row.fields();
+    let value = |name: &String| decoded_value(fields.remove(name).unwrap_or_default());
+    let key = [row.key.id.to_string(), row.key.entity_type.as_str().to_owned()];
+    csv_line(key.into_iter().chain(names.iter().map(value).map(cell)))
 }
 
 fn cell(value: Value) -> String {
@@ -190,6 +219,19 @@ impl Output {
 
     async fn write(&mut self, text: &str) -> Result<(), JobError> {
         self.writer.write_all(text.as_bytes()).await.map_err(|error| failed(self.path(), &error))
+    }
+
+    /// Begins a table at the beginning of the file.
+    async fn table(&self, layout: &TypeLayout, names: &[String]) -> Result<ParquetTable, JobError> {
+        let file = self.writer.get_ref().try_clone().await.map_err(|error| failed(self.path(), &error))?;
+        ParquetTable::begin(file.into_std().await, layout, names).map_err(|error| self.table_failed(error))
+    }
+
+    fn table_failed(&self, error: TableError) -> JobError {
+        match error {
+            TableError::Value(reason) => invalid(reason),
+            other => JobError::new(ErrorClass::Store, format!("{} cannot be written: {other}", self.path().display())),
+        }
     }
 
     /// Puts a file that is whole in its place, and returns that.

@@ -72,7 +72,7 @@ impl JobSpec {
             "pruneReports" => "remove old runs from the history, and their logs",
             "scan" => "find what no event reports, and refetch it",
             "deadLetters" => "count dead letters, or refetch their entities",
-            "export" => "write stored rows to NDJSON or CSV files",
+            "export" => "write stored rows to NDJSON, CSV or Parquet files",
             _ => return None,
         })
     }

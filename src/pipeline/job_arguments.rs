@@ -94,11 +94,16 @@ pub struct ExportArgs {
 impl ExportArgs {
     /// Reports one file for several tables, which have columns of their own.
     pub(super) fn check(&self, document: &Document, pointer: &str, problems: &mut Problems) {
-        if self.format == ExportFormat::Csv && self.types.len() != 1 && !self.file.has_place_of_type() {
-            let message = "one CSV file holds one entity type";
+        let (name, end) = match self.format {
+            ExportFormat::Ndjson => return,
+            ExportFormat::Csv => ("CSV", "csv"),
+            ExportFormat::Parquet => ("Parquet", "parquet"),
+        };
+        if self.types.len() != 1 && !self.file.has_place_of_type() {
+            let message = format!("one {name} file holds one entity type");
             let diagnostic = document.at(&yaml::join(pointer, "file"), "SG0211", message);
-            let help = "name one type in `types`, or write a file per type: `exports/{type}.csv`";
-            document.report(problems, diagnostic.label("several types").help(help.to_owned()));
+            let help = format!("name one type in `types`, or write a file per type: `exports/{{type}}.{end}`");
+            document.report(problems, diagnostic.label("several types").help(help));
         }
     }
 }
@@ -135,11 +140,13 @@ pub enum ExportFormat {
     Ndjson,
     /// A table: `id`, `type`, then the fields. Links and lists are JSON.
     Csv,
+    /// A table with typed columns. Links and lists are JSON.
+    Parquet,
 }
 
 impl ExportFormat {
     /// Every format, in the spelling of YAML and the command line.
-    pub const NAMES: [&'static str; 2] = ["ndjson", "csv"];
+    pub const NAMES: [&'static str; 3] = ["ndjson", "csv", "parquet"];
 }
 
 /// How the filters of a list are joined.

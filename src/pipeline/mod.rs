@@ -29,6 +29,7 @@ mod job_arguments;
 mod jobs;
 mod load;
 mod params;
+mod parquet_table;
 mod pause;
 mod planner;
 mod reactions;

@@ -2,13 +2,16 @@
 //! the simulated site holds.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
+use parquet::file::reader::{FileReader, SerializedFileReader};
 use serde_json::{Value, json};
 use sgcache::entity::EntityRef;
 use sgcache::sim::SimHandle;
 use sgcache::state::{DeadKind, Finish, NewDead, SiteTime, State};
 
 use crate::program::Place;
+use crate::servers::{python, skipped};
 use crate::sync_cache::happen;
 
 /// The values of a field on the site, by id.
@@ -119,6 +122,100 @@ async fn an_export_holds_what_the_site_holds() {
     place.run(&["job", "export", "Shot", "--fields", "cod"]).expect_code(2).says(&["did you mean `code`?"]);
     let several = ["job", "export", "Shot", "Asset", "--format", "csv", "--file", "all.csv"];
     place.run(&several).expect_code(2).says(&["one CSV file holds one entity type", "{type}"]);
+}
+
+/// Reads a Parquet file with pyarrow: its columns with their types, and its rows.
+fn read_with_pyarrow(path: &Path) -> Option<Value> {
+    let python = python("cli_jobs")?;
+    let script = "
+import json, sys
+try:
+    import pyarrow.parquet as parquet
+except ImportError:
+    sys.exit(3)
+table = parquet.read_table(sys.argv[1])
+compressions = {parquet.ParquetFile(sys.argv[1]).metadata.row_group(0).column(0).compression}
+print(json.dumps({'columns': {field.name: str(field.type) for field in table.schema},
+                  'compressions': sorted(compressions), 'rows': table.to_pylist()}, default=str))
+";
+    let read = std::process::Command::new(python).args(["-c", script]).arg(path).output().expect("Python");
+    if read.status.code() == Some(3) {
+        skipped("cli_jobs", "Python has no pyarrow (eval \"$(tests/setup)\")");
+        return None;
+    }
+    assert!(read.status.success(), "{}", String::from_utf8_lossy(&read.stderr));
+    Some(serde_json::from_slice(&read.stdout).expect("JSON"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_parquet_file_has_typed_columns_and_keeps_nulls() {
+    let (place, site) = Place::imported(600).await;
+    let id = *on_site(&site, "Shot", "code").keys().next().expect("a shot");
+    let values = json!({"code": "a < \"b\"", "sg_cut_in": null, "sg_cut_out": 7, "description": null});
+    site.site().update("Shot", id, values).expect("an update");
+    place.run(&["job", "sync"]).expect_code(0);
+    let csv = ["job", "export", "Shot", "Task", "--file", "out/{type}.ndjson"];
+    place.run(&csv).expect_code(0);
+    let args = ["export", "Shot", "Task", "--format", "parquet", "--file", "out/{type}.parquet"];
+    let report = result(&place, &args, 0);
+    for ty in ["Shot", "Task"] {
+        let text = std::fs::read_to_string(place.path(&format!("out/{ty}.ndjson"))).expect("the rows");
+        let rows: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+        assert_eq!(report["by_type"][ty]["written"], rows.len());
+        let path = place.path(&format!("out/{ty}.parquet"));
+        let file = SerializedFileReader::new(std::fs::File::open(&path).expect("the file")).expect("a Parquet file");
+        assert_eq!(file.metadata().file_metadata().num_rows(), rows.len() as i64);
+        let Some(read) = read_with_pyarrow(&path) else { continue };
+        assert_eq!(read["compressions"], json!(["SNAPPY"]));
+        let found = read["rows"].as_array().expect("rows");
+        assert_eq!(found.len(), rows.len());
+        for (found, row) in found.iter().zip(&rows) {
+            for (name, value) in row.as_object().expect("a row") {
+                assert_eq!(as_json(&found[name], &read["columns"][name]), comparable(value), "{ty} {name}");
+            }
+        }
+        let types = |names: &[&str]| names.iter().map(|name| read["columns"][*name].clone()).collect::<Vec<_>>();
+        if ty == "Shot" {
+            let expected = ["int64", "string", "int64", "timestamp[us, tz=UTC]", "string", "string"];
+            assert_eq!(types(&["id", "type", "sg_cut_in", "updated_at", "project", "assets"]), expected);
+            let row = found.iter().find(|row| row["id"] == id).expect("the shot");
+            assert_eq!(
+                (&row["code"], &row["sg_cut_in"], &row["sg_cut_out"]),
+                (&json!("a < \"b\""), &Value::Null, &json!(7))
+            );
+        } else {
+            assert_eq!(types(&["start_date", "duration", "milestone"]), ["date32[day]", "int64", "bool"]);
+        }
+    }
+    let left = std::fs::read_dir(place.path("out")).expect("a folder").map(|file| file.expect("a file").file_name());
+    assert_eq!(left.filter(|name| name.to_string_lossy().contains("partial")).count(), 0);
+    // On the standard output, too; and a table without a row is one.
+    let none = ["job", "export", "Shot", "--format", "parquet", "--filters", "[['id','is',0]]"];
+    let printed = place.command(&none).output().expect("the program").stdout;
+    let empty = SerializedFileReader::new(bytes::Bytes::from(printed)).expect("a Parquet file").metadata().clone();
+    let columns = empty.file_metadata().schema().get_fields().len();
+    assert!(empty.file_metadata().num_rows() == 0 && columns > 10, "{columns} columns");
+    let several = ["job", "export", "Shot", "Task", "--format", "parquet", "--file", "all.parquet"];
+    place.run(&several).expect_code(2).says(&["one Parquet file holds one entity type", "{type}.parquet"]);
+}
+
+/// What pyarrow read, as `find()` has it.
+fn as_json(value: &Value, column: &Value) -> Value {
+    match (value, column.as_str().unwrap_or_default()) {
+        (Value::String(text), kind) if kind.starts_with("timestamp") => {
+            text.replace(' ', "T").replace("+00:00", "Z").into()
+        }
+        _ => comparable(value),
+    }
+}
+
+/// A value as it stands in a table: links and lists as JSON.
+fn comparable(value: &Value) -> Value {
+    match value {
+        Value::Array(_) | Value::Object(_) => value.to_string().into(),
+        Value::Number(number) => json!(number.as_f64()),
+        other => other.clone(),
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
