@@ -8,8 +8,9 @@ use crate::config;
 use crate::pipeline::{JobSpec, file};
 use crate::yaml::{SchemaOptions, Shape};
 
-/// The descriptions of keys: `docs/reference/pipeline.md`.
-const REFERENCE: &str = include_str!("../../docs/reference/pipeline.md");
+/// The descriptions of keys: `docs/reference/`.
+const PIPELINE_KEYS: &str = include_str!("../../docs/reference/pipeline.md");
+const CONFIG_KEYS: &str = include_str!("../../docs/reference/config.md");
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -45,13 +46,26 @@ pub fn run(args: &Args) -> Result<u8, Failure> {
     Ok(0)
 }
 
-/// Returns what the reference says about a key: the text of its entry, on one line.
-fn describe(path: &str) -> Option<String> {
+/// Returns what a reference says about a key: the text of its entry, on one line.
+fn described(reference: &str, path: &str) -> Option<String> {
     let entry = format!("\n- `{path}`: ");
-    let (_, rest) = REFERENCE.split_once(&entry)?;
+    let (_, rest) = reference.split_once(&entry)?;
     let lines = rest.lines().enumerate().take_while(|(at, line)| *at == 0 || line.starts_with("  "));
     let words: Vec<&str> = lines.map(|(_, line)| line.trim()).collect();
     Some(words.join(" "))
+}
+
+fn describe(path: &str) -> Option<String> {
+    described(PIPELINE_KEYS, path)
+}
+
+/// Returns the same of a key of `config.yaml`. What a secret and a cluster are is described
+/// once, for all places that take one.
+fn describe_setting(path: &str) -> Option<String> {
+    let alike = path.strip_prefix("reports.elasticsearch.").map(|key| format!("store.{key}"));
+    let last = path.rsplit('.').next().filter(|last| matches!(*last, "env" | "file" | "secret" | "value"));
+    let of_secret = || described(CONFIG_KEYS, &format!("secrets.*.{}", last?));
+    described(CONFIG_KEYS, path).or_else(|| described(CONFIG_KEYS, &alike?)).or_else(of_secret)
 }
 
 fn titled(mut schema: Value, title: &str) -> Value {
@@ -84,7 +98,7 @@ fn arguments(job: &str) -> Value {
 
 fn config_schema() -> Value {
     titled(
-        config::file::SHAPE.json_schema("", SchemaOptions { describe: &|_| None, expressions: false }),
+        config::file::SHAPE.json_schema("", SchemaOptions { describe: &describe_setting, expressions: false }),
         "sgcache config.yaml",
     )
 }
@@ -125,6 +139,22 @@ mod tests {
 
     use super::*;
 
+    /// The keys that the entries of a reference are about.
+    fn entries(reference: &str) -> BTreeSet<String> {
+        let entries = reference.lines().filter_map(|line| line.strip_prefix("- `"));
+        entries.filter_map(|entry| entry.split_once("`: ")).map(|(path, _)| path.to_owned()).collect()
+    }
+
+    #[test]
+    fn every_setting_is_described_and_no_other() {
+        let known: BTreeSet<String> = config::file::SHAPE.paths("").into_iter().collect();
+        let silent: Vec<&String> = known.iter().filter(|path| describe_setting(path).is_none()).collect();
+        let entries = entries(CONFIG_KEYS);
+        let unknown: Vec<&String> = entries.difference(&known).collect();
+        assert!(silent.is_empty() && unknown.is_empty(), "not described: {silent:?}, unknown: {unknown:?}");
+        assert!(known.len() > 100, "only {} keys", known.len());
+    }
+
     #[test]
     fn the_reference_describes_every_key_and_no_other() {
         let mut known: BTreeSet<String> = file::SHAPE.paths("").into_iter().collect();
@@ -132,9 +162,7 @@ mod tests {
             let keys = JobSpec::arguments(job).expect("a job");
             known.extend(Shape::Object(keys).paths(&format!("with.{job}")));
         }
-        let entries = REFERENCE.lines().filter_map(|line| line.strip_prefix("- `"));
-        let described: BTreeSet<String> =
-            entries.filter_map(|entry| entry.split_once("`: ")).map(|(path, _)| path.to_owned()).collect();
+        let described = entries(PIPELINE_KEYS);
         let missing: Vec<&String> = known.difference(&described).collect();
         let unknown: Vec<&String> = described.difference(&known).collect();
         assert!(missing.is_empty() && unknown.is_empty(), "missing: {missing:?}, unknown: {unknown:?}");

@@ -1,5 +1,7 @@
 //! JSON Schemas: what is checked in is what the program prints.
 
+use std::collections::BTreeSet;
+
 use crate::program::Place;
 use crate::prometheus::repository;
 
@@ -64,4 +66,20 @@ fn every_shipped_file_and_every_new_one_names_its_schema() {
         assert_eq!(read(&named_schema(&path)), of_pipelines, "{template}");
         place.run(&["pipelines", "test", &name]).expect_code(0);
     }
+}
+
+/// The exit codes of a table: every second cell of rows of numbers.
+fn exit_codes(page: &str) -> BTreeSet<u8> {
+    let text = std::fs::read_to_string(repository(page)).expect("a page");
+    let table = text.lines().skip_while(|line| !line.starts_with("| exit code |"));
+    let rows = table.skip(2).take_while(|line| line.starts_with('|'));
+    let cells = rows.flat_map(|row| row.split('|').skip(1).step_by(2).map(str::trim).collect::<Vec<_>>());
+    cells.flat_map(|cell| cell.split(", ").filter_map(|code| code.parse().ok()).collect::<Vec<u8>>()).collect()
+}
+
+#[test]
+fn the_reference_and_the_readme_list_every_exit_code() {
+    let used = BTreeSet::from([0, 1, 2, 10, 11, 12, 69, 75, 77, 78, 124, 130, 143]);
+    assert_eq!(exit_codes("docs/reference/pipeline.md"), used);
+    assert_eq!(exit_codes("README.md"), used);
 }
