@@ -16,8 +16,8 @@ use super::{hook_delivery, leadership, run_log_layer};
 use crate::config::Config;
 use crate::elastic;
 use crate::pipeline::{
-    self, Detail, Following, Jobs, Outputs, Pipeline, Policy, Previous, PreviousSource, ResolveContext, RunOrder,
-    Runner, Site, SkipReason,
+    self, Detail, Following, Jobs, Outputs, Pipeline, Policy, Previous, PreviousSource, ResolveContext, RunEvent,
+    RunObserver, RunOrder, Runner, Site, SkipReason,
 };
 use crate::proxy::shadow::{Difference, OnDifference};
 use crate::report::ledger::Recorder;
@@ -156,6 +156,15 @@ impl Engine {
         })
     }
 
+    /// Says to `observer` what happens during runs.
+    #[must_use]
+    pub fn with_observer(mut self, observer: Option<RunObserver>) -> Self {
+        if let Some(observer) = observer {
+            self.runner = self.runner.with_observer(observer);
+        }
+        self
+    }
+
     /// Runs a pipeline, and keeps and sends its report. While another process runs
     /// it, or a pipeline of its group, it waits or is skipped, as its concurrency
     /// policy says; a skipped run leaves no trace in the history.
@@ -171,6 +180,7 @@ impl Engine {
             Err(reason) => {
                 report.finish(Utc::now(), Vec::new());
                 report.reason = Some(reason.to_string());
+                self.runner.observed(&RunEvent::RunFinished { report: &report });
                 return Ok(report);
             }
         };

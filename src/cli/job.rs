@@ -9,11 +9,13 @@ use tokio_util::sync::CancellationToken;
 use super::Failure;
 use super::context::{Online, SiteAtStart, load_config};
 use super::corrupt;
+use super::dry_run;
 use super::engine::Engine;
 use super::job_args::Job;
 use super::job_report::{print, print_end};
 use super::output::{self, Output};
 use super::progress;
+use super::run_progress;
 use super::signals::StopSignals;
 use crate::entity_config::TypeLayout;
 use crate::pipeline::{EntityCatalog, ExportTarget, JobSpec, Pipeline, RunOrder, exit_code};
@@ -39,6 +41,9 @@ pub struct Args {
     /// Output format
     #[arg(short, long, value_enum, default_value_t, global = true)]
     output: Output,
+    /// Show what would be asked and done, and do nothing
+    #[arg(long, global = true)]
+    dry_run: bool,
     /// Exit with 11 if `--warn-when` is true
     #[arg(long, global = true)]
     deny_warnings: bool,
@@ -46,12 +51,19 @@ pub struct Args {
 
 pub async fn run(args: Args, config: Option<&Path>) -> Result<u8, Failure> {
     let job = match args.job {
+        Some(Job::Corrupt { .. }) if args.dry_run => {
+            return Err(Failure::usage("`job corrupt` damages rows, which cannot be tried without doing it"));
+        }
         Some(Job::Corrupt { rows }) => return corrupt::run(config, rows).await,
         Some(job) if !args.list => job,
         _ => return list(args.output),
     };
     let (mut spec, fail_when, warn_when) = job.into_spec()?;
     let config = load_config(config)?;
+    if args.dry_run {
+        let pipeline = Arc::new(Pipeline::single(spec, fail_when, warn_when));
+        return dry_run::print(&config, vec![(pipeline, RunOrder::new(Trigger::Cli))], args.output).await;
+    }
     let generates = matches!(spec, JobSpec::GenerateEntityConfigs(_));
     let online = if generates {
         Online::without_layouts(config).await?
@@ -62,7 +74,10 @@ pub async fn run(args: Args, config: Option<&Path>) -> Result<u8, Failure> {
     choose_run(&mut spec, &online.state).await?;
     let prints_rows = matches!(&spec, JobSpec::Export(export) if export.file == ExportTarget::Stdout);
     let progress = matches!(spec, JobSpec::Rebuild(_)).then(progress::progress);
-    let engine = Engine::with_progress(online, sync::Settings::default(), progress)?;
+    let has_bars = matches!(spec, JobSpec::Rebuild(_) | JobSpec::Import(_)) || prints_rows;
+    let output = if prints_rows { Output::Table } else { args.output };
+    let engine = Engine::with_progress(online, sync::Settings::default(), progress)?
+        .with_observer(run_progress::observer(output, has_bars));
     let imports = CancellationToken::new();
     let watch = matches!(spec, JobSpec::Import(_))
         .then(|| tokio::spawn(progress::watch_imports(engine.online.state.clone(), imports.clone())));
@@ -80,6 +95,8 @@ pub async fn run(args: Args, config: Option<&Path>) -> Result<u8, Failure> {
         // Rows are the data then, and nothing else belongs to them.
         match prints_rows {
             true => print_failure(&report),
+            // As a stream of events its report was the last one.
+            false if args.output == Output::Ndjson => {}
             false => print(&report, args.output)?,
         }
         name_dead_letters(&engine).await?;

@@ -52,7 +52,9 @@ impl Operator {
         let state = &self.engine.online.state;
         match operation {
             Operation::Trigger(request) => self.trigger(request).await,
-            Operation::Retry { run_id, idempotency_key } => self.retry(&run_id, idempotency_key).await,
+            Operation::Retry { run_id, from, idempotency_key } => self.retry(&run_id, from, idempotency_key).await,
+            Operation::ListPipelines { name } => self.list_pipelines(name.as_deref()).await,
+            Operation::ExplainPipeline { name, starts } => self.explain_pipeline(&name, starts).await,
             Operation::Cancel { run_id } => self.cancel(run_id).await,
             Operation::Pause { pipeline, until, reason } => self.pause(&pipeline, until, reason).await,
             Operation::Resume { pipeline } => self.resume(&pipeline).await,

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use chrono_tz::Tz;
 
 use super::Failure;
@@ -13,10 +13,14 @@ use super::output::drawn;
 use crate::config::Config;
 use crate::entity_config::EntityConfigFile;
 use crate::entity_config_files;
-use crate::pipeline::{self, EntityCatalog, Loaded, Pipeline, ResolveContext};
+use crate::pipeline::{self, EntityCatalog, Loaded, Pipeline, ResolveContext, Typical};
+use crate::report::history;
 use crate::schema::Schema;
 use crate::sim::stock_schema;
-use crate::state::State;
+use crate::state::{RunFilter, State};
+
+/// So many of the newest runs say how long one usually takes.
+const USUAL_RUNS: usize = 50;
 
 /// Loads every pipeline beside `config.yaml`.
 ///
@@ -99,6 +103,24 @@ pub fn in_zone(time: Option<DateTime<Utc>>, zone: Tz) -> String {
         || "-".to_owned(),
         |at| format!("{} {}", at.with_timezone(&zone).format("%Y-%m-%d %H:%M:%S"), zone.name()),
     )
+}
+
+/// Returns how long runs of each pipeline usually take; nothing of a pipeline that has not
+/// run, or where the state cannot be read.
+pub async fn usual_durations(config: &Config, pipelines: &[Arc<Pipeline>]) -> BTreeMap<String, TimeDelta> {
+    let mut durations = BTreeMap::new();
+    for pipeline in pipelines {
+        let usual = usual_runs(config, &pipeline.name).await;
+        durations.extend(usual.map(|usual| (pipeline.name.clone(), usual.duration())));
+    }
+    durations
+}
+
+/// Returns what runs of a pipeline usually take, if it has run and the state can be read.
+pub async fn usual_runs(config: &Config, name: &str) -> Option<Typical> {
+    let state = open_state(config).await.ok().flatten()?;
+    let filter = RunFilter { pipeline: Some(name.to_owned()), ..RunFilter::default() };
+    Typical::of(&history::find(&state, USUAL_RUNS, filter).await.ok()?)
 }
 
 /// Opens the state of a data directory; `None` before the first start.

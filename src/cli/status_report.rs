@@ -48,6 +48,7 @@ pub struct StatusReporter {
 
 /// What only passes by once.
 struct Recorded {
+    defined: Vec<Arc<Pipeline>>,
     pipelines: BTreeMap<String, PipelineStatus>,
     runs: VecDeque<RunSummary>,
     drift: BTreeMap<String, (f64, DateTime<Utc>)>,
@@ -65,6 +66,7 @@ impl StatusReporter {
     pub async fn new(engine: Arc<Engine>, pipelines: &[Arc<Pipeline>], plan: &PlanState) -> Result<Self, StateError> {
         let named = pipelines.iter().map(|pipeline| (pipeline.name.clone(), first_status(pipeline)));
         let mut noted = Recorded {
+            defined: pipelines.to_vec(),
             pipelines: named.collect(),
             runs: VecDeque::new(),
             drift: BTreeMap::new(),
@@ -136,6 +138,11 @@ impl StatusReporter {
     /// Returns the names of the pipelines in use.
     pub fn pipeline_names(&self) -> BTreeSet<String> {
         self.noted().pipelines.keys().cloned().collect()
+    }
+
+    /// Returns the pipelines in use.
+    pub fn pipelines(&self) -> Vec<Arc<Pipeline>> {
+        self.noted().defined.clone()
     }
 
     /// Takes note of how a reload went: what is wrong with the files, if anything.
@@ -416,6 +423,7 @@ impl Recorded {
     }
 
     fn reloaded(&mut self, pipelines: &[Arc<Pipeline>]) {
+        self.defined = pipelines.to_vec();
         let mut known = std::mem::take(&mut self.pipelines);
         for pipeline in pipelines {
             let fresh = first_status(pipeline);

@@ -2,22 +2,25 @@
 //! entity configs and the pipelines, in one pass. Nothing is asked of the site,
 //! unless that is wanted.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use chrono::Utc;
 
 use super::Failure;
 use super::context::{client, environment};
 use super::diagnostic_formats::{self, Format};
 use super::engine::resolve_context;
-use super::pipeline_files::{catalog, last_schema};
+use super::pipeline_files::{catalog, last_schema, usual_durations};
 use crate::config::{self, Config, Readable};
 use crate::entity_config::{EntityConfigFile, LayoutProblem, MalformedConfig, TypeLayout};
 use crate::entity_config_files::{self, EntityConfigError};
 use crate::metrics::Metrics;
-use crate::pipeline::{Loaded, ResolveContext, Site, load, load_what_fits, read_documents};
+use crate::pipeline::{LintFacts, Loaded, ResolveContext, Site, lint, load, read_documents, unused_notifiers};
 use crate::schema::Schema;
 use crate::sim::stock_schema;
-use crate::yaml::{Diagnostic, Problems, Severity, Templates};
+use crate::yaml::{Diagnostic, Document, Problems, Severity, Templates};
 
 /// The exit code of warnings that are denied.
 const WARNINGS: u8 = 11;
@@ -67,24 +70,38 @@ pub async fn run(args: &ValidateArgs, chosen: Option<&Path>) -> Result<u8, Failu
         check_on_site(&files, &schema, &mut problems);
     }
     context.entities = catalog(&files, schema, is_of_site);
-    let loaded = pipelines(args, directory, &context);
+    let (documents, loaded) = pipelines(args, directory, &context);
+    let are_whole = !loaded.problems.has_errors();
     problems.extend(loaded.problems);
+    let durations = match &config {
+        Some(config) => usual_durations(config, &loaded.pipelines).await,
+        None => BTreeMap::new(),
+    };
+    let facts = LintFacts { now: Utc::now(), durations: &durations, templates: &context.templates };
+    lint(&documents, &loaded.pipelines, &facts, &mut problems);
+    // A file that was not looked at, or that cannot be read, may name any of them.
+    if args.paths.is_empty()
+        && are_whole
+        && let Ok(document) = Document::read(&path, &path.display().to_string())
+    {
+        unused_notifiers(&document, &loaded.pipelines, &mut problems);
+    }
     let summary = format!("{} pipelines and {} entity configs", loaded.pipelines.len(), files.len());
     Ok(report(&problems, args, &path, &summary))
 }
 
-fn pipelines(args: &ValidateArgs, directory: &Path, context: &ResolveContext) -> Loaded {
-    if args.paths.is_empty() {
-        return load_what_fits(&directory.join("pipelines"), context);
-    }
+fn pipelines(args: &ValidateArgs, directory: &Path, context: &ResolveContext) -> (Vec<Document>, Loaded) {
+    let all = [directory.join("pipelines")];
+    let paths = if args.paths.is_empty() { &all[..] } else { &args.paths };
     let (mut documents, mut problems) = (Vec::new(), Problems::new());
-    for path in &args.paths {
+    for path in paths {
         let (found, unreadable) = read_documents(path);
         documents.extend(found);
         problems.extend(unreadable);
     }
-    let named: Vec<String> = args.paths.iter().map(|path| path.display().to_string()).collect();
-    load(&documents, &named.join(" "), context, problems)
+    let named: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+    let loaded = load(&documents, &named.join(" "), context, problems);
+    (documents, loaded)
 }
 
 /// Returns what pipelines are resolved against when `config.yaml` has errors: what

@@ -42,6 +42,7 @@ impl Jobs {
         let is_wanted =
             |ty: &&EntityType| args.types.is_empty() || args.types.iter().any(|name| **ty == *name.as_str());
         let mut result = StepResult::default();
+        so_far.expect(live.iter().filter(is_wanted).count());
         for entity_type in live.iter().filter(is_wanted) {
             let scanned = self.replica.scan(entity_type, kind).await?;
             let ty = result.by_type.entry(entity_type.to_string()).or_default();

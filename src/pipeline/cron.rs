@@ -61,7 +61,10 @@ impl CronLine {
         }
         let rule = if seconds { Seconds::Required } else { Seconds::Disallowed };
         let parser = CronParser::builder().seconds(rule).year(Year::Disallowed).build();
-        let cron = parser.parse(line).map_err(|error| error.to_string().trim_end_matches('.').to_lowercase())?;
+        let cron = parser.parse(line).map_err(|error| {
+            let words = error.to_string().trim_end_matches('.').to_lowercase();
+            format!("cannot be read: {}", words.trim_start_matches("component error: "))
+        })?;
         let follows_elapsed_time = (0..24).all(|hour| cron.pattern.hour_match(hour).unwrap_or(false));
         let parsed = CronLine { cron, follows_elapsed_time };
         match parsed.next_naive(DateTime::UNIX_EPOCH.naive_utc(), false) {
@@ -165,6 +168,20 @@ fn to_naive(time: DateTime<Utc>, offset: TimeDelta) -> Option<NaiveDateTime> {
 
 fn to_instant(naive: NaiveDateTime, offset: TimeDelta) -> Option<DateTime<Utc>> {
     Some(naive.checked_sub_signed(offset)?.and_utc())
+}
+
+/// Returns the first seconds with another UTC offset in `from..until`.
+pub(super) fn transitions(zone: Tz, from: DateTime<Utc>, until: DateTime<Utc>) -> Vec<DateTime<Utc>> {
+    let mut found = Vec::new();
+    let mut at = from;
+    while at < until {
+        let next = (at + TimeDelta::days(1)).min(until);
+        if offset_at(at, zone) != offset_at(next, zone) {
+            found.push(transition(at, next, zone));
+        }
+        at = next;
+    }
+    found
 }
 
 /// Returns the first second with the offset of `after`, which has another one than

@@ -17,7 +17,8 @@ use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Decision, Pauses, Pipeline, PlanState, Planner, RunOrder, Runner, SkipReason, SupervisorControl, find, supervise,
+    Decision, Pauses, Pipeline, PlanState, Planner, RunOrder, Runner, SkipReason, StepChoice, SupervisorControl, find,
+    supervise,
 };
 use crate::report::{RunReport, Status, Trigger};
 use crate::supervisor::{beat, panic_text};
@@ -103,6 +104,8 @@ pub enum Command {
         set: BTreeMap<String, String>,
         /// Who asks.
         trigger: Trigger,
+        /// The step at which an ended run goes on, with the report of that run.
+        resumed: Option<(String, Box<RunReport>)>,
         /// Takes the answer.
         answer: oneshot::Sender<Result<String, TriggerError>>,
     },
@@ -380,8 +383,8 @@ impl Daemon {
     async fn handle_command(&mut self, command: Command) {
         // The caller may have ended meanwhile; the command counts all the same.
         match command {
-            Command::Trigger { pipeline, set, trigger, answer } => {
-                let _ = answer.send(self.trigger(&pipeline, &set, trigger).await);
+            Command::Trigger { pipeline, set, trigger, resumed, answer } => {
+                let _ = answer.send(self.trigger(&pipeline, &set, trigger, resumed).await);
             }
             Command::Reload { pipelines } => self.reload(pipelines),
             Command::Cancel { run_id, answer } => {
@@ -397,6 +400,7 @@ impl Daemon {
         name: &str,
         set: &BTreeMap<String, String>,
         trigger: Trigger,
+        resumed: Option<(String, Box<RunReport>)>,
     ) -> Result<String, TriggerError> {
         let pipeline = find(&self.pipelines, name).map_err(TriggerError::Unknown)?.clone();
         if !pipeline.enabled {
@@ -411,6 +415,9 @@ impl Daemon {
         let mut overrides = pipeline.params.declared(&self.overrides);
         overrides.extend(set.clone());
         order.params = resolve_params(&pipeline, &overrides).map_err(TriggerError::Params)?;
+        if let Some((step, report)) = resumed {
+            order.steps = StepChoice::resuming(&pipeline, &step, *report).map_err(TriggerError::Params)?;
+        }
         self.planner.begin(&pipeline).map_err(refused)?;
         let claimed = (self.claims)(pipeline.clone()).await;
         let claim = claimed.map_err(|reason| {

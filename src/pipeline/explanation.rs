@@ -153,6 +153,11 @@ impl Typical {
             median_requests: *requests.get(runs.len() / 2)?,
         })
     }
+
+    /// Returns the median of their durations.
+    pub fn duration(&self) -> TimeDelta {
+        TimeDelta::milliseconds((self.median_seconds * 1000.0) as i64)
+    }
 }
 
 fn rules(pipeline: &Pipeline, schedule: &Schedule, facts: &Facts<'_>) -> Vec<Rule> {

@@ -29,7 +29,7 @@ use crate::sync::{ClusterLease, Follower, JobLease, Progress, Replica, SyncError
 use crate::validate::{DataCheck, Sample, Selection, SoFar, ValidateError, Validator};
 
 /// Entities of a type that `validateData` compares when nothing is said.
-const LATEST: u32 = 500;
+pub(super) const LATEST: u32 = 500;
 /// How often the lead is asked for while a job of this process has it.
 const LOOK_FOR_LEAD_EVERY: Duration = Duration::from_millis(100);
 /// How long to wait for a poll and for the refetches that it caused.
@@ -108,7 +108,7 @@ impl Jobs {
         }
         // All other work may be dropped between any two requests, pages and writes,
         // as a crash would do it: nothing is lost, and what was found is reported.
-        let so_far = SoFar::default();
+        let so_far = context.so_far.clone();
         let work = async {
             let _lease = self.lease_for(&spec).await?;
             self.work(spec, &context, &so_far).await
@@ -303,6 +303,7 @@ impl Jobs {
     async fn rebuild(&self, layouts: &[TypeLayout], so_far: &SoFar) -> Result<StepResult, JobError> {
         let mut result = StepResult::default();
         let asked = self.import_requests();
+        so_far.expect(layouts.len());
         for layout in layouts {
             let record = self.replica.state().type_record(&layout.entity_type).await?;
             if !record.is_some_and(|record| matches!(record.state, TypeState::Live | TypeState::Degraded)) {

@@ -15,6 +15,7 @@ mod cron;
 mod daemon;
 mod defaults;
 mod definition;
+mod dry_run;
 mod entities;
 mod explanation;
 mod export_job;
@@ -27,6 +28,7 @@ mod hooks;
 mod job;
 mod job_arguments;
 mod jobs;
+mod lints;
 mod load;
 mod params;
 mod parquet_table;
@@ -36,6 +38,7 @@ mod reactions;
 mod rehearsal;
 mod resolver;
 mod results;
+mod run_events;
 mod runner;
 mod schedule;
 mod scheduled_scans;
@@ -54,6 +57,7 @@ pub use defaults::{
     CATCH_UP_WINDOW, CatchUp, DEFAULTS_KEYS, Defaults, DefaultsFile, ErrorClass, LIMIT, RETRY_KEYS, Retry, RetryFile,
 };
 pub use definition::{Arguments, Continuous, Detail, Outputs, Pipeline, Policy, RunBudget, Start, Step};
+pub use dry_run::{DryRun, DryStep};
 pub use entities::EntityCatalog;
 pub use explanation::{Explanation, Facts, NextOccurrence, PastOccurrence, Rule, Typical};
 pub use fingerprint::fingerprint;
@@ -66,6 +70,7 @@ pub use job::{
 };
 pub use job_arguments::{DeadLettersArgs, ExportArgs, ExportFormat, ExportTarget, FilterOperator, ScanArgs, ScanMode};
 pub use jobs::{Following, Jobs};
+pub use lints::{LintFacts, lint, unused_notifiers};
 pub use load::{
     Loaded, ResolveContext, find, load, load_directory, load_what_fits, parse_overrides, read_documents, resolve,
 };
@@ -74,7 +79,10 @@ pub use pause::{Pause, Pauses};
 pub use planner::{Decision, PlanEntry, PlanState, Planner, SkipReason};
 pub use reactions::check_blocks;
 pub use rehearsal::{Rehearsal, rehearse};
-pub use runner::{Clock, Execute, JobContext, JobError, PreviousSource, RunOrder, Runner, exit_code, worst_exit_code};
+pub use run_events::{Progress, RunEvent, RunObserver};
+pub use runner::{
+    Clock, Execute, JobContext, JobError, PreviousSource, RunOrder, Runner, StepChoice, exit_code, worst_exit_code,
+};
 pub use schedule::Schedule;
 pub use scheduled_scans::scheduled_scans;
 pub use settings::{Leaf, Origin, Setting, Sources, effective_settings, leaves, without_addresses};

@@ -4,7 +4,7 @@
 //! result means; what a job does is an [`Execute`] function. A run always ends
 //! with a report, also when a job panics.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,11 +16,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use super::context::{Context, RunFacts};
+use super::run_events::{RunEvent, RunObserver};
 use super::steps::Run;
 use super::{Alarm, BlackoutAction, Deliver, ErrorClass, JobSpec, Pipeline, Previous, ResolveContext, RunBudget, Site};
 use crate::budget::RunLimits;
-use crate::report::{HookReport, RunReport, RunStart, Status, StepResult, Trigger, new_run_id};
-use crate::yaml::Templates;
+use crate::report::{HookReport, RunReport, RunStart, Status, StepReport, StepResult, Trigger, new_run_id};
+use crate::validate::SoFar;
+use crate::yaml::{Templates, did_you_mean};
 
 /// Does a job. It should stop soon after `JobContext::cancel` is cancelled, with
 /// [`JobError::stopped`]; a result says that the work was done.
@@ -73,6 +75,65 @@ pub struct JobContext {
     pub results: BTreeMap<String, Arc<StepResult>>,
     /// Cancelled when the job should stop.
     pub cancel: CancellationToken,
+    /// What it has found by now.
+    pub so_far: SoFar,
+}
+
+/// Which steps of a run do their work.
+#[derive(Debug, Clone, Default)]
+pub struct StepChoice {
+    /// Ids of those that do; `None` for all. The others count as met where a step needs them.
+    pub chosen: Option<BTreeSet<String>>,
+    /// Ended steps of an earlier run, whose results stand for those that are left out.
+    pub carried: Vec<StepReport>,
+    /// That run.
+    pub carried_from: Option<String>,
+}
+
+impl StepChoice {
+    /// Returns the choice of a step and all that run after it.
+    ///
+    /// # Errors
+    ///
+    /// Words about an id that no step has.
+    pub fn starting_at(pipeline: &Pipeline, id: &str) -> Result<StepChoice, String> {
+        StepChoice::only(pipeline, &[id.to_owned()])?;
+        let ids = pipeline.steps.iter().map(|step| step.id.clone());
+        Ok(StepChoice { chosen: Some(ids.skip_while(|step| step != id).collect()), ..StepChoice::default() })
+    }
+
+    /// Returns the same choice, with the results of an earlier run for the steps before.
+    ///
+    /// # Errors
+    ///
+    /// As [`StepChoice::starting_at`], or when that run has no result of a step before.
+    pub fn resuming(pipeline: &Pipeline, id: &str, earlier: RunReport) -> Result<StepChoice, String> {
+        let choice = StepChoice::starting_at(pipeline, id)?;
+        let has_ended = |id: &str| earlier.steps.iter().any(|step| step.id == id);
+        let before = pipeline.steps.iter().take_while(|step| step.id != id);
+        if let Some(missing) = before.map(|step| &step.id).find(|id| !has_ended(id)) {
+            return Err(format!("run {} has no result of the step `{missing}`: go on there", earlier.run_id));
+        }
+        Ok(StepChoice { carried: earlier.steps, carried_from: Some(earlier.run_id), ..choice })
+    }
+
+    /// Returns the choice of these steps.
+    ///
+    /// # Errors
+    ///
+    /// Words about an id that no step has.
+    pub fn only(pipeline: &Pipeline, ids: &[String]) -> Result<StepChoice, String> {
+        let known: Vec<&str> = pipeline.steps.iter().map(|step| step.id.as_str()).collect();
+        if let Some(id) = ids.iter().find(|id| !known.contains(&id.as_str())) {
+            let help = did_you_mean(id, &known).map_or(String::new(), |help| format!(" ({help})"));
+            return Err(format!("`{}` has no step `{id}`{help}", pipeline.name));
+        }
+        Ok(StepChoice { chosen: Some(ids.iter().cloned().collect()), ..StepChoice::default() })
+    }
+
+    fn leaves_out(&self, id: &str) -> bool {
+        self.chosen.as_ref().is_some_and(|chosen| !chosen.contains(id))
+    }
 }
 
 /// What is asked for: one run.
@@ -88,6 +149,8 @@ pub struct RunOrder {
     pub waited_for: Option<String>,
     /// The value of every parameter, from [`super::Params::resolve`].
     pub params: BTreeMap<String, Value>,
+    /// Which steps do their work.
+    pub steps: StepChoice,
     /// Cancelled to stop this run.
     pub cancel: CancellationToken,
 }
@@ -101,6 +164,7 @@ impl RunOrder {
             scheduled_for: None,
             waited_for: None,
             params: BTreeMap::new(),
+            steps: StepChoice::default(),
             cancel: CancellationToken::new(),
         }
     }
@@ -117,6 +181,7 @@ pub struct Runner {
     clock: Clock,
     deliver: Option<Deliver>,
     previous: Option<PreviousSource>,
+    pub(super) observer: Option<RunObserver>,
     site: Site,
     timezone: Tz,
     instance: String,
@@ -139,6 +204,7 @@ impl Runner {
             clock: Arc::new(Utc::now),
             deliver: None,
             previous: None,
+            observer: None,
             site: resolve_context.site.clone(),
             timezone: resolve_context.timezone,
             instance: instance.into(),
@@ -162,6 +228,17 @@ impl Runner {
     pub fn with_previous(mut self, previous: PreviousSource) -> Runner {
         self.previous = Some(previous);
         self
+    }
+
+    /// Says to `observer` what happens during runs.
+    pub fn with_observer(mut self, observer: RunObserver) -> Runner {
+        self.observer = Some(observer);
+        self
+    }
+
+    /// Says an event to the observer, if there is one.
+    pub fn observed(&self, event: &RunEvent<'_>) {
+        self.observer.iter().for_each(|observer| observer(event));
     }
 
     /// Sets how long a job may take to stop after its cancellation (10 s).
@@ -215,9 +292,12 @@ impl Runner {
         };
         let context = Context::new((pipeline.name.as_str(), &pipeline.labels), &self.site, &order.params, &facts, zone);
         tracing::info!(pipeline = %pipeline.name, run_id = order.run_id, trigger = %order.trigger, "run started");
+        let (run_id, trigger) = (order.run_id.as_str(), order.trigger);
+        self.observed(&RunEvent::RunStarted { run_id, pipeline: &pipeline.name, trigger });
+        let choice = order.steps.clone();
         let mut run = Run::new(self, pipeline, order, context);
         for step in &pipeline.steps {
-            run.step(step).await;
+            if choice.leaves_out(&step.id) { run.leave_out(step, &choice) } else { run.step(step).await }
         }
         if run.drifted() {
             for step in &pipeline.on_drift {
@@ -230,6 +310,7 @@ impl Runner {
         self.fire_hooks(pipeline, context, facts.previous.as_ref(), &mut report).await;
         let (status, run_id, reason) = (report.status, report.run_id.as_str(), report.reason.as_deref());
         tracing::info!(pipeline = %pipeline.name, run_id, %status, reason, "run ended");
+        self.observed(&RunEvent::RunFinished { report: &report });
         report
     }
 

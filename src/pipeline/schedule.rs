@@ -13,6 +13,9 @@ use chrono_tz::Tz;
 use super::CatchUp;
 use super::cron::{ClockChange, CronLine};
 
+/// No zone moves its clocks by more in the course of a year.
+const CLOCKS_MOVE_BY: TimeDelta = TimeDelta::hours(3);
+
 /// When a pipeline is due.
 #[derive(Debug, Clone)]
 pub struct Schedule {
@@ -118,6 +121,28 @@ impl Schedule {
         let before = due.checked_sub_signed(TimeDelta::seconds(1))?;
         let mut of_lines = self.lines.iter().filter(|line| line.next_after(before, self.timezone) == Some(due));
         of_lines.find_map(|line| line.clock_change(due, self.timezone))
+    }
+
+    /// Returns the only occurrence of a day that one line names, without jitter, if the clocks
+    /// that change at `change` skip or repeat its time.
+    pub fn moved_by(&self, line: usize, change: DateTime<Utc>) -> Option<(DateTime<Utc>, ClockChange)> {
+        let line = self.lines.get(line)?;
+        let day = |time: DateTime<Utc>| time.with_timezone(&self.timezone).date_naive();
+        let mut at = change - CLOCKS_MOVE_BY;
+        while let Some(due) = line.next_after(at, self.timezone).filter(|due| *due <= change) {
+            at = due;
+            let moved = line.clock_change(due, self.timezone).filter(|moved| *moved != ClockChange::Both);
+            let Some(moved) = moved else { continue };
+            let others =
+                std::iter::successors(Some(due - TimeDelta::hours(30)), |at| line.next_after(*at, self.timezone));
+            let mut that_day =
+                others.skip(1).skip_while(|other| day(*other) < day(due)).take_while(|other| day(*other) == day(due));
+            let is_only = that_day.next() == Some(due) && that_day.next().is_none();
+            if is_only {
+                return Some((due, moved));
+            }
+        }
+        None
     }
 
     /// Returns everything that decides when it is due, for comparison.

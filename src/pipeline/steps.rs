@@ -12,10 +12,12 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
 
 use super::context::{Context, visible};
-use super::runner::{JobContext, JobError, RunOrder, Runner};
+use super::run_events::{Progress, RunEvent};
+use super::runner::{JobContext, JobError, RunOrder, Runner, StepChoice};
 use super::{Arguments, ErrorClass, JobSpec, Pipeline, Step, fingerprint};
 use crate::budget::{self, RunLimits};
 use crate::report::{Status, StepError, StepReport, StepResult, Verdict};
+use crate::validate::SoFar;
 use crate::yaml::{Document, Problems};
 
 /// One run in progress.
@@ -29,6 +31,8 @@ pub(super) struct Run<'a> {
     deadline: Option<Instant>,
     results: BTreeMap<String, Arc<StepResult>>,
     reports: Vec<StepReport>,
+    /// Ids of the steps that were left out, and have no result of an earlier run.
+    left_out: BTreeSet<String>,
     /// Why the worst step so far ended as it did.
     reason: Option<(Status, String)>,
 }
@@ -73,8 +77,53 @@ impl<'a> Run<'a> {
             deadline: pipeline.timeout.map(|limit| Instant::now() + limit),
             results: BTreeMap::new(),
             reports: Vec::new(),
+            left_out: BTreeSet::new(),
             reason: None,
         }
+    }
+
+    /// Leaves out a step that was not chosen: its result of an earlier run stands for it,
+    /// or an empty one.
+    pub fn leave_out(&mut self, step: &Step, choice: &StepChoice) {
+        let carried = choice.carried.iter().find(|report| report.id == step.id).cloned();
+        if carried.is_none() {
+            self.left_out.insert(step.id.clone());
+        }
+        let report = match (carried, &choice.carried_from) {
+            // What it took was spent by that run.
+            (Some(report), Some(run)) => StepReport {
+                attempts: 0,
+                duration_seconds: 0.0,
+                reason: Some(format!("left out: its result is that of run {run}")),
+                result: StepResult { requests: 0, ..report.result },
+                ..report
+            },
+            _ => StepReport {
+                id: step.id.clone(),
+                job: step.job.to_owned(),
+                status: Status::Skipped,
+                attempts: 0,
+                duration_seconds: 0.0,
+                reason: Some("left out: it was not chosen".to_owned()),
+                error: None,
+                result: StepResult::default(),
+            },
+        };
+        self.add(report);
+    }
+
+    /// Lets later steps see the result of one that has ended.
+    fn add(&mut self, report: StepReport) {
+        let run_id = self.order.run_id.as_str();
+        let without_mismatches =
+            StepReport { result: StepResult { mismatches: Vec::new(), ..report.result.clone() }, ..report.clone() };
+        for mismatch in &report.result.mismatches {
+            self.runner.observed(&RunEvent::Drift { run_id, step: &report.id, mismatch });
+        }
+        self.runner.observed(&RunEvent::StepFinished { run_id, step: &without_mismatches });
+        self.context.add_step(&report.id, report.status, visible(&report.result));
+        self.results.insert(report.id.clone(), Arc::new(report.result.clone()));
+        self.reports.push(report);
     }
 
     /// Runs one step, or says why it does not run; within a span, as the run is.
@@ -88,8 +137,10 @@ impl<'a> Run<'a> {
         let mut spec = None;
         let end = match self.prepare(step) {
             Err(early) => *early,
-            Ok(prepared) => {
+            Ok((prepared, with)) => {
                 tracing::info!(job = step.job, "step started");
+                let (run_id, job) = (self.order.run_id.as_str(), step.job);
+                self.runner.observed(&RunEvent::StepStarted { run_id, step: &step.id, job, with: &with });
                 let end = self.execute(step, &prepared).await;
                 spec = Some(prepared);
                 end
@@ -99,9 +150,7 @@ impl<'a> Run<'a> {
         let status = end.status;
         log_end(&end, duration_seconds);
         self.note_reason(step, &end);
-        self.context.add_step(&step.id, end.status, visible(&end.result));
-        self.results.insert(step.id.clone(), Arc::new(end.result.clone()));
-        self.reports.push(StepReport {
+        self.add(StepReport {
             id: step.id.clone(),
             job: step.job.to_owned(),
             status: end.status,
@@ -137,7 +186,7 @@ impl<'a> Run<'a> {
     }
 
     /// Decides whether a step runs, and with what arguments.
-    fn prepare(&self, step: &Step) -> Result<JobSpec, Box<StepOutcome>> {
+    fn prepare(&self, step: &Step) -> Result<(JobSpec, Value), Box<StepOutcome>> {
         if let Some(status) = self.stopped() {
             return Err(Box::new(StepOutcome::without_result(status, "the run was stopped")));
         }
@@ -160,16 +209,19 @@ impl<'a> Run<'a> {
             let reason = format!("`{when}` does not hold");
             return Err(Box::new(StepOutcome::without_result(Status::Skipped, reason)));
         }
-        let mut spec = self.spec(step).map_err(broken)?;
+        let (mut spec, rendered) = self.spec(step).map_err(broken)?;
         if let JobSpec::Repair(repair) = &mut spec
             && repair.from.is_empty()
         {
             repair.from = self.drifted_ids();
         }
-        Ok(spec)
+        Ok((spec, rendered))
     }
 
     fn has_result(&self, id: &str) -> bool {
+        if self.left_out.contains(id) {
+            return true;
+        }
         let report = self.reports.iter().find(|report| report.id == id);
         report.is_some_and(|report| report.status.worked())
     }
@@ -191,9 +243,9 @@ impl<'a> Run<'a> {
 
     /// Renders the arguments of a step. Problems have no place here: the file
     /// was checked when it was loaded, only values can be wrong now.
-    fn spec(&self, step: &Step) -> Result<JobSpec, JobError> {
+    fn spec(&self, step: &Step) -> Result<(JobSpec, Value), JobError> {
         let written = match &step.arguments {
-            Arguments::Given(spec) => return Ok(JobSpec::clone(spec)),
+            Arguments::Given(spec) => return Ok((JobSpec::clone(spec), Value::Null)),
             Arguments::Written(written) => written,
         };
         let invalid = |message: String| JobError::new(ErrorClass::Invalid, message);
@@ -205,7 +257,8 @@ impl<'a> Run<'a> {
         let document = Document::json(&format!("arguments of `{}`", step.id), text.as_bytes())
             .map_err(|problems| invalid(problems.to_string()))?;
         let mut problems = Problems::new();
-        JobSpec::parse(step.job, &document, "", &rendered, &mut problems).ok_or_else(|| invalid(problems.to_string()))
+        let spec = JobSpec::parse(step.job, &document, "", &rendered, &mut problems);
+        spec.map(|spec| (spec, rendered)).ok_or_else(|| invalid(problems.to_string()))
     }
 
     fn holds(&self, expression: &str, context: &Value) -> Result<bool, JobError> {
@@ -316,6 +369,7 @@ impl<'a> Run<'a> {
             attempt,
             results: self.results.clone(),
             cancel: cancel.clone(),
+            so_far: self.so_far(step),
         };
         let (execute, spec) = (self.runner.execute.clone(), spec.clone());
         let work = budget::scope(Arc::clone(&self.limits), async move { execute(spec, context).await });
@@ -327,6 +381,15 @@ impl<'a> Run<'a> {
                 Err(error) => format!("ended early: {error}"),
             };
             Err(JobError::new(ErrorClass::Internal, message))
+        })
+    }
+
+    /// Returns where a job notes what it has found, so that it is seen meanwhile.
+    fn so_far(&self, step: &Step) -> SoFar {
+        let Some(observer) = self.runner.observer.clone() else { return SoFar::default() };
+        let (run_id, step, job) = (self.order.run_id.clone(), step.id.clone(), step.job);
+        SoFar::seen_by(move |so_far, types| {
+            observer(&RunEvent::Progress(Progress::of((&run_id, &step, job), so_far, types)));
         })
     }
 

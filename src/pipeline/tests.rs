@@ -2,6 +2,8 @@
 
 mod daylight_saving;
 mod forecasting;
+mod keys;
+mod linting;
 mod loading;
 mod planning;
 mod rehearsing;

@@ -129,7 +129,8 @@ async fn trigger(
 ) -> Result<Response, BadRequest> {
     let TriggerBody { params } = read(&body)?;
     let idempotency_key = idempotency_key(&headers)?;
-    Ok(perform(&ops, Operation::Trigger(TriggerRequest { pipeline, params, idempotency_key })).await)
+    let request = TriggerRequest { pipeline, params, idempotency_key, resumed: None };
+    Ok(perform(&ops, Operation::Trigger(request)).await)
 }
 
 #[derive(Deserialize)]
@@ -170,9 +171,21 @@ async fn cancel(State(ops): State<Ops>, Path(run_id): Path<String>) -> Response 
     perform(&ops, Operation::Cancel { run_id }).await
 }
 
-async fn retry(State(ops): State<Ops>, Path(run_id): Path<String>, headers: HeaderMap) -> Result<Response, BadRequest> {
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RetryBody {
+    from: Option<String>,
+}
+
+async fn retry(
+    State(ops): State<Ops>,
+    Path(run_id): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, BadRequest> {
+    let RetryBody { from } = read(&body)?;
     let idempotency_key = idempotency_key(&headers)?;
-    Ok(perform(&ops, Operation::Retry { run_id, idempotency_key }).await)
+    Ok(perform(&ops, Operation::Retry { run_id, from, idempotency_key }).await)
 }
 
 async fn reload(State(ops): State<Ops>) -> Response {

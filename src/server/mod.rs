@@ -41,7 +41,7 @@ pub use control::Control;
 pub use health::{Answer, Health, Level, Span};
 pub use http_server::{HttpServer, Refusals};
 pub use listen::{BindError, Bound};
-pub use operation::{DeadLetterSelection, Operation, Refusal, RefusalKind, TriggerRequest};
+pub use operation::{DeadLetterSelection, Operation, Refusal, RefusalKind, Resumed, TriggerRequest};
 pub use ops::{Ops, RunsQuery};
 pub use run_events::RunEvents;
 pub use status::{

@@ -5,7 +5,7 @@
 
 use axum::http::StatusCode;
 use chrono::{DateTime, Utc};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::state::DeadKind;
@@ -19,6 +19,17 @@ pub struct TriggerRequest {
     pub params: Map<String, Value>,
     /// Names this request: repeated with the same key, it starts nothing again.
     pub idempotency_key: Option<String>,
+    /// Goes on after an earlier run; `None` runs every step.
+    pub resumed: Option<Resumed>,
+}
+
+/// Where a run goes on after an earlier one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resumed {
+    /// The earlier run, whose results stand for the steps before.
+    pub run_id: String,
+    /// The first step that runs.
+    pub step: String,
 }
 
 /// Which dead letters are meant.
@@ -66,6 +77,8 @@ pub enum Operation {
     Retry {
         /// The run.
         run_id: String,
+        /// The first step that runs; `None` for all of them.
+        from: Option<String>,
         /// As in [`TriggerRequest`].
         idempotency_key: Option<String>,
     },
@@ -87,6 +100,18 @@ pub enum Operation {
     Resume {
         /// The pipeline.
         pipeline: String,
+    },
+    /// List the pipelines, or show one.
+    ListPipelines {
+        /// Only this one.
+        name: Option<String>,
+    },
+    /// Say when a pipeline starts next, and why past occurrences did not run.
+    ExplainPipeline {
+        /// The pipeline.
+        name: String,
+        /// How many starts are forecast.
+        starts: usize,
     },
     /// Take over the files as they are now.
     Reload,
@@ -152,7 +177,7 @@ pub enum RefusalKind {
     NotRunning,
     /// The run was not one of a pipeline.
     NotRetryable,
-    /// A parameter is wrong.
+    /// A parameter is wrong, or no step has the id that is named.
     BadParams,
     /// The idempotency key was used for another request before.
     KeyReused,

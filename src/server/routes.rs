@@ -27,6 +27,9 @@ use crate::report::{self, RunReport};
 use crate::state::DeadKind;
 use crate::supervisor::LoopState;
 
+/// Starts that an explanation forecasts unless another number is asked for, and at most.
+const STARTS: usize = 10;
+const MAX_STARTS: usize = 100;
 /// Dead letters that a list holds unless another limit is asked for.
 const DEAD_LETTERS: usize = 100;
 /// Lines of a log in one answer: more than one of its two files holds.
@@ -43,6 +46,9 @@ impl Ops {
             .route("/livez", get(livez))
             .route("/readyz", get(readyz))
             .route("/api/v1/status", get(status))
+            .route("/api/v1/pipelines", get(pipelines))
+            .route("/api/v1/pipelines/{name}", get(pipeline))
+            .route("/api/v1/pipelines/{name}/explain", get(explain_pipeline))
             .route("/api/v1/runs", get(runs))
             .route("/api/v1/runs/{id}", get(run))
             .route("/api/v1/runs/{id}/log", get(run_log))
@@ -84,6 +90,35 @@ async fn readyz(State(ops): State<Ops>) -> Response {
 
 async fn status(State(ops): State<Ops>) -> Json<StatusSnapshot> {
     Json(ops.snapshot().await)
+}
+
+async fn pipelines(State(ops): State<Ops>) -> Response {
+    control_api::perform(&ops, Operation::ListPipelines { name: None }).await
+}
+
+async fn pipeline(State(ops): State<Ops>, Path(name): Path<String>) -> Response {
+    control_api::perform(&ops, Operation::ListPipelines { name: Some(name) }).await
+}
+
+/// How far an explanation looks ahead.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ExplainQuery {
+    next: Option<usize>,
+}
+
+async fn explain_pipeline(
+    State(ops): State<Ops>,
+    Path(name): Path<String>,
+    query: Result<Query<ExplainQuery>, QueryRejection>,
+) -> Response {
+    match query {
+        Ok(Query(ExplainQuery { next })) => {
+            let starts = next.unwrap_or(STARTS).min(MAX_STARTS);
+            control_api::perform(&ops, Operation::ExplainPipeline { name, starts }).await
+        }
+        Err(error) => refuse(StatusCode::BAD_REQUEST, "bad_query", &error.body_text()),
+    }
 }
 
 /// The answer of `/api/v1/runs`.

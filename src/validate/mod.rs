@@ -18,8 +18,9 @@ mod repair;
 mod sample;
 mod window;
 
+use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
@@ -56,13 +57,48 @@ pub struct Validator {
 
 /// What a job has found by now, for the report of one that is stopped before its
 /// end. Clones share it.
-#[derive(Clone, Debug, Default)]
-pub struct SoFar(Arc<Mutex<StepResult>>);
+#[derive(Clone, Default)]
+pub struct SoFar {
+    found: Arc<Mutex<StepResult>>,
+    /// Types that are looked at in all.
+    types: Arc<AtomicUsize>,
+    seen_by: Option<Arc<Watch>>,
+}
+
+/// Receives what was found by now, and how many types are looked at in all.
+type Watch = dyn Fn(&StepResult, usize) + Send + Sync;
+
+/// Shows what was found.
+impl fmt::Debug for SoFar {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.found.fmt(out)
+    }
+}
 
 impl SoFar {
+    /// Shows each change to `watch`, which must not wait.
+    pub fn seen_by(watch: impl Fn(&StepResult, usize) + Send + Sync + 'static) -> Self {
+        Self { seen_by: Some(Arc::new(watch)), ..Self::default() }
+    }
+
+    /// Says how many types are looked at.
+    pub fn expect(&self, types: usize) {
+        self.types.store(types, Ordering::Relaxed);
+        self.change(|_| {});
+    }
+
     /// Replaces what was found by now.
     pub fn set(&self, result: StepResult) {
-        *self.lock() = result;
+        self.change(|found| *found = result);
+    }
+
+    /// Changes what was found by now.
+    pub fn change(&self, change: impl FnOnce(&mut StepResult)) {
+        let mut found = self.lock();
+        change(&mut found);
+        if let Some(watch) = &self.seen_by {
+            watch(&found, self.types.load(Ordering::Relaxed));
+        }
     }
 
     /// Returns what was found by now.
@@ -72,7 +108,7 @@ impl SoFar {
 
     fn lock(&self) -> MutexGuard<'_, StepResult> {
         // A panic elsewhere leaves a report of less, never a torn one.
-        self.0.lock()
+        self.found.lock()
     }
 }
 
@@ -217,6 +253,7 @@ impl Validator {
         let before = self.requests.load(Ordering::Relaxed);
         // Where no process follows the site, the cache is as old as the last process
         // that did.
+        self.so_far.expect(layouts.len());
         self.past_polls(1).await?;
         let mut result = StepResult { kind: Some(kind), ..StepResult::default() };
         let current: Vec<TypeLayout> = layouts.iter().map(|layout| self.replica.current(layout)).collect();
@@ -256,15 +293,16 @@ impl Validator {
     /// Adds what was found about a type to what is reported of a check that is
     /// stopped before all types are done.
     fn note(&self, name: &str, kind: CheckKind, findings: &TypeFindings) {
-        let mut so_far = self.so_far.lock();
-        so_far.kind = Some(kind);
         let mut result = findings.result.clone();
         result.sum_up();
-        so_far.by_type.insert(name.to_owned(), result);
-        for mismatch in &findings.mismatches {
-            so_far.push_mismatch(mismatch.clone(), self.settings.locate);
-        }
-        so_far.sum_up();
+        self.so_far.change(|so_far| {
+            so_far.kind = Some(kind);
+            so_far.by_type.insert(name.to_owned(), result);
+            for mismatch in &findings.mismatches {
+                so_far.push_mismatch(mismatch.clone(), self.settings.locate);
+            }
+            so_far.sum_up();
+        });
     }
 
     /// Returns why a difference would mean nothing, and what to do about it; `None`

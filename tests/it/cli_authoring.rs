@@ -65,7 +65,7 @@ fn what_applies_to_a_pipeline_is_shown_with_its_origin() {
     place.run(&["pipelines", "show", "mien"]).expect_code(2).says(&["did you mean `mine`?"]);
     let chart = place.run(&["pipelines", "graph", "mine", "--format", "mermaid"]).expect_code(0).stdout;
     assert!(chart.starts_with("flowchart LR\n  subgraph p0 [\"mine\"]\n"), "{chart}");
-    assert!(place.run(&["pipelines", "graph"]).expect_code(0).stdout.contains("nightly-counts  At 02:30."));
+    assert!(place.run(&["pipelines", "graph"]).expect_code(0).stdout.contains("nightly-counts  At 03:30."));
 }
 
 #[test]

@@ -9,7 +9,9 @@ use std::time::Duration;
 use sgcache::config::Config;
 use sgcache::entity_config::EntityConfigFile;
 use sgcache::entity_config_files;
-use sgcache::pipeline::{Blackout, Defaults, EntityCatalog, ResolveContext, Schedule, Site, load};
+use sgcache::pipeline::{
+    Blackout, Defaults, EntityCatalog, LintFacts, Loaded, ResolveContext, Schedule, Site, lint, load,
+};
 use sgcache::sim::stock_schema;
 use sgcache::yaml::{Document, Problems, Templates};
 
@@ -50,7 +52,7 @@ fn examples(reference: &str) -> Vec<Example> {
     examples
 }
 
-fn resolve_context() -> ResolveContext {
+pub fn resolve_context() -> ResolveContext {
     let begins = Schedule::new(vec!["0 10 * * MON-FRI".to_owned()], false, chrono_tz::UTC).expect("a schedule");
     let (duration, action) = (Duration::from_secs(5400), sgcache::pipeline::BlackoutAction::Defer);
     let dailies = Blackout { name: "dailies".to_owned(), begins, duration, action };
@@ -75,7 +77,14 @@ fn problems_of(example: &Example) -> Problems {
         Err(problems) => return problems,
     };
     match example.kind.as_str() {
-        "pipeline" => load(&[document], "example.yaml", &resolve_context(), Problems::new()).problems,
+        "pipeline" => {
+            let (documents, context) = ([document], resolve_context());
+            let Loaded { pipelines, mut problems } = load(&documents, "example.yaml", &context, Problems::new());
+            let now = "2026-01-10T00:00:00Z".parse().expect("an instant");
+            let facts = LintFacts { now, durations: &BTreeMap::new(), templates: &context.templates };
+            lint(&documents, &pipelines, &facts, &mut problems);
+            problems
+        }
         "config" => match Config::resolve(&document, Path::new("example.yaml"), &BTreeMap::new()) {
             Ok((_, warnings)) => warnings,
             Err(problems) => problems,

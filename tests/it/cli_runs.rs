@@ -143,9 +143,10 @@ async fn all_parameters_are_checked_before_the_first_pipeline_runs() {
     let one =
         place.run(&["pipelines", "run", "--once", "nightly-counts", "sync", "--set", "max_missing=5", "-o", "ndjson"]);
     let lines = one.expect_code(0).stdout;
-    let statuses: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let events: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     // What is continuous ends after one complete pass.
-    let ended: Vec<_> = statuses.iter().map(|run| (run["pipeline"].as_str(), run["status"].as_str())).collect();
+    let runs = events.iter().filter(|event| event["event"] == "run.finished");
+    let ended: Vec<_> = runs.map(|run| (run["pipeline"].as_str(), run["status"].as_str())).collect();
     assert_eq!(ended, [(Some("nightly-counts"), Some("ok")), (Some("sync"), Some("ok"))]);
 }
 

@@ -124,7 +124,7 @@ fn status_pipelines_and_metrics_of_a_daemon() {
     let place = Place::new();
     // On a 29 February only, so that no pipeline starts while the outputs are taken.
     for (file, schedule, day) in [
-        ("nightly-counts", "30 2 * * *", "30 2 29 2 *"),
+        ("nightly-counts", "30 3 * * *", "30 3 29 2 *"),
         ("sampled-data", "15 */2 * * MON-FRI", "15 2 29 2 *"),
         ("weekly-rebuild", "0 4 * * SUN", "0 4 29 2 *"),
     ] {

@@ -301,11 +301,38 @@ fn yaml_problem(name: &str, text: &Arc<str>, error: &serde_yaml::Error) -> Probl
             .help("one file is one document: remove the line `---`".to_owned());
         return problem.into();
     }
+    if let Some(problem) = duplicate_problem(name, text, &message) {
+        return problem;
+    }
     let (line, column) = error.location().map_or((0, 0), |place| (place.line(), place.column()));
     // The position is drawn, so it is not repeated in words.
     let reason = message.split(" at line ").next().unwrap_or(&message);
     let help = yaml_help(text, line);
     syntax_problem(name, text, line, column, reason, help)
+}
+
+/// A key that stands twice in one mapping, at its second place with the first one in words:
+/// the parser names the mapping alone.
+fn duplicate_problem(name: &str, text: &Arc<str>, message: &str) -> Option<Problems> {
+    let key = message.split_once("duplicate entry with key \"")?.1.split_once('"')?.0;
+    let is_key = |at: &usize| {
+        let before = text[..*at].trim_end_matches(['"', '\'']);
+        let after = text[*at + key.len()..].trim_start_matches(['"', '\'', ' ']);
+        let begins = before.trim().is_empty() || before.trim_end_matches(' ').ends_with(['\n', '{', ',', '-']);
+        begins && after.starts_with(':')
+    };
+    let places: Vec<usize> = text.match_indices(key).map(|(at, _)| at).filter(is_key).collect();
+    let place = |at: usize| line_and_column(text, at);
+    // In one mapping they stand in one column, or in one line.
+    let are_siblings = |two: &&[usize]| {
+        let (one, other) = (place(two[0]), place(two[1]));
+        one.1 == other.1 || one.0 == other.0
+    };
+    let two = places.windows(2).find(are_siblings)?;
+    let (line, column) = place(two[1]);
+    let reason = format!("the key `{key}` stands twice in one mapping");
+    let help = format!("the first one is on line {}: remove one of them", place(two[0]).0);
+    Some(syntax_problem(name, text, line, column, &reason, Some(help)))
 }
 
 /// A mapping as a key: nearly always `{{ x }}` where `${{ x }}` was meant.

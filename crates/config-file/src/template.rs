@@ -95,6 +95,15 @@ impl Templates {
         Templates { environment: engine }
     }
 
+    /// Returns the dotted names and the functions that a bare expression looks at; none when
+    /// it cannot be read.
+    pub fn names_of(&self, expression: &str) -> Vec<String> {
+        let compiled = self.environment.compile_expression_owned(expression.to_owned());
+        let mut names: Vec<String> = compiled.map(|one| one.undeclared_variables(true)).into_iter().flatten().collect();
+        names.sort();
+        names
+    }
+
     /// Evaluates a bare expression, such as `result.missing > params.max`.
     ///
     /// # Errors

@@ -122,8 +122,17 @@ fn json_files_have_places_too() {
 fn merge_keys_are_applied_and_duplicate_keys_refused() {
     let document = parse("a: &a { x: 1, y: 2 }\nb: { <<: *a, y: 3 }\n");
     assert_eq!(document.value()["b"], json!({ "x": 1, "y": 3 }));
-    let message = refused("a: 1\na: 2\n");
-    assert!(message.contains("duplicate"), "{message}");
+    let twice = "the key `a` stands twice in one mapping";
+    for (text, place, first) in [
+        ("a: 1\na: 2\n", "2:1", 1),
+        ("b:\n  - a: 1\n    c: 2\n    a: 3\n", "4:5", 2),
+        ("b: { 'a': 1, ca: 3, \"a\": 2 }\n", "1:22", 1),
+        ("ba: { a: 1 }\nc:\n  a: 1\n  b: {}\n  a: 2\n", "5:3", 3),
+    ] {
+        let expected =
+            format!("{place}: error[SG0102]: {twice} (the first one is on line {first}: remove one of them)");
+        assert!(refused(text).contains(&expected), "{text}: {}", refused(text));
+    }
 }
 
 #[test]

@@ -11,10 +11,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use tokio::sync::oneshot;
 
+use super::super::pipeline_outlook::PipelineOutlook;
 use super::Operator;
 use crate::pipeline::{Command, Pause, Pauses, TriggerError};
 use crate::report::{Trigger, history};
-use crate::server::{Refusal, RefusalKind, TriggerRequest};
+use crate::server::{Refusal, RefusalKind, Resumed, TriggerRequest};
 use crate::yaml;
 
 /// The name under which the state keeps idempotency keys.
@@ -28,20 +29,23 @@ struct StartedByKey {
     key: String,
     pipeline: String,
     params: Map<String, Value>,
+    #[serde(default)]
+    resumed: Option<Resumed>,
     run_id: String,
 }
 
 impl Operator {
     pub(super) async fn trigger(&self, request: TriggerRequest) -> Result<Value, Refusal> {
-        let Some(key) = request.idempotency_key else {
-            let run_id = self.start(&request.pipeline, &request.params).await?;
+        let Some(key) = request.idempotency_key.clone() else {
+            let run_id = self.start(&request).await?;
             return Ok(json!({"run_id": run_id}));
         };
+        let TriggerRequest { pipeline, params, resumed, .. } = &request;
         let state = &self.engine.online.state;
         let _turn = self.turn.lock().await;
         let mut known: VecDeque<StartedByKey> = state.kept(KEYS).await?.unwrap_or_default();
         if let Some(started) = known.iter().find(|started| started.key == key) {
-            if (&started.pipeline, &started.params) != (&request.pipeline, &request.params) {
+            if (&started.pipeline, &started.params, &started.resumed) != (pipeline, params, resumed) {
                 let message = format!(
                     "this idempotency key started run `{}` of `{}` with other parameters: use a new key",
                     started.run_id, started.pipeline
@@ -50,15 +54,20 @@ impl Operator {
             }
             return Ok(json!({"run_id": started.run_id, "repeated": true}));
         }
-        let run_id = self.start(&request.pipeline, &request.params).await?;
-        let TriggerRequest { pipeline, params, .. } = request;
-        known.push_back(StartedByKey { key, pipeline, params, run_id: run_id.clone() });
+        let run_id = self.start(&request).await?;
+        let TriggerRequest { pipeline, params, resumed, .. } = request;
+        known.push_back(StartedByKey { key, pipeline, params, resumed, run_id: run_id.clone() });
         known.drain(..known.len().saturating_sub(MAX_KEYS));
         state.keep(KEYS, &known).await?;
         Ok(json!({"run_id": run_id}))
     }
 
-    pub(super) async fn retry(&self, run_id: &str, idempotency_key: Option<String>) -> Result<Value, Refusal> {
+    pub(super) async fn retry(
+        &self,
+        run_id: &str,
+        from: Option<String>,
+        idempotency_key: Option<String>,
+    ) -> Result<Value, Refusal> {
         let report = history::run(&self.engine.online.state, run_id).await?;
         let report = report.ok_or_else(|| unknown_run(run_id))?;
         if report.definition_hash.is_empty() {
@@ -66,14 +75,29 @@ impl Operator {
             return Err(Refusal::new(RefusalKind::NotRetryable, message));
         }
         let params = report.params.into_iter().collect();
-        self.trigger(TriggerRequest { pipeline: report.pipeline, params, idempotency_key }).await
+        let resumed = from.map(|step| Resumed { run_id: run_id.to_owned(), step });
+        self.trigger(TriggerRequest { pipeline: report.pipeline, params, idempotency_key, resumed }).await
     }
 
-    async fn start(&self, pipeline: &str, params: &Map<String, Value>) -> Result<String, Refusal> {
+    async fn start(&self, request: &TriggerRequest) -> Result<String, Refusal> {
+        let TriggerRequest { pipeline, params, resumed, .. } = request;
+        let resumed = match resumed {
+            Some(Resumed { run_id, step }) => {
+                let report = history::run(&self.engine.online.state, run_id).await?;
+                let report = report.ok_or_else(|| unknown_run(run_id))?;
+                if report.is_running() {
+                    let message = format!("run `{run_id}` has not ended: its results cannot be used yet");
+                    return Err(Refusal::new(RefusalKind::CannotStart, message));
+                }
+                Some((step.clone(), Box::new(report)))
+            }
+            None => None,
+        };
         let written = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         let set: BTreeMap<_, _> = params.iter().map(|(name, value)| (name.clone(), written(value))).collect();
         let (answer, answered) = oneshot::channel();
-        self.send(Command::Trigger { pipeline: pipeline.to_owned(), set, trigger: Trigger::Api, answer }).await?;
+        let pipeline = pipeline.clone();
+        self.send(Command::Trigger { pipeline, set, trigger: Trigger::Api, resumed, answer }).await?;
         answered.await.map_err(|_| stopping())?.map_err(|error| match error {
             TriggerError::Unknown(words) => Refusal::new(RefusalKind::UnknownPipeline, words),
             TriggerError::Refused(words) => Refusal::new(RefusalKind::CannotStart, words),
@@ -120,13 +144,33 @@ impl Operator {
         Ok(json!({"pipeline": pipeline, "was_paused": was_paused}))
     }
 
+    pub(super) async fn list_pipelines(&self, name: Option<&str>) -> Result<Value, Refusal> {
+        let snapshot = self.snapshots.take().await;
+        let Some(name) = name else { return Ok(json!({"pipelines": snapshot.pipelines})) };
+        let found = snapshot.pipelines.iter().find(|pipeline| pipeline.name == name);
+        found.map(yaml::to_json).ok_or_else(|| self.unknown_pipeline(name))
+    }
+
+    pub(super) async fn explain_pipeline(&self, name: &str, starts: usize) -> Result<Value, Refusal> {
+        let pipelines = self.snapshots.pipelines();
+        let pipeline = pipelines.iter().find(|pipeline| pipeline.name == name);
+        let pipeline = pipeline.ok_or_else(|| self.unknown_pipeline(name))?;
+        let (config, state) = (&self.engine.online.config, &self.engine.online.state);
+        let outlook = PipelineOutlook::read(state, config.timezone, &pipelines, Utc::now()).await?;
+        Ok(yaml::to_json(&outlook.explain(pipeline, &pipelines, starts)))
+    }
+
+    fn unknown_pipeline(&self, name: &str) -> Refusal {
+        let names = self.snapshots.pipeline_names();
+        let known: Vec<&str> = names.iter().map(String::as_str).collect();
+        let help = yaml::did_you_mean(name, &known).map_or(String::new(), |help| format!(" ({help})"));
+        Refusal::new(RefusalKind::UnknownPipeline, format!("there is no pipeline `{name}`{help}"))
+    }
+
     /// Changes the pauses that the scheduler reads with its next beat.
     async fn change_pauses<T>(&self, pipeline: &str, change: impl FnOnce(&mut Pauses) -> T) -> Result<T, Refusal> {
-        let names = self.snapshots.pipeline_names();
-        if !names.contains(pipeline) {
-            let known: Vec<&str> = names.iter().map(String::as_str).collect();
-            let help = yaml::did_you_mean(pipeline, &known).map_or(String::new(), |help| format!(" ({help})"));
-            return Err(Refusal::new(RefusalKind::UnknownPipeline, format!("there is no pipeline `{pipeline}`{help}")));
+        if !self.snapshots.pipeline_names().contains(pipeline) {
+            return Err(self.unknown_pipeline(pipeline));
         }
         let state = &self.engine.online.state;
         let _turn = self.turn.lock().await;

@@ -1,31 +1,21 @@
 //! `sgcache pipelines explain`: when pipelines start next and why, and why past
 //! occurrences did not run. Reads the files and the data directory; asks the site nothing.
 
-use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
-use std::sync::Arc;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 use serde_json::Value;
 
 use super::super::context::load_config;
 use super::super::output::{self, Output, wrapped};
 use super::super::pipeline_files::{load_what_fits, open_state, selected, warn_about_files};
-use super::super::scheduler::stored_plan;
+use super::super::pipeline_outlook::PipelineOutlook;
 use super::super::{Failure, status};
-use crate::config::Config;
-use crate::pipeline::{
-    Explanation, Facts, NextOccurrence, Outlook, PastOccurrence, Pauses, Pipeline, PlanState, Typical,
-};
-use crate::report::{RunReport, history};
+use crate::pipeline::{Explanation, NextOccurrence, PastOccurrence, Typical};
 use crate::server::Span;
-use crate::state::RunFilter;
 use crate::yaml;
-
-/// Rows of the history of one pipeline that an explanation looks at.
-const HISTORY: usize = 200;
 
 #[derive(Debug, clap::Args)]
 pub struct ExplainArgs {
@@ -50,9 +40,12 @@ pub async fn run(args: &ExplainArgs, config: Option<&Path>) -> Result<u8, Failur
     let chosen =
         if args.names.is_empty() { loaded.pipelines.clone() } else { selected(loaded.pipelines.clone(), &args.names)? };
     let now = args.at.unwrap_or_else(Utc::now);
-    let known = Known::read(&config, &loaded.pipelines, now).await?;
+    let outlook = match open_state(&config).await? {
+        Some(state) => PipelineOutlook::read(&state, config.timezone, &loaded.pipelines, now).await?,
+        None => PipelineOutlook::unknown(config.timezone, now),
+    };
     let explanations: Vec<Explanation> =
-        chosen.iter().map(|pipeline| known.explain(pipeline, &loaded.pipelines, args.next as usize)).collect();
+        chosen.iter().map(|pipeline| outlook.explain(pipeline, &loaded.pipelines, args.next as usize)).collect();
     match args.output {
         Output::Table => {
             let texts: Vec<String> = explanations.iter().map(|explanation| text(explanation, now)).collect();
@@ -66,68 +59,6 @@ pub async fn run(args: &ExplainArgs, config: Option<&Path>) -> Result<u8, Failur
         eprintln!("note: no daemon runs on {dir}: nothing starts by itself until one does");
     }
     Ok(0)
-}
-
-/// What the data directory knows about pipelines.
-pub(super) struct Known {
-    plan: PlanState,
-    pauses: Pauses,
-    histories: BTreeMap<String, Vec<RunReport>>,
-    durations: BTreeMap<String, TimeDelta>,
-    running: BTreeMap<String, DateTime<Utc>>,
-    timezone: Tz,
-    now: DateTime<Utc>,
-}
-
-impl Known {
-    pub(super) async fn read(
-        config: &Config,
-        pipelines: &[Arc<Pipeline>],
-        now: DateTime<Utc>,
-    ) -> Result<Self, Failure> {
-        let mut known = Self {
-            plan: PlanState::default(),
-            pauses: Pauses::default(),
-            histories: BTreeMap::new(),
-            durations: BTreeMap::new(),
-            running: BTreeMap::new(),
-            timezone: config.timezone,
-            now,
-        };
-        let Some(state) = open_state(config).await? else { return Ok(known) };
-        history::close_abandoned(&state).await?;
-        known.plan = stored_plan(&state).await?;
-        known.pauses = Pauses::load(&state).await?;
-        for pipeline in pipelines {
-            let filter =
-                RunFilter { pipeline: Some(pipeline.name.clone()), skipped_occurrences: true, ..RunFilter::default() };
-            known.add(&pipeline.name, history::find(&state, HISTORY, filter).await?);
-        }
-        Ok(known)
-    }
-
-    fn add(&mut self, name: &str, history: Vec<RunReport>) {
-        let seconds = Typical::of(&history).map(|typical| typical.median_seconds);
-        let takes = seconds.map(|seconds| TimeDelta::milliseconds((seconds * 1000.0) as i64));
-        self.durations.extend(takes.map(|takes| (name.to_owned(), takes)));
-        if let Some(run) = history.iter().find(|report| report.is_running()) {
-            let end = run.started_at + takes.unwrap_or_default();
-            self.running.insert(name.to_owned(), end.max(self.now + TimeDelta::seconds(1)));
-        }
-        self.histories.insert(name.to_owned(), history);
-    }
-
-    fn explain(&self, pipeline: &Pipeline, pipelines: &[Arc<Pipeline>], starts: usize) -> Explanation {
-        let outlook = Outlook {
-            pipelines,
-            plan: &self.plan,
-            pauses: &self.pauses,
-            durations: &self.durations,
-            running: &self.running,
-        };
-        let history = self.histories.get(&pipeline.name).map(Vec::as_slice).unwrap_or_default();
-        Explanation::of(pipeline, &Facts { outlook, history, timezone: self.timezone, now: self.now, starts })
-    }
 }
 
 /// Writes an explanation for a person, in lines that fit a terminal.

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::*;
-use crate::pipeline::{Blackout, Defaults, Pause, PlanEntry, ResolveContext, Schedule, Site, resolve};
-use crate::report::{RunStart, Status, StepReport, StepResult, Trigger};
+use crate::pipeline::{Blackout, Defaults, Pause, Pipeline, PlanEntry, ResolveContext, Schedule, Site, resolve};
+use crate::report::{RunReport, RunStart, Status, StepReport, StepResult, Trigger};
 use crate::yaml::{Document, Problems, Templates};
 
 const NIGHTLY: &str = "name: nightly
@@ -91,19 +91,11 @@ fn skipped(pipeline: &str, scheduled_for: &str, reason: &str) -> RunReport {
     RunReport::skipped_occurrence(pipeline, due, reason.to_owned(), due, "host:1".to_owned())
 }
 
-fn known(now: &str) -> Known {
-    Known {
-        plan: PlanState::default(),
-        pauses: Pauses::default(),
-        histories: BTreeMap::new(),
-        durations: BTreeMap::new(),
-        running: BTreeMap::new(),
-        timezone: chrono_tz::Europe::Paris,
-        now: at(now),
-    }
+fn known(now: &str) -> PipelineOutlook {
+    PipelineOutlook::unknown(chrono_tz::Europe::Paris, at(now))
 }
 
-fn shown(known: &Known, pipelines: &[Arc<Pipeline>], name: &str, starts: usize) -> String {
+fn shown(known: &PipelineOutlook, pipelines: &[Arc<Pipeline>], name: &str, starts: usize) -> String {
     let pipeline = crate::pipeline::find(pipelines, name).expect("a pipeline");
     let text = text(&known.explain(pipeline, pipelines, starts), known.now);
     for line in text.lines() {

@@ -1,5 +1,6 @@
 //! `sgcache pipelines logs`: what was logged while a run ran, in whichever process.
 
+use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
@@ -34,10 +35,11 @@ pub struct LogsArgs {
 
 pub async fn run(args: &LogsArgs, config: Option<&Path>) -> Result<u8, Failure> {
     let config = load_config(config)?;
-    let mut printer = Printer { zone: config.timezone, output: args.output, next: 0, collected: Vec::new() };
+    let mut printer = LogPrinter::new(&config, args.output);
+    let out = &mut std::io::stdout();
     // Looked up before the log is read: what a run logs before its end is in it then.
     let mut run = find_run(&config, &args.run_id).await?;
-    let found = printer.print_new(&config, &args.run_id).await?;
+    let found = printer.print_new(&config, &args.run_id, out).await?;
     if run.is_none() && !found {
         let message = format!("there is no run `{}`: see `sgcache pipelines history`", args.run_id);
         return Err(Failure::usage(message));
@@ -45,7 +47,7 @@ pub async fn run(args: &LogsArgs, config: Option<&Path>) -> Result<u8, Failure> 
     while args.follow && run.as_ref().is_none_or(|report| report.is_running()) {
         tokio::time::sleep(READ_INTERVAL).await;
         run = find_run(&config, &args.run_id).await?;
-        let found = printer.print_new(&config, &args.run_id).await?;
+        let found = printer.print_new(&config, &args.run_id, out).await?;
         if run.is_none() && !found {
             // A log whose run is not in the history (any more) has no end to wait for.
             break;
@@ -55,7 +57,8 @@ pub async fn run(args: &LogsArgs, config: Option<&Path>) -> Result<u8, Failure> 
     Ok(0)
 }
 
-struct Printer {
+/// Prints the log of a run, from where it stopped the last time.
+pub(super) struct LogPrinter {
     zone: Tz,
     output: Output,
     /// The number of the line to print next.
@@ -64,9 +67,23 @@ struct Printer {
     collected: Vec<LogLine>,
 }
 
-impl Printer {
+impl LogPrinter {
+    /// Begins with the first line.
+    pub fn new(config: &Config, output: Output) -> Self {
+        Self { zone: config.timezone, output, next: 0, collected: Vec::new() }
+    }
+
     /// Prints the lines that came since the last time; tells whether there were any.
-    async fn print_new(&mut self, config: &Config, run_id: &str) -> Result<bool, Failure> {
+    ///
+    /// # Errors
+    ///
+    /// When the log cannot be read.
+    pub async fn print_new(
+        &mut self,
+        config: &Config,
+        run_id: &str,
+        out: &mut (impl Write + Send),
+    ) -> Result<bool, Failure> {
         let mut found = false;
         loop {
             let page = run_log::read(&config.data_dir, run_id, self.next, PAGE_LINES).await.map_err(|error| {
@@ -78,21 +95,22 @@ impl Printer {
             }
             found = true;
             for line in page.lines {
-                self.print(line);
+                self.print(line, out);
             }
         }
     }
 
-    fn print(&mut self, line: LogLine) {
+    fn print(&mut self, line: LogLine, out: &mut impl Write) {
         if line.number > self.next {
             eprintln!("({} lines before this are not kept)", output::number(line.number - self.next));
         }
         self.next = line.number + 1;
-        match self.output {
-            Output::Json => self.collected.push(line),
-            Output::Ndjson => println!("{}", yaml::to_json(&line)),
-            Output::Table => println!("{}", text(&line, self.zone)),
-        }
+        // A reader that has gone away has seen enough.
+        let _ = match self.output {
+            Output::Json => return self.collected.push(line),
+            Output::Ndjson => writeln!(out, "{}", yaml::to_json(&line)),
+            Output::Table => writeln!(out, "{}", text(&line, self.zone)),
+        };
     }
 
     fn finish(&self) {

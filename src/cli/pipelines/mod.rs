@@ -20,7 +20,6 @@ use super::context::load_config;
 use super::daemon::Daemon;
 use super::pause::{self, PauseArgs, ResumeArgs};
 use super::validate::{self, ValidateArgs};
-use crate::pipeline;
 use crate::sim::command::interrupted;
 
 #[derive(Debug, clap::Subcommand)]
@@ -63,7 +62,7 @@ pub async fn run(command: Command, config: Option<&Path>) -> Result<u8, Failure>
     match command {
         Command::Run(args) if args.once => once::run(args, config).await,
         Command::Run(args) => {
-            let overrides = pipeline::parse_overrides(&args.set).map_err(Failure::usage)?;
+            let overrides = once::overrides(&args.set, &args.set_file)?;
             let daemon = Daemon::start(load_config(config)?, args.names, overrides).await?;
             daemon.run_until(interrupted()).await?;
             Ok(0)

@@ -99,7 +99,7 @@ impl Bench {
         let set: Vec<String> = set.iter().map(|pair| (*pair).to_owned()).collect();
         let set = parse_overrides(&set).expect("pairs");
         let pipeline = pipeline.to_owned();
-        let command = Command::Trigger { pipeline, set, trigger: Trigger::Api, answer };
+        let command = Command::Trigger { pipeline, set, trigger: Trigger::Api, resumed: None, answer };
         self.commands.send(command).await.expect("the daemon runs");
         answered.await.expect("an answer")
     }
