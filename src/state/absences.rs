@@ -267,7 +267,9 @@ fn active(connection: &Connection, entity_type: &EntityType) -> Result<i64> {
 }
 
 fn repeated_suspicions(connection: &Connection, entity_type: &EntityType) -> Result<i64> {
-    let sql = "SELECT count(*) FROM suspected WHERE type = ?1 AND reads >= ?2";
+    // With a key that was neither active nor retired nothing is deleted.
+    let sql = "SELECT count(*) FROM suspected s WHERE type = ?1 AND reads >= ?2
+        AND EXISTS (SELECT 1 FROM rowmeta r WHERE r.type = s.type AND r.id = s.id AND r.state IN (0, 1))";
     Ok(connection.prepare_cached(sql)?.query_row(params![entity_type.as_str(), REPEATED], |row| row.get(0))?)
 }
 

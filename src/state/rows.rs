@@ -168,7 +168,7 @@ impl State {
         .await
     }
 
-    /// Returns the ids of active and retired rows that were last read before the
+    /// Returns the ids of active, retired and absent rows that were last read before the
     /// version `rv`, ascending, at most `limit` after `after`.
     pub async fn rows_older_than(
         &self,
@@ -179,7 +179,7 @@ impl State {
     ) -> Result<Vec<i64>> {
         let entity_type = entity_type.clone();
         self.read(move |connection| {
-            let sql = "SELECT id FROM rowmeta WHERE type = ?1 AND id > ?2 AND state IN (0, 1) AND rv < ?3
+            let sql = "SELECT id FROM rowmeta WHERE type = ?1 AND id > ?2 AND state IN (0, 1, 2) AND rv < ?3
                 ORDER BY id LIMIT ?4";
             let mut statement = connection.prepare_cached(sql)?;
             let rows = statement.query_map(params![entity_type.as_str(), after, rv, limit as i64], |row| row.get(0))?;

@@ -6,6 +6,10 @@
 //! showed another row of the type: a sign that they are no empty answers. An event
 //! that says that the entity was retired, or an earlier comparison, stands for the
 //! first reads. A row that is found in the list of retired ones needs none of it.
+//!
+//! A key of which nothing is known, as after the state was lost, hides links once it is
+//! taken for absent. It takes two such reads; or one where events announced something of
+//! it, because `recheck` reads it again for what they announced.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -21,6 +25,8 @@ use crate::state::{DirtyKey, DirtyReasons, RowMeta, SuspectedAbsence};
 
 /// Reads that must not find a row before it is believed to be gone.
 const READS: u32 = 3;
+/// The same for a key of which nothing is known: nothing vanishes with it.
+const READS_OF_UNKNOWN: u32 = 2;
 /// The pause after the first read that did not find a row: most faults are short.
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
 /// The pause after each later one: longer than a change of rights or a failover lasts
@@ -66,6 +72,10 @@ pub(super) struct Evidence {
     pub(super) whole: bool,
     /// Whether it exists and only the filter leaves it out.
     pub(super) filtered: bool,
+    /// Whether nothing is known of it.
+    pub(super) unknown: bool,
+    /// Whether events announced something that a later read must show.
+    pub(super) announced: bool,
     /// Whether an event says that it was retired, and none that it was revived.
     pub(super) retired_by_event: bool,
     /// Whether a comparison found it missing before.
@@ -82,7 +92,11 @@ pub(super) fn judge(evidence: &Evidence) -> Verdict {
     let before = evidence.before.map_or(0, |before| before.reads);
     // Reads between two polls count as one.
     let reads = before + u32::from(evidence.before.is_none_or(|before| before.poll_since));
-    let proven = evidence.filtered || evidence.retired_by_event || evidence.compared || reads >= READS;
+    let enough = match evidence.unknown {
+        true => evidence.announced || reads >= READS_OF_UNKNOWN,
+        false => reads >= READS,
+    };
+    let proven = evidence.filtered || evidence.retired_by_event || evidence.compared || enough;
     match evidence.whole && proven {
         true => Verdict::Believed,
         false if reads <= 1 => Verdict::Suspected(FIRST_PAUSE),
@@ -100,8 +114,8 @@ pub(super) fn is_retired_by_event(mark: Option<&DirtyKey>) -> bool {
 }
 
 impl Replica {
-    /// Reads keys, and looks a second time for known rows that the answers lack,
-    /// together with rows that should be there.
+    /// Reads keys, and looks a second time for those that the answers lack, together with
+    /// rows that should be there.
     pub(super) async fn read_surely(&self, layout: &TypeLayout, ids: &[i64], purpose: Purpose) -> Result<Findings> {
         let said = self.read_keys(layout, ids, purpose).await?;
         let mut findings = Findings { said, whole: true };
@@ -151,27 +165,31 @@ impl Replica {
             };
         }
         let room = (self.client().page_size() as usize).saturating_sub(controls.len()).max(1);
-        let wanted: Vec<i64> = doubtful.iter().take(room).chain(&controls).copied().collect();
-        let answer: Answer<RowText> = self
-            .client()
-            .read_ids(entity_type, &wanted, &layout.raw_filter, layout.field_names(), only, purpose)
-            .await?;
-        let rows = self.heard(answer).rows;
-        let whole = !rows.is_empty();
-        for row in rows.into_iter().filter(|row| doubtful.contains(&row.id)) {
-            findings.said.insert(row.id, Said::Row(state, row.text));
+        let mut whole = true;
+        for doubtful in doubtful.chunks(room) {
+            let wanted: Vec<i64> = doubtful.iter().chain(&controls).copied().collect();
+            let answer: Answer<RowText> = self
+                .client()
+                .read_ids(entity_type, &wanted, &layout.raw_filter, layout.field_names(), only, purpose)
+                .await?;
+            let rows = self.heard(answer).rows;
+            whole &= !rows.is_empty();
+            for row in rows.into_iter().filter(|row| doubtful.contains(&row.id)) {
+                findings.said.insert(row.id, Said::Row(state, row.text));
+            }
         }
         Ok(whole)
     }
 }
 
-/// Tells whether a known row would vanish by what a read says of it.
+/// Tells whether a known row would vanish by what a read says of it, or links to a key of
+/// which no read has shown that it is absent would be hidden.
 pub(super) fn is_doubtful(said: &Said, known: Option<&RowMeta>) -> bool {
     let state = known.map(|meta| meta.state);
     match said {
         Said::Row(..) => false,
         Said::Filtered(..) => state == Some(RowState::Active),
-        Said::Absent => matches!(state, Some(RowState::Active | RowState::Retired)),
+        Said::Absent => state != Some(RowState::Absent),
     }
 }
 
@@ -207,6 +225,18 @@ mod tests {
         let retired = Evidence { retired_by_event: true, ..Evidence::default() };
         assert_eq!(check(&retired), "again soon");
         assert_eq!(check(&Evidence { filtered: true, ..Evidence::default() }), "again soon");
+    }
+
+    #[test]
+    fn a_key_of_which_nothing_is_known_is_absent_after_two_reads_or_as_events_announced_it() {
+        let unknown = |evidence: Evidence| check(&Evidence { unknown: true, ..evidence });
+        let whole = Evidence { whole: true, ..Evidence::default() };
+        assert_eq!(unknown(whole), "again soon");
+        assert_eq!(unknown(after(1, false)), "again soon");
+        assert_eq!(unknown(after(1, true)), "believed");
+        assert_eq!(unknown(Evidence { announced: true, ..whole }), "believed");
+        assert_eq!(unknown(Evidence { announced: true, ..Evidence::default() }), "again soon");
+        assert_eq!(unknown(Evidence { whole: false, ..after(9, true) }), "again later");
     }
 
     #[test]

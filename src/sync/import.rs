@@ -4,8 +4,8 @@
 //! the range of ids is divided into segments that are read side by side. Each
 //! page is written under the version of its own read, so events, repairs and
 //! other imports may write the same rows at the same time. Rows that were known
-//! before and not met are read again by id before they go. The retired rows, a
-//! list of their own, are one more segment.
+//! before and not met are read again by id before they go, or stay gone. The retired
+//! rows, a list of their own, are one more segment.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -245,7 +245,9 @@ impl Replica {
         Ok(job.rows.load(Ordering::Relaxed))
     }
 
-    /// Marks the rows that were known before the import and that it did not meet.
+    /// Marks the rows that were known before the import and that it did not meet; absent ones,
+    /// too: after the site was restored one may be there again, with links to it, although
+    /// its filter hides it from the import.
     async fn mark_unmet(&self, layout: &TypeLayout, lo_rv: i64) -> Result<u64> {
         let (mut after, mut unmet) = (0, 0);
         loop {

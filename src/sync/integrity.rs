@@ -22,6 +22,7 @@ const PLACE: &str = "verify";
 const PIECE: usize = 1_000;
 /// What is wrong with a row that the state does not know.
 const UNKNOWN: &str = "the store has it, and nothing is known of it";
+const ANOTHER_STATE: &str = "the store has another state of it";
 /// With more damaged rows than this, and than one in twenty, a type is imported
 /// again.
 const MOST_READ_ALONE: usize = 500;
@@ -83,8 +84,9 @@ impl Replica {
         let mut found = Integrity::default();
         for record in self.state().types().await? {
             let complete = matches!(record.state, TypeState::Live | TypeState::Degraded);
-            // An import goes on where it was, over the rows that it has written so far.
-            let interrupted = !written && record.state == TypeState::Importing;
+            // An import goes on where it was, over the rows that it has written so far, or
+            // begins, over those of another history of the site.
+            let interrupted = !written && matches!(record.state, TypeState::Importing | TypeState::Absent);
             if !(complete || interrupted) || !self.tracked().follows(&record.entity_type) {
                 continue;
             }
@@ -96,7 +98,8 @@ impl Replica {
                 continue;
             }
             let mut differing = self.differing_rows(&record.entity_type, written).await?;
-            if interrupted {
+            let copied = record.import.as_ref().is_some_and(|import| import.confirm_poll.is_some());
+            if interrupted && !copied {
                 // The import meets the others, or quarantines them at its end.
                 differing.retain(|_, reason| reason != UNKNOWN);
             }
@@ -214,7 +217,10 @@ impl Replica {
         let inactive: Vec<i64> = stored.keys().filter(|id| !known.contains_key(id)).copied().collect();
         let inactive = self.state().rows(entity_type, &inactive).await?;
         let differs = |id: i64| {
-            let reason = difference(known.get(&id), stored.get(&id))?;
+            let reason = match difference(known.get(&id), stored.get(&id))? {
+                UNKNOWN if inactive.contains_key(&id) => ANOTHER_STATE,
+                reason => reason,
+            };
             let known = known.get(&id).or_else(|| inactive.get(&id)).map(|row| row.rv);
             let stored = stored.get(&id).map(|row| row.rv.0);
             Some((id, Differing { known, stored, reason: reason.to_owned() }))
@@ -309,5 +315,5 @@ fn inactive_difference(known: Option<&RowMeta>, stored: &RowVersion) -> Option<&
     let Some(known) = known else { return Some(UNKNOWN).filter(|_| stored.state.is_dead()) };
     let same = known.state == stored.state && (!stored.state.has_document() || known.hash == stored.hash);
     // The sums of active rows tell of the others.
-    Some("the store has another state of it").filter(|_| known.state != RowState::Active && !same)
+    Some(ANOTHER_STATE).filter(|_| known.state != RowState::Active && !same)
 }

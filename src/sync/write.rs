@@ -260,8 +260,8 @@ impl Replica {
         Err(SyncError::Schema { entity_type: key.entity_type.clone(), message })
     }
 
-    /// Sorts out the known rows that the read did not find: those whose absence is
-    /// not believed yet, and those that would vanish although too many do.
+    /// Sorts out the rows that the read did not find: those whose absence is not believed
+    /// yet, and known ones that would vanish although too many do.
     async fn judge_absences(&self, read: &Written<'_>, known: &BTreeMap<i64, RowMeta>) -> Result<Sorted> {
         let entity_type = &read.token.entity_type;
         let doubtful = read.said.iter().filter(|(id, said)| is_doubtful(said, known.get(id)));
@@ -274,10 +274,13 @@ impl Replica {
         let before = self.state().suspected_absences(entity_type, &ids).await?;
         let mut vanishing = Vec::new();
         for (id, said) in doubtful {
+            let mark = read.marks.iter().find(|mark| mark.key.id == id);
             let evidence = Evidence {
                 whole: read.whole,
                 filtered: matches!(said, Said::Filtered(..)),
-                retired_by_event: is_retired_by_event(read.marks.iter().find(|mark| mark.key.id == id)),
+                unknown: !known.contains_key(&id),
+                announced: mark.is_some_and(|mark| !mark.expected.fields.is_empty()),
+                retired_by_event: is_retired_by_event(mark),
                 compared: read.compared,
                 before: before.get(&id).copied(),
             };
@@ -285,10 +288,10 @@ impl Replica {
                 Verdict::Suspected(pause) => {
                     sorted.suspected.insert(id, pause);
                 }
-                Verdict::Believed if *said == Said::Absent && known[&id].state == RowState::Active => {
-                    vanishing.push(id);
+                Verdict::Believed => {
+                    let was_active = known.get(&id).is_some_and(|meta| meta.state == RowState::Active);
+                    vanishing.extend(Some(id).filter(|_| was_active && *said == Said::Absent));
                 }
-                Verdict::Believed => {}
             }
         }
         if self.may_not_vanish(entity_type, vanishing.len()).await? {

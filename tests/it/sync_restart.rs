@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use sgcache::sim::{Rule, Site, Trouble};
+use sgcache::state::TypeState;
 use sgcache::sync::Steps;
 
 use crate::observed::Observed;
@@ -212,6 +213,65 @@ async fn a_restored_backup_is_another_history_also_around_an_entry_that_cannot_b
     for description in ["a", "b", "MARKED", "c"] {
         observed.edit(|site| drop(site.update("Shot", shots[1], json!({"description": description})))).await;
     }
+    follow_failing(&observed, 60).await;
+    assert_right(&observed).await;
+}
+
+/// Nothing writes the row again: the import has passed it.
+#[tokio::test]
+async fn a_row_of_an_older_store_is_not_served_after_an_import_that_is_not_confirmed() {
+    let site = empty_site();
+    let asset = create(&site, "Asset", json!({"code": "hero"}));
+    create(&site, "Asset", json!({"code": "other"}));
+    let mut observed = Observed::of(Cache::live(site).await);
+    let older = copied_store(&mut observed.cache).await;
+    observed.edit(|site| drop(site.retire("Asset", asset))).await;
+    observed.cache.quiesce().await;
+    observed.cache.state().new_incarnation().await.expect("an incarnation");
+    follow(&observed, 1).await;
+    let record = observed.cache.state().type_record(&"Asset".into()).await.expect("a type").expect("a known type");
+    assert_eq!(record.state, TypeState::Importing);
+    put_back_store(&mut observed.cache, older).await;
+    follow(&observed, 5).await;
+    assert_right(&observed).await;
+}
+
+/// The import does not meet what its filter hides, and the state knows it already.
+#[tokio::test]
+async fn a_dirty_row_that_its_filter_hides_is_not_served_after_an_import_over_an_older_store() {
+    let site = empty_site();
+    let asset = create(&site, "Asset", json!({"code": "hero"}));
+    create(&site, "Asset", json!({"code": "other"}));
+    let mut observed = Observed::of(Cache::live(site).await);
+    let older = copied_store(&mut observed.cache).await;
+    observed.edit(|site| drop(site.update("Asset", asset, json!({"sg_status_list": "omt"})))).await;
+    observed.cache.quiesce().await;
+    observed.cache.state().new_incarnation().await.expect("an incarnation");
+    let rule = json!({"trouble": {"trouble": {"status": 503}, "method": "read Asset"}});
+    happen(observed.cache.site(), rule);
+    follow_failing(&observed, 1).await;
+    observed.edit(|site| drop(site.update("Asset", asset, json!({"description": "not cached"})))).await;
+    follow_failing(&observed, 1).await;
+    put_back_store(&mut observed.cache, older).await;
+    happen(observed.cache.site(), json!("end_trouble"));
+    follow_failing(&observed, 20).await;
+    assert_right(&observed).await;
+}
+
+/// No list that an import reads shows what its filter hides.
+#[tokio::test]
+async fn links_to_a_hidden_row_that_a_restored_site_has_again_are_shown() {
+    let site = empty_site();
+    let asset = create(&site, "Asset", json!({"code": "hero"}));
+    create(&site, "Shot", json!({"code": "a", "assets": [to("Asset", asset)]}));
+    let mut observed = Observed::of(Cache::live(site).await);
+    observed.edit(|site| drop(site.update("Asset", asset, json!({"sg_status_list": "omt"})))).await;
+    observed.cache.quiesce().await;
+    happen(observed.cache.site(), json!({"backup": "latest"}));
+    observed.edit(|site| drop(site.retire("Asset", asset))).await;
+    observed.cache.quiesce().await;
+    assert_right(&observed).await;
+    observed.edit(|site| drop(happen(site, json!({"restore": "latest"})))).await;
     follow_failing(&observed, 60).await;
     assert_right(&observed).await;
 }
