@@ -164,3 +164,31 @@ async fn a_file_with_a_broken_structure_is_put_aside_and_everything_read_again()
     cache.assert_equal_to_site().await;
     assert!(cache.directory().join("store.sqlite.damaged").exists());
 }
+
+/// Overwrites text in the definition of a table, as a damaged page has it.
+fn damage_definition(cache: &Cache, table: &str, text: &str) {
+    let path = cache.directory().join("store.sqlite");
+    drop(file(cache));
+    let mut bytes = fs::read(&path).expect("the file of the store");
+    let begin = format!("CREATE TABLE {table} ");
+    let from = bytes.windows(begin.len()).position(|some| some == begin.as_bytes()).expect("a definition");
+    let at = bytes[from..].windows(text.len()).position(|some| some == text.as_bytes()).expect("the text") + from;
+    bytes[at..at + text.len()].fill(0xab);
+    fs::write(path, bytes).expect("a damaged file");
+}
+
+/// SQLite takes them for other columns, and the structure of the file for whole.
+#[tokio::test]
+async fn a_store_whose_tables_lost_their_columns_begins_anew() {
+    for of_type in [true, false] {
+        let (mut cache, ids) = of_shots(2).await;
+        let rows = if of_type { table(&file(&cache), "row") } else { "types".to_owned() };
+        cache.stop();
+        damage_definition(&cache, &rows, if of_type { "fetched" } else { "layout" });
+        cache.start(Steps::default()).await.expect("a start");
+        cache.follower().import_pending().await.expect("an import");
+        cache.site().update("Shot", ids[0], json!({"code": "newer"})).expect("an update");
+        cache.quiesce().await;
+        cache.assert_equal_to_site().await;
+    }
+}

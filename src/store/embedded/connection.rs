@@ -8,8 +8,8 @@ use crate::private_files::{self, FileIdentity, identity};
 
 use super::super::{Result, StoreError, StoreErrorKind};
 use super::EmbeddedSettings;
-use super::changes;
 use super::error::wrap;
+use super::{changes, definitions};
 
 /// The version of the tables, in `user_version`.
 ///
@@ -21,24 +21,6 @@ const FORMAT: i64 = 3;
 const APPLICATION: i64 = 0x7367_6361;
 
 const PAGE_SIZE: i64 = 4096;
-
-const TABLES: &str = "
-CREATE TABLE generation (value INTEGER NOT NULL);
-INSERT INTO generation VALUES (1);
--- Every type name that occurs; layout is null for types that only links mention.
-CREATE TABLE types (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, layout TEXT);
--- What links show of an entity. kept: its own row is stored and decides whether it
--- is dead; own: its own row decides its name.
-CREATE TABLE targets (
-  type INTEGER NOT NULL, id INTEGER NOT NULL,
-  name TEXT, folded TEXT, name_rv INTEGER NOT NULL, own INTEGER NOT NULL,
-  dead INTEGER NOT NULL, state_rv INTEGER NOT NULL, kept INTEGER NOT NULL,
-  PRIMARY KEY (type, id)
-) WITHOUT ROWID;
--- Nearly everything is alive: asking whether a target is dead costs one look into
--- an index that stays in memory.
-CREATE INDEX targets_dead ON targets (type, id) WHERE dead = 1;
-";
 
 /// Opens the connection that writes, and makes the tables of a new file.
 pub(super) fn open_writer(settings: &EmbeddedSettings) -> Result<Connection> {
@@ -94,7 +76,9 @@ fn prepare(connection: &Connection, settings: &EmbeddedSettings) -> Result<()> {
         connection
             .query_row(&format!("PRAGMA max_page_count = {}", bytes / PAGE_SIZE.unsigned_abs()), [], |_| Ok(()))?;
     }
-    create(connection)
+    create(connection)?;
+    // Without these nothing could be read that says what else there is.
+    definitions::check(connection, std::iter::empty())
 }
 
 fn tune(connection: &Connection, settings: &EmbeddedSettings) -> rusqlite::Result<()> {
@@ -133,7 +117,7 @@ fn create(connection: &Connection) -> Result<()> {
     let transaction = rusqlite::Transaction::new_unchecked(connection, rusqlite::TransactionBehavior::Immediate)?;
     let format: i64 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     match format {
-        0 => transaction.execute_batch(TABLES)?,
+        0 => transaction.execute_batch(definitions::TABLES)?,
         1 => drop_indexes(&transaction)?,
         2 => {}
         _ => return Ok(()),

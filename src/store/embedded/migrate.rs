@@ -9,6 +9,7 @@ use rusqlite::{Transaction, params};
 
 use super::super::{CachedType, Result};
 use super::column::Column;
+use super::definitions;
 use super::layouts::{Layouts, Numbers, StoredLayout, Tables, bump};
 use super::put;
 use crate::entity::Shape;
@@ -31,18 +32,7 @@ fn create(transaction: &Transaction<'_>, number: i64, cached: &CachedType) -> Re
     let mut layout = StoredLayout { cached: cached.clone(), columns: Default::default(), next: 0 };
     layout.number_fields();
     let tables = Tables::new(number, layout);
-    let definitions: Vec<_> = tables.columns().iter().flat_map(Column::definitions).collect();
-    let more: String = definitions.iter().map(|definition| format!(", {definition}")).collect();
-    let (rows, docs, links) = (tables.rows(), tables.docs(), tables.links());
-    transaction.execute_batch(&format!(
-        "CREATE TABLE {rows} (id INTEGER PRIMARY KEY, rv INTEGER NOT NULL, state INTEGER NOT NULL,
-           hash BLOB NOT NULL, fetched INTEGER NOT NULL, event INTEGER{more});
-         CREATE INDEX {rows}_not_active ON {rows} (state) WHERE state <> 0;
-         CREATE TABLE {docs} (id INTEGER PRIMARY KEY, body BLOB NOT NULL);
-         CREATE TABLE {links} (field INTEGER NOT NULL, type INTEGER NOT NULL, target INTEGER NOT NULL,
-           id INTEGER NOT NULL, PRIMARY KEY (field, type, target, id)) WITHOUT ROWID;
-         CREATE INDEX {links}_of_row ON {links} (id, field, type, target);"
-    ))?;
+    transaction.execute_batch(&definitions::of_type(&tables))?;
     save(transaction, &tables)
 }
 

@@ -21,6 +21,7 @@ mod result_cache;
 mod changes;
 mod column;
 mod connection;
+mod definitions;
 mod error;
 mod fetch;
 mod layouts;
@@ -372,7 +373,7 @@ impl Store for EmbeddedStore {
             let words = format!("{path} is not the file that was opened: it was removed or replaced");
             return Err(StoreError::new(StoreErrorKind::Corrupt, words));
         }
-        if whole { self.on_reader(verify::quick_check).await } else { Ok(()) }
+        if whole { self.read(verify::check_file).await } else { Ok(()) }
     }
 
     async fn reset(&self) -> Result<()> {

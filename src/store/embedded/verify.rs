@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 
 use super::super::{Result, StoreError, StoreErrorKind, Verified};
 use super::column::{self, Column};
+use super::definitions;
 use super::layouts::{Layouts, Tables};
 use super::put::{self, state_of};
 use crate::entity::{EntityRef, FieldValue, RowState, Shape};
@@ -108,12 +109,12 @@ fn expected(layouts: &Layouts, tables: &Tables, doc: &Map<String, Value>) -> (Ve
     (values, elements)
 }
 
-/// Asks SQLite whether the structure of the file is whole: every page is read, at
-/// about a gigabyte in a second.
-pub(super) fn quick_check(reader: &Connection) -> Result<()> {
+/// Asks SQLite whether the structure of the file is whole, and compares the definitions of
+/// its tables: every page is read, at about a gigabyte in a second.
+pub(super) fn check_file(reader: &Connection, layouts: &Layouts) -> Result<()> {
     let words: String = reader.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
-    if words == "ok" {
-        return Ok(());
+    if words != "ok" {
+        return Err(StoreError::new(StoreErrorKind::Corrupt, format!("the file of the store is damaged: {words}")));
     }
-    Err(StoreError::new(StoreErrorKind::Corrupt, format!("the file of the store is damaged: {words}")))
+    definitions::check(reader, layouts.all())
 }

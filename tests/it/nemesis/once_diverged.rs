@@ -69,4 +69,12 @@ async fn mixtures_that_once_diverged_do_not() {
         at(vec![Restore, Edit(21)], 1_300),
     ];
     assert_eq!(divergence(189, restored).await, None);
+    // The damage is in the definition of a table, which SQLite takes for another one.
+    let damaged = vec![
+        at(vec![Edit(10)], 2_000),
+        at(vec![], 2_000),
+        at(vec![Damage { at: 0.5587398990443138 }], 700),
+        at(vec![Edit(11)], 300_000),
+    ];
+    assert_eq!(divergence(176, damaged).await, None);
 }
