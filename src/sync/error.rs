@@ -56,8 +56,9 @@ pub enum SyncError {
         /// The rows that the site counts there.
         count: u64,
     },
-    /// An answer shows no row at all, and nothing else says that there is none: neither a count
-    /// nor, of rows that the filter of their entity config hides, another row.
+    /// An answer shows no row at all, and nothing else says that there is none: neither a count,
+    /// which a site in trouble refuses, nor, of rows that the filter of their entity config
+    /// hides, another row.
     #[error("the site showed no {0}, and nothing else says that there is none: the answer is not believed")]
     Unconfirmed(EntityType),
     /// The event log of the site is not the one that was followed.

@@ -12,6 +12,10 @@ use crate::entity::EntityType;
 use crate::filter::{Only, RawFilter, RawLeaf};
 use crate::shotgun::{Answer, ErrorKind, Purpose};
 
+/// Not every type can be summarized: so many refusals of the same count tell one from a site in
+/// trouble.
+const REFUSALS: u32 = 3;
+
 impl Replica {
     /// Reads the page that follows an id.
     ///
@@ -43,7 +47,12 @@ impl Replica {
         }
     }
 
-    /// Returns how many active rows the site counts; `None` when it does not tell.
+    /// Returns how many active rows the site counts; `None` for a type that it never counts.
+    ///
+    /// # Errors
+    ///
+    /// [`SyncError::Unconfirmed`] when it refuses to count a type that it has counted before:
+    /// such a site is in trouble, and its empty answers prove nothing.
     pub(super) async fn count_rows(
         &self,
         entity_type: &EntityType,
@@ -51,18 +60,27 @@ impl Replica {
         purpose: Purpose,
     ) -> Result<Option<u64>> {
         let summarize = Summarize::count(entity_type.clone(), filter);
-        match self.client().summarize(&summarize, purpose).await {
-            Ok(answer) => match answer.get("summaries").and_then(|sums| sums.get("id")).and_then(Value::as_u64) {
-                Some(count) => Ok(Some(count)),
-                // Taken for a type without counts, it would let an empty page pass as an empty type.
-                None => {
-                    let message = "the site answered a count without its number".to_owned();
-                    Err(SyncError::Schema { entity_type: entity_type.clone(), message })
+        for _ in 0..REFUSALS {
+            match self.client().summarize(&summarize, purpose).await {
+                Ok(answer) => match answer.get("summaries").and_then(|sums| sums.get("id")).and_then(Value::as_u64) {
+                    Some(count) => {
+                        self.counted_types().lock().insert(entity_type.clone());
+                        return Ok(Some(count));
+                    }
+                    // Taken for a type without counts, it would let an empty page pass as an empty type.
+                    None => {
+                        let message = "the site answered a count without its number".to_owned();
+                        return Err(SyncError::Schema { entity_type: entity_type.clone(), message });
+                    }
+                },
+                Err(error) if matches!(error.kind(), ErrorKind::Fault | ErrorKind::Rejected) => {
+                    if self.counted_types().lock().contains(entity_type) {
+                        return Err(SyncError::Unconfirmed(entity_type.clone()));
+                    }
                 }
-            },
-            // Not every type can be summarized.
-            Err(error) if matches!(error.kind(), ErrorKind::Fault | ErrorKind::Rejected) => Ok(None),
-            Err(error) => Err(error.into()),
+                Err(error) => return Err(error.into()),
+            }
         }
+        Ok(None)
     }
 }

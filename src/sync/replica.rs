@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
+use parking_lot::Mutex;
 use tokio::sync::{OnceCell, Semaphore};
 
 use super::lease::{ClusterLease, Leadership, LeaseGuard};
@@ -38,6 +39,8 @@ struct Inner {
     import_slots: Arc<Semaphore>,
     steps: Steps,
     unprovable: Unprovable,
+    /// Types that the site has counted.
+    counted_types: Mutex<BTreeSet<EntityType>>,
     reads_in_flight: ReadsInFlight,
     writes_in_progress: WritesInProgress,
     lost_marks: AtomicU32,
@@ -87,6 +90,7 @@ impl Replica {
             import_slots,
             steps,
             unprovable,
+            counted_types: Mutex::default(),
             reads_in_flight: ReadsInFlight::default(),
             writes_in_progress: WritesInProgress::default(),
             lost_marks,
@@ -207,6 +211,11 @@ impl Replica {
     /// Returns the fields whose announcements do not show.
     pub(super) fn unprovable(&self) -> &Unprovable {
         &self.0.unprovable
+    }
+
+    /// Returns the types that the site has counted.
+    pub(super) fn counted_types(&self) -> &Mutex<BTreeSet<EntityType>> {
+        &self.0.counted_types
     }
 
     pub(super) fn writes_in_progress(&self) -> &WritesInProgress {

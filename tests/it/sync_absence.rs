@@ -103,6 +103,36 @@ async fn an_import_under_empty_answers_is_complete() {
 }
 
 #[tokio::test]
+async fn an_import_is_not_ended_by_empty_pages_of_a_site_that_refuses_to_count() {
+    let site = empty_site();
+    for number in 0..3 {
+        create(&site, "Shot", json!({"code": format!("s{number}")}));
+    }
+    let cache = Cache::live(site).await;
+    cache.state().new_incarnation().await.expect("an incarnation");
+    happen(cache.site(), json!({"trouble": {"trouble": "no_rows", "method": "read Shot"}}));
+    let busy = json!({"fault": [104, "the site is busy"]});
+    happen(cache.site(), json!({"trouble": {"trouble": busy, "method": "summarize"}}));
+    cache.follower().import_pending().await.expect_err("an empty answer");
+    happen(cache.site(), json!("end_trouble"));
+    cache.follower().import_pending().await.expect("an import");
+    cache.quiesce().await;
+    cache.assert_equal_to_site().await;
+}
+
+#[tokio::test]
+async fn all_keys_that_an_answer_lacks_are_asked_for_again_even_if_they_fill_a_page() {
+    let site = empty_site();
+    let ids: Vec<i64> = (0..20).map(|n| create(&site, "Shot", json!({"code": format!("s{n}")}))).collect();
+    let mut cache = Cache::live(site).await;
+    cache.start_with(Steps::default(), Settings::default(), 10).await.expect("a start");
+    happen(cache.site(), json!({"trouble": {"trouble": "no_rows", "method": "read Shot", "times": 2}}));
+    let keys: Vec<_> = ids[..10].iter().map(|id| EntityRef::new("Shot", *id)).collect();
+    cache.replica().refetch(&keys).await.expect("a read");
+    assert_eq!(cache.ids("Shot").await, ids);
+}
+
+#[tokio::test]
 async fn projects_that_are_hidden_for_twenty_seconds_lose_no_row() {
     let (cache, hidden) = two_projects(140).await;
     see_projects(&cache, json!([1]));
