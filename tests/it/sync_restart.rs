@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
+use sgcache::entity::EntityRef;
 use sgcache::sim::{Rule, Site, Trouble};
-use sgcache::state::TypeState;
+use sgcache::state::{DirtyReasons, NewDirtyKey, TypeState};
 use sgcache::sync::Steps;
 
 use crate::observed::Observed;
@@ -273,5 +274,29 @@ async fn links_to_a_hidden_row_that_a_restored_site_has_again_are_shown() {
     assert_right(&observed).await;
     observed.edit(|site| drop(happen(site, json!({"restore": "latest"})))).await;
     follow_failing(&observed, 60).await;
+    assert_right(&observed).await;
+}
+
+/// A site in trouble does not hide the links to a row that no read has seen yet.
+#[tokio::test]
+async fn a_hidden_row_of_which_nothing_is_known_is_not_absent_by_empty_answers() {
+    let site = empty_site();
+    let asset = create(&site, "Asset", json!({"code": "hero", "sg_status_list": "omt"}));
+    create(&site, "Shot", json!({"code": "a", "assets": [to("Asset", asset)]}));
+    let mut cache = Cache::of(site).await;
+    // No entry that a start reads is about it, and the import does not meet it.
+    cache.tick(Duration::from_secs(600));
+    create(cache.site(), "Asset", json!({"code": "other"}));
+    cache.start(Steps::default()).await.expect("a start");
+    cache.follower().import_pending().await.expect("an import");
+    cache.quiesce().await;
+    assert_eq!(cache.state().row(&"Asset".into(), asset).await.expect("a row"), None);
+    let observed = Observed::of(cache);
+    let dirty = NewDirtyKey::new(EntityRef::new("Asset", asset), DirtyReasons::CHANGE);
+    observed.cache.state().mark(&[dirty], observed.cache.tick(Duration::ZERO)).await.expect("a mark");
+    happen(observed.cache.site(), json!({"trouble": {"trouble": "no_rows", "method": "read Asset"}}));
+    follow_failing(&observed, 30).await;
+    happen(observed.cache.site(), json!("end_trouble"));
+    follow_failing(&observed, 30).await;
     assert_right(&observed).await;
 }

@@ -67,8 +67,8 @@ impl Play {
         self.quiet_with_operator("in quiet").await?;
         self.compare(false, "a minute after the last fault").await?;
         // The fast and the light scans.
-        for _ in 0..25 {
-            self.step(Duration::from_secs(180)).await.map_err(|what| format!("while scanning: {what}"))?;
+        for _ in 0..13 {
+            self.step(Duration::from_secs(360)).await.map_err(|what| format!("while scanning: {what}"))?;
         }
         self.quiet_with_operator("after the scans").await?;
         self.compare(true, "after the light scan").await
@@ -77,11 +77,9 @@ impl Play {
     /// A minute and a half in which stopped deletions are confirmed soon after the circuit
     /// breaker stops them: it does when absences are believed, which takes several reads.
     async fn quiet_with_operator(&mut self, when: &str) -> Result<(), String> {
-        for number in 1..=18 {
-            self.step(Duration::from_secs(5)).await.map_err(|what| format!("{when}: {what}"))?;
-            if number % 2 == 0 {
-                self.confirm_deletions().await;
-            }
+        for _ in 0..9 {
+            self.step(Duration::from_secs(10)).await.map_err(|what| format!("{when}: {what}"))?;
+            self.confirm_deletions().await;
         }
         Ok(())
     }
