@@ -247,6 +247,7 @@ async fn measure((engine, snapshots): (Arc<Engine>, Arc<StatusReporter>), stop: 
     for round in 1_u32.. {
         beat(MEASURE_BOUND).await;
         let Some(health) = stop.run_until_cancelled(snapshots.measure_store()).await else { break };
+        snapshots.measure_state().await;
         if let Err(error) = snapshots.measure_freshness().await {
             tracing::warn!(%error, "how fresh the types are could not be kept");
         }

@@ -289,6 +289,13 @@ impl StatusReporter {
         })
     }
 
+    /// Measures whether the data directory can be written, for `/metrics`.
+    pub async fn measure_state(&self) {
+        let refused = self.engine.following.follower().is_some_and(|follower| !follower.is_state_writable());
+        let writable = !refused && self.engine.online.state.lost_file().await.is_none();
+        self.engine.online.metrics.sync.state_writable.set(f64::from(u8::from(writable)));
+    }
+
     /// Takes note of how fresh every type is, and keeps it where that is news.
     pub async fn measure_freshness(&self) -> Result<(), StateError> {
         let state = &self.engine.online.state;

@@ -219,6 +219,8 @@ metrics! {
     struct Sync {
         /// From the creation of an event to its row being readable in the cache.
         lag: Histogram = histogram("sgcache_sync_lag_seconds", LAG_SECONDS);
+        /// From the creation of an event to the last poll that should have shown it and did not.
+        event_lateness: Histogram = histogram("sgcache_sync_event_lateness_seconds", LAG_SECONDS);
         /// Age of the oldest event whose row is not in the cache yet; 0 when caught up.
         lag_current: Gauge = gauge("sgcache_sync_lag_current_seconds", First::Zero);
         /// The moment up to which a type is known to equal the site; NaN until it was imported.
@@ -292,6 +294,8 @@ metrics! {
         incarnation: Gauge = gauge("sgcache_sync_incarnation", First::Zero);
         /// What was refused for good, by what it is.
         dead_letters: Gauges = gauges("sgcache_dead_letters", &[DEAD_KIND], First::Zero);
+        /// Whether what sync must remember can be written to the data directory.
+        state_writable: Gauge = gauge("sgcache_state_writable", First::One);
         /// Values in `state.sqlite` that could not be read since the start, by what they are.
         /// What they stood for is read or done again.
         unreadable: Gauges = gauges("sgcache_state_unreadable_values", &[STATE_VALUE], First::Zero);

@@ -19,6 +19,8 @@ enum Fault {
     Panic,
     /// It waits for something that never comes.
     Hang,
+    /// The same, and nothing shows it before the bound of the loop.
+    Stall,
     /// It holds its thread for ever, as a lock that is never released makes it.
     Block,
 }
@@ -29,7 +31,7 @@ pub fn meet_on_thread(name: &'static str) {
     match FAULTS.get_or_init(Faults::from_environment).take(name) {
         None => {}
         Some(Fault::Panic) => panic!("fault point of the {name} thread"),
-        Some(Fault::Hang | Fault::Block) => loop {
+        Some(Fault::Hang | Fault::Stall | Fault::Block) => loop {
             std::thread::park();
         },
     }
@@ -46,10 +48,12 @@ impl Faults {
     pub async fn meet(&self, name: &str, beat: impl FnOnce(Duration)) {
         let Some(fault) = self.take(name) else { return };
         // Soon late, so that a test does not wait for the bound.
-        beat(Duration::ZERO);
+        if !matches!(fault, Fault::Stall) {
+            beat(Duration::ZERO);
+        }
         match fault {
             Fault::Panic => panic!("fault point of the {name} loop"),
-            Fault::Hang => std::future::pending().await,
+            Fault::Hang | Fault::Stall => std::future::pending().await,
             Fault::Block => loop {
                 std::thread::park();
             },
@@ -64,6 +68,7 @@ impl Faults {
         let fault = match words.next()? {
             "panic" => Fault::Panic,
             "hang" => Fault::Hang,
+            "stall" => Fault::Stall,
             "block" => Fault::Block,
             _ => return None,
         };

@@ -24,12 +24,20 @@ pub struct Follower {
     pub(super) checked: watch::Sender<bool>,
     pub(super) poll_status: Mutex<PollStatus>,
     /// Why writes were refused, by the loop that met it, until one of its writes works.
-    pub(super) refused_writes: Mutex<BTreeMap<Loop, String>>,
+    pub(super) refused_writes: Mutex<BTreeMap<Loop, RefusedWrite>>,
     /// Wakes the fetch loop: there are dirty keys.
     pub(super) marked: Notify,
     /// Wakes the poll loop: a caller waits for what it will read.
     pub(super) poked: Notify,
     stepped: tokio::sync::Mutex<MaintenanceSchedule>,
+}
+
+/// A write that was refused.
+pub(super) struct RefusedWrite {
+    /// Whether the state refused it, and not the store.
+    pub by_state: bool,
+    /// Why.
+    pub message: String,
 }
 
 /// The right to follow the site for a data directory, and to write to its store.
@@ -150,7 +158,13 @@ impl Follower {
 
     /// Returns why nothing can be written now; `None` as far as is known.
     pub fn write_problem(&self) -> Option<String> {
-        self.refused_writes.lock().values().next().cloned()
+        self.refused_writes.lock().values().next().map(|refused| refused.message.clone())
+    }
+
+    /// Tells whether the state takes what sync must remember, as far as is known. The store may
+    /// refuse its rows meanwhile.
+    pub fn is_state_writable(&self) -> bool {
+        !self.refused_writes.lock().values().any(|refused| refused.by_state)
     }
 
     /// Imports everything that is not complete; returns the number of types.

@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
+use super::follower::RefusedWrite;
 use super::maintenance::MaintenanceSchedule;
 use super::{Follower, PollStatus, Polled, Result, SyncError};
 use crate::retry::doubled;
@@ -179,7 +180,8 @@ impl Follower {
     /// Takes note of a failure that keeps everything from being written.
     fn note_refused(&self, name: Loop, error: &SyncError) {
         if error.is_write_refused() {
-            self.refused_writes.lock().insert(name, error.to_string());
+            let refused = RefusedWrite { by_state: matches!(error, SyncError::State(_)), message: error.to_string() };
+            self.refused_writes.lock().insert(name, refused);
         }
     }
 

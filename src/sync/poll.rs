@@ -71,6 +71,8 @@ impl Replica {
         if let Some(by) = self.clock().take_correction() {
             tracing::warn!(seconds = by / 1000, "the clock of the site was set");
             self.state().move_moments(by).await?;
+            // By the old clock.
+            self.note_whole_poll(None);
         }
         let started = self.now();
         let Some(poll) = self.state().begin_poll(started, self.settings().max_gaps).await? else {
@@ -131,7 +133,7 @@ impl Replica {
         let tracked = self.tracked();
         let unread = unreadable.iter().map(|dead| dead.key.id);
         let ids: Vec<i64> = entries.iter().filter_map(Answer::id).chain(unread).collect();
-        let (number, newest) = (poll.number, entries.last());
+        let (number, began, newest) = (poll.number, poll.started, entries.last());
         let fills_gap = |entry: &&Map<String, Value>| {
             let id = Answer::id(entry);
             let in_gap = poll.gaps.iter().any(|(lo, hi)| id >= Some(*lo) && id <= Some(*hi));
@@ -173,6 +175,12 @@ impl Replica {
         let marked = commit.marks.len();
         let committed = self.state().commit_poll(commit).await?;
         sync.polled(now.timestamp().to_chrono(), entries.len());
+        // Only now: a commit that failed has the same entries asked for again.
+        if let Some(asked) = self.note_whole_poll((!full).then_some(began)) {
+            // The poll before this one would have shown them, had the site shown them then.
+            let lateness = |created: SiteTime| asked.since(created).as_secs_f64();
+            entries.iter().filter_map(created_at).map(lateness).for_each(|late| sync.event_lateness.observe(late));
+        }
         self.note_gaps(&committed);
         Ok(Polled { number, entries: entries.len(), full, marked, high_water_mark: committed.high_water_mark })
     }

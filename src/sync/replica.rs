@@ -44,6 +44,8 @@ struct Inner {
     reads_in_flight: ReadsInFlight,
     writes_in_progress: WritesInProgress,
     lost_marks: AtomicU32,
+    /// When the last poll began whose answer showed all that there was.
+    last_whole_poll: Mutex<Option<SiteTime>>,
     /// Set once the versions of this process are above those in the store.
     versions: OnceCell<()>,
     /// Where the store is a cluster's: who of those that share it may write.
@@ -94,6 +96,7 @@ impl Replica {
             reads_in_flight: ReadsInFlight::default(),
             writes_in_progress: WritesInProgress::default(),
             lost_marks,
+            last_whole_poll: Mutex::default(),
             versions: OnceCell::new(),
             lease: OnceLock::new(),
         }))
@@ -206,6 +209,12 @@ impl Replica {
     /// Returns how many polls in a row did not show the entry at the high-water mark.
     pub(super) fn lost_marks(&self) -> &AtomicU32 {
         &self.0.lost_marks
+    }
+
+    /// Takes note of a poll that began at `began`, or of one that left entries for later; returns
+    /// what was noted before it.
+    pub(super) fn note_whole_poll(&self, began: Option<SiteTime>) -> Option<SiteTime> {
+        std::mem::replace(&mut self.0.last_whole_poll.lock(), began)
     }
 
     /// Returns the fields whose announcements do not show.

@@ -3,12 +3,14 @@
 
 use std::net::TcpListener;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::thread::JoinHandle;
 
 use sgcache::sim::Trouble;
 
 use crate::program::{Ended, Place, get};
 use crate::servers::skipped;
-use crate::waiting::block_until;
+use crate::waiting::{Wait, block_until};
 
 /// The shots that `find` prints.
 #[track_caller]
@@ -128,55 +130,102 @@ async fn a_daemon_whose_data_directory_is_gone_is_not_ready() {
     assert!(words.contains("state.sqlite was removed or replaced while it was in use"), "{words}");
 }
 
+/// A daemon whose data directory is a small disk.
+pub struct SmallDisk {
+    pub place: Arc<Place>,
+    run: Option<JoinHandle<Option<Ended>>>,
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // A test that fails leaves no daemon behind.
+        self.stop();
+    }
+}
+
+impl SmallDisk {
+    /// Starts the daemon and waits until it is ready; `None` where a disk cannot be mounted.
+    pub fn start(place: Place) -> Option<Self> {
+        let script = r#"
+            "$SGCACHE" pipelines run 2> daemon.txt & daemon=$!
+            while [ ! -e fill ]; do sleep 0.1; done
+            dd if=/dev/zero of=data/filler bs=4096 2>/dev/null
+            touch filled
+            while [ ! -e free ]; do sleep 0.1; done
+            rm data/filler
+            while [ ! -e end ]; do sleep 0.1; done
+            kill -TERM $daemon; wait $daemon"#;
+        let place = Arc::new(place);
+        let on_disk = Arc::clone(&place);
+        let run = std::thread::spawn(move || on_a_small_disk(&on_disk, script));
+        let mut disk = Self { place, run: Some(run) };
+        if disk.until("/readyz", |status, _| status == 200) {
+            return Some(disk);
+        }
+        assert!(disk.stop().is_none(), "the daemon ended early");
+        None
+    }
+
+    /// Leaves no room on the disk.
+    pub fn fill(&self) {
+        self.order("fill");
+        block_until(|| self.place.path("filled").exists());
+    }
+
+    /// Makes room again.
+    pub fn free(&self) {
+        self.order("free");
+    }
+
+    /// Ends the daemon; returns how.
+    pub fn end(mut self) -> Option<i32> {
+        self.stop().expect("a disk").code
+    }
+
+    fn stop(&mut self) -> Option<Ended> {
+        let run = self.run.take()?;
+        ["fill", "free", "end"].iter().for_each(|name| self.order(name));
+        run.join().expect("no panic")
+    }
+
+    /// Asks the ops listener until `enough(status, body)`; `false` when the daemon has ended.
+    pub fn until(&self, path: &str, mut enough: impl FnMut(u16, &str) -> bool) -> bool {
+        let wait = Wait::begin();
+        while self.run.as_ref().is_some_and(|run| !run.is_finished()) {
+            let (status, body) = get(&format!("http://{}{path}", self.place.ops)).unwrap_or_default();
+            if enough(status, &body) {
+                return true;
+            }
+            wait.pause(|| format!("{path} says {status} {body}"));
+        }
+        false
+    }
+
+    fn order(&self, name: &str) {
+        std::fs::write(self.place.path(name), "").expect("a file");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_on_a_full_disk_says_that_it_cannot_write_until_it_can() {
     let place = Place::new();
     let site = place.site_here(1500).await;
-    let script = r#"
-        "$SGCACHE" pipelines run 2> daemon.txt & daemon=$!
-        while [ ! -e fill ]; do sleep 0.1; done
-        dd if=/dev/zero of=data/filler bs=4096 2>/dev/null
-        touch filled
-        while [ ! -e free ]; do sleep 0.1; done
-        rm data/filler
-        while [ ! -e end ]; do sleep 0.1; done
-        kill -TERM $daemon; wait $daemon"#;
-    let (address, dir) = (place.ops.clone(), place.dir.path().to_owned());
-    let run = std::thread::spawn(move || (on_a_small_disk(&place, script).map(|ended| ended.code), place));
-    let until = |path: &str, enough: &dyn Fn(u16, &str) -> bool| {
-        while !run.is_finished() {
-            let (status, body) = get(&format!("http://{address}{path}")).unwrap_or_default();
-            if enough(status, &body) {
-                return true;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(50));
-        }
-        false
-    };
-    let order = |name: &str| std::fs::write(dir.join(name), "").expect("a file");
-    if !until("/readyz", &|status, _| status == 200) {
-        return assert!(run.join().expect("no panic").0.is_none(), "the daemon ended early");
-    }
-    order("fill");
-    block_until(|| dir.join("filled").exists());
+    let Some(disk) = SmallDisk::start(place) else { return };
+    disk.fill();
     let long = "x".repeat(4000);
-    let edit = |round: u32| {
+    let mut round = 0;
+    let is_refused = |status: u16, body: &str| {
+        round += 1;
         for id in 1..=20 {
             // Some of them are retired from the beginning.
             let _ = site.site().update("Shot", id, serde_json::json!({"description": format!("{round} {long}")}));
         }
-    };
-    let round = std::cell::Cell::new(0);
-    let is_refused = |status: u16, body: &str| {
-        round.set(round.get() + 1);
-        edit(round.get());
         status == 503 && body.contains("not_writable") && body.contains("no room left")
     };
-    assert!(until("/readyz", &is_refused), "it never said that it cannot write");
-    order("free");
-    assert!(until("/readyz", &|status, _| status == 200), "it is not ready although there is room");
-    order("end");
-    assert_eq!(run.join().expect("no panic").0, Some(Some(0)));
+    assert!(disk.until("/readyz", is_refused), "it never said that it cannot write");
+    disk.free();
+    assert!(disk.until("/readyz", |status, _| status == 200), "it is not ready although there is room");
+    assert_eq!(disk.end(), Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]

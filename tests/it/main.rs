@@ -72,6 +72,7 @@ mod output_snapshots;
 mod page_browser;
 mod pipelines_shipped;
 mod planted_faults;
+mod planted_outages;
 mod program;
 mod proxy_credentials;
 mod proxy_compressed;

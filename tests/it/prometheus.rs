@@ -31,6 +31,7 @@ pub fn repository(path: &str) -> PathBuf {
 pub struct Prometheus {
     url: String,
     process: Child,
+    targets: Vec<String>,
     _data: tempfile::TempDir,
 }
 
@@ -43,8 +44,8 @@ impl Drop for Prometheus {
 }
 
 impl Prometheus {
-    /// Starts one that scrapes `targets` (`HOST:PORT`) every second as job `sgcache`, with the
-    /// shipped rules. `None` when there is no Prometheus here.
+    /// Starts one that scrapes `targets` (`HOST:PORT`) every second with the shipped rules, each
+    /// as an installation of its own. `None` when there is no Prometheus here.
     pub async fn scraping(targets: &[String]) -> Option<Self> {
         let rules = std::fs::read_to_string(repository("metrics/prometheus/sgcache.rules.yml")).expect("the rules");
         Self::with_rules(targets, &rules).await
@@ -68,7 +69,7 @@ impl Prometheus {
             .stderr(log)
             .spawn()
             .expect("prometheus starts");
-        let started = Self { url: format!("http://{address}"), process, _data: data };
+        let started = Self { url: format!("http://{address}"), process, targets: targets.to_vec(), _data: data };
         started.wait_until("it answers", |one| one.get("/-/ready")).await;
         Some(started)
     }
@@ -124,12 +125,23 @@ impl Prometheus {
 
     /// Returns the names of the alerts that fire for a target.
     pub async fn firing(&self, target: &str) -> BTreeSet<String> {
-        self.alerted(&format!("ALERTS{{alertstate=\"firing\",instance=\"{target}\"}}")).await
+        self.alerted(&format!("ALERTS{{alertstate=\"firing\",job=\"{}\"}}", self.job(target))).await
+    }
+
+    /// Returns the names of the alerts that fired for a target at any time.
+    pub async fn ever_fired(&self, target: &str) -> BTreeSet<String> {
+        let fired = format!("ALERTS{{alertstate=\"firing\",job=\"{}\"}}", self.job(target));
+        self.alerted(&format!("last_over_time({fired}[1h])")).await
     }
 
     /// Returns the names of the alerts that were pending or firing for a target at any time.
     pub async fn ever_alerted(&self, target: &str) -> BTreeSet<String> {
-        self.alerted(&format!("last_over_time(ALERTS{{instance=\"{target}\"}}[1h])")).await
+        self.alerted(&format!("last_over_time(ALERTS{{job=\"{}\"}}[1h])", self.job(target))).await
+    }
+
+    /// The job of a target: some alerts are about a whole one and name no instance.
+    fn job(&self, target: &str) -> String {
+        job(self.targets.iter().position(|known| known == target).expect("a target"))
     }
 
     async fn alerted(&self, expr: &str) -> BTreeSet<String> {
@@ -167,15 +179,17 @@ fn free_address() -> String {
     listener.local_addr().expect("a bound address").to_string()
 }
 
+fn job(index: usize) -> String {
+    format!("sgcache-{index}")
+}
+
 fn configuration(targets: &[String]) -> String {
-    let targets: Vec<_> = targets.iter().map(|target| format!("'{target}'")).collect();
+    let job = |(index, target)| format!("- job_name: {}\n  static_configs: [{{targets: ['{target}']}}]\n", job(index));
+    let jobs: String = targets.iter().enumerate().map(job).collect();
     format!(
         "global: {{scrape_interval: 1s, evaluation_interval: 1s}}\n\
          rule_files: ['rules.yml']\n\
-         scrape_configs:\n\
-         - job_name: sgcache\n\
-         \x20 static_configs: [{{targets: [{}]}}]\n",
-        targets.join(", ")
+         scrape_configs:\n{jobs}"
     )
 }
 
