@@ -13,6 +13,7 @@ use super::dry_run;
 use super::engine::Engine;
 use super::job_args::Job;
 use super::job_report::{print, print_end};
+use super::minute_reports;
 use super::output::{self, Output};
 use super::progress;
 use super::run_progress;
@@ -90,6 +91,7 @@ pub async fn run(args: Args, config: Option<&Path>) -> Result<u8, Failure> {
         // Only the last drawing could be missing.
         let _ = watch.await;
     }
+    minute_reports::put_imports(&engine).await;
     engine.finish().await;
     if !signals.hung_up() {
         // Rows are the data then, and nothing else belongs to them.

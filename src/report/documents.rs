@@ -27,11 +27,23 @@ pub enum Stream {
     Proxy,
     /// One per minute: how the process is.
     Heartbeat,
+    /// One per minute in which the process polled the event log: what came and what became of it.
+    Sync,
+    /// One per import or rebuild of a type.
+    Import,
 }
 
 impl Stream {
     /// Every stream.
-    pub const ALL: [Stream; 5] = [Stream::Runs, Stream::Validation, Stream::Mismatch, Stream::Proxy, Stream::Heartbeat];
+    pub const ALL: [Stream; 7] = [
+        Stream::Runs,
+        Stream::Validation,
+        Stream::Mismatch,
+        Stream::Proxy,
+        Stream::Heartbeat,
+        Stream::Sync,
+        Stream::Import,
+    ];
 
     /// Returns the word in the name of the stream.
     pub fn as_str(self) -> &'static str {
@@ -41,6 +53,8 @@ impl Stream {
             Stream::Mismatch => "mismatch",
             Stream::Proxy => "proxy",
             Stream::Heartbeat => "heartbeat",
+            Stream::Sync => "sync",
+            Stream::Import => "import",
         }
     }
 

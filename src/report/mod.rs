@@ -30,7 +30,9 @@ pub use difference::ShadowDifference;
 pub use documents::{Document, Stream, Wording, documents, is_index_name};
 pub use elasticsearch::{Delivery, DeliveryError, Layout};
 pub use mail::Mail;
-pub use minute::{Heartbeat, heartbeat_document, proxy_document};
+pub use minute::{
+    Heartbeat, ImportReport, LagSummary, SyncMinute, heartbeat_document, import_document, proxy_document, sync_document,
+};
 pub use notify::{Notification, Notifier, NotifierKind, Notifiers, Webhook};
 pub use outbox::{Outbox, OutboxError};
 pub use result::{

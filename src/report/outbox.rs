@@ -152,9 +152,9 @@ impl Outbox {
 fn row(document: &Document) -> OutboxDocument {
     let rank = match document.stream {
         Stream::Runs => 2,
-        Stream::Validation => 1,
+        Stream::Validation | Stream::Import => 1,
         // Of a minute or a mismatch there are many: they make room first.
-        Stream::Mismatch | Stream::Proxy | Stream::Heartbeat => 0,
+        Stream::Mismatch | Stream::Proxy | Stream::Heartbeat | Stream::Sync => 0,
     };
     OutboxDocument {
         stream: match &document.index {

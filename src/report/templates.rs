@@ -90,6 +90,13 @@ pub(super) fn fields(prefix: &str, stream: Stream) -> (String, Value) {
             heartbeat["properties"]["lag_s"] = json!({"type": "double"});
             json!({"heartbeat": heartbeat})
         }
+        Stream::Sync => sync_fields(),
+        Stream::Import => {
+            let mut import = longs(&["entities", "pages", "page_size", "unmet", "lo_rv"]);
+            import["properties"]["rate_per_s"] = json!({"type": "double"});
+            import["properties"]["resumed"] = json!({"type": "boolean"});
+            json!({"import": import})
+        }
         Stream::Mismatch => json!({
             "mismatch": {"properties": {
                 "kind": keyword(), "class": keyword(), "field": keyword(), "action": keyword(),
@@ -119,6 +126,32 @@ pub(super) fn stream_name(prefix: &str, stream: Stream, index: Option<&str>) -> 
         Some(index) => format!("{prefix}-{}-{index}", stream.as_str()),
         None => format!("{prefix}-{}", stream.as_str()),
     }
+}
+
+fn sync_fields() -> Value {
+    let mut sync = longs(&[
+        "first_event_id",
+        "last_event_id",
+        "polls",
+        "events",
+        "skipped",
+        "failed",
+        "marked",
+        "reread",
+        "written",
+        "unchanged",
+        "stale",
+        "absent",
+        "filtered",
+        "refused",
+        "gaps_open",
+    ]);
+    for name in ["poll_ms", "fetch_ms", "store_ms"] {
+        sync["properties"][name] = json!({"type": "double"});
+    }
+    sync["properties"]["lag_ms"] = longs(&["min", "p95", "max"]);
+    sync["properties"]["lag_ms"]["properties"]["avg"] = json!({"type": "double"});
+    json!({"sync": sync})
 }
 
 /// Returns name and body of the index template that makes a data stream.

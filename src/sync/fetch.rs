@@ -148,7 +148,9 @@ impl Replica {
         let suppress = !marks.iter().any(|mark| mark.kinds.any(DirtyReasons::REPAIR));
         let changes =
             self.write(Written { marks, suppress, purpose, ..Written::unmarked(layout, token, findings) }).await?;
-        self.metrics().sync.fetch_duration.observe(started.elapsed().as_secs_f64());
+        let took = started.elapsed();
+        self.metrics().sync.fetch_duration.observe(took.as_secs_f64());
+        self.note_activity(|activity| activity.fetches.add(took));
         let undecided = |change: &KeyChange| {
             matches!(change.outcome, KeyOutcome::Held | KeyOutcome::Suspected | KeyOutcome::Unproven)
         };

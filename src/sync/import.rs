@@ -9,12 +9,14 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::absence::Findings;
+use super::activity::FinishedImport;
 use super::reads_in_flight::ReadInFlight;
 use super::write::{Said, Written};
 use super::{Replica, Result, SyncError};
@@ -87,8 +89,17 @@ struct Job {
     layout: Arc<TypeLayout>,
     record: Record,
     rows: Arc<AtomicU64>,
+    pages: Arc<AtomicU64>,
     expected: Option<u64>,
     progress: Option<Progress>,
+}
+
+/// What was copied.
+struct Copied {
+    /// Rows, those before an interruption included.
+    rows: u64,
+    /// Pages since then.
+    pages: u64,
 }
 
 impl Replica {
@@ -119,10 +130,12 @@ impl Replica {
         let layout = self.layout(entity_type)?;
         self.store().ensure_type(&layout).await?;
         self.step("import: room made")?;
+        let started = Instant::now();
         let record = self.state().type_record(entity_type).await?;
         let interrupted = record
             .filter(|record| record.state == TypeState::Importing && record.layout_hash == layout.hash)
             .and_then(|record| record.import);
+        let resumed = interrupted.is_some();
         let import = match interrupted {
             Some(import) => import,
             None => {
@@ -132,14 +145,29 @@ impl Replica {
                 import
             }
         };
-        let lo_rv = import.lo_rv;
-        let rows = self.copy(&layout, import, Record::OfType, progress).await?;
+        let (lo_rv, old_rows) = (import.lo_rv, import.rows);
+        let Copied { rows, pages } = self.copy(&layout, import, Record::OfType, progress).await?;
         let mut unmet = self.mark_unmet(&layout, lo_rv).await?;
         // Rows that the state knows nothing of are served like any other.
         unmet += self.quarantine_leftovers(entity_type).await?;
         let poll = self.state().stream().await?.complete_poll;
         self.state().confirm_import(entity_type, poll).await?;
         self.step("import: copied")?;
+        let (page_size, took) = (self.client().page_size(), started.elapsed());
+        let (entity_type, new_rows) = (entity_type.clone(), rows - old_rows);
+        let done = FinishedImport {
+            entity_type,
+            rebuild: false,
+            resumed,
+            rows,
+            new_rows,
+            pages,
+            page_size,
+            unmet,
+            lo_rv,
+            took,
+        };
+        self.note_activity(|activity| activity.note_import(done));
         Ok(Imported { rows, unmet })
     }
 
@@ -152,9 +180,11 @@ impl Replica {
     pub async fn rebuild(&self, entity_type: &EntityType, progress: Option<Progress>) -> Result<Imported> {
         let layout = self.layout(entity_type)?;
         self.store().ensure_type(&layout).await?;
+        let started = Instant::now();
         let name = Rebuild::name(entity_type);
         let kept: Option<Option<Rebuild>> = self.state().kept(&name).await?;
         let interrupted = kept.flatten().filter(|rebuild| rebuild.layout_hash == layout.hash);
+        let resumed = interrupted.is_some();
         let rebuild = match interrupted {
             Some(rebuild) => rebuild,
             None => {
@@ -165,11 +195,26 @@ impl Replica {
             }
         };
         let import = rebuild.import.clone();
-        let lo_rv = import.lo_rv;
+        let (lo_rv, old_rows) = (import.lo_rv, import.rows);
         let record = Record::OfRebuild(Arc::new(Mutex::new(rebuild)));
-        let rows = self.copy(&layout, import, record, progress).await?;
+        let Copied { rows, pages } = self.copy(&layout, import, record, progress).await?;
         let unmet = self.mark_unmet(&layout, lo_rv).await?;
         self.state().keep(&name, &None::<Rebuild>).await?;
+        let (page_size, took) = (self.client().page_size(), started.elapsed());
+        let (entity_type, new_rows) = (entity_type.clone(), rows - old_rows);
+        let done = FinishedImport {
+            entity_type,
+            rebuild: true,
+            resumed,
+            rows,
+            new_rows,
+            pages,
+            page_size,
+            unmet,
+            lo_rv,
+            took,
+        };
+        self.note_activity(|activity| activity.note_import(done));
         Ok(Imported { rows, unmet })
     }
 
@@ -198,14 +243,14 @@ impl Replica {
         Ok(ImportState { lo_rv, segments, rows: 0, expected, confirm_poll: None })
     }
 
-    /// Copies all segments and returns the number of rows.
+    /// Copies all segments.
     async fn copy(
         &self,
         layout: &Arc<TypeLayout>,
         import: ImportState,
         record: Record,
         progress: Option<Progress>,
-    ) -> Result<u64> {
+    ) -> Result<Copied> {
         let name = layout.entity_type.as_str();
         let metrics = &self.metrics().imports;
         metrics.running.set(&[name], 1.0);
@@ -214,6 +259,7 @@ impl Replica {
             layout: layout.clone(),
             record,
             rows: Arc::new(AtomicU64::new(import.rows)),
+            pages: Arc::default(),
             expected: import.expected,
             progress,
         };
@@ -242,7 +288,7 @@ impl Replica {
         outcome?;
         metrics.remaining.set(&[name], 0.0);
         job.tell(true);
-        Ok(job.rows.load(Ordering::Relaxed))
+        Ok(Copied { rows: job.rows.load(Ordering::Relaxed), pages: job.pages.load(Ordering::Relaxed) })
     }
 
     /// Marks the rows that were known before the import and that it did not meet; absent ones,
@@ -334,6 +380,7 @@ impl Job {
         self.replica.write(read).await?;
         self.note(step, count).await?;
         self.rows.fetch_add(count, Ordering::Relaxed);
+        self.pages.fetch_add(1, Ordering::Relaxed);
         self.replica.metrics().imports.entities.add(&[self.layout.entity_type.as_str()], count);
         self.tell(false);
         Ok(())

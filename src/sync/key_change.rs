@@ -102,6 +102,10 @@ impl Replica {
                 (KeyOutcome::Same, _) => "unchanged",
             };
             sync.rows.inc(&[name, outcome]);
+            // The rows of an import are in its own document.
+            if read.segment.is_none() {
+                self.note_activity(|activity| *activity.rows.entry(outcome).or_default() += 1);
+            }
         }
         let now = self.now();
         for cleared in &finished.cleared {
@@ -115,7 +119,9 @@ impl Replica {
             sync.events_applied.add(&[name, operation], u64::from(cleared.events));
             let applied = cleared.kinds.any(DirtyReasons::FROM_EVENT) && !rechecked.contains(&cleared.id);
             if let Some(created) = cleared.event_created.filter(|_| applied) {
-                sync.lag.observe(now.since(created).as_secs_f64());
+                let lag = now.since(created);
+                sync.lag.observe(lag.as_secs_f64());
+                self.note_activity(|activity| activity.lag.add(lag));
                 sync.last_event_created.set(created.timestamp().0 as f64);
             }
         }

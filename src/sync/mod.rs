@@ -12,6 +12,7 @@
 //! listeners and schedules are not known here.
 
 mod absence;
+mod activity;
 mod announcement;
 mod audit;
 mod catch_up;
@@ -53,6 +54,7 @@ mod write;
 mod reads_in_flight;
 mod writes_in_progress;
 
+pub use activity::{Durations, FinishedImport, Lags, SyncActivity};
 pub use clock::SiteClock;
 pub use cluster::{ClusterChannel, ClusterError, LeaderStatus};
 pub use damage::WatchedStore;

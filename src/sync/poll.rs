@@ -11,7 +11,7 @@
 //! one at the high-water mark, and not what the transaction wrote.
 
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
 
@@ -74,7 +74,7 @@ impl Replica {
             // By the old clock.
             self.note_whole_poll(None);
         }
-        let started = self.now();
+        let (started, clock) = (self.now(), Instant::now());
         let Some(poll) = self.state().begin_poll(started, self.settings().max_gaps).await? else {
             // A poll that has no position begins the stream.
             self.begin_stream().await?;
@@ -87,6 +87,7 @@ impl Replica {
         }
         self.step("poll: read")?;
         let polled = self.commit(poll, page).await?;
+        self.note_activity(|activity| activity.polls.add(clock.elapsed()));
         self.step("poll: committed")?;
         Ok(polled)
     }
@@ -155,6 +156,7 @@ impl Replica {
         };
         let sync = &self.metrics().sync;
         sync.events_failed.add(&["malformed"], commit.dead.len() as u64);
+        let mut skipped = 0;
         for entry in &entries {
             let mut found = extract(entry, &tracked);
             if is_late(entry, commit.poll.event_created) {
@@ -162,6 +164,7 @@ impl Replica {
             }
             if let Some(reason) = found.skipped {
                 sync.events_skipped.inc(&[reason]);
+                skipped += 1;
             }
             if found.dead.is_some() {
                 sync.events_failed.inc(&["malformed"]);
@@ -172,7 +175,7 @@ impl Replica {
             commit.schema_due |= found.schema_due;
         }
         self.hold_back_links(&mut commit.marks).await?;
-        let marked = commit.marks.len();
+        let (marked, failed) = (commit.marks.len(), commit.dead.len());
         let committed = self.state().commit_poll(commit).await?;
         sync.polled(now.timestamp().to_chrono(), entries.len());
         // Only now: a commit that failed has the same entries asked for again.
@@ -181,6 +184,12 @@ impl Replica {
             let lateness = |created: SiteTime| asked.since(created).as_secs_f64();
             entries.iter().filter_map(created_at).map(lateness).for_each(|late| sync.event_lateness.observe(late));
         }
+        self.note_activity(|activity| {
+            activity.note_events(entries.iter().filter_map(Answer::id));
+            activity.skipped += skipped;
+            activity.failed += failed as u64;
+            activity.marked += marked as u64;
+        });
         self.note_gaps(&committed);
         Ok(Polled { number, entries: entries.len(), full, marked, high_water_mark: committed.high_water_mark })
     }

@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use parking_lot::Mutex;
 use tokio::sync::{OnceCell, Semaphore};
 
+use super::activity::SyncActivity;
 use super::lease::{ClusterLease, Leadership, LeaseGuard};
 use super::lease_document::configured_types;
 use super::reads_in_flight::{ReadInFlight, ReadsInFlight};
@@ -46,6 +47,7 @@ struct Inner {
     lost_marks: AtomicU32,
     /// When the last poll began whose answer showed all that there was.
     last_whole_poll: Mutex<Option<SiteTime>>,
+    activity: Mutex<SyncActivity>,
     /// Set once the versions of this process are above those in the store.
     versions: OnceCell<()>,
     /// Where the store is a cluster's: who of those that share it may write.
@@ -97,6 +99,7 @@ impl Replica {
             writes_in_progress: WritesInProgress::default(),
             lost_marks,
             last_whole_poll: Mutex::default(),
+            activity: Mutex::default(),
             versions: OnceCell::new(),
             lease: OnceLock::new(),
         }))
@@ -209,6 +212,15 @@ impl Replica {
     /// Returns how many polls in a row did not show the entry at the high-water mark.
     pub(super) fn lost_marks(&self) -> &AtomicU32 {
         &self.0.lost_marks
+    }
+
+    /// Returns what was done since the last call.
+    pub fn take_activity(&self) -> SyncActivity {
+        std::mem::take(&mut self.0.activity.lock())
+    }
+
+    pub(super) fn note_activity(&self, note: impl FnOnce(&mut SyncActivity)) {
+        note(&mut self.0.activity.lock());
     }
 
     /// Takes note of a poll that began at `began`, or of one that left entries for later; returns

@@ -5,7 +5,7 @@
 //! read is repeated, and its version makes the repetition harmless.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -339,7 +339,10 @@ impl Replica {
             return Ok(Vec::new());
         }
         let rows: Vec<FetchedRow> = sorted.put.iter().map(|index| sorted.rows[*index].clone()).collect();
-        Ok(self.store().put(&rows).await?)
+        let started = Instant::now();
+        let outcomes = self.store().put(&rows).await?;
+        self.note_activity(|activity| activity.stored.add(started.elapsed()));
+        Ok(outcomes)
     }
 
     /// Brings a new name or state of an entity into the links to it, and marks the

@@ -10,8 +10,9 @@ use serde_json::{Value, json};
 use sgcache::elastic::{Client, Settings};
 use sgcache::metrics::Metrics;
 use sgcache::report::{
-    Action, CheckKind, Delivery, Document, Layout, Mismatch, MismatchClass, MismatchKind, Outbox, RunReport, RunStart,
-    ShadowDifference, Sink, Status, StepReport, StepResult, Stream, Trigger, TypeResult, Wording,
+    Action, CheckKind, Delivery, Document, ImportReport, LagSummary, Layout, Mismatch, MismatchClass, MismatchKind,
+    Outbox, RunReport, RunStart, ShadowDifference, Sink, Status, StepReport, StepResult, Stream, SyncMinute, Trigger,
+    TypeResult, Wording, import_document, sync_document,
 };
 use sgcache::state::State;
 
@@ -186,6 +187,59 @@ async fn a_run_becomes_documents_that_kibana_can_sum() {
     let ratio = json!({"aggs": {"ratio": {"max": {"field": "sgcache.validation.ratio"}}}});
     let found = case.search("validation", ratio).await;
     assert_eq!(found["aggregations"]["ratio"]["value"], 0.001);
+}
+
+#[tokio::test]
+async fn minutes_of_sync_and_imports_become_documents_that_kibana_can_sum() {
+    let Some(case) = Case::start().await else { return };
+    let (at, wording) = (Utc.with_ymd_and_hms(2026, 11, 23, 2, 0, 0).unwrap(), Wording::new("studio"));
+    let minute = |events, p95| SyncMinute {
+        polls: 30,
+        events,
+        rows: BTreeMap::from([("written", events), ("unchanged", 1)]),
+        lag: Some(LagSummary { min: 300, avg: 900.5, p95, max: p95 + 1 }),
+        poll_ms: Some(180.5),
+        ..SyncMinute::default()
+    };
+    let import = |entity_type: &str, rebuild| ImportReport {
+        entity_type: entity_type.into(),
+        rebuild,
+        resumed: false,
+        entities: 1000,
+        new_entities: 1000,
+        pages: 2,
+        page_size: 500,
+        unmet: 0,
+        lo_rv: 7,
+        took: Duration::from_secs(2),
+    };
+    let mut documents: Vec<Document> =
+        [minute(9, 2100), minute(3, 500)].iter().filter_map(|one| sync_document(one, at, "host:1", &wording)).collect();
+    assert!(sync_document(&SyncMinute::default(), at, "host:1", &wording).is_none());
+    documents.extend(
+        [import("Shot", false), import("Version", true)].map(|one| import_document(&one, at, "host:1", &wording)),
+    );
+    case.outbox.put(&documents).await.unwrap();
+    case.delivery(case.url).drain().await.unwrap();
+    assert!(case.outbox.is_empty().await.unwrap());
+
+    let sync = json!({"query": {"term": {"event.dataset": "sgcache.sync"}}, "aggs": {
+        "events": {"sum": {"field": "sgcache.sync.events"}}, "reread": {"sum": {"field": "sgcache.sync.reread"}},
+        "written": {"sum": {"field": "sgcache.sync.written"}}, "p95": {"max": {"field": "sgcache.sync.lag_ms.p95"}},
+        "avg": {"avg": {"field": "sgcache.sync.lag_ms.avg"}}, "poll": {"avg": {"field": "sgcache.sync.poll_ms"}}}});
+    let found = case.search("sync", sync).await;
+    let value = |name: &str| found["aggregations"][name]["value"].as_f64().unwrap();
+    let values = ["events", "reread", "written", "p95", "avg", "poll"].map(value);
+    assert_eq!(values, [12.0, 14.0, 12.0, 2100.0, 900.5, 180.5]);
+
+    let imports = json!({"query": {"term": {"event.action": "rebuild"}}, "aggs": {
+        "type": {"terms": {"field": "sgcache.entity.type"}},
+        "entities": {"sum": {"field": "sgcache.import.entities"}},
+        "rate": {"max": {"field": "sgcache.import.rate_per_s"}}}});
+    let found = case.search("import", imports).await;
+    let sums = &found["aggregations"];
+    assert_eq!(sums["type"]["buckets"], json!([{"key": "Version", "doc_count": 1}]));
+    assert_eq!((&sums["entities"]["value"], &sums["rate"]["value"]), (&1e3.into(), &5e2.into()));
 }
 
 #[tokio::test]

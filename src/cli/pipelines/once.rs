@@ -13,7 +13,7 @@ use super::super::engine::Engine;
 use super::super::output::Output;
 use super::super::pipeline_files::{load, selected};
 use super::super::signals::StopSignals;
-use super::super::{daemon, dry_run, job_report, run_progress};
+use super::super::{daemon, dry_run, job_report, minute_reports, run_progress};
 use crate::pipeline::{self, Pipeline, RunOrder, StepChoice, worst_exit_code};
 use crate::report::{RunReport, Trigger};
 
@@ -77,6 +77,7 @@ pub async fn run(args: RunArgs, config: Option<&Path>) -> Result<u8, Failure> {
             break;
         }
     }
+    minute_reports::put_imports(&engine).await;
     engine.finish().await;
     Ok(worst_exit_code(&reports, false))
 }
