@@ -162,6 +162,10 @@ impl Replica {
             if is_late(entry, commit.poll.event_created) {
                 found.marks.iter_mut().for_each(|mark| mark.expected.set_late());
             }
+            // What was there before the stream began was not waited for: no lag is known of it.
+            if commit.poll.event_created.is_none() && Answer::id(entry) <= Some(commit.poll.high_water_mark.0) {
+                found.marks.iter_mut().for_each(|mark| mark.event_created = None);
+            }
             if let Some(reason) = found.skipped {
                 sync.events_skipped.inc(&[reason]);
                 skipped += 1;

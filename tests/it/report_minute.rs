@@ -63,7 +63,7 @@ async fn the_last_minute_of_a_daemon_is_in_the_outbox() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_imported_and_what_was_followed_is_in_the_outbox() {
     let place = place_with_reports();
-    let site = place.site_here(300).await;
+    let site = place.site_here(600).await;
     let daemon = place.daemon();
     let body = place.until("/api/v1/status", |_, body| body.contains("\"code\":\"ok\""));
     let status: Value = serde_json::from_str(&body).expect("JSON");
@@ -71,6 +71,7 @@ async fn what_was_imported_and_what_was_followed_is_in_the_outbox() {
     let rows: BTreeMap<_, _> = types.map(|ty| (ty["type"].clone().to_string(), ty["rows"].clone())).collect();
     let before = site.site().last_event_id().0;
     let shots = site.site().read("Shot", &json!([]), &["id"]).expect("shots");
+    assert!(!shots.is_empty(), "a site without shots");
     for shot in &shots {
         let id = shot["id"].as_i64().expect("an id");
         site.site().update("Shot", id, json!({"description": "followed"})).expect("an update");
@@ -101,12 +102,13 @@ async fn what_was_imported_and_what_was_followed_is_in_the_outbox() {
     let minutes = of(Stream::Sync);
     let values = |name: &'static str| minutes.iter().filter_map(move |one| one["sgcache"]["sync"][name].as_i64());
     assert_eq!(values("last_event_id").max(), Some(last), "{minutes:?}");
-    // The entry at which the stream begins is read as well.
+    // Entries from before the stream began, which may still come, are read as well.
     let (events, followed) = (values("events").sum::<i64>(), entries.expect("entries").len() as i64);
-    assert!((followed..=followed + 1).contains(&events), "{events}, not {followed}: {minutes:?}");
+    assert!(events >= followed, "{events}, not {followed}: {minutes:?}");
     assert!(values("written").sum::<i64>() >= shots.len() as i64, "{minutes:?}");
     let lag = minutes.iter().map(|one| &one["sgcache"]["sync"]["lag_ms"]).find(|lag| lag.is_object());
     let lag = lag.unwrap_or_else(|| panic!("no lag: {minutes:?}"));
     let [min, p95, max] = ["min", "p95", "max"].map(|name| lag[name].as_u64().expect("a number"));
-    assert!(min <= p95 && p95 <= max, "{lag}");
+    // Nothing is known of how late those were seen.
+    assert!(min <= p95 && p95 <= max && max < 60_000, "{lag}");
 }
