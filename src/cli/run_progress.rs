@@ -84,8 +84,9 @@ fn bar(step: &str) -> ProgressBar {
 
 /// How far a step is: `5 000 compared, 120/s, 7 types left, about 40s`.
 fn words(progress: &Progress<'_>, elapsed: Duration) -> String {
-    let Progress { types_done, types, checked, written, .. } = *progress;
-    let (rows, verb) = if checked > 0 { (checked, "compared") } else { (written, "written") };
+    let Progress { job, types_done, types, checked, written, .. } = *progress;
+    let compares = matches!(job, "validateCounts" | "validateData" | "scan");
+    let (rows, verb) = if compares { (checked, "compared") } else { (written, "written") };
     let per_second = (rows as f64 / elapsed.as_secs_f64().max(0.001)) as u64;
     let mut words = format!("{} {verb}, {}/s", number(rows), number(per_second));
     let left = types.saturating_sub(types_done);
@@ -105,17 +106,18 @@ fn words(progress: &Progress<'_>, elapsed: Duration) -> String {
 mod tests {
     use super::*;
 
-    fn progress(types_done: usize, types: usize, checked: u64, written: u64) -> Progress<'static> {
-        Progress { run_id: "r", step: "s", job: "validateData", types_done, types, checked, written }
+    fn progress(job: &'static str, types_done: usize, types: usize, rows: u64) -> Progress<'static> {
+        Progress { run_id: "r", step: "s", job, types_done, types, checked: rows, written: rows }
     }
 
     #[test]
     fn the_line_says_how_fast_it_goes_and_what_is_left() {
         let after = Duration::from_secs(20);
-        assert_eq!(words(&progress(10, 30, 5000, 0), after), "5 000 compared, 250/s, 20 types left, about 40s");
-        assert_eq!(words(&progress(0, 3, 0, 0), after), "0 written, 0/s, 3 types left");
-        assert_eq!(words(&progress(1, 2, 0, 1200), after), "1 200 written, 60/s, 1 type left, about 20s");
-        assert_eq!(words(&progress(2, 2, 7, 0), after), "7 compared, 0/s");
-        assert_eq!(words(&progress(2, 0, 7, 0), Duration::ZERO), "7 compared, 7 000/s");
+        let of = |job, done, types, rows| words(&progress(job, done, types, rows), after);
+        assert_eq!(of("validateData", 10, 30, 5000), "5 000 compared, 250/s, 20 types left, about 40s");
+        assert_eq!(of("scan", 0, 3, 0), "0 compared, 0/s, 3 types left");
+        assert_eq!(of("export", 1, 2, 1200), "1 200 written, 60/s, 1 type left, about 20s");
+        assert_eq!(of("validateCounts", 2, 2, 7), "7 compared, 0/s");
+        assert_eq!(words(&progress("purge", 2, 0, 7), Duration::ZERO), "7 written, 7 000/s");
     }
 }

@@ -86,7 +86,8 @@ pub async fn run(args: &ValidateArgs, chosen: Option<&Path>) -> Result<u8, Failu
     {
         unused_notifiers(&document, &loaded.pipelines, &mut problems);
     }
-    let summary = format!("{} pipelines and {} entity configs", loaded.pipelines.len(), files.len());
+    let summary =
+        format!("{} and {}", counted(loaded.pipelines.len(), "pipeline"), counted(files.len(), "entity config"));
     Ok(report(&problems, args, &path, &summary))
 }
 
@@ -187,7 +188,8 @@ fn report(problems: &Problems, args: &ValidateArgs, path: &Path, summary: &str) 
     diagnostic_formats::print(problems, args.format);
     let (errors, warnings) = (problems.errors(), problems.warnings());
     if errors > 0 {
-        eprintln!("{}: {}, {}", path.display(), counted(errors, "error"), counted(warnings, "warning"));
+        // The errors name their files.
+        eprintln!("{}, {}", counted(errors, "error"), counted(warnings, "warning"));
         return Failure::CONFIG;
     }
     eprintln!("{}: fine, with {summary}", path.display());

@@ -17,7 +17,7 @@ use tracing::subscriber::NoSubscriber;
 use super::jobs::LATEST;
 use super::run_events::RunEvent;
 use super::{HookTarget, JobSpec, Pipeline, ResolveContext, RunOrder, Runner, SampleMode};
-use crate::report::{Status, StepResult};
+use crate::report::StepResult;
 
 /// Rows that one request of a site returns at most.
 const PAGE: u64 = 500;
@@ -76,12 +76,14 @@ impl DryRun {
         let run = runner.with_observer(Arc::new(observer));
         let report = run.run(pipeline, order).with_subscriber(NoSubscriber::default()).await;
         let (specs, mut arguments) = (specs.lock(), arguments.lock());
-        let steps = report.steps.into_iter().map(|step| {
+        let is_step = |id: &str| pipeline.steps.iter().any(|step| step.id == id);
+        // How an empty result is judged says nothing about a real one.
+        let steps = report.steps.into_iter().filter(|step| is_step(&step.id)).map(|step| {
             let spec = specs.get(&step.id);
             let types = spec.map(|spec| types_of(spec, configured)).unwrap_or_default();
             DryStep {
                 least_requests: spec.and_then(|spec| least_requests(spec, types.len() as u64)),
-                left_out: step.reason.filter(|_| step.status != Status::Ok),
+                left_out: step.reason.filter(|_| spec.is_none()),
                 with: arguments.remove(&step.id).unwrap_or_default(),
                 types,
                 id: step.id,

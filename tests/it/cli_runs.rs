@@ -77,6 +77,33 @@ async fn a_run_whose_process_was_killed_is_interrupted_for_every_reader() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_job_of_any_kind_that_is_killed_is_interrupted_and_can_be_run_again() {
+    let (place, site) = Place::imported(600).await;
+    let tasks = site.site().read("Task", &serde_json::json!([]), &["id"]).expect("tasks");
+    let task = tasks[0]["id"].to_string();
+    let kinds: [(&str, &[&str]); 6] = [
+        ("summarize Task", &["job", "validateCounts", "Task"]),
+        ("read Task", &["job", "validateData", "Task"]),
+        ("read Task", &["job", "rebuild", "Task"]),
+        ("read Task", &["job", "repair", "Task", &task]),
+        ("read Task", &["job", "scan", "Task"]),
+        ("read EventLogEntry", &["job", "sync"]),
+    ];
+    for (request, args) in kinds {
+        site.site().troubles.next_of(request, 1, Trouble::Slow(Duration::from_secs(50).into()));
+        let running = place.start(args);
+        block_until(|| site.site().troubles.waiting() == 0);
+        let before = newest(&place);
+        assert_eq!((&before["pipeline"], &before["finished_at"]), (&Value::from(args[1]), &Value::Null), "{request}");
+        running.kill();
+        assert_eq!(newest(&place)["status"], "interrupted", "{args:?}");
+        site.site().troubles.clear();
+        place.run(args).expect_code(0);
+    }
+    place.run(&["job", "validateData"]).expect_code(0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_signal_ends_a_job_in_order_with_its_result_so_far() {
     let (place, site) = Place::imported(600).await;
     for (signal, code, status) in [("INT", 130, "cancelled"), ("TERM", 143, "interrupted"), ("HUP", 143, "interrupted")]

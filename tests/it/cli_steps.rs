@@ -1,16 +1,18 @@
 //! Parts of a run: chosen steps, a run that goes on after another one, what a run would do,
 //! and what is said while it runs.
 
+use regex_lite::Regex;
 use serde_json::{Value, json};
 use sgcache::sim::SimHandle;
 
 use crate::program::Place;
+use crate::servers::skipped;
 
 const CHAIN: &str = "name: chain
 params: { types: { type: list, items: string, default: [Shot] } }
 steps:
   - { id: counts, job: validateCounts, with: { types: \"${{ params.types }}\" } }
-  - { id: data, job: validateData, needs: [counts], with: { types: [Shot], limit: 1200 } }
+  - { id: data, job: validateData, needs: [counts], with: { types: [Shot], limit: 1200 }, warn_when: result.checked == 0 }
   - { id: late, job: purge, needs: [data], when: steps.counts.result.checked > 0 }
 on_drift: [{ job: repair }]
 always: [{ ping: \"${{ env('SGCACHE_PING', '') }}\" }]
@@ -169,5 +171,37 @@ async fn a_run_goes_on_after_an_earlier_one() {
     let alone = place.run(&["pipelines", "run", "--once", "chain", "--only", "counts", "-o", "json"]).json();
     let again = run(&["retry", alone["run_id"].as_str().expect("an id"), "--from", "late"], 0).json();
     assert_eq!(again["steps"][2]["reason"], "`data` has no result", "what was left out has none");
+    assert_eq!(daemon.terminate().0, Some(0));
+}
+
+/// Runs a command in a terminal of its own, and returns what it drew, without colours and
+/// movements of the cursor; `None` where there is no program for that.
+fn in_terminal(place: &Place, args: &[&str]) -> Option<String> {
+    let command = place.command(args);
+    let program = std::path::PathBuf::from(command.get_program());
+    let line = format!("'{}' {}", program.display(), args.join(" "));
+    let mut script = std::process::Command::new("script");
+    script.args(["-q", "-e", "-c", &line, "/dev/null"]).current_dir(place.path("")).env("TERM", "xterm");
+    let ended = match script.stdin(std::process::Stdio::null()).output() {
+        Ok(ended) => ended,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
+        Err(error) => panic!("script: {error}"),
+    };
+    let drawn = String::from_utf8_lossy(&ended.stdout).into_owned();
+    assert!(ended.status.success(), "{drawn}");
+    Some(Regex::new(r"\x1b\[[0-9;?]*[A-Za-z]").expect("a pattern").replace_all(&drawn, "").into_owned())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_terminal_shows_how_far_a_job_is() {
+    let (place, _site) = place().await;
+    let Some(drawn) = in_terminal(&place, &["job", "validateData"]) else {
+        return skipped("cli_steps", "there is no `script` to open a terminal");
+    };
+    assert!(drawn.contains("compared, ") && drawn.contains(" types left"), "{drawn}");
+    // What a run of the daemon logs is seen while one waits for it.
+    let daemon = place.daemon();
+    let drawn = in_terminal(&place, &["pipelines", "trigger", "chain"]).expect("a terminal");
+    assert!(drawn.contains("counts: step started") && drawn.contains("chain: ok in"), "{drawn}");
     assert_eq!(daemon.terminate().0, Some(0));
 }
