@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use super::Failure;
 use super::context::entity_config_files;
-use super::output::{Output, number, wrapped};
-use super::pipeline_files::{resolve_context_with_entities, usual_runs};
+use super::output::{Output, number, step_words, wrapped};
+use super::pipeline_files::{open_state, resolve_context_with_entities, usual_runs};
 use crate::config::Config;
 use crate::pipeline::{DryRun, DryStep, Pipeline, RunOrder, Typical};
 use crate::yaml::{self, format_duration};
@@ -21,10 +21,15 @@ pub async fn print(config: &Config, orders: Vec<(Arc<Pipeline>, RunOrder)>, outp
     let context = resolve_context_with_entities(config).await;
     let files = entity_config_files(config)?;
     let types: Vec<String> = files.iter().map(|file| file.entity_type.to_string()).collect();
+    // What usually happens is no more than an addition.
+    let state = open_state(config).await.ok().flatten();
     let mut documents = Vec::new();
     for (pipeline, order) in orders {
         let run = DryRun::of(&pipeline, &context, order, &types).await;
-        let usual = usual_runs(config, &pipeline.name).await;
+        let usual = match &state {
+            Some(state) => usual_runs(state, &pipeline.name).await,
+            None => None,
+        };
         match output {
             Output::Table => print_text(&run, usual.as_ref(), types.len()),
             Output::Ndjson => println!("{}", document(&run, usual.as_ref())),
@@ -66,7 +71,7 @@ fn print_text(run: &DryRun, usual: Option<&Typical>, configured: usize) {
 }
 
 fn print_step(step: &DryStep, configured: usize) {
-    let name = if step.id == step.job { step.id.clone() } else { format!("{}: {}", step.id, step.job) };
+    let name = step_words(&step.id, &step.job);
     if let Some(reason) = &step.left_out {
         return println!("  {name}  does not run: {reason}");
     }

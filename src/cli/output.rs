@@ -45,6 +45,11 @@ pub fn cell(value: &Value) -> String {
     }
 }
 
+/// Names a step and its job: `nightly: validateData`, or one of them where they are the same.
+pub fn step_words(id: &str, job: &str) -> String {
+    if id == job { id.to_owned() } else { format!("{id}: {job}") }
+}
+
 /// The width that texts for people fit.
 pub const COLUMNS: usize = 80;
 

@@ -109,18 +109,18 @@ pub fn in_zone(time: Option<DateTime<Utc>>, zone: Tz) -> String {
 /// run, or where the state cannot be read.
 pub async fn usual_durations(config: &Config, pipelines: &[Arc<Pipeline>]) -> BTreeMap<String, TimeDelta> {
     let mut durations = BTreeMap::new();
+    let Ok(Some(state)) = open_state(config).await else { return durations };
     for pipeline in pipelines {
-        let usual = usual_runs(config, &pipeline.name).await;
+        let usual = usual_runs(&state, &pipeline.name).await;
         durations.extend(usual.map(|usual| (pipeline.name.clone(), usual.duration())));
     }
     durations
 }
 
-/// Returns what runs of a pipeline usually take, if it has run and the state can be read.
-pub async fn usual_runs(config: &Config, name: &str) -> Option<Typical> {
-    let state = open_state(config).await.ok().flatten()?;
+/// Returns what runs of a pipeline usually take, if it has run and its runs can be read.
+pub async fn usual_runs(state: &State, name: &str) -> Option<Typical> {
     let filter = RunFilter { pipeline: Some(name.to_owned()), ..RunFilter::default() };
-    Typical::of(&history::find(&state, USUAL_RUNS, filter).await.ok()?)
+    Typical::of(&history::find(state, USUAL_RUNS, filter).await.ok()?)
 }
 
 /// Opens the state of a data directory; `None` before the first start.

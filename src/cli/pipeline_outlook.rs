@@ -74,7 +74,7 @@ impl PipelineOutlook {
         self.histories.insert(name.to_owned(), history);
     }
 
-    /// Explains one of the pipelines, with a forecast of so many starts.
+    /// Explains one of the pipelines, with a forecast of its next `starts` starts.
     pub fn explain(&self, pipeline: &Pipeline, pipelines: &[Arc<Pipeline>], starts: usize) -> Explanation {
         let outlook = Outlook {
             pipelines,

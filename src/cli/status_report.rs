@@ -1,6 +1,6 @@
 //! What the daemon says about itself, collected from its parts.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -133,11 +133,6 @@ impl StatusReporter {
     /// Returns where runs are published as they begin and end.
     pub fn run_events(&self) -> &RunEvents {
         &self.events
-    }
-
-    /// Returns the names of the pipelines in use.
-    pub fn pipeline_names(&self) -> BTreeSet<String> {
-        self.noted().pipelines.keys().cloned().collect()
     }
 
     /// Returns the pipelines in use.

@@ -93,9 +93,8 @@ impl DryRun {
         let mut hooks: BTreeMap<&'static str, Vec<String>> = BTreeMap::new();
         for (key, hook) in pipeline.hooks.all() {
             hooks.entry(key).or_default().push(match &hook.target {
-                HookTarget::Notify(name) => format!("notify:{name}"),
-                HookTarget::Ping(_) => "ping".to_owned(),
                 HookTarget::File(path) => format!("file:{path}"),
+                other => other.label(),
             });
         }
         DryRun {

@@ -55,6 +55,18 @@ pub enum HookTarget {
     File(String),
 }
 
+impl HookTarget {
+    /// Returns what reports call it: `notify:NAME`, `ping` or `file`.
+    pub fn label(&self) -> String {
+        match self {
+            HookTarget::Notify(name) => format!("notify:{name}"),
+            // The address is often the secret.
+            HookTarget::Ping(_) => "ping".to_owned(),
+            HookTarget::File(_) => "file".to_owned(),
+        }
+    }
+}
+
 /// How often a hook fires.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -128,12 +140,7 @@ impl Hook {
         context: &Context,
         report: &RunReport,
     ) -> Option<HookReport> {
-        let target = match &self.target {
-            HookTarget::Notify(name) => format!("notify:{name}"),
-            // The address is often the secret.
-            HookTarget::Ping(_) => "ping".to_owned(),
-            HookTarget::File(_) => "file".to_owned(),
-        };
+        let target = self.target.label();
         let delivered = match self.rendered(templates, context, report) {
             Ok((HookTarget::Ping(address), _)) if address.is_empty() => return None,
             Ok((receiver, message)) => {

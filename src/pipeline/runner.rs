@@ -131,7 +131,7 @@ impl StepChoice {
         Ok(StepChoice { chosen: Some(ids.iter().cloned().collect()), ..StepChoice::default() })
     }
 
-    fn leaves_out(&self, id: &str) -> bool {
+    pub(super) fn leaves_out(&self, id: &str) -> bool {
         self.chosen.as_ref().is_some_and(|chosen| !chosen.contains(id))
     }
 }
@@ -294,10 +294,9 @@ impl Runner {
         tracing::info!(pipeline = %pipeline.name, run_id = order.run_id, trigger = %order.trigger, "run started");
         let (run_id, trigger) = (order.run_id.as_str(), order.trigger);
         self.observed(&RunEvent::RunStarted { run_id, pipeline: &pipeline.name, trigger });
-        let choice = order.steps.clone();
         let mut run = Run::new(self, pipeline, order, context);
         for step in &pipeline.steps {
-            if choice.leaves_out(&step.id) { run.leave_out(step, &choice) } else { run.step(step).await }
+            if run.leaves_out(step) { run.leave_out(step) } else { run.step(step).await }
         }
         if run.drifted() {
             for step in &pipeline.on_drift {

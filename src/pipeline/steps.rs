@@ -13,7 +13,7 @@ use tracing::Instrument;
 
 use super::context::{Context, visible};
 use super::run_events::{Progress, RunEvent};
-use super::runner::{JobContext, JobError, RunOrder, Runner, StepChoice};
+use super::runner::{JobContext, JobError, RunOrder, Runner};
 use super::{Arguments, ErrorClass, JobSpec, Pipeline, Step, fingerprint};
 use crate::budget::{self, RunLimits};
 use crate::report::{Status, StepError, StepReport, StepResult, Verdict};
@@ -82,9 +82,15 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// Tells whether a step is not among those that were chosen.
+    pub fn leaves_out(&self, step: &Step) -> bool {
+        self.order.steps.leaves_out(&step.id)
+    }
+
     /// Leaves out a step that was not chosen: its result of an earlier run stands for it,
     /// or an empty one.
-    pub fn leave_out(&mut self, step: &Step, choice: &StepChoice) {
+    pub fn leave_out(&mut self, step: &Step) {
+        let choice = &self.order.steps;
         let carried = choice.carried.iter().find(|report| report.id == step.id).cloned();
         if carried.is_none() {
             self.left_out.insert(step.id.clone());
@@ -114,16 +120,21 @@ impl<'a> Run<'a> {
 
     /// Lets later steps see the result of one that has ended.
     fn add(&mut self, report: StepReport) {
-        let run_id = self.order.run_id.as_str();
-        let without_mismatches =
-            StepReport { result: StepResult { mismatches: Vec::new(), ..report.result.clone() }, ..report.clone() };
-        for mismatch in &report.result.mismatches {
-            self.runner.observed(&RunEvent::Drift { run_id, step: &report.id, mismatch });
+        if self.runner.observer.is_some() {
+            self.observed(report.clone());
         }
-        self.runner.observed(&RunEvent::StepFinished { run_id, step: &without_mismatches });
         self.context.add_step(&report.id, report.status, visible(&report.result));
         self.results.insert(report.id.clone(), Arc::new(report.result.clone()));
         self.reports.push(report);
+    }
+
+    /// Says to the observer what a step found, and that it has ended.
+    fn observed(&self, mut report: StepReport) {
+        let run_id = self.order.run_id.as_str();
+        for mismatch in std::mem::take(&mut report.result.mismatches) {
+            self.runner.observed(&RunEvent::Drift { run_id, step: &report.id, mismatch: &mismatch });
+        }
+        self.runner.observed(&RunEvent::StepFinished { run_id, step: &report });
     }
 
     /// Runs one step, or says why it does not run; within a span, as the run is.

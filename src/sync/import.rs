@@ -94,6 +94,17 @@ struct Job {
     progress: Option<Progress>,
 }
 
+/// An import or a rebuild as it was when this process began with it.
+struct Begun<'a> {
+    entity_type: &'a EntityType,
+    rebuild: bool,
+    resumed: bool,
+    /// Rows that were copied before.
+    rows: u64,
+    lo_rv: i64,
+    started: Instant,
+}
+
 /// What was copied.
 struct Copied {
     /// Rows, those before an interruption included.
@@ -145,30 +156,15 @@ impl Replica {
                 import
             }
         };
-        let (lo_rv, old_rows) = (import.lo_rv, import.rows);
-        let Copied { rows, pages } = self.copy(&layout, import, Record::OfType, progress).await?;
-        let mut unmet = self.mark_unmet(&layout, lo_rv).await?;
+        let begun = Begun { entity_type, rebuild: false, resumed, rows: import.rows, lo_rv: import.lo_rv, started };
+        let copied = self.copy(&layout, import, Record::OfType, progress).await?;
+        let mut unmet = self.mark_unmet(&layout, begun.lo_rv).await?;
         // Rows that the state knows nothing of are served like any other.
         unmet += self.quarantine_leftovers(entity_type).await?;
         let poll = self.state().stream().await?.complete_poll;
         self.state().confirm_import(entity_type, poll).await?;
         self.step("import: copied")?;
-        let (page_size, took) = (self.client().page_size(), started.elapsed());
-        let (entity_type, new_rows) = (entity_type.clone(), rows - old_rows);
-        let done = FinishedImport {
-            entity_type,
-            rebuild: false,
-            resumed,
-            rows,
-            new_rows,
-            pages,
-            page_size,
-            unmet,
-            lo_rv,
-            took,
-        };
-        self.note_activity(|activity| activity.note_import(done));
-        Ok(Imported { rows, unmet })
+        Ok(self.note_finished(begun, copied, unmet))
     }
 
     /// Reads every row of a live type again, in place: readers see the old row
@@ -195,27 +191,30 @@ impl Replica {
             }
         };
         let import = rebuild.import.clone();
-        let (lo_rv, old_rows) = (import.lo_rv, import.rows);
+        let begun = Begun { entity_type, rebuild: true, resumed, rows: import.rows, lo_rv: import.lo_rv, started };
         let record = Record::OfRebuild(Arc::new(Mutex::new(rebuild)));
-        let Copied { rows, pages } = self.copy(&layout, import, record, progress).await?;
-        let unmet = self.mark_unmet(&layout, lo_rv).await?;
+        let copied = self.copy(&layout, import, record, progress).await?;
+        let unmet = self.mark_unmet(&layout, begun.lo_rv).await?;
         self.state().keep(&name, &None::<Rebuild>).await?;
-        let (page_size, took) = (self.client().page_size(), started.elapsed());
-        let (entity_type, new_rows) = (entity_type.clone(), rows - old_rows);
+        Ok(self.note_finished(begun, copied, unmet))
+    }
+
+    /// Takes note of an import or a rebuild that came to its end.
+    fn note_finished(&self, begun: Begun<'_>, Copied { rows, pages }: Copied, unmet: u64) -> Imported {
         let done = FinishedImport {
-            entity_type,
-            rebuild: true,
-            resumed,
+            entity_type: begun.entity_type.clone(),
+            rebuild: begun.rebuild,
+            resumed: begun.resumed,
             rows,
-            new_rows,
+            new_rows: rows - begun.rows,
             pages,
-            page_size,
+            page_size: self.client().page_size(),
             unmet,
-            lo_rv,
-            took,
+            lo_rv: begun.lo_rv,
+            took: begun.started.elapsed(),
         };
         self.note_activity(|activity| activity.note_import(done));
-        Ok(Imported { rows, unmet })
+        Imported { rows, unmet }
     }
 
     /// Divides the range of ids. The last segment has no end: ids above it may

@@ -12,8 +12,8 @@ use crate::entity::EntityType;
 use crate::filter::{Only, RawFilter, RawLeaf};
 use crate::shotgun::{Answer, ErrorKind, Purpose};
 
-/// Not every type can be summarized: so many refusals of the same count tell one from a site in
-/// trouble.
+/// Not every type can be summarized: a site that refuses the same count this number of times is
+/// taken to be right, not to be in trouble.
 const REFUSALS: u32 = 3;
 
 impl Replica {

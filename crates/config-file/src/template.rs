@@ -244,7 +244,7 @@ fn isoformat(moment: minijinja::Value) -> Result<String, minijinja::Error> {
     Ok(at.to_rfc3339_opts(SecondsFormat::Secs, true))
 }
 
-/// The moment so many days before the run started. Not before now: an attempt of a step
+/// The moment this number of days before the run started. Not before now: an attempt of a step
 /// asks the same as the one before, and a rehearsal has a time of its own.
 fn days_ago(state: &State, days: minijinja::Value) -> Result<String, minijinja::Error> {
     let start = state.lookup("run").and_then(|run| run.get_attr("started_at").ok());

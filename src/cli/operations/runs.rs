@@ -5,6 +5,7 @@
 //! [`MAX_KEYS`] are known, by number and not by age, so that no clock decides.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -13,7 +14,7 @@ use tokio::sync::oneshot;
 
 use super::super::pipeline_outlook::PipelineOutlook;
 use super::Operator;
-use crate::pipeline::{Command, Pause, Pauses, TriggerError};
+use crate::pipeline::{self, Command, Pause, Pauses, Pipeline, TriggerError};
 use crate::report::{Trigger, history};
 use crate::server::{Refusal, RefusalKind, Resumed, TriggerRequest};
 use crate::yaml;
@@ -147,31 +148,27 @@ impl Operator {
     pub(super) async fn list_pipelines(&self, name: Option<&str>) -> Result<Value, Refusal> {
         let snapshot = self.snapshots.take().await;
         let Some(name) = name else { return Ok(json!({"pipelines": snapshot.pipelines})) };
+        self.pipeline(name)?;
         let found = snapshot.pipelines.iter().find(|pipeline| pipeline.name == name);
-        found.map(yaml::to_json).ok_or_else(|| self.unknown_pipeline(name))
+        let gone = || Refusal::new(RefusalKind::UnknownPipeline, format!("`{name}` came with a reload just now"));
+        found.map(yaml::to_json).ok_or_else(gone)
     }
 
     pub(super) async fn explain_pipeline(&self, name: &str, starts: usize) -> Result<Value, Refusal> {
-        let pipelines = self.snapshots.pipelines();
-        let pipeline = pipelines.iter().find(|pipeline| pipeline.name == name);
-        let pipeline = pipeline.ok_or_else(|| self.unknown_pipeline(name))?;
+        let (pipelines, pipeline) = (self.snapshots.pipelines(), self.pipeline(name)?);
         let (config, state) = (&self.engine.online.config, &self.engine.online.state);
         let outlook = PipelineOutlook::read(state, config.timezone, &pipelines, Utc::now()).await?;
-        Ok(yaml::to_json(&outlook.explain(pipeline, &pipelines, starts)))
+        Ok(yaml::to_json(&outlook.explain(&pipeline, &pipelines, starts)))
     }
 
-    fn unknown_pipeline(&self, name: &str) -> Refusal {
-        let names = self.snapshots.pipeline_names();
-        let known: Vec<&str> = names.iter().map(String::as_str).collect();
-        let help = yaml::did_you_mean(name, &known).map_or(String::new(), |help| format!(" ({help})"));
-        Refusal::new(RefusalKind::UnknownPipeline, format!("there is no pipeline `{name}`{help}"))
+    fn pipeline(&self, name: &str) -> Result<Arc<Pipeline>, Refusal> {
+        let found = pipeline::find(&self.snapshots.pipelines(), name).cloned();
+        found.map_err(|words| Refusal::new(RefusalKind::UnknownPipeline, words))
     }
 
     /// Changes the pauses that the scheduler reads with its next beat.
     async fn change_pauses<T>(&self, pipeline: &str, change: impl FnOnce(&mut Pauses) -> T) -> Result<T, Refusal> {
-        if !self.snapshots.pipeline_names().contains(pipeline) {
-            return Err(self.unknown_pipeline(pipeline));
-        }
+        self.pipeline(pipeline)?;
         let state = &self.engine.online.state;
         let _turn = self.turn.lock().await;
         let mut pauses = Pauses::load(state).await?;

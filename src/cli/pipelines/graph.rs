@@ -6,6 +6,7 @@ use std::path::Path;
 
 use super::super::Failure;
 use super::super::context::load_config;
+use super::super::output::step_words;
 use super::super::pipeline_files::{load, selected};
 use crate::pipeline::{HookTarget, Pipeline, Step};
 
@@ -48,7 +49,7 @@ pub async fn run(args: &GraphArgs, config: Option<&Path>) -> Result<u8, Failure>
 /// The pipeline as a tree.
 fn text(pipeline: &Pipeline) -> String {
     let mut branches: Vec<(String, Vec<String>)> =
-        pipeline.steps.iter().map(|step| (step_words(step), conditions(step))).collect();
+        pipeline.steps.iter().map(|step| (step_words(&step.id, step.job), conditions(step))).collect();
     let reactions = pipeline.on_drift.iter().map(|step| format!("run {}", step.job));
     let mut on_drift: Vec<String> = reactions.collect();
     for key in ["on_drift", "on_error", "on_success", "always"] {
@@ -71,10 +72,6 @@ fn text(pipeline: &Pipeline) -> String {
         }
     }
     out
-}
-
-fn step_words(step: &Step) -> String {
-    if step.id == step.job { step.id.clone() } else { format!("{}: {}", step.id, step.job) }
 }
 
 fn conditions(step: &Step) -> Vec<String> {
@@ -104,7 +101,7 @@ fn mermaid(number: usize, pipeline: &Pipeline) -> String {
     };
     for step in &pipeline.steps {
         let when = step.when.as_ref().map(|when| format!("<br/>when {when}"));
-        let label = quoted(&format!("{}{}", step_words(step), when.unwrap_or_default()));
+        let label = quoted(&format!("{}{}", step_words(&step.id, step.job), when.unwrap_or_default()));
         lines.push(format!("    {}[{label}]", id(&step.id)));
         if step.needs.is_empty() {
             lines.push(format!("    {start} --> {}", id(&step.id)));

@@ -50,12 +50,13 @@ pub async fn run(args: RunArgs, config: Option<&Path>) -> Result<u8, Failure> {
     let pipelines = selected(load(&config).await?, &args.names)?;
     let overrides = overrides(&args.set, &args.set_file)?;
     daemon::check_overrides(&pipelines, &overrides)?;
+    let chosen = chosen_steps(&args, &pipelines)?;
     // All of them are checked before the first one runs.
     let mut orders = Vec::new();
     for pipeline in &pipelines {
         let declared = pipeline.params.declared(&overrides);
         let params = resolve_params(pipeline, &declared)?;
-        let steps = chosen_steps(&args, &pipelines)?;
+        let steps = chosen.clone();
         orders.push((Arc::new(pipeline.once()), RunOrder { params, steps, ..RunOrder::new(Trigger::Cli) }));
     }
     if args.dry_run {
